@@ -1,0 +1,279 @@
+// Every refusal Tidegate can give, on one line each: its HTTP status, what the client should do, and what it means.
+// The ranges of WebSocket close codes tell a client that knows no single code what to do next.
+
+/** What a client does after a refusal or a close. */
+export type Retry = 'now' | 'later' | 'never' | 'token'
+
+export interface CodeEntry {
+  /** HTTP status on SSE, long-poll and the HTTP endpoints. */
+  readonly status: number
+  readonly retry: Retry
+  /** One sentence: what it means. */
+  readonly meaning: string
+  /** One sentence: what to do. */
+  readonly remedy: string
+}
+
+const entry = (status: number, retry: Retry, meaning: string, remedy: string): CodeEntry => ({
+  status,
+  retry,
+  meaning,
+  remedy,
+})
+
+/** Codes a peer (a browser, an SDK, curl) can meet. */
+export const peerCodes = {
+  BAD_FRAME: entry(
+    400,
+    'never',
+    'A frame or body is not JSON of the published shape.',
+    'Send frames as docs/protocol.md describes.',
+  ),
+  FRAME_TOO_LARGE: entry(
+    413,
+    'never',
+    'A frame or body is larger than the limit.',
+    'Send smaller frames; the limit is MAX_FRAME_BYTES.',
+  ),
+  RATE_LIMITED: entry(
+    429,
+    'later',
+    'This connection sends more frames than it may.',
+    'Wait retryAfterMs, then send fewer.',
+  ),
+  TOO_MANY_SUBSCRIPTIONS: entry(
+    429,
+    'never',
+    'This connection holds as many subscriptions as it may.',
+    'Unsubscribe some, or open another connection.',
+  ),
+  TOO_MANY_CONNECTIONS: entry(
+    503,
+    'later',
+    'This node holds as many connections as it may.',
+    'Come back after retryAfterMs; raise MAX_CONNECTIONS.',
+  ),
+  ORIGIN_REFUSED: entry(
+    403,
+    'never',
+    'The Origin header names a page that is not on the allow-list.',
+    'Add the origin to ALLOWED_ORIGINS.',
+  ),
+  NOT_FOUND: entry(404, 'never', 'There is nothing at this address.', 'See docs/protocol.md for the addresses.'),
+  METHOD_NOT_ALLOWED: entry(
+    405,
+    'never',
+    'This address does not take this method.',
+    'See docs/protocol.md for the methods.',
+  ),
+  TOKEN_MISSING: entry(
+    401,
+    'token',
+    'No token came before the handshake time ended.',
+    'Send Authorization: Bearer, a ticket, or an auth frame.',
+  ),
+  TOKEN_INVALID: entry(
+    401,
+    'token',
+    'The token is malformed, wrongly signed, or of another algorithm.',
+    'Mint a token with the configured key and algorithm.',
+  ),
+  TOKEN_EXPIRED: entry(
+    401,
+    'token',
+    'The token has expired.',
+    'Renew the token and send it in an auth frame, or connect again.',
+  ),
+  TICKET_INVALID: entry(
+    401,
+    'token',
+    'The ticket is unknown, used, expired, or bound to another origin.',
+    'Ask POST /v1/tickets for a new one.',
+  ),
+  ROLE_REFUSED: entry(
+    403,
+    'never',
+    'The token names a database role that JWT_ROLES does not list, that does not exist, or that the server may not take.',
+    "Use a listed role, or add it to JWT_ROLES and grant it to the server's login.",
+  ),
+  TABLE_UNKNOWN: entry(
+    404,
+    'never',
+    'There is no such table, or it is not tracked.',
+    'Check the name; run tidegate track <table>.',
+  ),
+  TABLE_REFUSED: entry(403, 'never', 'The role may not SELECT this table.', 'GRANT SELECT on the table to the role.'),
+  TABLE_UNSUPPORTED: entry(
+    400,
+    'never',
+    'Views, foreign, unlogged, temporary and inheritance-parent tables cannot be followed.',
+    'Subscribe to an ordinary or partitioned table.',
+  ),
+  COLUMN_UNKNOWN: entry(
+    400,
+    'never',
+    'A filter, select or order names a column that the table does not have or the role may not SELECT.',
+    'Name columns that the role may read.',
+  ),
+  NO_PRIMARY_KEY: entry(
+    400,
+    'never',
+    'The table has no primary key, so its rows cannot be named.',
+    'Add a primary key.',
+  ),
+  KEY_NOT_READABLE: entry(
+    403,
+    'never',
+    'The role may not SELECT the primary key of the table.',
+    'GRANT SELECT on the key columns to the role.',
+  ),
+  IDENTITY_INSUFFICIENT: entry(
+    409,
+    'never',
+    'The replica identity of the table lacks columns that its policies or this filter read.',
+    'Run the statement in the message.',
+  ),
+  INDEX_NOT_READABLE: entry(
+    409,
+    'never',
+    "The server's login cannot read a table whole, because row-level security would filter it.",
+    'Run tidegate track <table> as an administrator.',
+  ),
+  POLICY_UNSUPPORTED: entry(
+    409,
+    'never',
+    'A policy uses a construct that cannot be judged in the stream yet.',
+    'The message names the policy and the construct; see docs/authorization.md.',
+  ),
+  CLAIM_INVALID: entry(
+    403,
+    'never',
+    "A policy cannot be evaluated with this token's claims; for instance sub is no UUID.",
+    'Mint a token whose claims fit the policies.',
+  ),
+  FILTER_INVALID: entry(
+    400,
+    'never',
+    "A filter does not parse, or its value does not fit the column's type.",
+    'See docs/protocol.md for the grammar.',
+  ),
+  FILTER_TOO_COMPLEX: entry(
+    400,
+    'never',
+    'A filter is longer or nested deeper than the limit.',
+    'Simplify it; the limits are in docs/configuration.md.',
+  ),
+  FILTER_UNSUPPORTED: entry(
+    400,
+    'never',
+    'A filter compares in a way that only Postgres could decide: by a collation other than C, or a type without exact comparison here.',
+    'Compare for equality, or give the column the C collation.',
+  ),
+  ORDER_UNSUPPORTED: entry(
+    400,
+    'never',
+    'Live queries here take no order and no limit.',
+    'Leave order and limit out; sort in the client.',
+  ),
+  POSITION_INVALID: entry(
+    400,
+    'never',
+    'A position is not one that this service issued.',
+    'Leave the position out to begin with a fresh snapshot.',
+  ),
+  TXID_INVALID: entry(
+    400,
+    'never',
+    'A transaction id is not one that pg_current_xact_id() gives.',
+    'Send {"txid": "<pg_current_xact_id()>"}.',
+  ),
+  WAIT_TIMEOUT: entry(
+    504,
+    'later',
+    'The transaction did not commit, or did not pass here, within the time.',
+    'Ask again; a transaction that wrote nothing has no position.',
+  ),
+  SNAPSHOT_TOO_LARGE: entry(
+    413,
+    'never',
+    'The first rows of the query are more than the limit.',
+    'Filter the query; the limit is SNAPSHOT_MAX_ROWS.',
+  ),
+  BUSY: entry(503, 'later', 'The server takes no new snapshots right now.', 'Come back after retryAfterMs.'),
+  UNAVAILABLE: entry(
+    503,
+    'later',
+    'The server cannot reach the database or is not ready.',
+    'Come back after retryAfterMs.',
+  ),
+  INTERNAL: entry(
+    500,
+    'later',
+    "Something failed that should not; it is in the server's log.",
+    'Come back after retryAfterMs; report it if it stays.',
+  ),
+  GOING_AWAY: entry(503, 'now', 'This node is shutting down.', 'Connect again after retryAfterMs.'),
+  HEARTBEAT_MISSED: entry(408, 'now', 'The peer was silent for two heartbeats.', 'Connect again and resume.'),
+  SLOW_CONSUMER: entry(503, 'now', 'The peer did not take its data for too long.', 'Connect again and resume.'),
+  UNSUBSCRIBED_TABLE_CHANGED: entry(
+    409,
+    'now',
+    'The table, its policies or its privileges changed so that the subscription ended.',
+    'Subscribe again; the answer says what is wrong, if anything.',
+  ),
+} satisfies Record<string, CodeEntry>
+
+/** Why a client is told to start over with a fresh snapshot. */
+export const resyncCodes = {
+  WINDOW_PASSED: 'The position is older than the retained window.',
+  EPOCH_CHANGED: 'The replication slot was lost or recreated, or this is another database.',
+  QUERY_CHANGED: 'The position belongs to another query, role, claims or policy.',
+  INPUTS_CHANGED: 'Memberships that decide this query changed in a way that names no row, or moved too many rows.',
+  POLICY_CHANGED: 'The table, a policy or a privilege changed.',
+} as const
+
+/** Notes that come with a subscription and refuse nothing. */
+export const warningCodes = {
+  NO_POLICY: 'Row-level security is on and no policy applies to this role: the query is empty, as SELECT is.',
+  NO_ROW_SECURITY: 'Row-level security is off: every row goes to whoever may SELECT the table.',
+} as const
+
+/** Codes that stop the operator's command, with the statement or setting to type. */
+export const operatorCodes = {
+  CONFIG_INVALID: 'An option is missing or has a value that does not fit.',
+  DATABASE_UNREACHABLE: 'No connection to DATABASE_URL.',
+  WAL_LEVEL: 'wal_level is not logical.',
+  NOT_REPLICATION: 'The login has no REPLICATION attribute.',
+  VERSION_UNSUPPORTED: 'Postgres is older than 14.',
+  PUBLICATION_MISSING: 'The publication does not exist; run tidegate migrate.',
+  SLOT_BUSY: 'Another process streams from the slot.',
+  SLOT_LOST: 'The slot was invalidated or dropped; a new epoch starts.',
+  SLOT_AHEAD: 'The slot has been acknowledged past what this relay holds.',
+  SLOT_OVER_LIMIT: 'The slot retains more WAL than SLOT_MAX_BYTES; it was dropped to protect the disk.',
+  LSN_WENT_BACKWARDS: 'An acknowledgement would move the slot back.',
+  PRIVILEGE_MISSING: 'The login lacks a privilege; the message has the statement.',
+} as const
+
+export type PeerCode = keyof typeof peerCodes
+export type ResyncCode = keyof typeof resyncCodes
+export type WarningCode = keyof typeof warningCodes
+export type OperatorCode = keyof typeof operatorCodes
+export type Code = PeerCode | OperatorCode
+
+const closeBase: Record<Retry, number> = { now: 4000, later: 4100, never: 4200, token: 4300 }
+
+/** The WebSocket close code of a refusal: 40xx come back now, 41xx come back later, 42xx do not come back, 43xx renew
+ *  the token. The last two digits number the code within its range, in the order of `peerCodes`. */
+export function closeCodeOf(code: PeerCode): number {
+  const { retry } = peerCodes[code]
+  const range = (Object.keys(peerCodes) as PeerCode[]).filter(key => peerCodes[key].retry === retry)
+  return closeBase[retry] + range.indexOf(code)
+}
+
+/** What a client does after a close code it need not know. */
+export function retryOfClose(closeCode: number): Retry {
+  if (closeCode >= 4300 && closeCode < 4400) return 'token'
+  if (closeCode >= 4200 && closeCode < 4300) return 'never'
+  if (closeCode >= 4100 && closeCode < 4200) return 'later'
+  return 'now'
+}

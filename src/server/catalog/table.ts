@@ -1,0 +1,48 @@
+// What the catalog says of a table, as far as deciding and delivering need it. Types only.
+import type { Predicate, SqlType, TableRef } from '../../predicate/algebra.ts'
+
+export interface TableColumn {
+  readonly name: string
+  readonly type: SqlType
+  readonly notNull: boolean
+}
+
+/** A tracked table. `columns` are in WAL order: by attribute number, without dropped ones and without generated ones
+ *  that the publication leaves out, so that a position means the same here, in a Relation message and in a Tuple. */
+export interface Table extends TableRef {
+  readonly columns: readonly TableColumn[]
+  /** Positions in `columns`, in key order. Empty when there is no primary key. */
+  readonly primaryKey: readonly number[]
+  /** Positions in the replica identity; all under FULL; the weakest of all leaf partitions. */
+  readonly identity: ReadonlySet<number>
+  readonly replicaIdentity: 'default' | 'nothing' | 'full' | 'index'
+  readonly partitioned: boolean
+  readonly rowSecurity: boolean
+  readonly forceRowSecurity: boolean
+  readonly published: boolean
+  /** How Tidegate's own login may read it whole: plainly, through the function that `track` installed, or not at all. */
+  readonly readThrough: 'table' | 'function' | null
+}
+
+/** What one role may read of a table: the database's own answer, compiled. */
+export interface TableAccess {
+  readonly table: Table
+  readonly role: string
+  /** Positions of the columns that the role may SELECT. */
+  readonly readable: ReadonlySet<number>
+  /** Rows the role may SELECT, settings not yet bound. */
+  readonly policy: Predicate
+  /** Tables that the policy's semi-joins read. */
+  readonly memberships: readonly Table[]
+  readonly warnings: readonly { readonly code: 'NO_POLICY' | 'NO_ROW_SECURITY'; readonly message: string }[]
+}
+
+export interface Catalog {
+  /** @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED */
+  table(schema: string, name: string): Promise<Table>
+  tableByOid(oid: number): Promise<Table>
+  /** @throws TABLE_REFUSED, POLICY_UNSUPPORTED, ROLE_REFUSED */
+  access(table: Table, role: string): Promise<TableAccess>
+  /** Forgets what it read. Called when a Relation message repeats, or the catalog's fingerprint changes. */
+  invalidate(oid?: number): void
+}

@@ -1,0 +1,69 @@
+// What a commit says, once decoded: relations, tuples and changes. Types only.
+import type { Row } from '../../predicate/algebra.ts'
+
+export interface RelationColumn {
+  readonly name: string
+  readonly typeOid: number
+  readonly typeModifier: number
+  /** Part of the replica identity; every column under FULL. */
+  readonly identity: boolean
+}
+
+/** A Relation message. Under publish_via_partition_root it describes the root. A new object for each message received,
+ *  also when nothing changed: `===` tells whether the catalog may have. */
+export interface Relation {
+  readonly oid: number
+  readonly schema: string
+  readonly name: string
+  readonly replicaIdentity: 'default' | 'nothing' | 'full' | 'index'
+  readonly columns: readonly RelationColumn[]
+}
+
+/** A row version read lazily from the wire's bytes (or from a query's row). Column positions are the Relation's.
+ *  `text` gives null for NULL and undefined for what the wire does not say: an unchanged TOAST value, or a column
+ *  outside the replica identity in an old key tuple. */
+export interface Tuple extends Row {
+  readonly relation: Relation
+}
+
+export type Change =
+  | { readonly kind: 'insert'; readonly index: number; readonly relation: Relation; readonly new: Tuple }
+  /** `old` is whole under FULL; else it has the identity columns only, taken from `new` when no old tuple came,
+   *  because then the identity is unchanged. */
+  | {
+      readonly kind: 'update'
+      readonly index: number
+      readonly relation: Relation
+      readonly old: Tuple
+      readonly new: Tuple
+    }
+  | { readonly kind: 'delete'; readonly index: number; readonly relation: Relation; readonly old: Tuple }
+  | { readonly kind: 'truncate'; readonly index: number; readonly relation: Relation }
+
+export interface LogicalMessage {
+  readonly prefix: string
+  readonly content: Buffer
+}
+
+/** One committed transaction. */
+export interface Commit {
+  /** 32-bit, unsigned, as Begin carries it. */
+  readonly xid: number
+  readonly commitLsn: bigint
+  readonly endLsn: bigint
+  /** Microseconds since 2000-01-01 UTC, as the wire has it. */
+  readonly committedAtMicros: bigint
+  /** Bytes of its messages. */
+  readonly bytes: number
+  /** OIDs of the relations it changes, truncations included. */
+  readonly relations: ReadonlySet<number>
+  /** In wire order. Can be walked more than once; of a spooled commit each walk reads the file anew. */
+  changes(): Iterable<Change>
+  /** Number of raw changes. */
+  readonly changeCount: number
+  /** True when its bytes are in a file instead of in memory: walk it in slices, do not collect it. */
+  readonly spooled: boolean
+  readonly messages: readonly LogicalMessage[]
+  /** Closes and deletes the spool file, if any. */
+  release(): void
+}

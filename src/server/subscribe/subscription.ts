@@ -1,0 +1,86 @@
+// What a subscription is to those above (sessions, transports) and below (audiences): types only.
+
+import type { Warning } from '../../protocol/messages.ts'
+import type { Position } from '../../protocol/position.ts'
+
+/** Who asks: a database role and verified claims. */
+export interface Principal {
+  readonly role: string
+  /** The verified JWT payload. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** Milliseconds since 1970, or null when the token does not expire. */
+  readonly expiresAt: number | null
+}
+
+export interface SubscribeRequest {
+  readonly kind: 'live' | 'changes'
+  readonly schema: string
+  readonly table: string
+  /** PostgREST's grammar; each pair one condition, AND-ed. `and`, `or` and `c.<column>` as docs/protocol.md says. */
+  readonly filters: readonly (readonly [name: string, value: string])[]
+  /** Column names; null for every column the role may read. */
+  readonly select: readonly string[] | null
+  /** For `changes`: the operations wanted; null for all. */
+  readonly events: ReadonlySet<'insert' | 'update' | 'delete'> | null
+  /** Where the client stands, with the tag of its snapshot; null to begin fresh. */
+  readonly since: (Position & { readonly tag: string }) | null
+}
+
+/** One event, its JSON text made once and shared by everybody who receives it. */
+export class Outgoing {
+  readonly event: 'snapshot' | 'delta' | 'change'
+  /** The event's object as JSON text, as SSE's `data:` has it. No line breaks. */
+  readonly json: string
+  /** Where a subscriber stands after it; null when more parts follow. */
+  readonly position: Position | null
+  /** Bytes for a wire, made by the first transport that needs them. */
+  websocketFrame: Buffer | undefined
+  sseChunk: Buffer | undefined
+
+  constructor(event: 'snapshot' | 'delta' | 'change', json: string, position: Position | null) {
+    this.event = event
+    this.json = json
+    this.position = position
+  }
+}
+
+/** Where a subscription's events go: one per subscription, made by its session. Nothing here may throw. */
+export interface Outlet {
+  /** Takes an event into its bounded queue. False: the queue is past its bound (this event is still taken); the
+   *  subscription then stands still at its position, holding no memory, until `Subscription.resume` is called. */
+  send(outgoing: Outgoing): boolean
+  /** Everything the client holds of this subscription is void; a fresh snapshot follows. */
+  resync(code: string, reason: string): void
+  /** The subscription has ended with this error. */
+  fail(error: unknown): void
+}
+
+export interface Subscription {
+  readonly kind: 'live' | 'changes'
+  /** Number of the shared query: subscriptions with the same query and columns have the same. */
+  readonly query: number
+  readonly tag: string
+  /** True when `since` was taken up; false when a snapshot follows (live) or events begin here (changes). */
+  readonly resumed: boolean
+  readonly warnings: readonly Warning[]
+  /** Up to where everything owed has been handed to the outlet: what the client may resume from. */
+  position(): Position
+  /** The outlet has room again. */
+  resume(): void
+  close(): void
+}
+
+/** The door of everything behind the transports. */
+export interface Subscriptions {
+  /** Resolves when the subscription is accepted; its events come through the outlet, never before this resolves. The
+   *  first snapshot follows by itself.
+   *  @throws TidegateError with a peer code */
+  subscribe(principal: Principal, request: SubscribeRequest, outlet: Outlet): Promise<Subscription>
+  /** Checks that the role may be taken. @throws ROLE_REFUSED */
+  admit(principal: Principal): Promise<void>
+  /** Where the stream stands now, and how far behind the database it is. */
+  head(): { position: Position; stale: boolean; lagMs: number }
+  /** Position of the commit of this transaction. @param xid64 as pg_current_xact_id() gives it
+   *  @throws WAIT_TIMEOUT, TXID_INVALID */
+  waitForTransaction(xid64: bigint, timeoutMs: number): Promise<Position>
+}

@@ -1,0 +1,27 @@
+// What the replication session gives: gulps of messages, in order, and a way to acknowledge. Types only.
+
+/** `data` is one pgoutput message; a keepalive has none. `walEnd`: everything that commits before it has been sent. */
+export interface WalMessage {
+  readonly data: Buffer | null
+  readonly walEnd: bigint
+}
+
+/** One connected life of the replication session. */
+export interface WalStream {
+  /** Messages as they come, many at a time when there are many. Ends when the signal aborts, throws when the
+   *  connection is lost. Not reading it is the backpressure. */
+  gulps(): AsyncIterable<readonly WalMessage[]>
+  /** Tells Postgres that everything up to `lsn` (a commit's end) need never be sent again.
+   *  @throws LSN_WENT_BACKWARDS */
+  acknowledge(lsn: bigint): void
+  close(): Promise<void>
+}
+
+export interface SlotState {
+  /** 8 hex digits: system identifier, timeline and the slot's random suffix, hashed. */
+  readonly epoch: string
+  readonly slotName: string
+  readonly confirmedFlushLsn: bigint
+  /** True when this start created the slot: nothing before it can be replayed. */
+  readonly created: boolean
+}
