@@ -1,0 +1,48 @@
+// Connections to the database, every one with the same session settings, so that a value's text form means the same in a
+// query's row, in the WAL and on the wire.
+import pg from 'pg'
+
+/** Settings that change how values are printed, pinned on every session we open, replication included. */
+export const pinnedSettings: Readonly<Record<string, string>> = {
+  DateStyle: 'ISO, YMD',
+  TimeZone: 'UTC',
+  IntervalStyle: 'postgres',
+  extra_float_digits: '1',
+  bytea_output: 'hex',
+  client_encoding: 'UTF8',
+}
+
+/** The same as startup options: `-c DateStyle=ISO,\ YMD ...`. */
+export const pinnedOptions: string = Object.entries(pinnedSettings)
+  .filter(([name]) => name !== 'client_encoding')
+  .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
+  .join(' ')
+
+/** A row as Postgres printed it: no value is parsed. */
+export type TextRow = (string | null)[]
+
+const rawTypes = { getTypeParser: () => (value: string) => value } as unknown as pg.CustomTypesConfig
+
+export interface PoolOptions {
+  readonly maxConnections: number
+  readonly applicationName?: string
+}
+
+export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
+  const pool = new pg.Pool({
+    connectionString: databaseUrl,
+    max: options.maxConnections,
+    application_name: options.applicationName ?? 'tidegate',
+    options: pinnedOptions,
+    connectionTimeoutMillis: 10_000,
+  })
+  // A connection that breaks while idle is replaced by the next checkout; without a listener it would end the process.
+  pool.on('error', () => {})
+  return pool
+}
+
+/** Runs a query whose values arrive as text, by position. */
+export async function queryText(client: pg.ClientBase | pg.Pool, sql: string, values: readonly unknown[] = []): Promise<TextRow[]> {
+  const result = await client.query<TextRow>({ text: sql, values: [...values], rowMode: 'array', types: rawTypes })
+  return result.rows
+}
