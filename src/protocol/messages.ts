@@ -84,12 +84,15 @@ export type ServerFrame =
   | { type: 'welcome'; connection: string; heartbeatMs: number; expiresAt: number | null }
   | { type: 'authenticated'; expiresAt: number | null }
   /** `query` numbers the frames of this subscription from now on; `tag` goes with the position into `since`:
-   *  `<position>.<tag>`. `resumed` says that the position was taken up: no snapshot follows. */
+   *  `<position>.<tag>`. `resumed` says that the position was taken up: no snapshot follows. `key` names the primary
+   *  key's columns in order; every row of the query holds them, whatever `select` says: without them a client could
+   *  not tell which row a later part, `gone` or a delta means. */
   | {
       type: 'subscribed'
       id: number
       query: number
       tag: string
+      key: string[]
       resumed: boolean
       position: string
       warnings?: Warning[]

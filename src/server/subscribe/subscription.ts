@@ -60,6 +60,8 @@ export interface Subscription {
   /** Number of the shared query: subscriptions with the same query and columns have the same. */
   readonly query: number
   readonly tag: string
+  /** Columns of the primary key, in order. Every row sent holds them, whatever `select` says. */
+  readonly key: readonly string[]
   /** True when `since` was taken up; false when a snapshot follows (live) or events begin here (changes). */
   readonly resumed: boolean
   readonly warnings: readonly Warning[]
