@@ -238,21 +238,57 @@ export const warningCodes = {
   NO_ROW_SECURITY: 'Row-level security is off: every row goes to whoever may SELECT the table.',
 } as const
 
-/** Codes that stop the operator's command, with the statement or setting to type. */
+/** What to do about a warning, if it was not meant so. */
+export const warningRemedies = {
+  NO_POLICY: 'CREATE POLICY ... ON the table FOR SELECT TO the role.',
+  NO_ROW_SECURITY: 'ALTER TABLE ... ENABLE ROW LEVEL SECURITY, unless the table is public.',
+} satisfies Record<keyof typeof warningCodes, string>
+
+export interface OperatorEntry {
+  /** One sentence: what it means. */
+  readonly meaning: string
+  /** One sentence: what to type or set. */
+  readonly remedy: string
+}
+
+const operator = (meaning: string, remedy: string): OperatorEntry => ({ meaning, remedy })
+
+/** Codes that stop the operator's command, or that the log names; the message has the values. */
 export const operatorCodes = {
-  CONFIG_INVALID: 'An option is missing or has a value that does not fit.',
-  DATABASE_UNREACHABLE: 'No connection to DATABASE_URL.',
-  WAL_LEVEL: 'wal_level is not logical.',
-  NOT_REPLICATION: 'The login has no REPLICATION attribute.',
-  VERSION_UNSUPPORTED: 'Postgres is older than 14.',
-  PUBLICATION_MISSING: 'The publication does not exist; run tidegate migrate.',
-  SLOT_BUSY: 'Another process streams from the slot.',
-  SLOT_LOST: 'The slot was invalidated or dropped; a new epoch starts.',
-  SLOT_AHEAD: 'The slot has been acknowledged past what this relay holds.',
-  SLOT_OVER_LIMIT: 'The slot retains more WAL than SLOT_MAX_BYTES; it was dropped to protect the disk.',
-  LSN_WENT_BACKWARDS: 'An acknowledgement would move the slot back.',
-  PRIVILEGE_MISSING: 'The login lacks a privilege; the message has the statement.',
-} as const
+  CONFIG_INVALID: operator(
+    'An option is missing or has a value that does not fit.',
+    'Set it as the message says; every option is in docs/configuration.md.',
+  ),
+  DATABASE_UNREACHABLE: operator(
+    'No connection to DATABASE_URL.',
+    'Check host, port, password and pg_hba.conf with: psql "$DATABASE_URL" -c "SELECT 1"',
+  ),
+  WAL_LEVEL: operator('wal_level is not logical.', 'ALTER SYSTEM SET wal_level = logical; then restart Postgres.'),
+  NOT_REPLICATION: operator('The login has no REPLICATION attribute.', 'ALTER ROLE <login> REPLICATION;'),
+  VERSION_UNSUPPORTED: operator('Postgres is older than 14.', 'Upgrade Postgres; 14 to 18 are supported.'),
+  PUBLICATION_MISSING: operator('The publication does not exist.', 'Run tidegate migrate.'),
+  SLOT_BUSY: operator(
+    'Another process streams from the slot.',
+    'Stop the other one, or give this one another TIDEGATE_NAME.',
+  ),
+  SLOT_LOST: operator(
+    'The slot was invalidated or dropped; a new epoch starts.',
+    'Nothing now: clients start over. Raise max_slot_wal_keep_size or keep Tidegate running.',
+  ),
+  SLOT_AHEAD: operator(
+    'The slot has been acknowledged past what this relay holds.',
+    'Nothing now: clients start over. Let nothing else read from the slot.',
+  ),
+  SLOT_OVER_LIMIT: operator(
+    'The slot retains more WAL than SLOT_MAX_BYTES; it was dropped to protect the disk.',
+    'Nothing now: clients start over. Find what held it back in the log, or raise SLOT_MAX_BYTES.',
+  ),
+  LSN_WENT_BACKWARDS: operator(
+    'An acknowledgement would move the slot back.',
+    'Report it with the log: this is a fault of Tidegate.',
+  ),
+  PRIVILEGE_MISSING: operator('The login lacks a privilege.', 'Run the statement in the message.'),
+} satisfies Record<string, OperatorEntry>
 
 export type PeerCode = keyof typeof peerCodes
 export type ResyncCode = keyof typeof resyncCodes

@@ -1,0 +1,283 @@
+// Every setting Tidegate takes, in one table: the environment names, the flags, the help and docs/configuration.md are
+// read from it. It is parsed once, at the door; everything inside trusts the readonly values.
+import { z } from 'zod'
+import { TidegateError } from '../protocol/tidegate-error.ts'
+
+export type OptionGroup = 'database' | 'listener' | 'tokens' | 'stream' | 'limits' | 'log'
+
+export interface Option<T> {
+  readonly group: OptionGroup
+  /** What fits, as it stands in the help, the docs and the refusal: `a whole number from 0 to 65535`. */
+  readonly type: string
+  /** As it would be typed; null: nothing, which `help` explains. */
+  readonly default: string | null
+  readonly isRequired: boolean
+  /** A secret is never printed, not even when it is refused. */
+  readonly isSecret: boolean
+  readonly help: string
+  readonly schema: z.ZodType<T, string | undefined>
+}
+
+interface OptionType<T> {
+  readonly type: string
+  readonly isSecret?: boolean
+  readonly schema: z.ZodType<T, string>
+}
+
+const MiB = 1024 * 1024
+
+const matching = (type: string, pattern: RegExp): OptionType<string> => ({ type, schema: z.string().regex(pattern) })
+const oneOf = <const T extends string>(...values: readonly T[]): OptionType<T> => ({
+  type: `one of ${values.join(', ')}`,
+  schema: z.enum(values),
+})
+const integer = (min: number, max: number): OptionType<number> => ({
+  type: `a whole number from ${min} to ${max}`,
+  schema: z
+    .string()
+    .regex(/^\d{1,16}$/)
+    .transform(Number)
+    .pipe(z.number().min(min).max(max)),
+})
+const bytes = (max = 1024 * 1024 * MiB) => integer(1024, max)
+const milliseconds = (min: number, max = 86_400_000) => integer(min, max)
+const url = (type: string, isSecret: boolean, ...protocols: readonly string[]): OptionType<string> => ({
+  type,
+  isSecret,
+  schema: z.string().refine(text => URL.canParse(text) && protocols.includes(new URL(text).protocol)),
+})
+const list = <T>(type: string, item: z.ZodType<T, string>): OptionType<readonly T[]> => ({
+  type,
+  schema: z
+    .string()
+    .transform(text =>
+      text
+        .split(',')
+        .map(part => part.trim())
+        .filter(part => part !== ''),
+    )
+    .pipe(z.array(item)),
+})
+
+const postgresUrl = url('a URL as postgres://user:password@host:5432/database', true, 'postgres:', 'postgresql:')
+const secret: OptionType<string> = { type: 'a text of at least 32 bytes', isSecret: true, schema: z.string() }
+const roleName = z.string().regex(/^[^\s"]{1,63}$/)
+const origin = z.string().refine(text => text === '*' || (URL.canParse(text) && new URL(text).origin === text))
+const boolean: OptionType<boolean> = {
+  type: 'true or false',
+  schema: z.enum(['true', 'false']).transform(text => text === 'true'),
+}
+
+const secretAlgorithms = ['HS256', 'HS384', 'HS512'] as const
+const keyAlgorithms = [
+  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
+  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
+] as const
+
+/** A setting Postgres shows to policies, and the claim that fills it. */
+export interface ClaimSetting {
+  /** As `current_setting` takes it: `app.tenant_id`. */
+  readonly setting: string
+  readonly claim: string
+}
+
+const claimSetting: z.ZodType<ClaimSetting, string> = z
+  .string()
+  // The claims themselves are set by Tidegate: a setting of theirs would let one claim stand in for all.
+  .regex(/^(?!request\.jwt)[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)+\s*=\s*[^\s=]+$/i)
+  .transform(text => {
+    const [setting = '', claim = ''] = text.split('=').map(part => part.trim())
+    return { setting, claim }
+  })
+
+function build<T, D>(group: OptionGroup, type: OptionType<T>, schema: z.ZodType<D, string | undefined>, help: string) {
+  return { group, type: type.type, isSecret: type.isSecret ?? false, help, schema }
+}
+const required = <T>(group: OptionGroup, type: OptionType<T>, help: string): Option<T> => ({
+  ...build(group, type, z.string().pipe(type.schema) as z.ZodType<T, string | undefined>, help),
+  default: null,
+  isRequired: true,
+})
+const optional = <T>(group: OptionGroup, type: OptionType<T>, help: string): Option<T | null> => ({
+  ...build(group, type, z.union([z.undefined().transform(() => null), type.schema]), help),
+  default: null,
+  isRequired: false,
+})
+const option = <T>(group: OptionGroup, type: OptionType<T>, text: string | number, help: string): Option<T> => ({
+  ...build(group, type, z.string().default(String(text)).pipe(type.schema), help),
+  default: String(text),
+  isRequired: false,
+})
+
+const tables = list(
+  'table names with commas between: messages,sales.orders',
+  z.string().regex(/^[^\s".]+(\.[^\s".]+)?$/),
+)
+const origins = list('origins with commas between (https://app.example.com), or *', origin)
+const roles = list('role names with commas between', roleName)
+const algorithms = list(
+  `names with commas between, of ${[...secretAlgorithms, ...keyAlgorithms].join(', ')}`,
+  z.enum([...secretAlgorithms, ...keyAlgorithms]),
+)
+const claimSettings = list(
+  'setting=claim pairs with commas between: app.tenant_id=tenant,app.user_id=sub',
+  claimSetting,
+)
+
+/** The table. The flag and the key of a setting follow from its name: `DATABASE_URL`, `--database-url`, `databaseUrl`. */
+// biome-ignore format: one option, one look
+export const options = {
+  DATABASE_URL: required('database', postgresUrl,
+    'The database to follow, as a login with REPLICATION. tidegate dev starts one of its own when this is not set.'),
+  ADMIN_DATABASE_URL: optional('database', postgresUrl,
+    'The same database as a login that owns the tables: for migrate, track, untrack and remove. Without it they use DATABASE_URL.'),
+  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots and questions, besides the replication session.'),
+  TIDEGATE_NAME: option('database', matching('a name of lower-case letters, digits and _, at most 30', /^[a-z_][a-z0-9_]{0,29}$/), 'tidegate',
+    'Names the publication and begins the name of the slot. Two services on one database need two names.'),
+  TRACK: option('database', tables, '', 'Tables to track at the start, as tidegate track does; empty: those already tracked.'),
+
+  HOST: option('listener', matching('an address or host name', /^[^\s/]{1,255}$/), '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
+  PORT: option('listener', integer(0, 65535), 4000, 'Port to listen on; 0 takes a free one and prints it.'),
+  ALLOWED_ORIGINS: option('listener', origins, '', 'Web pages that may connect; empty: only pages from this host and port; *: all. What sends no Origin (curl, servers) is not asked.'),
+  TRUST_PROXY: option('listener', boolean, 'false', 'Believe X-Forwarded-For and X-Forwarded-Proto; only behind a proxy that sets them.'),
+
+  JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
+  JWT_JWKS_URL: optional('tokens', url('an http or https URL', false, 'https:', 'http:'), 'Where the public keys that verify tokens are published. Set this or JWT_SECRET.'),
+  JWT_ALGORITHMS: option('tokens', algorithms, '', 'Signatures to accept; empty: HS256 with JWT_SECRET, RS256,ES256,EdDSA with JWT_JWKS_URL. The token never chooses.'),
+  JWT_ISSUER: optional('tokens', matching('a text', /./), 'What the claim iss must be; not checked when not set.'),
+  JWT_AUDIENCE: optional('tokens', matching('a text', /./), 'What the claim aud must hold; not checked when not set.'),
+  JWT_ROLE_CLAIM: option('tokens', matching('the name of a claim', /^\S+$/), 'role', 'The claim that names the database role.'),
+  DEFAULT_ROLE: option('tokens', { type: 'a role name', schema: roleName }, 'anon', 'The role of a token that names none.'),
+  JWT_ROLES: option('tokens', roles, 'anon,authenticated', 'The roles a token may name; the login of DATABASE_URL must be a member of each.'),
+  CLAIM_SETTINGS: option('tokens', claimSettings, '', 'Settings that policies read with current_setting, filled from claims.'),
+  TICKET_MS: option('tokens', milliseconds(1000, 600_000), 30_000, 'How long a ticket from POST /v1/tickets can be used.'),
+
+  WINDOW_MAX_BYTES: option('stream', bytes(), 64 * MiB, 'Commits kept for clients that come back, in bytes of WAL messages.'),
+  WINDOW_MAX_AGE_MS: option('stream', milliseconds(0), 300_000, 'How long a commit is kept for clients that come back.'),
+  SLOT_MAX_BYTES: option('stream', bytes(), 1024 * MiB, "WAL the slot may hold back; past it the slot is dropped and clients start over: the database's disk comes first."),
+  SPOOL_BYTES: option('stream', bytes(), 32 * MiB, 'A transaction larger than this goes through a file instead of memory.'),
+  BEACON_MS: option('stream', milliseconds(100, 600_000), 5000, 'How often a message travels through the WAL: it moves an idle slot and measures lag.'),
+  MAX_HELD_MS: option('stream', milliseconds(100, 600_000), 10_000, 'How long events of a subscription may be held while rows of a grant are fetched; past it, resync.'),
+  AUDIENCE_GRACE_MS: option('stream', milliseconds(0), 60_000, 'How long a query nobody follows stays loaded.'),
+  SNAPSHOT_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows a live query may begin with.'),
+  SNAPSHOT_CHUNK_ROWS: option('stream', integer(1, 100_000), 2000, 'Rows of a snapshot read and sent at a time.'),
+  SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time; the others wait.'),
+
+  HEARTBEAT_MS: option('limits', milliseconds(100, 600_000), 25_000, 'How often clients hear from the server, and it from them; a peer silent for two is closed.'),
+  HANDSHAKE_MS: option('limits', milliseconds(100, 600_000), 10_000, 'How long a WebSocket may be open without a token.'),
+  MAX_CONNECTIONS: option('limits', integer(1, 1_000_000), 10_000, 'Connections of this node.'),
+  MAX_SUBSCRIPTIONS: option('limits', integer(1, 100_000), 100, 'Subscriptions of one connection.'),
+  MAX_FRAME_BYTES: option('limits', bytes(16 * MiB), 65_536, 'Size of a frame or a body that a client sends.'),
+  MAX_FRAMES_PER_SECOND: option('limits', integer(1, 100_000), 50, 'Frames of one connection.'),
+  MAX_FILTER_LENGTH: option('limits', integer(1, 1_000_000), 4096, 'Characters of a filter.'),
+  MAX_FILTER_DEPTH: option('limits', integer(1, 100), 8, 'How deep and() and or() may be nested.'),
+  MAX_FILTER_TERMS: option('limits', integer(1, 10_000), 100, 'Comparisons in a filter; each value of in.() is one.'),
+  SEND_QUEUE_BYTES: option('limits', bytes(1024 * MiB), MiB, 'Bytes waiting for one slow connection; past it live queries fold and changes catch up later.'),
+
+  LOG_LEVEL: option('log', oneOf('debug', 'info', 'warn', 'error', 'silent'), 'info', 'What goes into the log on standard error.'),
+} as const
+
+export type OptionName = keyof typeof options
+export const optionNames = Object.keys(options) as OptionName[]
+
+type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
+  ? `${Lowercase<Head>}${Capitalize<CamelCase<Tail>>}`
+  : Lowercase<S>
+
+/** The parsed values of some options: `{ databaseUrl: string, port: number }`. */
+export type OptionValues<Name extends OptionName> = {
+  readonly [K in Name as CamelCase<K>]: z.output<(typeof options)[K]['schema']>
+}
+/** What `start` takes. `jwtAlgorithms` is never empty; exactly one of `jwtSecret` and `jwtJwksUrl` is set. */
+export type Config = OptionValues<OptionName>
+
+export type Environment = Readonly<Record<string, string | undefined>>
+/** By key: `{ databaseUrl: 'postgres://...' }`, as commander gives them. They win over the environment. */
+export type Flags = Readonly<Record<string, unknown>>
+
+/** `--database-url` */
+export const flagOf = (name: string): string => `--${name.toLowerCase().replaceAll('_', '-')}`
+/** `databaseUrl` */
+export const keyOf = (name: string): string =>
+  name.toLowerCase().replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+
+/** Reads every option. @throws CONFIG_INVALID that lists each option that does not fit, with its value and what fits */
+export function loadConfig(env: Environment, flags: Flags = {}): Config {
+  const config = loadOptions(optionNames, env, flags)
+  return { ...config, ...verificationOf(config, name => nameAsGiven(name, flags)) }
+}
+
+/** Reads the named options only, so that a command asks for nothing it does not need.
+ *  @throws CONFIG_INVALID as `loadConfig` */
+export function loadOptions<Name extends OptionName>(
+  names: readonly Name[],
+  env: Environment,
+  flags: Flags = {},
+): OptionValues<Name> {
+  const texts = Object.fromEntries(names.map(name => [name, textOf(name, env, flags)]))
+  const parsed = z.object(Object.fromEntries(names.map(name => [name, options[name].schema]))).safeParse(texts)
+  if (!parsed.success) {
+    const wrong = new Set(parsed.error.issues.map(issue => String(issue.path[0]) as Name))
+    throw invalid([...wrong].map(name => refusalOf(name, texts[name], flags)))
+  }
+  // Each value came out of its own option's schema, under its own key; the type cannot follow that through the loop.
+  return Object.fromEntries(names.map(name => [keyOf(name), parsed.data[name]])) as OptionValues<Name>
+}
+
+/** What verifies tokens, one way only: a public key must never be taken for a shared secret. */
+export function verificationOf(
+  given: OptionValues<'JWT_SECRET' | 'JWT_JWKS_URL' | 'JWT_ALGORITHMS'>,
+  nameOf: (name: OptionName) => string = name => name,
+): Pick<Config, 'jwtAlgorithms'> {
+  const { jwtSecret, jwtJwksUrl, jwtAlgorithms } = given
+  if (jwtSecret === null && jwtJwksUrl === null)
+    throw invalid([
+      `JWT_SECRET is not set, nor JWT_JWKS_URL; set the one that verifies your tokens (a new secret: openssl rand -hex 32)`,
+    ])
+  if (jwtSecret !== null && jwtJwksUrl !== null)
+    throw invalid([
+      `${nameOf('JWT_SECRET')} and ${nameOf('JWT_JWKS_URL')} are both set; set one of them, since a token verified by a shared secret could be forged with a public key`,
+    ])
+  const fitting: readonly string[] = jwtSecret === null ? keyAlgorithms : secretAlgorithms
+  const chosen =
+    jwtAlgorithms.length > 0 ? jwtAlgorithms : jwtSecret === null ? defaultKeyAlgorithms : defaultSecretAlgorithms
+  const strange = chosen.filter(algorithm => !fitting.includes(algorithm))
+  if (strange.length > 0)
+    throw invalid([
+      `${nameOf('JWT_ALGORITHMS')} is "${jwtAlgorithms.join(',')}"; with ${jwtSecret === null ? 'JWT_JWKS_URL' : 'JWT_SECRET'} it takes ${fitting.join(', ')}`,
+    ])
+  if (jwtSecret !== null) {
+    // A key shorter than its hash can be guessed (RFC 7518, section 3.2).
+    const leastBytes = Math.max(...chosen.map(algorithm => Number(algorithm.slice(2)) / 8))
+    const size = Buffer.byteLength(jwtSecret)
+    if (size < leastBytes)
+      throw invalid([
+        `${nameOf('JWT_SECRET')} has ${size} bytes; for ${chosen.join(', ')} it takes at least ${leastBytes} (openssl rand -hex 32)`,
+      ])
+  }
+  return { jwtAlgorithms: chosen }
+}
+
+const defaultSecretAlgorithms = ['HS256'] as const
+const defaultKeyAlgorithms = ['RS256', 'ES256', 'EdDSA'] as const
+
+/** An empty text is no value: compose files and unit files pass the names of unset variables along. */
+function textOf(name: OptionName, env: Environment, flags: Flags): string | undefined {
+  const flag = flags[keyOf(name)]
+  const text = typeof flag === 'string' ? flag : env[name]
+  if (text === undefined || text.trim() === '') return undefined
+  // The spaces of a secret belong to it: trimmed, it would verify nothing that others signed.
+  return options[name].isSecret ? text : text.trim()
+}
+
+const nameAsGiven = (name: OptionName, flags: Flags): string =>
+  typeof flags[keyOf(name)] === 'string' ? flagOf(name) : name
+
+function refusalOf(name: OptionName, text: string | undefined, flags: Flags): string {
+  const { type, isSecret } = options[name]
+  if (text === undefined) return `${name} is not set; set it, or pass ${flagOf(name)}: it takes ${type}`
+  const value = isSecret ? 'a value that does not fit (not shown)' : JSON.stringify(text)
+  return `${nameAsGiven(name, flags)} is ${value}; it takes ${type}`
+}
+
+const invalid = (refusals: readonly string[]): TidegateError => new TidegateError('CONFIG_INVALID', refusals.join('\n'))
