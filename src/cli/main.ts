@@ -1,0 +1,83 @@
+#!/usr/bin/env node
+// The command `tidegate`: what can be asked for and with which options. Each command's work is in commands/, loaded only
+// when it is asked for, so that `--help` needs no database driver.
+import { Command, Option as Flag } from 'commander'
+import { loadConfig, loadOptions, type OptionName, optionNames } from '../server/config.ts'
+import { describeFailure } from './failure.ts'
+import { addFlags } from './flags.ts'
+
+const program = new Command('tidegate')
+  .description('Streams the row changes of a Postgres database to the people who may see them, the moment they commit.')
+  .option('--verbose', 'show the cause and the stack of a failure')
+  .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
+  .showHelpAfterError('Run with --help for what it takes.')
+  .addHelpText('after', '\nEvery flag can be set in the environment instead; docs/configuration.md lists them.')
+
+function command(signature: string, description: string, names: readonly OptionName[]): Command {
+  return addFlags(program.command(signature).description(description), names)
+}
+
+const collect = (value: string, before: readonly string[] = []): readonly string[] => [...before, value]
+
+command('start', 'Run a server.', optionNames).action(async flags => {
+  const config = loadConfig(process.env, flags)
+  const [{ start }, { startServer }] = await Promise.all([import('./commands/start.ts'), import('../server/server.ts')])
+  await start(config, startServer)
+  // What a library still holds open must not keep a server alive that said goodbye.
+  process.exit()
+})
+
+const mintOptions = [
+  'JWT_SECRET',
+  'JWT_JWKS_URL',
+  'JWT_ALGORITHMS',
+  'JWT_ISSUER',
+  'JWT_AUDIENCE',
+  'JWT_ROLE_CLAIM',
+] as const
+
+command('token', 'Mint a development token, signed with JWT_SECRET.', mintOptions)
+  .option('--role <role>', 'the database role', 'authenticated')
+  .option('--sub <subject>', 'the claim sub: who it is, a UUID where policies use auth.uid()')
+  .option('--claim <name=value>', 'a further claim; may be given several times', collect)
+  .option('--expires <time>', '90s, 30m, 1h, 7d, or never', '1h')
+  .action(async flags => {
+    const { mintToken } = await import('./commands/token.ts')
+    const options = loadOptions(mintOptions, process.env, flags)
+    const wishes = { role: flags.role, sub: flags.sub, claims: flags.claim ?? [], expires: flags.expires }
+    console.log(await mintToken(options, wishes, Date.now()))
+  })
+
+command('tail <table>', 'Follow a table: its rows, then every change.', [])
+  .option('--url <url>', 'the server (default http://127.0.0.1:4000, or the PORT of the environment)')
+  .option('--token <token>', 'the token of the reader [TIDEGATE_TOKEN]')
+  .option('--filter <column=operator.value>', "one condition: 'room_id=eq.1'; may be given several times", collect)
+  .option('--select <columns>', 'columns with commas between')
+  .option('--changes', 'every change as an event, with old and new values')
+  .addOption(new Flag('--as <format>', 'one line for each').choices(['text', 'json']).default('text'))
+  .action(async (table: string, flags) => {
+    const { tail } = await import('./commands/tail.ts')
+    const { port } = loadOptions(['PORT'], process.env)
+    const stopped = new AbortController()
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopped.abort())
+    await tail(
+      {
+        table,
+        url: flags.url ?? `http://127.0.0.1:${port}`,
+        token: flags.token ?? process.env.TIDEGATE_TOKEN ?? null,
+        filters: flags.filter ?? [],
+        select: flags.select ?? null,
+        changes: flags.changes === true,
+        as: flags.as,
+      },
+      { print: line => console.log(line), note: line => console.error(`tidegate: ${line}`) },
+      stopped.signal,
+    )
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(describeFailure(error, { isVerbose: program.opts().verbose === true }))
+  process.exitCode = 1
+}

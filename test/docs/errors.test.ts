@@ -1,0 +1,44 @@
+import { readFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import { errorsPage } from '../../scripts/docs.ts'
+import {
+  closeCodeOf,
+  operatorCodes,
+  type PeerCode,
+  peerCodes,
+  resyncCodes,
+  retryOfClose,
+  warningCodes,
+} from '../../src/protocol/codes.ts'
+
+const page = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
+const rowOf = (code: string): string => page.split('\n').find(line => line.startsWith(`| \`${code}\` |`)) ?? ''
+
+test('docs/errors.md equals the table of codes; if not: npm run docs', () => {
+  expect(page).toBe(errorsPage())
+})
+
+test.each(Object.keys(peerCodes) as PeerCode[])('%s stands in it with close code, status, meaning and remedy', code => {
+  const { status, meaning, remedy } = peerCodes[code]
+  expect(rowOf(code)).toContain(`| ${closeCodeOf(code)} | ${status} | `)
+  expect(rowOf(code).endsWith(`| ${meaning} | ${remedy} |`)).toBe(true)
+})
+
+test.each(Object.entries({ ...resyncCodes, ...warningCodes }))('%s stands in it with its meaning', (code, meaning) => {
+  expect(rowOf(code)).toContain(`| ${meaning} |`)
+})
+
+test.each(Object.entries(operatorCodes))('%s stands in it with its remedy', (code, { remedy }) => {
+  expect(rowOf(code)).toContain(`| ${remedy} |`)
+})
+
+test('[P8] each close code is given once, and its range says what to do', () => {
+  const codes = Object.keys(peerCodes) as PeerCode[]
+  expect(new Set(codes.map(closeCodeOf)).size).toBe(codes.length)
+  for (const code of codes) expect([code, retryOfClose(closeCodeOf(code))]).toEqual([code, peerCodes[code].retry])
+})
+
+test('a code means one thing: no name stands in two tables', () => {
+  const names = [peerCodes, resyncCodes, warningCodes, operatorCodes].flatMap(table => Object.keys(table))
+  expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([])
+})
