@@ -1,0 +1,76 @@
+// One changes subscription: each insert, update and delete as an event, once, and where they stand in the stream.
+import type { ChangeEvent } from '../protocol/messages.ts'
+import type { Refusal } from './connection-machine.ts'
+import type { Feed, FeedRequest, FrameOf, Status } from './feeds.ts'
+import { ProtocolError } from './live-rows.ts'
+import { Stand } from './stand.ts'
+
+export interface ChangeListeners {
+  readonly onChange: (change: ChangeEvent) => void
+  /** Events were missed: away past the window, or a lost slot. Those that follow have no gap between them. */
+  readonly onResync: (reason: Refusal) => void
+  readonly onStatus: (status: Status, error: Refusal | null) => void
+}
+
+export class ChangeFeed implements Feed {
+  readonly request: FeedRequest
+  readonly #listeners: ChangeListeners
+  readonly #report: (error: Error) => void
+  readonly #stand = new Stand()
+
+  constructor(request: FeedRequest, listeners: ChangeListeners, report: (error: Error) => void) {
+    this.request = request
+    this.#listeners = listeners
+    this.#report = report
+  }
+
+  get since(): string | null {
+    return this.#stand.since
+  }
+
+  subscribed(frame: FrameOf<'subscribed'>): void {
+    // A subscription that resumes still owes what is between our position and the frame's.
+    if (!frame.resumed) {
+      this.#stand.forget()
+      this.#stand.moveTo(frame.position)
+    }
+    this.#stand.setTag(frame.tag)
+    this.moved('live', null)
+  }
+
+  received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void {
+    if (frame.type !== 'change') return
+    if (this.#stand.hasPassed(frame.position)) {
+      if (shared) return
+      throw new ProtocolError(`the change of ${frame.position} came again`)
+    }
+    this.#stand.moveTo(frame.position)
+    const { type, query, position, ...change } = frame
+    this.#call(() => this.#listeners.onChange(change))
+  }
+
+  resync(frame: FrameOf<'resync'>): void {
+    // The old position stays until a new one comes: a link lost in between must lead to another resync, not to silence.
+    this.#call(() => this.#listeners.onResync({ code: frame.code, message: frame.reason }))
+  }
+
+  heartbeat(_stale: boolean, position: string | undefined): void {
+    if (position !== undefined) this.#stand.moveTo(position)
+  }
+
+  moved(status: Status, error: Refusal | null): void {
+    this.#call(() => this.#listeners.onStatus(status, error))
+  }
+
+  restart(error: Refusal): void {
+    this.#call(() => this.#listeners.onResync(error))
+  }
+
+  #call(listen: () => void): void {
+    try {
+      listen()
+    } catch (error) {
+      this.#report(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+}

@@ -1,0 +1,128 @@
+// One live query as the client holds it: its rows, where they stand in the stream, and who wants to know.
+import type { JsonRow, Warning } from '../protocol/messages.ts'
+import type { Refusal } from './connection-machine.ts'
+import type { Feed, FeedRequest, FrameOf, Status } from './feeds.ts'
+import { type Delta, LiveRows, ProtocolError } from './live-rows.ts'
+import { Stand } from './stand.ts'
+
+export interface LiveState {
+  /** Equal to the SELECT when `status` is `live`; the last rows known while `offline`. In the order they came. */
+  readonly rows: readonly JsonRow[]
+  /** What changed since the update before; null when the rows are new as a whole, or only the status moved. */
+  readonly delta: Delta | null
+  readonly status: Status
+  /** The server says that its way from the database is stalled: the rows are old, and right for when they were. */
+  readonly stale: boolean
+  /** Why the status is not `live`, where there is a reason. */
+  readonly error: Refusal | null
+  readonly warnings: readonly Warning[]
+}
+
+export class LiveFeed implements Feed {
+  readonly request: FeedRequest
+  readonly #rows = new LiveRows()
+  readonly #stand = new Stand()
+  readonly #listeners = new Set<(state: LiveState) => void>()
+  readonly #report: (error: Error) => void
+  #state: LiveState = { rows: [], delta: null, status: 'connecting', stale: false, error: null, warnings: [] }
+
+  constructor(request: FeedRequest, report: (error: Error) => void) {
+    this.request = request
+    this.#report = report
+  }
+
+  get since(): string | null {
+    return this.#stand.since
+  }
+
+  get state(): LiveState {
+    return this.#state
+  }
+
+  get listenerCount(): number {
+    return this.#listeners.size
+  }
+
+  listen(listener: (state: LiveState) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  subscribed(frame: FrameOf<'subscribed'>): void {
+    this.#stand.setTag(frame.tag)
+    this.#rows.setKey(frame.key)
+    const warnings = frame.warnings ?? []
+    if (frame.resumed) {
+      this.#tell({ status: 'live', error: null, warnings })
+      return
+    }
+    this.#clear()
+    this.#tell({ status: 'catching up', rows: this.#rows.rows, warnings })
+  }
+
+  received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void {
+    if (frame.type === 'snapshot') {
+      if (!this.#rows.snapshot(frame)) return
+      if (frame.position === undefined) throw new ProtocolError('a whole snapshot came without its position')
+      this.#stand.moveTo(frame.position)
+      this.#tell({ rows: this.#rows.rows, status: 'live', error: null })
+    } else if (frame.type === 'delta') {
+      this.#delta(frame, shared)
+    }
+  }
+
+  resync(frame: FrameOf<'resync'>): void {
+    this.restart({ code: frame.code, message: frame.reason })
+  }
+
+  heartbeat(stale: boolean, position: string | undefined): void {
+    if (position !== undefined && this.#rows.exact) this.#stand.moveTo(position)
+    if (stale !== this.#state.stale) this.#tell({ stale })
+  }
+
+  moved(status: Status, error: Refusal | null): void {
+    // What may not be asked for any longer may not be shown any longer.
+    if (status === 'refused') this.#clear()
+    if (status === this.#state.status && error === this.#state.error) return
+    this.#tell({ status, error, rows: this.#rows.rows })
+  }
+
+  restart(error: Refusal): void {
+    this.#clear()
+    this.#tell({ status: 'catching up', rows: this.#rows.rows, error })
+  }
+
+  #delta(frame: FrameOf<'delta'>, shared: boolean): void {
+    if (!this.#rows.exact) {
+      if (shared) return
+      throw new ProtocolError('a delta came before the snapshot was whole')
+    }
+    const delta = this.#rows.collect(frame)
+    if (delta === null) return
+    if (frame.position === undefined) throw new ProtocolError('a whole delta came without its position')
+    if (this.#stand.hasPassed(frame.position)) {
+      if (shared) return
+      throw new ProtocolError(`the delta of ${frame.position} came again`)
+    }
+    this.#rows.apply(delta)
+    this.#stand.moveTo(frame.position)
+    this.#tell({ rows: this.#rows.rows, delta })
+  }
+
+  #clear(): void {
+    this.#rows.expectSnapshot()
+    this.#stand.forget()
+  }
+
+  #tell(change: Partial<LiveState>): void {
+    this.#state = { ...this.#state, delta: null, ...change }
+    // A listener that throws harms no other.
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(this.#state)
+      } catch (error) {
+        this.#report(error instanceof Error ? error : new Error(String(error)))
+      }
+    }
+  }
+}
