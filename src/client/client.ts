@@ -76,17 +76,12 @@ export class Client<Database = AnyDatabase> {
   #listen(request: FeedRequest, listener: (state: LiveState) => void): () => void {
     const name = JSON.stringify(request)
     const held = this.#shared.get(name)
-    let feed: LiveFeed
-    let unlisten: () => void
-    if (held === undefined || held.feed.state.status === 'refused') {
+    let feed = held?.feed
+    if (feed === undefined || feed.state.status === 'refused') {
       feed = new LiveFeed(request, this.#report)
-      unlisten = feed.listen(listener)
       this.#shared.set(name, { feed, remove: this.#feeds.add(feed) })
-    } else {
-      feed = held.feed
-      unlisten = feed.listen(listener)
-      listener({ ...feed.state, delta: null })
     }
+    const unlisten = feed.listen(listener)
     return () => {
       unlisten()
       const shared = this.#shared.get(name)

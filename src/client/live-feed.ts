@@ -43,8 +43,10 @@ export class LiveFeed implements Feed {
     return this.#listeners.size
   }
 
+  /** Tells the listener the state as it is, at once, and from now on. */
   listen(listener: (state: LiveState) => void): () => void {
     this.#listeners.add(listener)
+    this.#call(listener, { ...this.#state, delta: null })
     return () => this.#listeners.delete(listener)
   }
 
@@ -116,13 +118,15 @@ export class LiveFeed implements Feed {
 
   #tell(change: Partial<LiveState>): void {
     this.#state = { ...this.#state, delta: null, ...change }
-    // A listener that throws harms no other.
-    for (const listener of [...this.#listeners]) {
-      try {
-        listener(this.#state)
-      } catch (error) {
-        this.#report(error instanceof Error ? error : new Error(String(error)))
-      }
+    for (const listener of [...this.#listeners]) this.#call(listener, this.#state)
+  }
+
+  /** A listener that throws harms no other. */
+  #call(listener: (state: LiveState) => void, state: LiveState): void {
+    try {
+      listener(state)
+    } catch (error) {
+      this.#report(error instanceof Error ? error : new Error(String(error)))
     }
   }
 }

@@ -12,8 +12,8 @@ export class LiveQuery<Row> {
     this.#join = join
   }
 
-  /** Calls the listener for every commit that changes the rows, for a fresh snapshot, and when the status moves; at
-   *  once for a query that others listen to already.
+  /** Calls the listener at once with what is known, then for every commit that changes the rows, for a fresh snapshot,
+   *  and when the status moves.
    *  @returns ends it; calling it again does nothing */
   subscribe(listener: (update: LiveUpdate<Row>) => void): () => void {
     // The wire's rows are JSON; the application's interface names their types, as Kysely's does.
