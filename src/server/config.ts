@@ -162,6 +162,9 @@ export const options = {
   SNAPSHOT_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows a live query may begin with.'),
   SNAPSHOT_CHUNK_ROWS: option('stream', integer(1, 100_000), 2000, 'Rows of a snapshot read and sent at a time.'),
   SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time; the others wait.'),
+  MEMBERSHIP_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows of a membership table that may decide for one reader.'),
+  RING_MAX_BYTES: option('stream', bytes(), 64 * MiB, 'Commits kept only because a snapshot being read may not see them; past it new snapshots are refused for a while.'),
+  RESUME_WAIT_MS: option('stream', milliseconds(0, 600_000), 30_000, 'How long a client that comes back waits for a restarted stream to reach its position; past it, it is told to come back later.'),
 
   HEARTBEAT_MS: option('limits', milliseconds(100, 600_000), 25_000, 'How often clients hear from the server, and it from them; a peer silent for two is closed.'),
   HANDSHAKE_MS: option('limits', milliseconds(100, 600_000), 10_000, 'How long a WebSocket may be open without a token.'),

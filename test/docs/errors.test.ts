@@ -10,6 +10,7 @@ import {
   retryOfClose,
   warningCodes,
 } from '../../src/protocol/codes.ts'
+import { options } from '../../src/server/config.ts'
 
 const page = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
 const rowOf = (code: string): string => page.split('\n').find(line => line.startsWith(`| \`${code}\` |`)) ?? ''
@@ -36,6 +37,13 @@ test('[P8] each close code is given once, and its range says what to do', () => 
   const codes = Object.keys(peerCodes) as PeerCode[]
   expect(new Set(codes.map(closeCodeOf)).size).toBe(codes.length)
   for (const code of codes) expect([code, retryOfClose(closeCodeOf(code))]).toEqual([code, peerCodes[code].retry])
+})
+
+test('remedies name only options that exist', () => {
+  const remedies = Object.values({ ...peerCodes, ...operatorCodes }).map(entry => entry.remedy)
+  const named = remedies.flatMap(remedy => remedy.match(/\b[A-Z]+(_[A-Z]+)+\b/g) ?? [])
+  expect(named).toContain('SNAPSHOT_MAX_ROWS')
+  expect(named.filter(name => !(name in options))).toEqual([])
 })
 
 test('a code means one thing: no name stands in two tables', () => {
