@@ -199,6 +199,12 @@ export const peerCodes = {
     'The first rows of the query are more than the limit.',
     'Filter the query; the limit is SNAPSHOT_MAX_ROWS.',
   ),
+  MEMBERSHIP_TOO_LARGE: entry(
+    413,
+    'never',
+    'A membership table holds more rows that decide for this reader than the limit.',
+    'Narrow the policy, or raise MEMBERSHIP_MAX_ROWS.',
+  ),
   BUSY: entry(503, 'later', 'The server takes no new snapshots right now.', 'Come back after retryAfterMs.'),
   UNAVAILABLE: entry(
     503,
@@ -220,6 +226,12 @@ export const peerCodes = {
     'now',
     'The table, its policies or its privileges changed so that the subscription ended.',
     'Subscribe again; the answer says what is wrong, if anything.',
+  ),
+  ALREADY_SUBSCRIBED: entry(
+    409,
+    'never',
+    'This connection already holds a subscription of the same query, and delta frames name only the query.',
+    'Use the subscription that is there; share it among listeners.',
   ),
 } satisfies Record<string, CodeEntry>
 
@@ -271,6 +283,10 @@ export const operatorCodes = {
     'Another process streams from the slot.',
     'Stop the other one, or give this one another TIDEGATE_NAME.',
   ),
+  SLOT_BLOCKED: operator(
+    'The slot cannot be created: a long transaction holds it up, or max_replication_slots is used up.',
+    'End the transactions that the message names, or drop a slot that nobody uses.',
+  ),
   SLOT_LOST: operator(
     'The slot was invalidated or dropped; a new epoch starts.',
     'Nothing now: clients start over. Raise max_slot_wal_keep_size or keep Tidegate running.',
@@ -283,11 +299,23 @@ export const operatorCodes = {
     'The slot retains more WAL than SLOT_MAX_BYTES; it was dropped to protect the disk.',
     'Nothing now: clients start over. Find what held it back in the log, or raise SLOT_MAX_BYTES.',
   ),
+  WAL_UNREADABLE: operator(
+    'A replication message is of an unknown kind or malformed; the session starts over.',
+    'Report it with the versions of Postgres and Tidegate if it comes again.',
+  ),
+  SPOOL_FAILED: operator(
+    'A transaction too large for memory could not be written to, or read from, the temporary folder.',
+    'Free space there, or name another folder with TMPDIR.',
+  ),
   LSN_WENT_BACKWARDS: operator(
     'An acknowledgement would move the slot back.',
     'Report it with the log: this is a fault of Tidegate.',
   ),
   PRIVILEGE_MISSING: operator('The login lacks a privilege.', 'Run the statement in the message.'),
+  LOCK_TIMEOUT: operator(
+    'Another transaction held a table longer than the lock timeout; nothing was changed.',
+    'Run the command again when no long transaction or VACUUM holds the table.',
+  ),
 } satisfies Record<string, OperatorEntry>
 
 export type PeerCode = keyof typeof peerCodes

@@ -1,0 +1,203 @@
+// One connected life of the replication session: messages out, acknowledgements in, and a timer that tells the
+// walsender we are alive whatever the consumer does.
+import type pg from 'pg'
+import { LogicalReplicationService } from 'pg-logical-replication'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { GulpReader } from './gulp-reader.ts'
+import { formatLsn, parseLsn } from './lsn.ts'
+import { MessageQueue } from './message-queue.ts'
+import { copyConnection, type StatusUpdate, sendStatusUpdates } from './status-update.ts'
+import { type SystemIdentity, WalPlugin } from './wal-plugin.ts'
+import type { WalMessage, WalStream } from './wal-source.ts'
+
+export interface ReplicationStreamOptions {
+  readonly databaseUrl: string
+  readonly slotName: string
+  readonly publication: string
+  /** Where the slot stands: acknowledging below it is of no use. */
+  readonly confirmedFlushLsn: bigint
+  /** Postgres ends the session after this much silence from us; 0 is never. */
+  readonly walSenderTimeoutMs: number
+  readonly statusIntervalMs: number
+  /** We end the session after this much silence from Postgres. */
+  readonly silenceMs: number
+  /** What may wait to be taken by the consumer. */
+  readonly maxPendingBytes: number
+  readonly signal: AbortSignal
+}
+
+export class ReplicationStream implements WalStream {
+  readonly #options: ReplicationStreamOptions
+  readonly #queue: MessageQueue
+  readonly #reader: GulpReader
+  readonly #plugin: WalPlugin
+  readonly #service: LogicalReplicationService
+  readonly #over = Promise.withResolvers<void>()
+  #client: pg.Client | null = null
+  #timer: NodeJS.Timeout | null = null
+  #lastTickAt = 0
+  /** From keepalives, which tell how far the walsender has read. */
+  #writtenLsn = 0n
+  #acknowledgedLsn = 0n
+  #end: { readonly error: TidegateError | null } | null = null
+
+  constructor(options: ReplicationStreamOptions) {
+    this.#options = options
+    this.#queue = new MessageQueue(options.maxPendingBytes)
+    this.#reader = new GulpReader({ isFull: () => this.#queue.isFull, received: () => this.#queue.received })
+    this.#plugin = new WalPlugin({
+      publication: options.publication,
+      walSenderTimeoutMs: options.walSenderTimeoutMs,
+      onConnected: client => {
+        this.#client = client
+      },
+    })
+    const client = {
+      connectionString: options.databaseUrl,
+      replication: 'database' as const,
+      application_name: 'tidegate wal',
+      connectionTimeoutMillis: 10_000,
+      keepAlive: true,
+      stream: this.#reader.socket,
+    }
+    // Its defaults acknowledge what was merely received, and lose it.
+    this.#service = new LogicalReplicationService(client, { acknowledge: { auto: false, timeoutSeconds: 0 } })
+  }
+
+  /** Connects and starts to stream. @throws what Postgres says, for instance 55006 when the slot is in use */
+  async start(): Promise<SystemIdentity> {
+    const started = Promise.withResolvers<void>()
+    const service = this.#service
+    service.on('data', (lsn, data: Buffer) => this.#queue.push(data, lsn))
+    service.on('heartbeat', (lsn, _sentAt, replyRequested) => this.#keepalive(lsn, replyRequested))
+    service.on('start', () => started.resolve())
+    service.on('error', error => this.#lost(error))
+    const abort = () => this.#finish(null)
+    this.#options.signal.addEventListener('abort', abort, { once: true })
+    this.#over.promise.then(() => this.#options.signal.removeEventListener('abort', abort))
+    service.subscribe(this.#plugin, this.#options.slotName, formatLsn(0n)).then(
+      () => this.#lost(new Error('Postgres ended the stream')),
+      (error: unknown) => {
+        started.reject(error)
+        this.#lost(error)
+      },
+    )
+    try {
+      await Promise.race([started.promise, this.#over.promise])
+      if (this.#end !== null) throw this.#end.error ?? new Error('aborted')
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+    this.#reader.attach(copyConnection(this.#client!).stream)
+    this.#lastTickAt = performance.now()
+    this.#timer = setInterval(() => this.#tick(), this.#options.statusIntervalMs)
+    return this.#plugin.system!
+  }
+
+  /** @throws DATABASE_UNREACHABLE when the connection is lost, SLOT_OVER_LIMIT when the slot had to be given up: another
+   *    life follows. What had come in until then is given first. */
+  async *gulps(): AsyncIterable<readonly WalMessage[]> {
+    for (;;) {
+      if (this.#options.signal.aborted) return
+      if (!this.#queue.isEmpty) {
+        const gulp = this.#queue.take()
+        this.#reader.resume()
+        yield gulp
+        continue
+      }
+      if (this.#end !== null) {
+        if (this.#end.error === null) return
+        throw this.#end.error
+      }
+      await this.#queue.changed()
+    }
+  }
+
+  acknowledge(lsn: bigint): void {
+    if (lsn < this.#acknowledgedLsn) {
+      const [to, from] = [formatLsn(lsn), formatLsn(this.#acknowledgedLsn)]
+      throw new TidegateError('LSN_WENT_BACKWARDS', `acknowledged ${to} after ${from}; acknowledge in commit order`)
+    }
+    if (lsn === this.#acknowledgedLsn) return
+    this.#acknowledgedLsn = lsn
+    if (lsn <= this.#options.confirmedFlushLsn) return
+    // The second takes the flush position back at once. A walsender that has one waits at shutdown until it equals what
+    // was sent, and may be elected synchronous standby: commits would wait for us, and we wait for them to be visible.
+    this.#send({ flushedLsn: lsn }, { flushedLsn: 0n })
+  }
+
+  /** Ends this life with an error for its consumer. */
+  fail(error: TidegateError): void {
+    this.#finish(error)
+  }
+
+  /** True while the consumer takes nothing and the socket is therefore not read. */
+  get isStalled(): boolean {
+    return this.#reader.isHeld
+  }
+
+  get pendingBytes(): number {
+    return this.#queue.bytes
+  }
+
+  /** Resolves when this life is over, whoever ended it. */
+  get over(): Promise<void> {
+    return this.#over.promise
+  }
+
+  async close(): Promise<void> {
+    this.#finish(null)
+    await this.#service.stop()
+  }
+
+  #keepalive(lsn: string, replyRequested: boolean): void {
+    this.#queue.push(null, lsn)
+    const walEnd = parseLsn(lsn)
+    if (walEnd > this.#writtenLsn) this.#writtenLsn = walEnd
+    // At shutdown the walsender asks this way whether all has arrived, and stays until it hears so.
+    if (replyRequested) this.#send({})
+  }
+
+  #tick(): void {
+    const now = performance.now()
+    const late = now - this.#lastTickAt > 2 * this.#options.statusIntervalMs
+    this.#lastTickAt = now
+    const silentMs = this.#reader.silentMs(now)
+    // After a pause of our own (a suspended machine) what came meanwhile is still unread: give it one round.
+    if (!late && silentMs > this.#options.silenceMs) {
+      this.#lost(new Error(`Postgres was silent for ${Math.round(silentMs)} ms`))
+      return
+    }
+    // Asking for a reply makes the walsender speak: with regular updates from us it would never ask by itself, and a
+    // dead link would look like an idle database.
+    this.#send({ replyRequested: true })
+  }
+
+  #send(...updates: readonly Partial<StatusUpdate>[]): void {
+    if (this.#client === null || this.#end !== null) return
+    const received = this.#queue.lastLsn
+    if (received > this.#writtenLsn) this.#writtenLsn = received
+    const common = { writtenLsn: this.#writtenLsn, flushedLsn: 0n, sentAtMs: Date.now(), replyRequested: false }
+    sendStatusUpdates(
+      this.#client,
+      updates.map(update => ({ ...common, ...update })),
+    )
+  }
+
+  #lost(cause: unknown): void {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    this.#finish(new TidegateError('DATABASE_UNREACHABLE', `the replication connection was lost: ${reason}`, { cause }))
+  }
+
+  #finish(error: TidegateError | null): void {
+    if (this.#end !== null) return
+    this.#end = { error }
+    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#reader.stop()
+    // Destroyed, not ended: a server that hangs would keep a polite goodbye waiting.
+    if (this.#client !== null) copyConnection(this.#client).stream.destroy()
+    this.#queue.rouse()
+    this.#over.resolve()
+  }
+}
