@@ -14,10 +14,14 @@ export interface SqlType {
   readonly labels?: readonly string[]
   /** For domains: `oid` and `name` are the domain's, the rest is the base type's. */
   readonly domain?: boolean
+  /** For domains: the type beneath, from which operators and the width of integers and floats follow. */
+  readonly base?: SqlType
   /** For text, varchar, bpchar, name: how the *column's* collation compares. Absent for types without one.
-   *  `c`: by bytes. `deterministic`: equality by bytes, order only Postgres knows. `nondeterministic`: neither. */
+   *  `c`: by bytes. `deterministic`: equality by bytes, order only Postgres knows. `nondeterministic`: neither.
+   *  Constants and settings leave it out unless they have a COLLATE of their own: theirs yields to the column's. */
   readonly collation?: 'c' | 'deterministic' | 'nondeterministic'
-  /** For collations with a known character-by-character lower(): the characters it changes, for ILIKE. */
+  /** For collations with a known character-by-character lower(): the characters it changes, for ILIKE. Collation `c`
+   *  without it folds ASCII only, so a collation that orders by bytes but folds more (C.UTF-8) must have it. */
   readonly lower?: ReadonlyMap<string, string>
 }
 

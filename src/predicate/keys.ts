@@ -1,0 +1,142 @@
+// Where to look a row up: the keys that every row satisfying a predicate must have, so that a change finds the predicates
+// it could satisfy without asking each. The guarantee: if the predicate is true of a row, one of its anchors matches the
+// row. The other way round it may be wrong; the predicate is judged afterwards.
+import { TidegateError } from '../protocol/tidegate-error.ts'
+import type { Anchor, Expr, Predicate, Row, SemiJoin } from './algebra.ts'
+import { comparisonOf, keyFunctionOf } from './compare.ts'
+import { outerKeyingOf } from './evaluate.ts'
+import { joinText, keyComparisonsOf } from './join-key.ts'
+import { readValue } from './read-value.ts'
+
+type ConstAnchor = Extract<Anchor, { kind: 'const' }>
+
+/** @param predicate bound
+ *  @returns anchors, empty when no row satisfies the predicate; null when there are none and every row must be looked at.
+ *    A const anchor's keys are `keyOf(column type, value)`; a semi-join's are those of `semiJoinKey` and `innerKey`, and
+ *    equal `keyOf(column type, value)` too. NULL is never a key. */
+export function cover(predicate: Predicate): Anchor[] | null {
+  switch (predicate.kind) {
+    case 'false':
+    case 'unknown':
+      return []
+    case 'and':
+      return best(predicate.args.map(cover))
+    case 'or': {
+      const anchors: Anchor[] = []
+      for (const part of predicate.args.map(cover)) {
+        if (part === null) return null
+        anchors.push(...part)
+      }
+      return merged(anchors)
+    }
+    case 'compare':
+      if (predicate.op !== '=') return null
+      return constAnchor(predicate.left, [predicate.right]) ?? constAnchor(predicate.right, [predicate.left])
+    case 'in':
+      return constAnchor(predicate.left, predicate.items)
+    case 'boolean':
+      if (predicate.arg.kind !== 'column') return null
+      return [{ kind: 'const', column: predicate.arg.column, keys: ['t'] }]
+    case 'semiJoin':
+      return semiJoinAnchor(predicate)
+    default:
+      return null
+  }
+}
+
+/** A predicate's keys, the fewest first; a membership is taken for a hundred of them. */
+function best(choices: readonly (Anchor[] | null)[]): Anchor[] | null {
+  const weigh = (anchors: readonly Anchor[]): number =>
+    anchors.reduce((sum, anchor) => sum + (anchor.kind === 'const' ? anchor.keys.length : 100), 0)
+  const found = choices.filter(choice => choice !== null)
+  return found.reduce<Anchor[] | null>((a, b) => (a === null || weigh(b) < weigh(a) ? b : a), null)
+}
+
+/** One anchor per column, its keys each once; semi-joins each once. */
+function merged(anchors: readonly Anchor[]): Anchor[] {
+  const columns = new Map<number, Set<string>>()
+  for (const anchor of anchors) {
+    if (anchor.kind !== 'const') continue
+    const keys = columns.get(anchor.column) ?? new Set()
+    for (const key of anchor.keys) keys.add(key)
+    columns.set(anchor.column, keys)
+  }
+  const consts = [...columns].map(([column, keys]): ConstAnchor => ({ kind: 'const', column, keys: [...keys] }))
+  const joins = anchors.filter((anchor, i) => anchor.kind === 'semiJoin' && anchors.indexOf(anchor) === i)
+  return [...consts, ...joins]
+}
+
+function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
+  if (column.kind !== 'column') return null
+  const own = keyFunctionOf(column.type)
+  const keys = new Set<string>()
+  for (const item of items) {
+    if (item.kind !== 'const') return null
+    const comparison = comparisonOf('=', column, item)
+    // An int column compared as double precision: several of its own keys are equal to the constant.
+    if (comparison.left !== own) return null
+    if (item.value !== null) keys.add(comparison.right(readValue(item.type, item.value)))
+  }
+  return keys.size === 0 ? [] : [{ kind: 'const', column: column.column, keys: [...keys] }]
+}
+
+function semiJoinAnchor(join: SemiJoin): Anchor[] | null {
+  const outer = join.keys[0]?.outer
+  if (join.keys.length !== 1 || outer?.kind !== 'column') return null
+  const comparison = keyComparisonsOf(join)[0]!
+  if (comparison.right !== keyFunctionOf(outer.type)) return null
+  return [{ kind: 'semiJoin', join, column: outer.column }]
+}
+
+export interface JoinKey {
+  /** Canonical text, the same for the outer and the inner row when SQL `=` holds for every pair. Empty when NULL. */
+  readonly key: string
+  /** A part is NULL: it equals nothing. */
+  readonly isNull: boolean
+}
+
+const outerKeyings = new WeakMap<SemiJoin, ReturnType<typeof outerKeyingOf>>()
+
+/** The key of a bound semi-join on the outer row. @throws IDENTITY_INSUFFICIENT when the row version lacks a key column;
+ *  FILTER_UNSUPPORTED when the two sides do not compare exactly */
+export function semiJoinKey(join: SemiJoin, row: Row): JoinKey {
+  let keying = outerKeyings.get(join)
+  if (keying === undefined) {
+    keying = outerKeyingOf(join)
+    outerKeyings.set(join, keying)
+  }
+  const key = keying(row, noMemberships)
+  if (key === undefined) throw lacking(join, 'the row version')
+  return key === null ? nullKey : { key, isNull: false }
+}
+
+/** The key of a semi-join on a row of its inner table. @throws as `semiJoinKey` */
+export function innerKey(join: SemiJoin, innerRow: Row): JoinKey {
+  const parts: string[] = []
+  const comparisons = keyComparisonsOf(join)
+  for (let i = 0; i < comparisons.length; i++) {
+    const text = innerRow.text(join.keys[i]!.inner.column)
+    if (text === undefined) throw lacking(join, 'the membership row')
+    if (text === null) return nullKey
+    parts.push(comparisons[i]!.left(text))
+  }
+  return { key: joinText(parts), isNull: false }
+}
+
+const nullKey: JoinKey = { key: '', isNull: true }
+
+const noMemberships = {
+  count: (): number => neverAsked(),
+  total: (): number => neverAsked(),
+  nulls: (): number => neverAsked(),
+}
+
+function neverAsked(): never {
+  throw new TidegateError('POLICY_UNSUPPORTED', 'a semi-join is compared with the answer of another semi-join')
+}
+
+const lacking = (join: SemiJoin, what: string): TidegateError =>
+  new TidegateError(
+    'IDENTITY_INSUFFICIENT',
+    `${what} lacks a column that joins ${join.table.schema}.${join.table.name}; set REPLICA IDENTITY FULL`,
+  )

@@ -1,0 +1,125 @@
+// Writes a predicate as SQL through Kysely: every value a parameter cast to its type, every name quoted.
+import { type RawBuilder, type SqlBool, sql } from 'kysely'
+import type { CompareOp, Expr, Predicate, SemiJoin } from './algebra.ts'
+import { castNameOf, hasModifier } from './sql-types.ts'
+
+export interface RenderOptions {
+  /** Qualifies the outer row's columns. Needed when there are semi-joins: a bare column would be caught by an inner
+   *  table that has one of the same name. */
+  readonly alias?: string
+}
+
+/** @example sql`SELECT * FROM messages AS r WHERE ${renderPredicate(predicate, { alias: 'r' })}`
+ *  Settings that are not bound become `current_setting(...)`.
+ *  @throws Error when a semi-join reads an outer column and no alias is given */
+export function renderPredicate(predicate: Predicate, options: RenderOptions = {}): RawBuilder<SqlBool> {
+  return render(predicate, { alias: options.alias ?? null, depth: 0 })
+}
+
+/** An expression alone, as `renderPredicate`. */
+export function renderExpr(expr: Expr, options: RenderOptions = {}): RawBuilder<unknown> {
+  return value(expr, { alias: options.alias ?? null, depth: 0 })
+}
+
+interface Scope {
+  readonly alias: string | null
+  readonly depth: number
+}
+
+const operators: Record<CompareOp, RawBuilder<unknown>> = {
+  '=': sql`=`,
+  '<>': sql`<>`,
+  '<': sql`<`,
+  '<=': sql`<=`,
+  '>': sql`>`,
+  '>=': sql`>=`,
+}
+
+function render(predicate: Predicate, scope: Scope): RawBuilder<SqlBool> {
+  switch (predicate.kind) {
+    case 'true':
+      return sql<SqlBool>`true`
+    case 'false':
+      return sql<SqlBool>`false`
+    case 'unknown':
+      return sql<SqlBool>`null::boolean`
+    case 'and':
+    case 'or': {
+      if (predicate.args.length === 0) return predicate.kind === 'and' ? sql<SqlBool>`true` : sql<SqlBool>`false`
+      const args = predicate.args.map(arg => render(arg, scope))
+      return sql<SqlBool>`(${sql.join(args, predicate.kind === 'and' ? sql` and ` : sql` or `)})`
+    }
+    case 'not':
+      return sql<SqlBool>`(not ${render(predicate.arg, scope)})`
+    case 'compare':
+      return sql<SqlBool>`(${value(predicate.left, scope)} ${operators[predicate.op]} ${value(predicate.right, scope)})`
+    case 'in': {
+      if (predicate.items.length === 0) return sql<SqlBool>`false`
+      const items = predicate.items.map(item => value(item, scope))
+      return sql<SqlBool>`(${value(predicate.left, scope)} in (${sql.join(items)}))`
+    }
+    case 'any':
+      return sql<SqlBool>`(${value(predicate.left, scope)} = any (${value(predicate.array, scope)}))`
+    case 'like': {
+      const operator = predicate.insensitive ? sql`ilike` : sql`like`
+      return sql<SqlBool>`(${value(predicate.arg, scope)} ${operator} ${value(predicate.pattern, scope)})`
+    }
+    case 'isNull':
+      return sql<SqlBool>`(${value(predicate.arg, scope)} is null)`
+    case 'isDistinct':
+      return sql<SqlBool>`(${value(predicate.left, scope)} is distinct from ${value(predicate.right, scope)})`
+    case 'boolean':
+      return sql<SqlBool>`(${value(predicate.arg, scope)})`
+    case 'semiJoin':
+      return semiJoin(predicate, scope)
+  }
+}
+
+function semiJoin(join: SemiJoin, scope: Scope): RawBuilder<SqlBool> {
+  const inner: Scope = { alias: `m${scope.depth + 1}`, depth: scope.depth + 1 }
+  const table = sql`${sql.id(join.table.schema, join.table.name)} as ${sql.id(inner.alias!)}`
+  const where = render(join.where, inner)
+  if (scope.alias === null && join.keys.some(({ outer }) => outer.kind !== 'const' && outer.kind !== 'setting'))
+    throw new Error(`a semi-join on ${join.table.schema}.${join.table.name} is rendered without an alias`)
+  if (join.nullAware) {
+    const outers = join.keys.map(({ outer }) => value(outer, scope))
+    const inners = join.keys.map(key => value(key.inner, inner))
+    const select = sql`select ${sql.join(inners)} from ${table} where ${where}`
+    return outers.length === 1
+      ? sql<SqlBool>`(${outers[0]!} in (${select}))`
+      : sql<SqlBool>`((${sql.join(outers)}) in (${select}))`
+  }
+  const matches = join.keys.map(key => sql`${value(key.inner, inner)} = ${value(key.outer, scope)}`)
+  return sql<SqlBool>`(exists (select 1 from ${table} where ${sql.join([...matches, where], sql` and `)}))`
+}
+
+function value(expr: Expr, scope: Scope): RawBuilder<unknown> {
+  switch (expr.kind) {
+    case 'column':
+      return scope.alias === null ? sql.id(expr.name) : sql.id(scope.alias, expr.name)
+    case 'const':
+      return sql`cast(${expr.value} as ${sql.raw(castNameOf(expr.type))})`
+    case 'setting':
+      return sql`current_setting(${expr.name}, ${sql.lit(expr.missingOk)})`
+    case 'cast':
+      return sql`cast(${value(expr.arg, scope)} as ${sql.raw(castTarget(expr))})`
+    case 'coalesce':
+      return sql`coalesce(${sql.join(expr.args.map(arg => value(arg, scope)))})`
+    case 'nullif':
+      return sql`nullif(${value(expr.left, scope)}, ${value(expr.right, scope)})`
+    case 'jsonGet': {
+      const arrow = expr.asText ? sql`->>` : sql`->`
+      return sql`(${value(expr.arg, scope)} ${arrow} ${value(expr.key, scope)})`
+    }
+    case 'array': {
+      const items = expr.items.map(item => value(item, scope))
+      return sql`cast(array[${sql.join(items)}] as ${sql.raw(castNameOf(expr.type))})`
+    }
+    case 'predicate':
+      return render(expr.predicate, scope)
+  }
+}
+
+/** A cast is the policy's own: with its length, and to a domain with the domain's checks. */
+const castTarget = ({ type }: Extract<Expr, { kind: 'cast' }>): string =>
+  type.domain === true || hasModifier(type) ? type.name : castNameOf(type)
