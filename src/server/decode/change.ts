@@ -43,6 +43,8 @@ export type Change =
 export interface LogicalMessage {
   readonly prefix: string
   readonly content: Buffer
+  /** Length of a content that was too long to keep (over 1 MiB, or over 16 MiB in one commit); `content` is then empty. */
+  readonly omittedBytes?: number
 }
 
 /** One committed transaction. */
@@ -57,6 +59,9 @@ export interface Commit {
   readonly bytes: number
   /** OIDs of the relations it changes, truncations included. */
   readonly relations: ReadonlySet<number>
+  /** Relations of the Relation messages that came since the commit before, the last of each OID: their tables' catalog
+   *  entries may have changed, and a partition among them may be new. */
+  readonly announced: readonly Relation[]
   /** In wire order. Can be walked more than once; of a spooled commit each walk reads the file anew. */
   changes(): Iterable<Change>
   /** Number of raw changes. */

@@ -1,0 +1,276 @@
+// Puts pgoutput messages together to commits. While a transaction comes in, only a change's letter and relation are read;
+// its columns are found when `changes()` is walked and somebody asks.
+import type { Change, Commit, LogicalMessage, Relation } from './change.ts'
+import { decodeMessage, lengthAt, unreadable } from './pgoutput.ts'
+import { RelationCache } from './relation-cache.ts'
+import { Spool } from './spool.ts'
+import { identityView, WireTuple } from './tuple.ts'
+
+export interface TransactionOptions {
+  /** Bytes of memory a transaction may take before its messages go to a file. Default 32 MiB. */
+  readonly spoolBytes?: number
+  /** Folder of that file. Default: the system's temporary folder. */
+  readonly spoolFolder?: string
+  /** Which logical messages to keep, by prefix. Default: all. Any role can emit them. */
+  readonly keepMessage?: (prefix: string) => boolean
+}
+
+/** Memory a message takes beside its bytes: its Buffer object (96) and its place in a list (8). */
+const messageOverhead = 104
+/** Logical messages of one commit: content beyond these is left out, and messages beyond the count are dropped. Rows
+ *  have a file to go to; a message, which any role can emit without writing a row, must not fill the memory. */
+const maxContentBytes = 1 << 20
+const maxContentBytesPerCommit = 16 << 20
+const maxMessagesPerCommit = 10_000
+
+const [insert, update, remove] = [0x49, 0x55, 0x44] // 'I', 'U', 'D'
+/** Stands for a truncated table in a list of messages. */
+const truncation = Buffer.alloc(0)
+
+/** One replication session's messages, in order. */
+export class TransactionAssembler {
+  /** Logical messages left out because their commit had too many, since the start. */
+  droppedMessages = 0
+  readonly #options: TransactionOptions
+  #relations = new RelationCache()
+  #open: OpenTransaction | null = null
+
+  constructor(options: TransactionOptions = {}) {
+    this.#options = options
+  }
+
+  /** Takes in one pgoutput message and keeps the buffer: its memory must not be written again.
+   *  @returns the commit, when this message completes it
+   *  @throws WAL_UNREADABLE, SPOOL_FAILED; after either, `reset` and read the slot anew */
+  push(message: Buffer): Commit | null {
+    const letter = message[0]
+    if (letter === insert || letter === update || letter === remove) {
+      const open = this.#transaction(message)
+      const oid = lengthAt(message, 1)
+      if (oid !== open.currentOid) open.turnTo(this.#known(this.#relations.changed(oid), oid, message))
+      open.add(message)
+      return null
+    }
+    return this.#pushOther(message)
+  }
+
+  /** The session ended: forgets its relations and an unfinished transaction. */
+  reset(): void {
+    this.#open?.abandon()
+    this.#open = null
+    this.#relations = new RelationCache()
+  }
+
+  #pushOther(bytes: Buffer): Commit | null {
+    const message = decodeMessage(bytes)
+    if (this.#open !== null) this.#open.bytes += bytes.length
+    switch (message.kind) {
+      case 'begin':
+        if (this.#open !== null) throw unreadable('a Begin stands inside a transaction', bytes)
+        this.#open = new OpenTransaction(message, bytes.length, this.#options)
+        return null
+      case 'commit': {
+        const open = this.#transaction(bytes)
+        if (message.commitLsn !== open.begin.finalLsn)
+          throw unreadable(`Commit ${message.commitLsn} follows Begin ${open.begin.finalLsn}`, bytes)
+        this.#open = null
+        return open.commit(message.endLsn, this.#relations.takeAnnounced())
+      }
+      case 'relation':
+        this.#relations.receive(message)
+        this.#open?.forgetCurrent()
+        return null
+      case 'truncate': {
+        const open = this.#transaction(bytes)
+        for (const oid of message.relationOids) {
+          open.turnTo(this.#known(this.#relations.truncated(oid), oid, bytes))
+          open.add(truncation)
+        }
+        open.forgetCurrent()
+        return null
+      }
+      case 'message':
+        // One that is not transactional comes outside of any commit and has no place in their order.
+        if (message.transactional && (this.#options.keepMessage?.(message.prefix) ?? true))
+          if (!this.#transaction(bytes).addMessage(message.prefix, message.content)) this.droppedMessages++
+        return null
+      case 'origin':
+      case 'type':
+        return null
+      default:
+        throw unreadable(`a ${message.kind} came by the wrong way`, bytes)
+    }
+  }
+
+  #transaction(bytes: Buffer): OpenTransaction {
+    if (this.#open === null) throw unreadable('it stands outside a transaction', bytes)
+    return this.#open
+  }
+
+  #known(relation: Relation | undefined, oid: number, bytes: Buffer): Relation {
+    if (relation === undefined) throw unreadable(`no Relation message described the table with OID ${oid}`, bytes)
+    return relation
+  }
+}
+
+/** A transaction that is still coming in. */
+class OpenTransaction {
+  readonly begin: { readonly finalLsn: bigint; readonly committedAtMicros: bigint; readonly xid: number }
+  bytes: number
+  /** OID of the relation that the last change named; -1 when the next one must look it up. */
+  currentOid = -1
+  readonly #options: TransactionOptions
+  readonly #spoolBytes: number
+  readonly #oids = new Set<number>()
+  readonly #runs: Run[] = []
+  #messages: Buffer[] = []
+  #count = 0
+  /** Memory held: bytes and overhead of `#messages`. */
+  #held = 0
+  #spool: Spool | null = null
+  #current: Relation | null = null
+  /** Relations that the spooled messages name, by number: bounded by the Relation messages of the transaction. */
+  readonly #numbers = new Map<Relation, number>()
+  #number = 0
+  #logical: LogicalMessage[] | null = null
+  #contentBytes = 0
+
+  constructor(begin: OpenTransaction['begin'], bytes: number, options: TransactionOptions) {
+    this.begin = begin
+    this.bytes = bytes
+    this.#options = options
+    this.#spoolBytes = options.spoolBytes ?? 32 << 20
+  }
+
+  forgetCurrent(): void {
+    this.currentOid = -1
+  }
+
+  /** The following changes are of this relation. */
+  turnTo(relation: Relation): void {
+    this.currentOid = relation.oid
+    if (relation === this.#current) return
+    this.#current = relation
+    this.#oids.add(relation.oid)
+    if (this.#spool === null) this.#runs.push({ from: this.#count, relation })
+    else this.#number = this.#numberOf(relation)
+  }
+
+  add(message: Buffer): void {
+    this.#count++
+    this.bytes += message.length
+    if (this.#spool !== null) {
+      this.#spool.append(this.#number, message)
+      return
+    }
+    this.#messages.push(message)
+    this.#held += message.length + messageOverhead
+    if (this.#held > this.#spoolBytes) this.#startSpool()
+  }
+
+  /** @returns false when the commit has too many */
+  addMessage(prefix: string, content: Buffer): boolean {
+    this.#logical ??= []
+    if (this.#logical.length === maxMessagesPerCommit) return false
+    const keep = content.length <= maxContentBytes && this.#contentBytes + content.length <= maxContentBytesPerCommit
+    if (keep) this.#contentBytes += content.length
+    this.#logical.push(keep ? { prefix, content } : { prefix, content: truncation, omittedBytes: content.length })
+    return true
+  }
+
+  commit(endLsn: bigint, announced: readonly Relation[]): Commit {
+    this.#spool?.finish()
+    const { begin, bytes } = this
+    const parts = {
+      xid: begin.xid,
+      commitLsn: begin.finalLsn,
+      endLsn,
+      committedAtMicros: begin.committedAtMicros,
+      bytes,
+      relations: this.#oids,
+      announced,
+      changeCount: this.#count,
+      messages: this.#logical ?? noMessages,
+    }
+    const spool = this.#spool
+    if (spool !== null) {
+      const relations = [...this.#numbers.keys()]
+      return { ...parts, spooled: true, changes: () => spooledChanges(spool, relations), release: () => spool.close() }
+    }
+    const [messages, runs] = [this.#messages, this.#runs]
+    return { ...parts, spooled: false, changes: () => heldChanges(messages, runs), release: () => {} }
+  }
+
+  abandon(): void {
+    this.#spool?.close()
+  }
+
+  #startSpool(): void {
+    const spool = new Spool(this.#options.spoolFolder)
+    this.#spool = spool
+    let run = -1
+    for (const [index, message] of this.#messages.entries()) {
+      if (this.#runs[run + 1]?.from === index) this.#number = this.#numberOf(this.#runs[++run]!.relation)
+      spool.append(this.#number, message)
+    }
+    this.#messages = []
+    this.#runs.length = 0
+  }
+
+  #numberOf(relation: Relation): number {
+    const number = this.#numbers.get(relation) ?? this.#numbers.size
+    this.#numbers.set(relation, number)
+    return number
+  }
+}
+
+/** From this change on, up to the next run, the messages are of this relation. */
+interface Run {
+  readonly from: number
+  readonly relation: Relation
+}
+
+const noMessages: readonly LogicalMessage[] = []
+
+function* heldChanges(messages: readonly Buffer[], runs: readonly Run[]): Generator<Change> {
+  for (let run = 0; run < runs.length; run++) {
+    const { from, relation } = runs[run]!
+    const until = runs[run + 1]?.from ?? messages.length
+    for (let index = from; index < until; index++) yield changeOf(messages[index]!, relation, index)
+  }
+}
+
+function* spooledChanges(spool: Spool, relations: readonly Relation[]): Generator<Change> {
+  let index = 0
+  for (const [number, message] of spool.entries()) yield changeOf(message, relations[number]!, index++)
+}
+
+/** An Insert, Update or Delete message, or the empty one for a truncation, as a change.
+ *  @throws WAL_UNREADABLE */
+function changeOf(bytes: Buffer, relation: Relation, index: number): Change {
+  if (bytes.length === 0) return { kind: 'truncate', index, relation }
+  const tupleLetter = bytes[5]
+  // The partition decides what the old tuple holds, not the letter: see relation-cache.ts.
+  const identityOnly = relation.replicaIdentity !== 'full'
+  switch (bytes[0]) {
+    case insert:
+      if (tupleLetter !== newTuple) break
+      return { kind: 'insert', index, relation, new: new WireTuple(relation, bytes, 6) }
+    case update: {
+      if (tupleLetter === newTuple) {
+        const after = new WireTuple(relation, bytes, 6)
+        return { kind: 'update', index, relation, old: identityView(after), new: after }
+      }
+      if (tupleLetter !== keyTuple && tupleLetter !== oldTuple) break
+      const old = new WireTuple(relation, bytes, 6, identityOnly)
+      if (bytes[old.end] !== newTuple) break
+      return { kind: 'update', index, relation, old, new: new WireTuple(relation, bytes, old.end + 1) }
+    }
+    case remove:
+      if (tupleLetter !== keyTuple && tupleLetter !== oldTuple) break
+      return { kind: 'delete', index, relation, old: new WireTuple(relation, bytes, 6, identityOnly) }
+  }
+  throw unreadable(`the tuple of a change to ${relation.schema}.${relation.name} is of an unknown kind`, bytes)
+}
+
+const [newTuple, keyTuple, oldTuple] = [0x4e, 0x4b, 0x4f] // 'N', 'K', 'O'
