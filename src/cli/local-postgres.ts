@@ -20,6 +20,8 @@ export interface LocalPostgresOptions {
   readonly initdbArgs?: readonly string[]
   /** Folder of the binaries instead of the npm package's. */
   readonly binDir?: string
+  /** In a session of its own: a Ctrl-C in the terminal reaches us only, and not the server under our feet. */
+  readonly detached?: boolean
 }
 
 export class LocalPostgres {
@@ -33,6 +35,7 @@ export class LocalPostgres {
   readonly #binDir: string
   readonly #owner: Owner | null
   readonly #settings: Record<string, string>
+  readonly #detached: boolean
 
   private constructor(fields: {
     dataDir: string
@@ -42,6 +45,7 @@ export class LocalPostgres {
     binDir: string
     owner: Owner | null
     settings: Record<string, string>
+    detached: boolean
   }) {
     this.dataDir = fields.dataDir
     this.port = fields.port
@@ -50,6 +54,7 @@ export class LocalPostgres {
     this.#binDir = fields.binDir
     this.#owner = fields.owner
     this.#settings = fields.settings
+    this.#detached = fields.detached
   }
 
   static async create(options: LocalPostgresOptions = {}): Promise<LocalPostgres> {
@@ -70,7 +75,16 @@ export class LocalPostgres {
       max_connections: '200',
       ...options.settings,
     }
-    const server = new LocalPostgres({ dataDir, port, url, temporary, binDir, owner, settings })
+    const server = new LocalPostgres({
+      dataDir,
+      port,
+      url,
+      temporary,
+      binDir,
+      owner,
+      settings,
+      detached: options.detached ?? false,
+    })
     await server.#initialise(superuser, password, options.initdbArgs ?? [])
     return server
   }
@@ -86,9 +100,18 @@ export class LocalPostgres {
     const args = ['-D', this.dataDir, ...settings.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
     const child = spawn(join(this.#binDir, 'postgres'), args, {
       ...this.#spawnOptions(),
+      detached: this.#detached,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
     this.#process = child
+    if (this.#detached) {
+      // Nobody else would end it when we leave in a hurry.
+      const end = (): void => {
+        child.kill('SIGQUIT')
+      }
+      process.once('exit', end)
+      child.once('exit', () => process.off('exit', end))
+    }
     child.stderr!.setEncoding('utf8')
     child.stderr!.on('data', (text: string) => {
       this.log.push(...text.split('\n').filter(line => line !== ''))

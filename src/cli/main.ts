@@ -89,6 +89,22 @@ adminCommand('remove', 'Take Tidegate out of the database: slot, publication, fu
     await remove({ ...administration(flags), force: flags.force === true }, process.stdout)
   })
 
+command(
+  'dev',
+  'Try it: a database of its own unless DATABASE_URL is set, an example, and a page that shows it.',
+  optionNames,
+)
+  .option('--example', 'load the example into the database of DATABASE_URL too')
+  .action(async ({ example, ...flags }) => {
+    const [{ dev }, { startServer }] = await Promise.all([import('./commands/dev.ts'), import('../server/server.ts')])
+    const stopped = new AbortController()
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.on(signal, () => (stopped.signal.aborted ? process.exit(1) : stopped.abort()))
+    const output = { print: console.log, note: (line: string) => console.error(`tidegate: ${line}`) }
+    await dev({ env: process.env, flags, example: example === true }, startServer, output, stopped.signal)
+    process.exit()
+  })
+
 const mintOptions = [
   'JWT_SECRET',
   'JWT_JWKS_URL',
