@@ -6,6 +6,7 @@ import { TidegateError } from '../protocol/tidegate-error.ts'
 import { loadConfig, loadOptions, type OptionName, optionNames } from '../server/config.ts'
 import { describeFailure } from './failure.ts'
 import { addFlags } from './flags.ts'
+import { stopSignal } from './signals.ts'
 
 const program = new Command('tidegate')
   .description('Streams the row changes of a Postgres database to the people who may see them, the moment they commit.')
@@ -18,92 +19,19 @@ function command(signature: string, description: string, names: readonly OptionN
   return addFlags(program.command(signature).description(description), names)
 }
 
+/** What was asked for goes to standard output, the rest beside it. */
+const print = (line: string): void => console.log(line)
+const note = (line: string): void => console.error(`tidegate: ${line}`)
+
 const collect = (value: string, before: readonly string[] = []): readonly string[] => [...before, value]
 
 command('start', 'Run a server.', optionNames).action(async flags => {
   const config = loadConfig(process.env, flags)
   const [{ start }, { startServer }] = await Promise.all([import('./commands/start.ts'), import('../server/server.ts')])
-  await start(config, startServer)
+  await start(config, startServer, print, stopSignal())
   // What a library still holds open must not keep a server alive that said goodbye.
   process.exit()
 })
-
-const adminOptions = ['DATABASE_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
-
-interface AdminFlags {
-  readonly [flag: string]: unknown
-  readonly dryRun?: boolean
-  readonly print?: boolean
-  readonly lockTimeoutMs?: string
-}
-
-function adminCommand(signature: string, description: string): Command {
-  return command(signature, description, adminOptions)
-    .option('--dry-run', 'show what would run, and change nothing')
-    .option('--lock-timeout-ms <value>', 'how long a statement may wait for a lock (default 5000)')
-}
-
-/** What every command that changes the database takes. @throws CONFIG_INVALID */
-function administration(flags: AdminFlags) {
-  const { databaseUrl, adminDatabaseUrl, tidegateName } = loadOptions(adminOptions, process.env, flags)
-  const { dryRun = false, lockTimeoutMs = '5000' } = flags
-  if (!/^[1-9]\d{0,7}$/.test(lockTimeoutMs))
-    throw new TidegateError(
-      'CONFIG_INVALID',
-      `--lock-timeout-ms is "${lockTimeoutMs}"; it takes a whole number from 1 to 99999999`,
-    )
-  return { databaseUrl, adminUrl: adminDatabaseUrl, name: tidegateName, dryRun, lockTimeoutMs: Number(lockTimeoutMs) }
-}
-
-adminCommand('migrate', 'Install what Tidegate needs in the database: its publication, roles and functions.')
-  .option('--print', 'print the SQL for someone else to run, and connect to nothing')
-  .option('--no-conventions', 'leave out the roles anon and authenticated and the functions auth.uid(), jwt(), role()')
-  .action(async (flags: AdminFlags & { conventions: boolean }) => {
-    const { migrate } = await import('./commands/migrate.ts')
-    const { print = false, conventions } = flags
-    await migrate({ ...administration(flags), print, conventions }, process.stdout)
-  })
-
-adminCommand('track [tables...]', 'Follow tables; without a name, put right those that are followed.')
-  .option('--print', 'print the SQL for someone else to run, and change nothing')
-  .option('--index', 'a unique index over what policies read, instead of REPLICA IDENTITY FULL')
-  .option('--columns <columns>', 'with --index: these columns, with commas between')
-  .action(async (tables: string[], flags: AdminFlags & { index?: boolean; columns?: string }) => {
-    const { track } = await import('./commands/track.ts')
-    const { print = false, index = false, columns } = flags
-    const chosen = columns === undefined ? {} : { columns: columns.split(',').map(column => column.trim()) }
-    await track({ ...administration(flags), tables, print, index, ...chosen }, process.stdout)
-  })
-
-adminCommand('untrack <tables...>', 'Follow tables no longer, and leave them as they were.').action(
-  async (tables: string[], flags: AdminFlags) => {
-    const { untrack } = await import('./commands/untrack.ts')
-    await untrack({ ...administration(flags), tables }, process.stdout)
-  },
-)
-
-adminCommand('remove', 'Take Tidegate out of the database: slot, publication, functions and schemas.')
-  .option('--force', 'also while a server streams: its session is ended')
-  .action(async (flags: AdminFlags & { force?: boolean }) => {
-    const { remove } = await import('./commands/remove.ts')
-    await remove({ ...administration(flags), force: flags.force === true }, process.stdout)
-  })
-
-command(
-  'dev',
-  'Try it: a database of its own unless DATABASE_URL is set, an example, and a page that shows it.',
-  optionNames,
-)
-  .option('--example', 'load the example into the database of DATABASE_URL too')
-  .action(async ({ example, ...flags }) => {
-    const [{ dev }, { startServer }] = await Promise.all([import('./commands/dev.ts'), import('../server/server.ts')])
-    const stopped = new AbortController()
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.on(signal, () => (stopped.signal.aborted ? process.exit(1) : stopped.abort()))
-    const output = { print: console.log, note: (line: string) => console.error(`tidegate: ${line}`) }
-    await dev({ env: process.env, flags, example: example === true }, startServer, output, stopped.signal)
-    process.exit()
-  })
 
 const mintOptions = [
   'JWT_SECRET',
@@ -136,8 +64,6 @@ command('tail <table>', 'Follow a table: its rows, then every change.', [])
   .action(async (table: string, flags) => {
     const { tail } = await import('./commands/tail.ts')
     const { port } = loadOptions(['PORT'], process.env)
-    const stopped = new AbortController()
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopped.abort())
     await tail(
       {
         table,
@@ -148,8 +74,8 @@ command('tail <table>', 'Follow a table: its rows, then every change.', [])
         changes: flags.changes === true,
         as: flags.as,
       },
-      { print: line => console.log(line), note: line => console.error(`tidegate: ${line}`) },
-      stopped.signal,
+      { print, note },
+      stopSignal(),
     )
   })
 
