@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { RunningProcess } from '../support/run-cli.ts'
 
 const start = new URL('../../src/cli/commands/start.ts', import.meta.url).href
+const signals = new URL('../../src/cli/signals.ts', import.meta.url).href
 const config = new URL('../../src/server/config.ts', import.meta.url).href
 
 /** `start` in a process of its own, around a server that does what the test says. */
@@ -10,11 +11,12 @@ function startAround(server: string): RunningProcess {
     import { createServer } from 'node:http'
     import { once } from 'node:events'
     import { start } from ${JSON.stringify(start)}
+    import { stopSignal } from ${JSON.stringify(signals)}
     import { loadConfig } from ${JSON.stringify(config)}
     const config = loadConfig({ DATABASE_URL: 'postgres://db/app', JWT_SECRET: 'x'.repeat(32), PORT: '0' })
     const http = createServer()
     const listen = async port => (await once(http.listen(port, '127.0.0.1'), 'listening'), http.address().port)
-    try { await start(config, ${server}) } catch (error) { console.error(error.code, error.message); process.exit(1) }
+    try { await start(config, ${server}, console.log, stopSignal()) } catch (error) { console.error(error.code, error.message); process.exit(1) }
     console.log('end')
     process.exit()`
   return new RunningProcess(['--input-type=module', '--eval', script])
@@ -32,7 +34,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     expect(out.split('\n')).toEqual([
       expect.stringMatching(/^tidegate listens on http:\/\/127\.0\.0\.1:\d+$/),
       'tidegate is ready',
-      'tidegate stops; the same signal again forces it',
+      'tidegate stops; a second signal forces it',
       'stopped',
       'end',
       '',
