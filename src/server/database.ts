@@ -26,6 +26,8 @@ const rawTypes = { getTypeParser: () => (value: string) => value } as unknown as
 export interface PoolOptions {
   readonly maxConnections: number
   readonly applicationName?: string
+  /** A query that takes longer fails, and its connection is replaced. Without it a dead network keeps one for ever. */
+  readonly queryTimeoutMs?: number
 }
 
 export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
@@ -35,6 +37,7 @@ export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
     application_name: options.applicationName ?? 'tidegate',
     options: pinnedOptions,
     connectionTimeoutMillis: 10_000,
+    ...(options.queryTimeoutMs === undefined ? {} : { query_timeout: options.queryTimeoutMs }),
   })
   // A connection that breaks while idle is replaced by the next checkout; without a listener it would end the process.
   pool.on('error', () => {})
@@ -42,7 +45,11 @@ export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
 }
 
 /** Runs a query whose values arrive as text, by position. */
-export async function queryText(client: pg.ClientBase | pg.Pool, sql: string, values: readonly unknown[] = []): Promise<TextRow[]> {
+export async function queryText(
+  client: pg.ClientBase | pg.Pool,
+  sql: string,
+  values: readonly unknown[] = [],
+): Promise<TextRow[]> {
   const result = await client.query<TextRow>({ text: sql, values: [...values], rowMode: 'array', types: rawTypes })
   return result.rows
 }

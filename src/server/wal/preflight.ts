@@ -12,6 +12,7 @@ export interface DatabaseFacts {
   readonly hasPublication: boolean
   /** As `SHOW` prints it. */
   readonly maxSlotWalKeepSize: string
+  readonly synchronousStandbyNames: string
 }
 
 /** @throws VERSION_UNSUPPORTED, WAL_LEVEL, NOT_REPLICATION, PUBLICATION_MISSING */
@@ -46,6 +47,13 @@ export function keepSizeWarning(facts: DatabaseFacts, slotMaxBytes: number): str
   return `max_slot_wal_keep_size is -1: while no node runs, the slot keeps WAL until the disk is full; run ALTER SYSTEM SET max_slot_wal_keep_size = '${megabytes}MB'; SELECT pg_reload_conf();`
 }
 
+/** The warning for a database that counts every walsender as a standby, ours included, or null. An acknowledgement of
+ *  ours would release commits on untracked tables that wait for a real one. */
+export function standbyWarning(facts: DatabaseFacts): string | null {
+  if (!/(^|[\s,(])("\*"|\*)/.test(facts.synchronousStandbyNames)) return null
+  return `synchronous_standby_names is ${facts.synchronousStandbyNames}, which counts readers of the WAL like this one as standbys; name your standbys instead`
+}
+
 export async function readFacts(client: pg.ClientBase | pg.Pool, publication: string): Promise<DatabaseFacts> {
   const [row] = await queryText(
     client,
@@ -53,7 +61,8 @@ export async function readFacts(client: pg.ClientBase | pg.Pool, publication: st
             (rolreplication OR rolsuper OR EXISTS (
               SELECT FROM pg_roles WHERE rolname = 'rds_replication' AND pg_has_role(current_user, oid, 'member')))::text,
             EXISTS (SELECT FROM pg_publication WHERE pubname = $1)::text,
-            current_setting('max_slot_wal_keep_size', true)
+            current_setting('max_slot_wal_keep_size', true),
+            current_setting('synchronous_standby_names')
        FROM pg_roles WHERE rolname = current_user`,
     [publication],
   )
@@ -64,6 +73,7 @@ export async function readFacts(client: pg.ClientBase | pg.Pool, publication: st
     mayReplicate: row![3] === 'true',
     hasPublication: row![4] === 'true',
     maxSlotWalKeepSize: row![5] ?? '-1',
+    synchronousStandbyNames: row![6] ?? '',
   }
 }
 

@@ -7,7 +7,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { createPool } from '../database.ts'
 import type { Log } from '../log.ts'
 import { backoffMs } from './backoff.ts'
-import { assertReady, keepSizeWarning, readFacts } from './preflight.ts'
+import { assertReady, keepSizeWarning, readFacts, standbyWarning } from './preflight.ts'
 import { ReplicationStream } from './replication-stream.ts'
 import {
   assertDeploymentName,
@@ -53,6 +53,7 @@ const retry = { firstMs: 250, maxMs: 10_000 }
 /** A life this long starts the backoff anew. */
 const stableMs = 10_000
 const pollMs = 250
+const queryTimeoutMs = 5000
 
 /** These stop a start; later on the operator may be at work, so they are logged and tried again. */
 const startCodes: readonly OperatorCode[] = [
@@ -89,7 +90,7 @@ export class Replication {
    *    NOT_REPLICATION, PUBLICATION_MISSING, SLOT_BLOCKED. After it every failure is logged and tried again. */
   async *lives(signal: AbortSignal): AsyncIterable<Life> {
     const { databaseUrl, log } = this.#options
-    const pool = createPool(databaseUrl, { maxConnections: 1, applicationName: 'tidegate slot' })
+    const pool = createPool(databaseUrl, { maxConnections: 2, applicationName: 'tidegate slot', queryTimeoutMs })
     let lived = false
     let attempt = 0
     try {
@@ -105,12 +106,11 @@ export class Replication {
         if (life !== null) {
           lived = true
           const startedAt = performance.now()
-          const watch = this.#watch(pool, life)
+          void this.#watch(pool, life)
           try {
             yield life
           } finally {
             await life.stream.close()
-            await watch
           }
           if (performance.now() - startedAt > stableMs) attempt = 0
         }
@@ -126,8 +126,8 @@ export class Replication {
     const { databaseUrl, publication, log, slotMaxBytes, walSenderTimeoutMs } = this.#options
     const facts = await reach(databaseUrl, () => readFacts(pool, publication))
     assertReady(facts, publication)
-    const warning = first ? keepSizeWarning(facts, slotMaxBytes) : null
-    if (warning !== null) log.warn(warning)
+    const warnings = first ? [keepSizeWarning(facts, slotMaxBytes), standbyWarning(facts)] : []
+    for (const warning of warnings) if (warning !== null) log.warn(warning)
     for (;;) {
       const { slot, created } = await this.#acquire(pool, signal)
       const stream = new ReplicationStream({

@@ -129,7 +129,9 @@ export async function createSlot(client: pg.ClientBase, name: string, timeoutMs:
   const slotName = `${name}_${randomBytes(4).toString('hex')}`
   await client.query(`SET statement_timeout = ${timeoutMs}`)
   try {
-    await client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [slotName])
+    // The server's limit answers first, so that the slot is not left half made.
+    const create = { text: "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", values: [slotName] }
+    await client.query({ ...create, query_timeout: timeoutMs + 5000 } as pg.QueryConfig)
     return slotName
   } catch (error) {
     const { code, message } = error as pg.DatabaseError

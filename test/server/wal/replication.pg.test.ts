@@ -123,9 +123,10 @@ test('[P4] a dropped slot begins a new epoch, loudly', async () => {
   const { slotName, epoch } = reader.life.slot
   // Until it is gone: the session takes it again as soon as its process is dead.
   await reader.until(async () => {
-    await database.query('SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE slot_name = $1', [
-      slotName,
-    ])
+    await database.query(
+      'SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE slot_name = $1',
+      [slotName],
+    )
     return database.query('SELECT pg_drop_replication_slot($1)', [slotName]).then(
       () => true,
       () => false,

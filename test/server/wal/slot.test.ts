@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { backoffMs } from '../../../src/server/wal/backoff.ts'
-import { assertReady, type DatabaseFacts, keepSizeWarning } from '../../../src/server/wal/preflight.ts'
+import { assertReady, type DatabaseFacts, keepSizeWarning, standbyWarning } from '../../../src/server/wal/preflight.ts'
 import { assertDeploymentName, decideSlot, epochOf, type SlotRow } from '../../../src/server/wal/slot.ts'
 import { startReplication } from '../../../src/server/wal/wal-plugin.ts'
 
@@ -79,6 +79,7 @@ const facts: DatabaseFacts = {
   mayReplicate: true,
   hasPublication: true,
   maxSlotWalKeepSize: '-1',
+  synchronousStandbyNames: '',
 }
 
 test.each<[change: Partial<DatabaseFacts>, code: string, statement: string]>([
@@ -96,6 +97,17 @@ test('[P6] a database whose disk a stopped consumer would fill is warned about, 
   const statement = "ALTER SYSTEM SET max_slot_wal_keep_size = '2048MB'; SELECT pg_reload_conf();"
   expect(keepSizeWarning(facts, 2 ** 30)).toContain(statement)
   expect(keepSizeWarning({ ...facts, maxSlotWalKeepSize: '10GB' }, 2 ** 30)).toBeNull()
+})
+
+test.each([
+  ['*', true],
+  ['"*"', true],
+  ['ANY 1 (a, *)', true],
+  ['FIRST 1 (*)', true],
+  ['', false],
+  ['ANY 1 (a, b)', false],
+])('[P6] synchronous_standby_names = %j is warned about: %s', (synchronousStandbyNames, warned) => {
+  expect(standbyWarning({ ...facts, synchronousStandbyNames }) !== null).toBe(warned)
 })
 
 test('the backoff doubles up to its limit, anywhere below it', () => {

@@ -1,0 +1,21 @@
+// A self-signed certificate for a server under test, made with openssl; it opens nothing.
+
+export const certificate = `-----BEGIN CERTIFICATE-----
+MIIBfzCCASWgAwIBAgIUKE1fr3yII3/5W3BYCDqcEdHU4LMwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTIxMzEyMloYDzIxMjYxMDI4
+MjEzMTIyWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAATjfJjRQktAIHGdAHx0Ah0x5qS8v4Uz3lH5boM1oOmopFxoU2Ys8Kdi
+8X3w4TTkuaROP6zX7vXes5yilL2I9Q9Ho1MwUTAdBgNVHQ4EFgQUXOoIu8HYcmAs
+Bc3xtsuMDVwzdqAwHwYDVR0jBBgwFoAUXOoIu8HYcmAsBc3xtsuMDVwzdqAwDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiAvGfymyorGLVqoqKRlG23I
+3U+9XMQztHxbBVdot6qKJgIhAO2b/ciX0J8nJHk8t51G6aoeUVaFsaHIXe31eaby
+21Ps
+-----END CERTIFICATE-----
+`
+
+export const privateKey = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg0TnrYR/6U2fI/t8S
+AQJoApNzqsAbqzphtcFvzsyXoWehRANCAATjfJjRQktAIHGdAHx0Ah0x5qS8v4Uz
+3lH5boM1oOmopFxoU2Ys8Kdi8X3w4TTkuaROP6zX7vXes5yilL2I9Q9H
+-----END PRIVATE KEY-----
+`

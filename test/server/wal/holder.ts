@@ -1,0 +1,21 @@
+// A process that holds the slot, for tests that freeze or kill it: node holder.ts <databaseUrl> <walSenderTimeoutMs>
+import { createLog } from '../../../src/server/log.ts'
+import { Replication } from '../../../src/server/wal/replication.ts'
+
+const replication = new Replication({
+  databaseUrl: process.argv[2]!,
+  name: 'tidegate',
+  publication: 'tidegate',
+  slotMaxBytes: 2 ** 30,
+  resumeFrom: () => null,
+  log: createLog('silent'),
+  walSenderTimeoutMs: Number(process.argv[3]),
+})
+for await (const life of replication.lives(new AbortController().signal)) {
+  process.stdout.write(`${life.slot.slotName}\n`)
+  try {
+    for await (const gulp of life.stream.gulps()) void gulp
+  } catch {
+    // The next life follows.
+  }
+}
