@@ -33,6 +33,79 @@ command('start', 'Run a server.', optionNames).action(async flags => {
   process.exit()
 })
 
+command(
+  'dev',
+  'Try it: a database of its own unless DATABASE_URL is set, an example, and a page that shows it.',
+  optionNames,
+)
+  .option('--example', 'load the example into the database of DATABASE_URL too')
+  .action(async ({ example, ...flags }) => {
+    const [{ dev }, { startServer }] = await Promise.all([import('./commands/dev.ts'), import('../server/server.ts')])
+    await dev({ env: process.env, flags, example: example === true }, startServer, { print, note }, stopSignal())
+    process.exit()
+  })
+
+const adminOptions = ['DATABASE_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
+
+interface AdminFlags {
+  readonly [flag: string]: unknown
+  readonly dryRun?: boolean
+  readonly print?: boolean
+  readonly lockTimeoutMs?: string
+}
+
+function adminCommand(signature: string, description: string): Command {
+  return command(signature, description, adminOptions)
+    .option('--dry-run', 'show what would run, and change nothing')
+    .option('--lock-timeout-ms <value>', 'how long a statement may wait for a lock (default 5000)')
+}
+
+/** What every command that changes the database takes. @throws CONFIG_INVALID */
+function administration(flags: AdminFlags) {
+  const { databaseUrl, adminDatabaseUrl, tidegateName } = loadOptions(adminOptions, process.env, flags)
+  const { dryRun = false, lockTimeoutMs = '5000' } = flags
+  if (!/^[1-9]\d{0,7}$/.test(lockTimeoutMs))
+    throw new TidegateError(
+      'CONFIG_INVALID',
+      `--lock-timeout-ms is "${lockTimeoutMs}"; it takes a whole number from 1 to 99999999`,
+    )
+  return { databaseUrl, adminUrl: adminDatabaseUrl, name: tidegateName, dryRun, lockTimeoutMs: Number(lockTimeoutMs) }
+}
+
+adminCommand('migrate', 'Install what Tidegate needs in the database: its publication, roles and functions.')
+  .option('--print', 'print the SQL for someone else to run, and connect to nothing')
+  .option('--no-conventions', 'leave out the roles anon and authenticated and the functions auth.uid(), jwt(), role()')
+  .action(async (flags: AdminFlags & { conventions: boolean }) => {
+    const { migrate } = await import('./commands/migrate.ts')
+    const { print = false, conventions } = flags
+    await migrate({ ...administration(flags), print, conventions }, process.stdout)
+  })
+
+adminCommand('track [tables...]', 'Follow tables; without a name, put right those that are followed.')
+  .option('--print', 'print the SQL for someone else to run, and change nothing')
+  .option('--index', 'a unique index over what policies read, instead of REPLICA IDENTITY FULL')
+  .option('--columns <columns>', 'with --index: these columns, with commas between')
+  .action(async (tables: string[], flags: AdminFlags & { index?: boolean; columns?: string }) => {
+    const { track } = await import('./commands/track.ts')
+    const { print = false, index = false, columns } = flags
+    const chosen = columns === undefined ? {} : { columns: columns.split(',').map(column => column.trim()) }
+    await track({ ...administration(flags), tables, print, index, ...chosen }, process.stdout)
+  })
+
+adminCommand('untrack <tables...>', 'Follow tables no longer, and leave them as they were.').action(
+  async (tables: string[], flags: AdminFlags) => {
+    const { untrack } = await import('./commands/untrack.ts')
+    await untrack({ ...administration(flags), tables }, process.stdout)
+  },
+)
+
+adminCommand('remove', 'Take Tidegate out of the database: slot, publication, functions and schemas.')
+  .option('--force', 'also while a server streams: its session is ended')
+  .action(async (flags: AdminFlags & { force?: boolean }) => {
+    const { remove } = await import('./commands/remove.ts')
+    await remove({ ...administration(flags), force: flags.force === true }, process.stdout)
+  })
+
 const mintOptions = [
   'JWT_SECRET',
   'JWT_JWKS_URL',
