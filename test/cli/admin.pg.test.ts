@@ -1,0 +1,57 @@
+import { expect, test } from 'vitest'
+import { TestDatabase } from '../support/postgres.ts'
+import { runCli } from '../support/run-cli.ts'
+
+test('migrate, track, untrack and remove do their work from the terminal', async () => {
+  await using database = await TestDatabase.create()
+  await database.query('CREATE TABLE messages (id int PRIMARY KEY, body text)')
+  const env = { DATABASE_URL: database.url, TIDEGATE_NAME: database.name }
+  const tidegate = async (...args: string[]): Promise<string> => {
+    const { code, out, err } = await runCli(args, env)
+    expect([args, code, err]).toEqual([args, 0, ''])
+    return out
+  }
+  const published = (): Promise<Record<string, unknown>[]> =>
+    database.query('SELECT pubname, tablename FROM pg_publication_tables')
+  const publications = (): Promise<Record<string, unknown>[]> => database.query('SELECT pubname FROM pg_publication')
+  const identity = (): Promise<Record<string, unknown>[]> =>
+    database.query(`SELECT relreplident FROM pg_class WHERE oid = 'messages'::regclass`)
+
+  expect(await tidegate('migrate', '--print')).toContain('CREATE PUBLICATION')
+  await tidegate('migrate', '--dry-run')
+  expect(await publications()).toEqual([])
+
+  await tidegate('migrate', '--no-conventions')
+  expect(await publications()).toEqual([{ pubname: database.name }])
+  await tidegate('track', 'messages', '--dry-run')
+  expect(await published()).toEqual([])
+  await tidegate('track', 'messages')
+  expect(await published()).toEqual([{ pubname: database.name, tablename: 'messages' }])
+  expect(await identity()).toEqual([{ relreplident: 'f' }])
+  await tidegate('untrack', 'messages')
+  expect(await published()).toEqual([])
+  expect(await identity()).toEqual([{ relreplident: 'd' }])
+  await tidegate('remove')
+  expect(await publications()).toEqual([])
+})
+
+test('[P8] a table that is not there, a lock time that does not fit: code, message, remedy, exit code 1', async () => {
+  await using database = await TestDatabase.create()
+  const env = { DATABASE_URL: database.url, TIDEGATE_NAME: database.name }
+  await runCli(['migrate', '--no-conventions'], env)
+  const unknown = await runCli(['track', 'nowhere'], env)
+  expect([unknown.code, unknown.err]).toEqual([
+    1,
+    expect.stringMatching(/^tidegate: TABLE_UNKNOWN\n.*nowhere.*\n {2}Remedy: /),
+  ])
+  const lock = await runCli(['track', 'nowhere', '--lock-timeout-ms', 'soon'], env)
+  expect([lock.code, lock.err]).toEqual([1, expect.stringContaining('--lock-timeout-ms is "soon"')])
+})
+
+test('[P8] a database nobody answers for is named without its password', async () => {
+  const { code, err } = await runCli(['track', 'messages'], { DATABASE_URL: 'postgres://me:hunter2@127.0.0.1:9/app' })
+  expect(code).toBe(1)
+  expect(err).toContain('DATABASE_UNREACHABLE')
+  expect(err).toContain('127.0.0.1:9')
+  expect(err).not.toContain('hunter2')
+})
