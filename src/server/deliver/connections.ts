@@ -1,0 +1,96 @@
+// Who is here: every WebSocket, SSE stream and held long-poll of this node, counted and bounded.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+
+export interface Connection {
+  /** Time has passed: heartbeats, expiry, silence. @param now milliseconds since 1970 */
+  tick(now: number): void
+  /** Tells the client to come back elsewhere, and ends. */
+  goAway(error: TidegateError): void
+  /** Ends at once, without a word. */
+  terminate(): void
+}
+
+/** A place taken; `release` may be called more than once. */
+export interface Place {
+  hold(connection: Connection): void
+  release(): void
+}
+
+export class Connections {
+  readonly #max: number
+  /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
+  readonly #places = new Map<Place, Connection | null>()
+  #isDraining = false
+  #whenEmpty: (() => void) | null = null
+
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  get count(): number {
+    return this.#places.size
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  /** @throws GOING_AWAY, TOO_MANY_CONNECTIONS */
+  takePlace(): Place {
+    this.refuseIfDraining()
+    if (this.#places.size >= this.#max) {
+      throw new TidegateError('TOO_MANY_CONNECTIONS', `this node holds ${this.#max} connections, its limit`)
+    }
+    const place: Place = {
+      hold: connection => {
+        // The client may have gone while its token was being checked.
+        if (this.#places.has(place)) this.#places.set(place, connection)
+      },
+      release: () => {
+        this.#places.delete(place)
+        if (this.#places.size === 0) this.#whenEmpty?.()
+      },
+    }
+    this.#places.set(place, null)
+    return place
+  }
+
+  /** @throws GOING_AWAY */
+  refuseIfDraining(): void {
+    if (this.#isDraining) throw new TidegateError('GOING_AWAY', 'this node is shutting down; connect again')
+  }
+
+  tick(now: number): void {
+    for (const connection of this.#places.values()) connection?.tick(now)
+  }
+
+  /** Tells everybody to go, each with a time of its own to come back, and waits until they are gone.
+   *  @param spreadMs the longest of these times; together they are spread evenly
+   *  @param timeoutMs whoever is left then is cut off */
+  async drain(options: { spreadMs: number; timeoutMs: number; random: () => number }): Promise<void> {
+    this.#isDraining = true
+    for (const connection of [...this.#places.values()]) {
+      const retryAfterMs = Math.round(options.random() * options.spreadMs)
+      connection?.goAway(
+        new TidegateError('GOING_AWAY', 'this node is shutting down; connect again and resume', { retryAfterMs }),
+      )
+    }
+    if (this.#places.size > 0) await this.#emptyWithin(options.timeoutMs)
+    this.terminate()
+  }
+
+  terminate(): void {
+    this.#isDraining = true
+    for (const connection of [...this.#places.values()]) connection?.terminate()
+  }
+
+  #emptyWithin(timeoutMs: number): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, timeoutMs)
+      this.#whenEmpty = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+}

@@ -1,0 +1,78 @@
+// Bytes for a wire, made once for everybody who receives them.
+import type { ServerFrame } from '../../protocol/messages.ts'
+import { formatPosition } from '../../protocol/position.ts'
+import type { Outgoing } from '../subscribe/subscription.ts'
+
+/** A whole, unmasked WebSocket text frame (RFC 6455, section 5.2), ready for `socket.write`. */
+export function textFrame(text: string): Buffer {
+  const length = Buffer.byteLength(text)
+  if (length < 126) {
+    const frame = Buffer.allocUnsafe(2 + length)
+    frame[0] = finText
+    frame[1] = length
+    frame.write(text, 2)
+    return frame
+  }
+  if (length < 65536) {
+    const frame = Buffer.allocUnsafe(4 + length)
+    frame[0] = finText
+    frame[1] = 126
+    frame.writeUInt16BE(length, 2)
+    frame.write(text, 4)
+    return frame
+  }
+  const frame = Buffer.allocUnsafe(10 + length)
+  frame[0] = finText
+  frame[1] = 127
+  frame.writeUInt32BE(Math.floor(length / 0x1_0000_0000), 2)
+  frame.writeUInt32BE(length >>> 0, 6)
+  frame.write(text, 10)
+  return frame
+}
+
+const finText = 0x81
+
+export const serverFrame = (frame: ServerFrame): Buffer => textFrame(JSON.stringify(frame))
+
+/** The frame of an event. Deltas and changes name the shared query, so one Buffer serves its whole audience; a snapshot
+ *  names the subscription that asked for it, and is made for it alone. */
+export function websocketFrameOf(outgoing: Outgoing, query: number, id: number): Buffer {
+  if (outgoing.event === 'snapshot') return textFrame(frameText(outgoing, `"id":${id}`))
+  outgoing.websocketFrame ??= textFrame(frameText(outgoing, `"query":${query}`))
+  return outgoing.websocketFrame
+}
+
+function frameText(outgoing: Outgoing, address: string): string {
+  const position = outgoing.position === null ? '' : `"position":"${formatPosition(outgoing.position)}",`
+  return `{"type":"${outgoing.event}",${address},${position}${outgoing.json.slice(1)}`
+}
+
+/** The `event` and `data` lines of an event, without the `id` line and the blank line that end it: those differ by
+ *  receiver. One Buffer for all. */
+export function sseLinesOf(outgoing: Outgoing): Buffer {
+  outgoing.sseChunk ??= Buffer.from(`event: ${outgoing.event}\ndata: ${outgoing.json}\n`)
+  return outgoing.sseChunk
+}
+
+/** The same lines for a stream of several queries, `"q"` spliced in front of the shared bytes. */
+export function sseLinesOfQuery(outgoing: Outgoing, q: number): [Buffer, Buffer] {
+  const head = `event: ${outgoing.event}\ndata: {`
+  return [Buffer.from(`${head}"q":${q},`), sseLinesOf(outgoing).subarray(head.length)]
+}
+
+/** A whole event of the stream itself. */
+export function sseEvent(event: string, data: object, id: string | null): Buffer {
+  const idLine = id === null ? '' : `id: ${id}\n`
+  return Buffer.from(`event: ${event}\ndata: ${JSON.stringify(data)}\n${idLine}\n`)
+}
+
+export const sseEnd = Buffer.from('\n')
+
+/** The line that ends an event: `id` where the stream stands after it. Readers of one query with the same tag follow
+ *  each other, so the last line is kept: one entry. */
+export function sseIdLine(id: string): Buffer {
+  if (id !== lastId.text) lastId = { text: id, line: Buffer.from(`id: ${id}\n\n`) }
+  return lastId.line
+}
+
+let lastId = { text: '', line: Buffer.alloc(0) }

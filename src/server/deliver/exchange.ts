@@ -1,0 +1,87 @@
+// One HTTP request and its answer: reads the body within its limit, answers in JSON, and tells refusals like every wire.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { peerCodes } from '../../protocol/codes.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Log } from '../log.ts'
+import { corsHeaders } from './origin.ts'
+import { refusalOf } from './refusal.ts'
+
+export interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  /** Still percent-encoded, without the query. */
+  readonly path: string
+  readonly parameters: URLSearchParams
+  readonly origin: string | undefined
+  /** CORS headers for whoever asks; set once the origin is known to be allowed. */
+  cors: Readonly<Record<string, string>>
+}
+
+export function exchangeOf(request: IncomingMessage, response: ServerResponse): Exchange {
+  const { path, parameters } = splitUrl(request.url ?? '/')
+  return { request, response, path, parameters, origin: request.headers.origin, cors: { Vary: 'Origin' } }
+}
+
+/** Only the path and the query: a Host header or an absolute URL says nothing that is used here. */
+export function splitUrl(url: string): { path: string; parameters: URLSearchParams } {
+  const mark = url.indexOf('?')
+  if (mark === -1) return { path: url, parameters: new URLSearchParams() }
+  return { path: url.slice(0, mark), parameters: new URLSearchParams(url.slice(mark + 1)) }
+}
+
+export function allowCors(exchange: Exchange): void {
+  exchange.cors = corsHeaders(exchange.origin)
+}
+
+export function answerJson(
+  exchange: Exchange,
+  status: number,
+  body: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  const { response, request } = exchange
+  if (response.headersSent || response.destroyed) return
+  // A body nobody read would be taken for the next request on this connection.
+  const connection: Record<string, string> = request.complete ? {} : { Connection: 'close' }
+  response.writeHead(status, {
+    'Content-Type': 'application/json; charset=utf-8',
+    'Content-Length': String(Buffer.byteLength(body)),
+    'Cache-Control': 'no-store',
+    ...exchange.cors,
+    ...connection,
+    ...headers,
+  })
+  response.end(body)
+}
+
+/** Status, body and Retry-After of a refusal. */
+export function answerRefusal(exchange: Exchange, error: unknown, log: Log, random: () => number): void {
+  const refusal = refusalOf(error, log, random)
+  answerJson(exchange, peerCodes[refusal.code].status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
+}
+
+/** Whole seconds, rounded up: the header knows no less. */
+export const retryAfterHeader = (retryAfterMs: number | undefined): Record<string, string> =>
+  retryAfterMs === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) }
+
+/** @throws FRAME_TOO_LARGE, before the rest of it is read */
+export async function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
+  const tooLarge = () => new TidegateError('FRAME_TOO_LARGE', `the body is larger than ${maxBytes} bytes`)
+  if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw tooLarge()
+  const chunks: Buffer[] = []
+  let bytes = 0
+  return new Promise((resolve, reject) => {
+    request.on('data', (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes > maxBytes) {
+        request.pause()
+        reject(tooLarge())
+        return
+      }
+      chunks.push(chunk)
+    })
+    request.on('end', () => resolve(Buffer.concat(chunks).toString()))
+    request.on('error', reject)
+    request.on('close', () => reject(new TidegateError('BAD_FRAME', 'the body ended early')))
+  })
+}

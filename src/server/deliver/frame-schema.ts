@@ -1,0 +1,111 @@
+// The published shape of every frame: checks what a client sends at the door, and what the documents show.
+import { z } from 'zod'
+import type { ClientFrame, Json, ServerFrame } from '../../protocol/messages.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+
+const id = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
+
+// Strict: a misspelt `filter` that was ignored would quietly widen a subscription.
+export const clientFrameSchema = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('auth'), token: z.string().min(1) }),
+  z.strictObject({
+    type: z.literal('subscribe'),
+    id,
+    kind: z.enum(['live', 'changes']),
+    table: z.string().min(1),
+    filter: z.string().optional(),
+    select: z.array(z.string().min(1)).min(1).optional(),
+    events: z
+      .array(z.enum(['insert', 'update', 'delete']))
+      .min(1)
+      .optional(),
+    since: z.string().optional(),
+  }),
+  z.strictObject({ type: z.literal('unsubscribe'), id }),
+  z.strictObject({ type: z.literal('heartbeat') }),
+])
+
+/** @throws BAD_FRAME */
+export function parseClientFrame(text: string): ClientFrame {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (cause) {
+    throw new TidegateError('BAD_FRAME', 'the frame is not JSON', { cause })
+  }
+  const result = clientFrameSchema.safeParse(value)
+  if (result.success) return withoutUndefined(result.data)
+  const [issue] = result.error.issues
+  const where = issue?.path.length ? ` at ${issue.path.join('.').slice(0, 60)}` : ''
+  throw new TidegateError('BAD_FRAME', `the frame has not the published shape${where}: ${issue?.message.slice(0, 200)}`)
+}
+
+// zod types an optional field as possibly undefined; parsed from JSON it is there or it is not.
+const withoutUndefined = (frame: z.output<typeof clientFrameSchema>): ClientFrame => frame as ClientFrame
+
+const json: z.ZodType<Json> = z.json() as z.ZodType<Json>
+const row = z.record(z.string(), json)
+const position = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{1,16}(-[0-9a-f]{1,8})?$/)
+const queryPosition = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{1,16}(-[0-9a-f]{1,8})?\.[0-9A-Za-z_-]{1,32}$/)
+const instant = z.iso.datetime({ offset: true })
+
+const rowChange = z.discriminatedUnion('op', [
+  z.strictObject({ op: z.literal('insert'), key: row, row }),
+  z.strictObject({ op: z.literal('update'), key: row, set: row }),
+  z.strictObject({ op: z.literal('delete'), key: row }),
+  z.strictObject({ op: z.literal('truncate') }),
+])
+const warning = z.strictObject({ code: z.string(), message: z.string() })
+
+/** The objects that SSE has in `data:` and long-poll in `data`; the frames have them too, beside `type`. */
+export const eventShapes = {
+  snapshot: { rows: z.array(row), gone: z.array(row).optional(), done: z.boolean() },
+  delta: { changes: z.array(rowChange), done: z.boolean(), committedAt: instant },
+  change: {
+    op: z.enum(['insert', 'update', 'delete', 'truncate']),
+    schema: z.string(),
+    table: z.string(),
+    key: row.optional(),
+    new: row.optional(),
+    old: row.optional(),
+    committedAt: instant,
+  },
+  heartbeat: { stale: z.boolean(), lagMs: z.number() },
+  resync: { code: z.string(), reason: z.string() },
+  error: { code: z.string(), message: z.string(), retry: z.boolean(), retryAfterMs: z.number().optional() },
+} as const
+
+export const serverFrameSchema = z.discriminatedUnion('type', [
+  z.strictObject({
+    type: z.literal('welcome'),
+    connection: z.string(),
+    heartbeatMs: z.number(),
+    expiresAt: z.number().nullable(),
+  }),
+  z.strictObject({ type: z.literal('authenticated'), expiresAt: z.number().nullable() }),
+  z.strictObject({
+    type: z.literal('subscribed'),
+    id,
+    query: z.int(),
+    tag: z.string(),
+    key: z.array(z.string()).min(1),
+    resumed: z.boolean(),
+    position,
+    warnings: z.array(warning).optional(),
+  }),
+  z.strictObject({ type: z.literal('snapshot'), id, position: position.optional(), ...eventShapes.snapshot }),
+  z.strictObject({ type: z.literal('delta'), query: z.int(), position: position.optional(), ...eventShapes.delta }),
+  z.strictObject({ type: z.literal('change'), query: z.int(), position, ...eventShapes.change }),
+  z.strictObject({ type: z.literal('resync'), id, ...eventShapes.resync }),
+  z.strictObject({
+    type: z.literal('heartbeat'),
+    position: position.nullable(),
+    positions: z.record(z.string(), queryPosition),
+    ...eventShapes.heartbeat,
+  }),
+  z.strictObject({ type: z.literal('error'), id: id.optional(), ...eventShapes.error }),
+  z.strictObject({ type: z.literal('unsubscribed'), id }),
+])
+
+/** Compiles only while the schema and the type of the protocol say the same. */
+export type ServerFrameMatches = z.output<typeof serverFrameSchema>['type'] extends ServerFrame['type'] ? true : never

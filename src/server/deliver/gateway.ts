@@ -1,0 +1,231 @@
+// The door: one HTTP server for WebSockets, event streams, long-polls and the small endpoints.
+import { createServer, type IncomingMessage, STATUS_CODES } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { WebSocketServer } from 'ws'
+import { peerCodes } from '../../protocol/codes.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Log } from '../log.ts'
+import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
+import { admit, admitPrincipal } from './admit.ts'
+import { Connections } from './connections.ts'
+import { retryAfterHeader, splitUrl } from './exchange.ts'
+import { type HttpOptions, HttpRoutes, refuseForeignOrigin } from './http.ts'
+import { bearerOf } from './identify.ts'
+import { defaultLimits, type GatewayLimits } from './limits.ts'
+import type { AllowedOrigins } from './origin.ts'
+import { refusalOf } from './refusal.ts'
+import { Turn } from './send-queue.ts'
+import type { Authenticator, Services } from './services.ts'
+import { Tickets } from './tickets.ts'
+import { ProtocolSocket, WebSocketConnection } from './websocket.ts'
+
+export interface GatewayOptions {
+  readonly subscriptions: Subscriptions
+  readonly authenticator: Authenticator
+  readonly log: Log
+  /** Those left out are `defaultLimits`. */
+  readonly limits?: Partial<GatewayLimits>
+  /** Empty or left out: pages of the gateway's own host. */
+  readonly allowedOrigins?: AllowedOrigins
+  readonly health?: HttpOptions['health']
+  readonly ready: HttpOptions['ready']
+  readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
+  /** Milliseconds since 1970. */
+  readonly now?: () => number
+  /** From 0 to 1. */
+  readonly random?: () => number
+}
+
+export interface DrainOptions {
+  /** Clients are told to come back at times spread evenly over so long. */
+  readonly spreadMs: number
+  /** Whoever is still there then is cut off. */
+  readonly timeoutMs: number
+}
+
+export interface Gateway {
+  /** @param port 0 for any free one. @returns the port it listens on */
+  listen(host: string, port: number): Promise<number>
+  /** Takes nobody new, tells everybody GOING_AWAY with a time of their own to come back, and waits until they are gone. */
+  drain(options: DrainOptions): Promise<void>
+  /** Ends everything at once. */
+  close(): Promise<void>
+  /** WebSockets, event streams and requests held open. */
+  connections(): number
+}
+
+export function createGateway(options: GatewayOptions): Gateway {
+  return new HttpGateway(options)
+}
+
+class HttpGateway implements Gateway {
+  readonly #services: Services
+  readonly #connections: Connections
+  readonly #tickets: Tickets
+  readonly #allowedOrigins: AllowedOrigins
+  readonly #routes: HttpRoutes
+  readonly #websockets: WebSocketServer
+  readonly #server
+  #ticker: NodeJS.Timeout | null = null
+
+  constructor(options: GatewayOptions) {
+    const limits = { ...defaultLimits, ...options.limits }
+    const { subscriptions, authenticator, log, now = Date.now, random = Math.random } = options
+    const services = { subscriptions, authenticator, limits, log, turn: new Turn(), now, random }
+    this.#services = services
+    this.#connections = new Connections(limits.maxConnections)
+    this.#tickets = new Tickets(limits, now)
+    this.#allowedOrigins = options.allowedOrigins ?? []
+    this.#routes = new HttpRoutes({
+      services,
+      connections: this.#connections,
+      tickets: this.#tickets,
+      allowedOrigins: this.#allowedOrigins,
+      health: options.health ?? (() => ({ ok: true })),
+      ready: options.ready,
+      extraRoutes: options.extraRoutes ?? null,
+    })
+    const socketOptions = {
+      noServer: true,
+      clientTracking: false,
+      perMessageDeflate: false,
+      maxPayload: limits.maxFrameBytes,
+      // A frame in thousands of tiny pieces costs far more memory than its bytes (CVE-2026-48779).
+      maxFragments: 64,
+      maxBufferedChunks: 4096,
+      closeTimeout: limits.closeTimeoutMs,
+      WebSocket: ProtocolSocket,
+    }
+    this.#websockets = new WebSocketServer(socketOptions)
+    this.#server = createServer(
+      {
+        // Without these a client that drips its headers holds a socket for a minute.
+        headersTimeout: limits.handshakeMs,
+        requestTimeout: 2 * limits.handshakeMs,
+        connectionsCheckingInterval: Math.max(100, limits.handshakeMs / 2),
+        maxHeaderSize: 16 * 1024,
+        // Other upgrades (h2c of curl --http2) are ignored, as HTTP allows, and answered over HTTP/1.1.
+        shouldUpgradeCallback: request => request.headers.upgrade?.toLowerCase() === 'websocket',
+      },
+      (request, response) => void this.#routes.handle(request, response),
+    )
+    // Sockets that have not asked for anything yet; past it they are closed unheard.
+    this.#server.maxConnections = limits.maxConnections + 1024
+    this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head))
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseBrokenRequest(error, socket))
+  }
+
+  async listen(host: string, port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject)
+      this.#server.listen(port, host, () => {
+        this.#server.off('error', reject)
+        resolve()
+      })
+    })
+    const { handshakeMs, heartbeatMs } = this.#services.limits
+    // One timer for all connections: one each would cost memory for every idle one.
+    const tickMs = Math.min(250, Math.max(5, Math.min(handshakeMs, heartbeatMs) / 20))
+    this.#ticker = setInterval(() => this.#connections.tick(this.#services.now()), tickMs)
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  async drain({ spreadMs, timeoutMs }: DrainOptions): Promise<void> {
+    const closed = this.#stopListening()
+    await this.#connections.drain({ spreadMs, timeoutMs, random: this.#services.random })
+    await this.#end(closed)
+  }
+
+  async close(): Promise<void> {
+    const closed = this.#stopListening()
+    this.#connections.terminate()
+    await this.#end(closed)
+  }
+
+  connections(): number {
+    return this.#connections.count
+  }
+
+  #stopListening(): Promise<void> {
+    return new Promise(resolve => {
+      if (this.#server.listening) this.#server.close(() => resolve())
+      else resolve()
+    })
+  }
+
+  async #end(closed: Promise<void>): Promise<void> {
+    if (this.#ticker !== null) clearInterval(this.#ticker)
+    this.#server.closeAllConnections()
+    await closed
+  }
+
+  async #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): Promise<void> {
+    // The server listens on TCP only.
+    const socket = stream as Socket
+    socket.on('error', error => this.#services.log.debug({ err: error }, 'a socket broke'))
+    try {
+      const { path, parameters } = splitUrl(request.url ?? '/')
+      if (path !== '/v1/socket') {
+        throw new TidegateError('NOT_FOUND', `there is no WebSocket at ${path.slice(0, 200)}; it is /v1/socket`)
+      }
+      refuseForeignOrigin(request, this.#allowedOrigins)
+      const place = this.#connections.takePlace()
+      socket.on('close', place.release)
+      const credentials = await this.#credentials(request, parameters)
+      this.#connections.refuseIfDraining()
+      this.#websockets.handleUpgrade(request, socket, head, ws => {
+        place.hold(new WebSocketConnection(this.#services, ws, socket, credentials))
+      })
+    } catch (error) {
+      this.#refuseUpgrade(socket, error)
+    }
+  }
+
+  /** A Bearer token is refused here, with a status. A ticket comes from a browser, whose page is shown no status: it is
+   *  checked here too, and refused by the close code. */
+  async #credentials(request: IncomingMessage, parameters: URLSearchParams): Promise<Principal | TidegateError | null> {
+    const token = bearerOf(request)
+    if (token !== null) return admit(this.#services, token)
+    const ticket = parameters.get('ticket')
+    if (ticket === null) return null
+    try {
+      const { principal } = this.#tickets.redeem(ticket, request.headers.origin ?? null, null)
+      await admitPrincipal(this.#services, principal)
+      return principal
+    } catch (error) {
+      if (error instanceof TidegateError) return error
+      throw error
+    }
+  }
+
+  #refuseUpgrade(socket: Socket, error: unknown): void {
+    const refusal = refusalOf(error, this.#services.log, this.#services.random)
+    const { status } = peerCodes[refusal.code]
+    endWith(socket, status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
+  }
+}
+
+/** Answers what Node's parser refuses: the peer sees a code instead of a closed socket. */
+function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const isTooLarge = error.code === 'HPE_HEADER_OVERFLOW'
+  const body = isTooLarge
+    ? { code: 'FRAME_TOO_LARGE', message: 'the URL and headers are larger than 16384 bytes', retry: false }
+    : { code: 'BAD_FRAME', message: 'the request is not HTTP', retry: false }
+  endWith(socket, isTooLarge ? 431 : 400, JSON.stringify(body), {})
+}
+
+function endWith(socket: Duplex, status: number, body: string, headers: Readonly<Record<string, string>>): void {
+  const lines = Object.entries({
+    'Content-Type': 'application/json; charset=utf-8',
+    'Content-Length': String(Buffer.byteLength(body)),
+    Connection: 'close',
+    ...headers,
+  }).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.once('finish', () => socket.destroy())
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
+}

@@ -1,0 +1,205 @@
+// Every address that is not a WebSocket: streams, long-polls, tickets, own writes, health.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { z } from 'zod'
+import { formatPosition } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Connection, Connections } from './connections.ts'
+import { allowCors, answerJson, answerRefusal, type Exchange, exchangeOf, readBody } from './exchange.ts'
+import { identify, lastEventIdOf } from './identify.ts'
+import { LongPoll } from './long-poll.ts'
+import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
+import type { Services } from './services.ts'
+import { EventStream } from './sse.ts'
+import type { Tickets } from './tickets.ts'
+import { parseStreamUrl } from './url.ts'
+
+export interface Readiness {
+  readonly ready: boolean
+  /** Sent as JSON either way. */
+  readonly body: object
+}
+
+/** Answers an address of its own, the development page for instance. @returns false when it is none of its own */
+export type ExtraRoutes = (request: IncomingMessage, response: ServerResponse) => boolean | Promise<boolean>
+
+export interface HttpOptions {
+  readonly services: Services
+  readonly connections: Connections
+  readonly tickets: Tickets
+  readonly allowedOrigins: AllowedOrigins
+  health(): { readonly ok: boolean }
+  ready(scope: 'service' | 'node'): Readiness | Promise<Readiness>
+  readonly extraRoutes: ExtraRoutes | null
+}
+
+export class HttpRoutes {
+  readonly #options: HttpOptions
+
+  constructor(options: HttpOptions) {
+    this.#options = options
+  }
+
+  /** Answers one request; never throws. */
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const exchange = exchangeOf(request, response)
+    const { log, random } = this.#options.services
+    try {
+      await this.#route(exchange)
+    } catch (error) {
+      if (response.headersSent) {
+        log.error({ err: error }, 'a response failed half way')
+        response.destroy()
+      } else answerRefusal(exchange, error, log, random)
+    }
+  }
+
+  async #route(exchange: Exchange): Promise<void> {
+    const { request, response, path } = exchange
+    // Asked by balancers, which send no Origin and know no token.
+    if (path === '/health') return this.#health(exchange)
+    if (path === '/ready') return this.#ready(exchange)
+    if (!path.startsWith('/v1/')) {
+      if (await this.#options.extraRoutes?.(request, response)) return
+      throw notFound(path)
+    }
+    refuseForeignOrigin(request, this.#options.allowedOrigins)
+    allowCors(exchange)
+    const stream = /^\/v1\/(live|changes)(?:\/([^/]+))?$/.exec(path)
+    const isKnown = stream !== null || path === '/v1/tickets' || path === '/v1/wait' || path === '/v1/socket'
+    if (!isKnown) throw notFound(path)
+    const method = stream !== null || path === '/v1/socket' ? 'GET' : 'POST'
+    if (request.method === 'OPTIONS') {
+      response.writeHead(204, { ...exchange.cors, ...preflightHeaders, Allow: `${method}, OPTIONS` }).end()
+      return
+    }
+    if (request.method !== method) {
+      throw new TidegateError('METHOD_NOT_ALLOWED', `${path} takes ${method}, not ${request.method}`)
+    }
+    if (stream !== null) return this.#stream(exchange, stream[1] as 'live' | 'changes', stream[2] ?? null)
+    if (path === '/v1/tickets') return this.#ticket(exchange)
+    if (path === '/v1/wait') return this.#wait(exchange)
+    throw new TidegateError('METHOD_NOT_ALLOWED', '/v1/socket takes a WebSocket handshake, not a plain GET')
+  }
+
+  #health(exchange: Exchange): void {
+    const health = this.#options.health()
+    answerJson(exchange, health.ok ? 200 : 503, JSON.stringify(health))
+  }
+
+  async #ready(exchange: Exchange): Promise<void> {
+    const scope = exchange.parameters.get('scope') === 'node' ? 'node' : 'service'
+    const { ready, body } = await this.#options.ready(scope)
+    answerJson(exchange, ready ? 200 : 503, JSON.stringify(body))
+  }
+
+  async #stream(exchange: Exchange, kind: 'live' | 'changes', table: string | null): Promise<void> {
+    const { services, tickets } = this.#options
+    const { request, response, parameters } = exchange
+    await this.#inPlace(exchange, async hold => {
+      const { limits } = services
+      const { principal, redeemed } = await identify(services, tickets, request, parameters)
+      const lastEventId = lastEventIdOf(request)
+      const maxQueries = limits.maxSubscriptions
+      const streamRequest = parseStreamUrl({ kind, table, parameters, lastEventId, maxQueries })
+      if (wantsJson(request)) {
+        const poll = new LongPoll({ services, response, principal, request: streamRequest })
+        response.on('close', () => poll.leave())
+        hold(poll)
+        const { status, position, body } = await poll.answer()
+        answerPoll(exchange, status, position, body)
+        return
+      }
+      const onIssued = redeemed === null ? null : redeemed.issued
+      const stream = new EventStream({ services, response, principal, request: streamRequest, onIssued })
+      response.on('close', () => stream.leave())
+      hold(stream)
+      await stream.start(exchange.cors)
+    })
+  }
+
+  async #ticket(exchange: Exchange): Promise<void> {
+    const { services, tickets, connections } = this.#options
+    connections.refuseIfDraining()
+    // The body says nothing; it is read so that the connection can be used again.
+    await readBody(exchange.request, services.limits.maxFrameBytes)
+    const { principal } = await identify(services, tickets, exchange.request, new URLSearchParams())
+    const ticket = tickets.issue(principal, exchange.origin ?? null)
+    answerJson(exchange, 200, JSON.stringify(ticket))
+  }
+
+  async #wait(exchange: Exchange): Promise<void> {
+    const { services, tickets } = this.#options
+    await this.#inPlace(exchange, async hold => {
+      const body = await readBody(exchange.request, services.limits.maxFrameBytes)
+      await identify(services, tickets, exchange.request, exchange.parameters)
+      const xid64 = transactionIdOf(body)
+      const { log, random } = services
+      hold({
+        tick: () => {},
+        goAway: error => answerRefusal(exchange, error, log, random),
+        terminate: () => exchange.request.socket.destroy(),
+      })
+      const position = await services.subscriptions.waitForTransaction(xid64, services.limits.waitTimeoutMs)
+      answerJson(exchange, 200, JSON.stringify({ position: formatPosition(position) }))
+    })
+  }
+
+  /** Counts the request among the connections until its response is closed. */
+  async #inPlace(exchange: Exchange, serve: (hold: (connection: Connection) => void) => Promise<void>): Promise<void> {
+    const place = this.#options.connections.takePlace()
+    exchange.response.on('close', place.release)
+    await serve(connection => {
+      // While its token was checked the client may have gone, or this node may have begun to leave.
+      if (exchange.response.destroyed) connection.terminate()
+      this.#options.connections.refuseIfDraining()
+      place.hold(connection)
+    })
+  }
+}
+
+/** @throws ORIGIN_REFUSED */
+export function refuseForeignOrigin(request: IncomingMessage, allowed: AllowedOrigins): void {
+  const { origin, host } = request.headers
+  if (isOriginAllowed(origin, host, allowed)) return
+  throw new TidegateError('ORIGIN_REFUSED', `pages of ${origin?.slice(0, 200)} may not connect; see ALLOWED_ORIGINS`)
+}
+
+const notFound = (path: string): TidegateError =>
+  new TidegateError('NOT_FOUND', `there is nothing at ${path.slice(0, 200)}`)
+
+/** An event stream unless JSON is asked for and events are not. */
+function wantsJson(request: IncomingMessage): boolean {
+  const accept = request.headers.accept ?? ''
+  return accept.includes('application/json') && !accept.includes('text/event-stream')
+}
+
+function answerPoll(exchange: Exchange, status: 200 | 304, position: string | null, body: string): void {
+  const headers: Record<string, string> = position === null ? {} : { 'Tidegate-Position': position }
+  if (status === 200) {
+    answerJson(exchange, 200, body, headers)
+    return
+  }
+  const { response } = exchange
+  if (response.headersSent || response.destroyed) return
+  response.writeHead(304, { 'Cache-Control': 'no-store', ...exchange.cors, ...headers }).end()
+}
+
+const waitBody = z.strictObject({ txid: z.union([z.string(), z.int().min(0)]) })
+
+/** @throws BAD_FRAME, TXID_INVALID */
+function transactionIdOf(body: string): bigint {
+  let value: unknown
+  try {
+    value = JSON.parse(body)
+  } catch (cause) {
+    throw new TidegateError('BAD_FRAME', 'the body is not JSON; send {"txid": "<pg_current_xact_id()>"}', { cause })
+  }
+  const parsed = waitBody.safeParse(value)
+  if (!parsed.success) throw new TidegateError('BAD_FRAME', 'the body is not {"txid": "<pg_current_xact_id()>"}')
+  const text = String(parsed.data.txid)
+  const xid64 = /^\d{1,20}$/.test(text) ? BigInt(text) : null
+  if (xid64 === null || xid64 >= 2n ** 64n) {
+    throw new TidegateError('TXID_INVALID', `"${text.slice(0, 40)}" is no transaction id; send pg_current_xact_id()`)
+  }
+  return xid64
+}

@@ -1,0 +1,205 @@
+// One long-poll: what is new since a position, as one JSON answer. Stateless: each poll joins and leaves, on any node.
+import type { ServerResponse } from 'node:http'
+import type { Position, QueryPosition } from '../../protocol/position.ts'
+import { comparePositions } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Outgoing, Outlet, Principal } from '../subscribe/subscription.ts'
+import type { Connection } from './connections.ts'
+import { joinAll } from './join-all.ts'
+import { Membership } from './membership.ts'
+import type { Services } from './services.ts'
+import { formatStreamPosition } from './stream-position.ts'
+import type { StreamRequest } from './url.ts'
+
+export interface PollAnswer {
+  /** 304 has no body. */
+  readonly status: 200 | 304
+  /** Where the client stands now; also with a 304, so that a quiet query does not fall out of the window. */
+  readonly position: string | null
+  readonly body: string
+}
+
+export interface LongPollOptions {
+  readonly services: Services
+  readonly response: ServerResponse
+  readonly principal: Principal
+  readonly request: StreamRequest
+}
+
+/** How long a snapshot may take; the client asks again after UNAVAILABLE. */
+const snapshotMs = 60_000
+/** `wait=0` gives the replay of what is already there so long to arrive. */
+const replayMs = 2_000
+const lookAgainMs = 5
+
+export class LongPoll implements Connection {
+  readonly #services: Services
+  readonly #response: ServerResponse
+  readonly #principal: Principal
+  readonly #request: StreamRequest
+  readonly #members: readonly Membership[]
+  /** Per query: in the middle of a snapshot or delta of several parts, or waiting for the first part. */
+  readonly #isPartial: boolean[]
+  /** Bounded by `longPollMaxBytes`; past it SNAPSHOT_TOO_LARGE. */
+  #events: string[] = []
+  #chars = 0
+  #failure: unknown = null
+  #isOver = false
+  #wake: (() => void) | null = null
+
+  constructor({ services, response, principal, request }: LongPollOptions) {
+    this.#services = services
+    this.#response = response
+    this.#principal = principal
+    this.#request = request
+    this.#members = request.queries.map(
+      (query, q) => new Membership(query, this.#outlet(q), services.limits.longPollMaxBytes),
+    )
+    this.#isPartial = request.queries.map(() => false)
+  }
+
+  /** @throws a refusal */
+  async answer(): Promise<PollAnswer> {
+    try {
+      const { subscriptions } = this.#services
+      await joinAll(this.#members, subscriptions, this.#principal)
+      const head = subscriptions.head().position
+      for (const [q, member] of this.#members.entries()) {
+        const { resumed, kind } = member.subscription!
+        this.#isPartial[q] = kind === 'live' && !resumed
+        member.open()
+      }
+      await this.#waitForNews(head)
+      if (this.#failure !== null) throw this.#failure
+      if (this.#isWaitingForParts()) {
+        throw new TidegateError('UNAVAILABLE', 'the answer was not complete in time; ask again')
+      }
+      return this.#answerNow()
+    } finally {
+      this.leave()
+    }
+  }
+
+  tick(): void {}
+
+  goAway(error: TidegateError): void {
+    this.#failed(error)
+  }
+
+  terminate(): void {
+    this.leave()
+    this.#response.socket?.destroy()
+  }
+
+  leave(): void {
+    this.#isOver = true
+    for (const member of this.#members) member.close()
+    this.#wake?.()
+  }
+
+  /** Waits until there is something whole to tell, `wait` is over, or nobody asks any more. */
+  async #waitForNews(head: Position): Promise<void> {
+    const { limits, now } = this.#services
+    const startedAt = now()
+    const waitMs = this.#request.after === null ? 0 : Math.min(this.#request.waitMs ?? 0, limits.maxWaitMs)
+    const { expiresAt } = this.#principal
+    const patienceAt = Math.min(startedAt + waitMs, expiresAt ?? Number.POSITIVE_INFINITY)
+    while (!this.#isOver && this.#failure === null) {
+      const elapsedMs = now() - startedAt
+      if (this.#isWaitingForParts()) {
+        if (elapsedMs >= snapshotMs) return
+        await this.#sleep(snapshotMs - elapsedMs)
+        continue
+      }
+      if (this.#events.length > 0) {
+        // What else comes in this turn of the event loop goes with it.
+        await new Promise(resolve => setImmediate(resolve))
+        if (!this.#isWaitingForParts()) return
+        continue
+      }
+      const isOwed = this.#request.after !== null && elapsedMs < replayMs && !this.#hasReached(head)
+      const patienceMs = patienceAt - now()
+      if (patienceMs > 0) await this.#sleep(patienceMs)
+      else if (isOwed) await this.#sleep(lookAgainMs)
+      else return
+    }
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, ms)
+      this.#wake = () => {
+        clearTimeout(timer)
+        this.#wake = null
+        resolve()
+      }
+    })
+  }
+
+  /** True when every query has handed over all that was there when the poll came. */
+  #hasReached(head: Position): boolean {
+    return this.#members.every(member => {
+      const position = member.position()
+      return position !== null && position.epoch === head.epoch && comparePositions(position, head) >= 0
+    })
+  }
+
+  #isWaitingForParts(): boolean {
+    return this.#isPartial.includes(true)
+  }
+
+  #outlet(q: number): Outlet {
+    return {
+      send: outgoing => this.#send(outgoing, q),
+      resync: (code, reason) => {
+        if (this.#request.queries[q]!.kind === 'live') this.#isPartial[q] = true
+        this.#add('resync', JSON.stringify({ code, reason }), q, null)
+      },
+      fail: error => this.#failed(error),
+    }
+  }
+
+  #send(outgoing: Outgoing, q: number): boolean {
+    this.#isPartial[q] = outgoing.position === null
+    const own = this.#members[q]!.positionAfter(outgoing)
+    const id = own === null ? null : this.#position(own, q)
+    this.#add(outgoing.event, outgoing.json, q, id)
+    // A delta or snapshot goes whole or not at all, so its parts are taken past the bound of a queue.
+    return this.#chars <= this.#services.limits.sendQueueBytes || this.#isWaitingForParts()
+  }
+
+  #add(event: string, json: string, q: number, id: string | null): void {
+    if (this.#isOver || this.#failure !== null) return
+    const data = this.#request.isNumbered ? `{"q":${q},${json.slice(1)}` : json
+    const text = `{"event":"${event}","data":${data}${id === null ? '' : `,"id":"${id}"`}}`
+    this.#events.push(text)
+    this.#chars += text.length
+    if (this.#chars > this.#services.limits.longPollMaxBytes) {
+      const message = `the answer is larger than ${this.#services.limits.longPollMaxBytes} bytes; use SSE or a WebSocket`
+      this.#events = []
+      this.#failed(new TidegateError('SNAPSHOT_TOO_LARGE', message))
+      return
+    }
+    this.#wake?.()
+  }
+
+  #failed(error: unknown): void {
+    this.#failure ??= error
+    this.#wake?.()
+  }
+
+  #position(own: QueryPosition | null, q: number): string | null {
+    return formatStreamPosition(this.#members.map((member, index) => (index === q ? own : member.position())))
+  }
+
+  #answerNow(): PollAnswer {
+    const position = this.#position(this.#members[0]!.position(), 0)
+    if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, body: '' }
+    const queries = this.#members.map(member => {
+      const { key, resumed, warnings } = member.subscription!
+      return { key, resumed, ...(warnings.length === 0 ? {} : { warnings }) }
+    })
+    const tail = `"position":${JSON.stringify(position)},"queries":${JSON.stringify(queries)}`
+    return { status: 200, position, body: `{"events":[${this.#events.join(',')}],${tail}}` }
+  }
+}

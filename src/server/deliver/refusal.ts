@@ -1,0 +1,39 @@
+// What a client is told when it is refused: the same body on every wire, with a hint when to come back.
+import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
+import type { ErrorEvent } from '../../protocol/messages.ts'
+import { errorBodyOf, isPeerCode, TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Log } from '../log.ts'
+
+export interface Refusal extends ErrorEvent {
+  code: PeerCode
+}
+
+/** @returns the body of the error; what is not a peer's own fault is logged here, once, and told as INTERNAL */
+export function refusalOf(error: unknown, log: Log, random: () => number): Refusal {
+  if (!(error instanceof TidegateError && isPeerCode(error.code))) {
+    log.error({ err: error }, 'a request or subscription failed')
+  }
+  const body = errorBodyOf(error)
+  if (body.retryAfterMs !== undefined) return body
+  const { retry } = peerCodes[body.code]
+  // Without a spread, everybody refused in one moment would come back in one moment.
+  if (retry === 'now') return { ...body, retryAfterMs: Math.round(random() * 1000) }
+  if (retry === 'later') return { ...body, retryAfterMs: Math.round(1000 + random() * 2000) }
+  return body
+}
+
+const maxReasonBytes = 122
+
+/** The text of a WebSocket close frame: the standard leaves it 123 bytes, and ws throws past them. */
+export function closeReason(refusal: Pick<Refusal, 'code' | 'message'>): string {
+  const reason = `${refusal.code}: ${refusal.message}`
+  if (Buffer.byteLength(reason) <= maxReasonBytes) return reason
+  let text = ''
+  let bytes = 3
+  for (const character of reason) {
+    bytes += Buffer.byteLength(character)
+    if (bytes > maxReasonBytes) break
+    text += character
+  }
+  return `${text}…`
+}

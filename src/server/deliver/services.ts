@@ -1,0 +1,22 @@
+// What every transport needs of its surroundings.
+import type { Log } from '../log.ts'
+import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
+import type { GatewayLimits } from './limits.ts'
+import type { Turn } from './send-queue.ts'
+
+export interface Authenticator {
+  /** @throws TOKEN_INVALID, TOKEN_EXPIRED, ROLE_REFUSED, CLAIM_INVALID, UNAVAILABLE */
+  authenticate(token: string): Promise<Principal>
+}
+
+export interface Services {
+  readonly subscriptions: Subscriptions
+  readonly authenticator: Authenticator
+  readonly limits: GatewayLimits
+  readonly log: Log
+  readonly turn: Turn
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+  /** From 0 to 1: spreads heartbeats and hints, decides no secret. */
+  readonly random: () => number
+}

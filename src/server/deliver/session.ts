@@ -1,0 +1,328 @@
+// The life of one WebSocket session: a total function from (session, event) to (session, effects). It opens no socket
+// and reads no clock; websocket.ts does what the effects say and comes back with what happened.
+//
+//   handshake ─auth frame─▶ authenticating ─admitted─▶ open ─▶ closed
+//        (a Bearer token or a ticket was verified before the upgrade: the session starts open)
+//
+// An error that names a subscription leaves the connection. Any other closes it: what a peer sends is then not ours to
+// guess at.
+import type { ClientFrame, ServerFrame, Warning } from '../../protocol/messages.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import { canRenew, hasSameClaims } from './renewal.ts'
+import { requestOfFrame } from './url.ts'
+
+export type Session =
+  | { readonly state: 'handshake'; readonly deadlineAt: number }
+  /** The first token is being checked. `waiting`: frames the client sent after it; at most one read of the socket, which
+   *  is paused meanwhile. */
+  | { readonly state: 'authenticating'; readonly deadlineAt: number; readonly waiting: readonly ClientFrame[] }
+  | OpenSession
+  | { readonly state: 'closed' }
+
+export interface OpenSession {
+  readonly state: 'open'
+  readonly principal: Principal
+  /** A new token is being checked. */
+  readonly isRenewing: boolean
+  /** By the client's id. At most `maxSubscriptions`. */
+  readonly members: ReadonlyMap<number, Member>
+  /** Numbers every attempt to join, so that a late answer to an id that was used again is told apart. */
+  readonly lastJoin: number
+}
+
+export interface Member {
+  readonly join: number
+  readonly request: SubscribeRequest
+  /** Null until the subscription is accepted. */
+  readonly query: number | null
+}
+
+/** What the client is told of an accepted subscription. */
+export interface Accepted {
+  readonly query: number
+  readonly tag: string
+  readonly key: readonly string[]
+  readonly resumed: boolean
+  /** As text. */
+  readonly position: string
+  readonly warnings: readonly Warning[]
+}
+
+export type SessionEvent =
+  | { readonly type: 'frame'; readonly frame: ClientFrame }
+  /** A token was verified and its role may be taken. */
+  | { readonly type: 'admitted'; readonly principal: Principal }
+  | { readonly type: 'notAdmitted'; readonly error: unknown }
+  | { readonly type: 'joined'; readonly id: number; readonly join: number; readonly accepted: Accepted }
+  /** A subscription was refused, or has ended. */
+  | { readonly type: 'ended'; readonly id: number; readonly join: number; readonly error: unknown }
+  | { readonly type: 'tick'; readonly now: number }
+  /** The connection must end: a broken frame, a limit, a shutdown. */
+  | { readonly type: 'broken'; readonly error: unknown }
+  | { readonly type: 'disconnected' }
+
+export type Effect =
+  | { readonly do: 'authenticate'; readonly token: string }
+  | { readonly do: 'send'; readonly frame: ServerFrame }
+  /** Tells the client that it is welcome: the performer knows the connection's name. */
+  | { readonly do: 'welcome'; readonly expiresAt: number | null }
+  | {
+      readonly do: 'join'
+      readonly id: number
+      readonly join: number
+      readonly principal: Principal
+      readonly request: SubscribeRequest
+    }
+  /** Leaves `from` and joins anew from where it stood. */
+  | {
+      readonly do: 'rejoin'
+      readonly id: number
+      readonly join: number
+      readonly from: number
+      readonly principal: Principal
+      readonly request: SubscribeRequest
+    }
+  /** The client knows of the subscription now: its events may flow. */
+  | { readonly do: 'open'; readonly join: number }
+  | { readonly do: 'leave'; readonly join: number }
+  /** An error frame; the connection stays. */
+  | { readonly do: 'refuse'; readonly id: number | null; readonly error: unknown }
+  /** An error frame, then the close frame of its code; every subscription ends. */
+  | { readonly do: 'close'; readonly error: unknown }
+  | { readonly do: 'abandon' }
+
+export interface Step {
+  readonly session: Session
+  readonly effects: readonly Effect[]
+}
+
+export interface SessionLimits {
+  readonly maxSubscriptions: number
+  readonly handshakeMs: number
+}
+
+/** @param principal verified before the upgrade, or null when the first frame must bring the token */
+export function startSession(principal: Principal | null, now: number, limits: SessionLimits): Step {
+  return principal === null
+    ? { session: { state: 'handshake', deadlineAt: now + limits.handshakeMs }, effects: [] }
+    : welcome(principal)
+}
+
+export function step(session: Session, event: SessionEvent, limits: SessionLimits): Step {
+  if (session.state === 'closed') return stay(session)
+  if (event.type === 'disconnected') return { session: { state: 'closed' }, effects: [{ do: 'abandon' }] }
+  if (event.type === 'broken') return close(event.error)
+  switch (session.state) {
+    case 'handshake':
+      return inHandshake(session, event)
+    case 'authenticating':
+      return whileAuthenticating(session, event, limits)
+    case 'open':
+      return whileOpen(session, event, limits)
+  }
+}
+
+type Ongoing = Exclude<SessionEvent, { type: 'disconnected' | 'broken' }>
+
+function inHandshake(session: Extract<Session, { state: 'handshake' }>, event: Ongoing): Step {
+  switch (event.type) {
+    case 'frame':
+      if (event.frame.type === 'heartbeat') return stay(session)
+      if (event.frame.type !== 'auth') return close(tokenMissing(`the first frame is ${event.frame.type}, not auth`))
+      return {
+        session: { state: 'authenticating', deadlineAt: session.deadlineAt, waiting: [] },
+        effects: [{ do: 'authenticate', token: event.frame.token }],
+      }
+    case 'tick':
+      return event.now < session.deadlineAt ? stay(session) : close(tokenMissing('no auth frame came in time'))
+    default:
+      return stay(session)
+  }
+}
+
+function whileAuthenticating(
+  session: Extract<Session, { state: 'authenticating' }>,
+  event: Ongoing,
+  limits: SessionLimits,
+): Step {
+  switch (event.type) {
+    case 'frame':
+      return { session: { ...session, waiting: [...session.waiting, event.frame] }, effects: [] }
+    case 'admitted': {
+      let { session: next, effects } = welcome(event.principal)
+      for (const frame of session.waiting) {
+        const after = step(next, { type: 'frame', frame }, limits)
+        next = after.session
+        effects = [...effects, ...after.effects]
+      }
+      return { session: next, effects }
+    }
+    case 'notAdmitted':
+      return close(event.error)
+    case 'tick':
+      if (event.now < session.deadlineAt) return stay(session)
+      return close(new TidegateError('UNAVAILABLE', 'the token could not be checked in time'))
+    default:
+      return stay(session)
+  }
+}
+
+function whileOpen(session: OpenSession, event: Ongoing, limits: SessionLimits): Step {
+  switch (event.type) {
+    case 'frame':
+      return takeFrame(session, event.frame, limits)
+    case 'admitted':
+      return renew(session, event.principal)
+    case 'notAdmitted':
+      return keepsConnection(event.error)
+        ? { session: { ...session, isRenewing: false }, effects: [{ do: 'refuse', id: null, error: event.error }] }
+        : close(event.error)
+    case 'joined':
+      return joined(session, event)
+    case 'ended':
+      if (session.members.get(event.id)?.join !== event.join) return stay(session)
+      return {
+        session: { ...session, members: without(session.members, event.id) },
+        effects: [
+          { do: 'leave', join: event.join },
+          { do: 'refuse', id: event.id, error: event.error },
+        ],
+      }
+    case 'tick': {
+      const { expiresAt } = session.principal
+      if (expiresAt === null || event.now < expiresAt) return stay(session)
+      return close(new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it ahead of time in an auth frame'))
+    }
+  }
+}
+
+function takeFrame(session: OpenSession, frame: ClientFrame, limits: SessionLimits): Step {
+  switch (frame.type) {
+    case 'heartbeat':
+      return stay(session)
+    case 'auth':
+      if (session.isRenewing) return close(badFrame('an auth frame came while the one before it was being checked'))
+      return {
+        session: { ...session, isRenewing: true },
+        effects: [{ do: 'authenticate', token: frame.token }],
+      }
+    case 'subscribe':
+      return subscribe(session, frame, limits)
+    case 'unsubscribe': {
+      const member = session.members.get(frame.id)
+      const unsubscribed: Effect = { do: 'send', frame: { type: 'unsubscribed', id: frame.id } }
+      // A subscription may have ended by itself while this was on its way: then the answer is the same.
+      if (member === undefined) return { session, effects: [unsubscribed] }
+      return {
+        session: { ...session, members: without(session.members, frame.id) },
+        effects: [{ do: 'leave', join: member.join }, unsubscribed],
+      }
+    }
+  }
+}
+
+function subscribe(
+  session: OpenSession,
+  frame: Extract<ClientFrame, { type: 'subscribe' }>,
+  limits: SessionLimits,
+): Step {
+  const { id } = frame
+  // An error frame with this id would speak of the subscription that holds it already.
+  if (session.members.has(id)) return close(badFrame(`subscription id ${id} is in use; unsubscribe it first`))
+  if (session.members.size >= limits.maxSubscriptions) {
+    const message = `this connection holds ${session.members.size} subscriptions; unsubscribe some`
+    return refuse(session, id, new TidegateError('TOO_MANY_SUBSCRIPTIONS', message))
+  }
+  let request: SubscribeRequest
+  try {
+    request = requestOfFrame(frame)
+  } catch (error) {
+    return refuse(session, id, error)
+  }
+  const join = session.lastJoin + 1
+  return {
+    session: { ...session, lastJoin: join, members: new Map(session.members).set(id, { join, request, query: null }) },
+    effects: [{ do: 'join', id, join, principal: session.principal, request }],
+  }
+}
+
+function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'joined' }>): Step {
+  const { id, join, accepted } = event
+  const member = session.members.get(id)
+  if (member?.join !== join) return { session, effects: [{ do: 'leave', join }] }
+  for (const [other, { query }] of session.members) {
+    if (query !== accepted.query || other === id) continue
+    // Deltas name the query alone: the client could not tell for which of the two they are.
+    const message = `subscription ${other} of this connection is the same query; share it`
+    return {
+      session: { ...session, members: without(session.members, id) },
+      effects: [
+        { do: 'leave', join },
+        { do: 'refuse', id, error: new TidegateError('ALREADY_SUBSCRIBED', message) },
+      ],
+    }
+  }
+  const { query, tag, key, resumed, position, warnings } = accepted
+  const frame: ServerFrame = { type: 'subscribed', id, query, tag, key: [...key], resumed, position }
+  return {
+    session: { ...session, members: new Map(session.members).set(id, { ...member, query }) },
+    effects: [
+      { do: 'send', frame: warnings.length === 0 ? frame : { ...frame, warnings: [...warnings] } },
+      { do: 'open', join },
+    ],
+  }
+}
+
+function renew(session: OpenSession, principal: Principal): Step {
+  if (!canRenew(session.principal, principal)) {
+    const message = 'the new token names another role or subject; open another connection for it'
+    return close(new TidegateError('TOKEN_INVALID', message))
+  }
+  const authenticated: Effect = { do: 'send', frame: { type: 'authenticated', expiresAt: principal.expiresAt } }
+  if (hasSameClaims(session.principal, principal)) {
+    return { session: { ...session, principal, isRenewing: false }, effects: [authenticated] }
+  }
+  // Policies may read what has changed: each subscription joins anew under the new claims, from where it stands. It
+  // resumes if they do not matter to it, and is told to resync if they do.
+  const members = new Map<number, Member>()
+  const effects: Effect[] = [authenticated]
+  let lastJoin = session.lastJoin
+  for (const [id, { join: from, request }] of session.members) {
+    lastJoin += 1
+    members.set(id, { join: lastJoin, request, query: null })
+    effects.push({ do: 'rejoin', id, join: lastJoin, from, principal, request })
+  }
+  return { session: { state: 'open', principal, isRenewing: false, members, lastJoin }, effects }
+}
+
+const welcome = (principal: Principal): Step => ({
+  session: { state: 'open', principal, isRenewing: false, members: noMembers, lastJoin: 0 },
+  effects: [{ do: 'welcome', expiresAt: principal.expiresAt }],
+})
+
+const noMembers: ReadonlyMap<number, Member> = new Map()
+
+const stay = (session: Session): Step => ({ session, effects: [] })
+
+const close = (error: unknown): Step => ({ session: { state: 'closed' }, effects: [{ do: 'close', error }] })
+
+const refuse = (session: OpenSession, id: number, error: unknown): Step => ({
+  session,
+  effects: [{ do: 'refuse', id, error }],
+})
+
+const badFrame = (message: string): TidegateError => new TidegateError('BAD_FRAME', message)
+
+const tokenMissing = (why: string): TidegateError =>
+  new TidegateError('TOKEN_MISSING', `${why}; send Authorization: Bearer, a ticket, or an auth frame first`)
+
+/** Keys that cannot be fetched right now are no fault of the peer, whose old token still holds. */
+const keepsConnection = (error: unknown): boolean =>
+  !(error instanceof TidegateError) || error.code === 'UNAVAILABLE' || error.code === 'BUSY'
+
+function without(members: ReadonlyMap<number, Member>, id: number): ReadonlyMap<number, Member> {
+  const rest = new Map(members)
+  rest.delete(id)
+  return rest.size === 0 ? noMembers : rest
+}

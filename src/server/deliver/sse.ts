@@ -1,0 +1,183 @@
+// One stream of server-sent events: the events of one or several queries, each with the id to come back with.
+//
+// The response carries neither a length nor chunks: it ends with the connection, so that what is written is the event's
+// own bytes, shared by its whole audience, and goes to the socket in one write with whatever else is pending.
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { QueryPosition } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Outgoing, Outlet, Principal } from '../subscribe/subscription.ts'
+import type { Connection } from './connections.ts'
+import { sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
+import { joinAll } from './join-all.ts'
+import { Membership } from './membership.ts'
+import { nextBeat, pulseOf } from './pulse.ts'
+import { refusalOf } from './refusal.ts'
+import { SendQueue } from './send-queue.ts'
+import type { Services } from './services.ts'
+import { formatStreamPosition } from './stream-position.ts'
+import type { StreamRequest } from './url.ts'
+
+export const sseHeaders = {
+  'Content-Type': 'text/event-stream; charset=utf-8',
+  // A proxy that transforms or buffers would hold events back.
+  'Cache-Control': 'no-cache, no-transform',
+  'X-Accel-Buffering': 'no',
+  Connection: 'close',
+} as const
+
+export interface EventStreamOptions {
+  readonly services: Services
+  readonly response: ServerResponse
+  readonly principal: Principal
+  readonly request: StreamRequest
+  /** Told of every id that is sent. */
+  readonly onIssued: ((positions: readonly (QueryPosition | null)[]) => void) | null
+}
+
+export class EventStream implements Connection {
+  readonly #services: Services
+  readonly #response: ServerResponse
+  readonly #principal: Principal
+  readonly #isNumbered: boolean
+  readonly #onIssued: EventStreamOptions['onIssued']
+  readonly #socket: Socket
+  readonly #queue: SendQueue
+  readonly #members: readonly Membership[]
+  #nextBeatAt: number
+  #endedAt: number | null = null
+  /** Why it must end, though its queries are still being joined: told as a status and a body. */
+  #refusal: unknown = null
+
+  constructor({ services, response, principal, request, onIssued }: EventStreamOptions) {
+    const { limits } = services
+    this.#services = services
+    this.#response = response
+    this.#principal = principal
+    this.#isNumbered = request.isNumbered
+    this.#onIssued = onIssued
+    this.#socket = response.req.socket
+    this.#queue = new SendQueue({
+      turn: services.turn,
+      socket: this.#socket,
+      maxBytes: limits.sendQueueBytes,
+      now: services.now,
+      onDrained: () => {
+        for (const member of this.#members) member.resume()
+      },
+    })
+    // Nothing may reach the socket before the headers do.
+    this.#queue.hold()
+    this.#members = request.queries.map((query, q) => new Membership(query, this.#outlet(q), limits.sendQueueBytes))
+    this.#nextBeatAt = services.now() + services.random() * limits.heartbeatMs
+  }
+
+  /** Joins every query, then answers: until then a refusal is still a status and a body. @throws a refusal */
+  async start(headers: Readonly<Record<string, string>>): Promise<void> {
+    await joinAll(this.#members, this.#services.subscriptions, this.#principal)
+    if (this.#endedAt !== null) return
+    if (this.#refusal !== null) {
+      this.leave()
+      throw this.#refusal
+    }
+    const response = this.#response
+    // Without this node would frame the body in chunks, and bytes written below it would break the framing.
+    response.removeHeader('Transfer-Encoding')
+    response.writeHead(200, { ...sseHeaders, ...headers })
+    response.flushHeaders()
+    this.#queue.push(Buffer.from(`retry: ${this.#retryMs()}\n\n`))
+    for (const [q, member] of this.#members.entries()) {
+      const { key, resumed, warnings } = member.subscription!
+      const data = { ...this.#numbered(q), key, resumed, ...(warnings.length === 0 ? {} : { warnings }) }
+      this.#queue.push(sseEvent('subscribed', data, null))
+    }
+    this.#queue.release()
+    for (const member of this.#members) member.open()
+  }
+
+  tick(now: number): void {
+    const { heartbeatMs, slowConsumerMs, closeTimeoutMs } = this.#services.limits
+    if (this.#endedAt !== null) {
+      if (now - this.#endedAt >= closeTimeoutMs) this.terminate()
+      return
+    }
+    if (this.#principal.expiresAt !== null && now >= this.#principal.expiresAt) {
+      this.#fail(new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it and connect again'))
+      return
+    }
+    const vitals = { nextBeatAt: this.#nextBeatAt, heardAt: null, stalledSince: this.#queue.stalledSince }
+    const pulse = pulseOf(vitals, now, heartbeatMs, slowConsumerMs)
+    // Who takes nothing is not told why either: an EventSource comes back by itself, and resumes.
+    if (pulse === 'slow') this.terminate()
+    if (pulse !== 'beat') return
+    this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
+    if (this.#queue.isFull || !this.#response.headersSent) return
+    const { stale, lagMs } = this.#services.subscriptions.head()
+    this.#queue.push(
+      sseEvent('heartbeat', { stale, lagMs }, this.#issue(this.#members.map(member => member.position()))),
+    )
+  }
+
+  goAway(error: TidegateError): void {
+    this.#fail(error)
+  }
+
+  terminate(): void {
+    this.leave()
+    this.#socket.destroy()
+  }
+
+  /** The client has gone, or the stream never began. */
+  leave(): void {
+    this.#endedAt ??= this.#services.now()
+    for (const member of this.#members) member.close()
+    this.#queue.stop()
+  }
+
+  #outlet(q: number): Outlet {
+    return {
+      send: outgoing => this.#send(outgoing, q),
+      resync: (code, reason) => this.#queue.push(sseEvent('resync', { ...this.#numbered(q), code, reason }, null)),
+      fail: error => this.#fail(error, q),
+    }
+  }
+
+  #send(outgoing: Outgoing, q: number): boolean {
+    if (this.#isNumbered) for (const lines of sseLinesOfQuery(outgoing, q)) this.#queue.push(lines)
+    else this.#queue.push(sseLinesOf(outgoing))
+    if (outgoing.position === null) return this.#queue.push(sseEnd)
+    const own = this.#members[q]!.positionAfter(outgoing)
+    const id = this.#issue(this.#members.map((member, index) => (index === q ? own : member.position())))
+    return this.#queue.push(id === null ? sseEnd : sseIdLine(id))
+  }
+
+  #issue(positions: readonly (QueryPosition | null)[]): string | null {
+    const id = formatStreamPosition(positions)
+    if (id !== null) this.#onIssued?.(positions)
+    return id
+  }
+
+  #fail(error: unknown, q?: number): void {
+    if (this.#endedAt !== null) return
+    const response = this.#response
+    if (!response.headersSent) {
+      this.#refusal ??= error
+      return
+    }
+    const refusal = refusalOf(error, this.#services.log, this.#services.random)
+    const retryMs = refusal.retryAfterMs ?? this.#retryMs()
+    this.#queue.push(Buffer.from(`retry: ${retryMs}\n`))
+    this.#queue.push(sseEvent('error', { ...(q === undefined ? {} : this.#numbered(q)), ...refusal }, null))
+    this.#queue.finish()
+    this.leave()
+    response.end()
+  }
+
+  #numbered(q: number): { q?: number } {
+    return this.#isNumbered ? { q } : {}
+  }
+
+  #retryMs(): number {
+    return Math.round(this.#services.limits.retryMs * (1 + this.#services.random()))
+  }
+}

@@ -1,0 +1,183 @@
+// Reads what a client asks for: URLs of SSE and long-poll, and subscribe frames, into SubscribeRequests. Pure.
+import type { ClientFrame } from '../../protocol/messages.ts'
+import { parseQueryPositions } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { SubscribeRequest } from '../subscribe/subscription.ts'
+import { parseStreamPosition } from './stream-position.ts'
+
+export interface StreamRequest {
+  /** In the order of the URL. Several only under `q`. */
+  readonly queries: readonly SubscribeRequest[]
+  /** True under `q`, also for one: each event says whose it is. */
+  readonly isNumbered: boolean
+  /** Where the client stands: Last-Event-ID, else `after`; null to begin fresh. */
+  readonly after: string | null
+  /** `wait` in milliseconds; null when left out. */
+  readonly waitMs: number | null
+}
+
+type Kind = SubscribeRequest['kind']
+type Operation = 'insert' | 'update' | 'delete'
+
+const streamParameters = new Set(['after', 'wait', 'ticket', 'q'])
+const unsupported = new Set(['order', 'limit'])
+
+/** @param table the path behind `/v1/live/`, still percent-encoded; null for a stream of several queries
+ *  @param lastEventId the header: an EventSource that comes back repeats its first URL, so it goes before `after`
+ *  @throws FILTER_INVALID, TABLE_UNKNOWN, ORDER_UNSUPPORTED, POSITION_INVALID, TOO_MANY_SUBSCRIPTIONS */
+export function parseStreamUrl(options: {
+  readonly kind: Kind
+  readonly table: string | null
+  readonly parameters: URLSearchParams
+  readonly lastEventId: string | null
+  readonly maxQueries: number
+}): StreamRequest {
+  const { kind, table, parameters, maxQueries } = options
+  const after = options.lastEventId || single(parameters, 'after')
+  const parts = table === null ? parameters.getAll('q') : []
+  const count = table === null ? parts.length : 1
+  if (count === 0) {
+    throw new TidegateError(
+      'FILTER_INVALID',
+      `name a table, /v1/${kind}/<table>, or queries, /v1/${kind}?q=<table?...>`,
+    )
+  }
+  if (count > maxQueries) {
+    throw new TidegateError('TOO_MANY_SUBSCRIPTIONS', `the URL asks for ${count} queries; the limit is ${maxQueries}`)
+  }
+  const positions = after === null ? [] : parseStreamPosition(after, count)
+  let queries: SubscribeRequest[]
+  if (table === null) {
+    const stray = [...parameters.keys()].find(name => !streamParameters.has(name))
+    if (stray !== undefined) {
+      throw new TidegateError('FILTER_INVALID', `"${stray}" stands beside q; put it inside the q it belongs to`)
+    }
+    queries = parts.map((part, index) => parseQuery(kind, part, positions[index] ?? null))
+  } else {
+    if (parameters.has('q')) throw new TidegateError('FILTER_INVALID', `q goes without a table: /v1/${kind}?q=...`)
+    const own = [...parameters].filter(([name]) => !streamParameters.has(name))
+    queries = [requestOf(kind, decodeTable(table), own, positions[0] ?? null)]
+  }
+  return { queries, isNumbered: table === null, after, waitMs: waitOf(single(parameters, 'wait')) }
+}
+
+/** One `q`: `messages?room_id=eq.42`. */
+function parseQuery(kind: Kind, text: string, since: SubscribeRequest['since']): SubscribeRequest {
+  const mark = text.indexOf('?')
+  const table = mark === -1 ? text : text.slice(0, mark)
+  const parameters = [...new URLSearchParams(mark === -1 ? '' : text.slice(mark + 1))]
+  const stray = parameters.find(([name]) => streamParameters.has(name))
+  if (stray !== undefined) {
+    throw new TidegateError('FILTER_INVALID', `"${stray[0]}" is the whole stream's; put it beside q`)
+  }
+  return requestOf(kind, decodeTable(table), parameters, since)
+}
+
+/** @throws as parseStreamUrl; for the WebSocket's `filter`, which holds conditions only */
+export function requestOfFrame(frame: Extract<ClientFrame, { type: 'subscribe' }>): SubscribeRequest {
+  const pairs = [...new URLSearchParams(frame.filter ?? '')]
+  const stray = pairs.find(([name]) => name === 'select' || name === 'events' || streamParameters.has(name))
+  if (stray !== undefined) {
+    throw new TidegateError(
+      'FILTER_INVALID',
+      `"${stray[0]}" in a filter is reserved; it is a field of the frame, and a column so named is c.${stray[0]}`,
+    )
+  }
+  const positions = frame.since === undefined ? null : parseQueryPositions(frame.since)
+  if (frame.since !== undefined && positions?.length !== 1) {
+    throw new TidegateError('POSITION_INVALID', `"${frame.since.slice(0, 80)}" is no position; leave since out`)
+  }
+  const request = requestOf(frame.kind, frame.table, pairs, positions?.[0] ?? null)
+  const events = frame.events === undefined ? null : eventsOf(frame.kind, frame.events)
+  return { ...request, select: frame.select ?? null, events }
+}
+
+function requestOf(
+  kind: Kind,
+  table: string,
+  pairs: readonly [string, string][],
+  since: SubscribeRequest['since'],
+): SubscribeRequest {
+  let select: readonly string[] | null = null
+  let events: ReadonlySet<Operation> | null = null
+  const seen = new Set<string>()
+  const filters: [string, string][] = []
+  for (const [name, value] of pairs) {
+    if (unsupported.has(name)) {
+      throw new TidegateError('ORDER_UNSUPPORTED', `${name}=${value.slice(0, 80)}: leave it out, sort in the client`)
+    }
+    const isReserved = name === 'select' || (name === 'events' && kind === 'changes')
+    if (!isReserved) {
+      filters.push([name, value])
+      continue
+    }
+    if (seen.has(name)) throw new TidegateError('FILTER_INVALID', `${name} stands twice; write one list`)
+    seen.add(name)
+    if (name === 'select') select = selectOf(value)
+    else events = eventsOf(kind, value.split(','))
+  }
+  return { kind, ...tableOf(table), filters, select, events, since }
+}
+
+const namePart = '(?:"((?:[^"]|"")+)"|([^".]+))'
+const tablePattern = new RegExp(`^(?:${namePart}\\.)?${namePart}$`)
+
+/** `messages`, `sales.orders`, or quoted as in SQL where a name holds a dot: `"odd.name"`. */
+function tableOf(text: string): { schema: string; table: string } {
+  const match = tablePattern.exec(text)
+  if (match === null) throw new TidegateError('TABLE_UNKNOWN', `"${text.slice(0, 130)}" is no table's name`)
+  const name = (quoted: string | undefined, plain: string | undefined) => quoted?.replaceAll('""', '"') ?? plain
+  return { schema: name(match[1], match[2]) ?? 'public', table: name(match[3], match[4])! }
+}
+
+function decodeTable(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch (cause) {
+    throw new TidegateError('TABLE_UNKNOWN', `"${text.slice(0, 130)}" is not percent-encoded`, { cause })
+  }
+}
+
+const columnPattern = /\s*(?:"((?:[^"]|"")+)"|([^",]+?))\s*(?:,|$)/y
+
+/** `id,body`, a name with a comma or quotes as in SQL: `id,"a,b"`. `*` is every column that the role may read. */
+function selectOf(text: string): string[] | null {
+  if (text === '*') return null
+  const columns: string[] = []
+  columnPattern.lastIndex = 0
+  while (columnPattern.lastIndex < text.length) {
+    const match = columnPattern.exec(text)
+    if (match === null) break
+    columns.push(match[1]?.replaceAll('""', '"') ?? match[2]!)
+  }
+  if (columns.length === 0 || columnPattern.lastIndex < text.length || text.endsWith(',')) {
+    throw new TidegateError('FILTER_INVALID', `select=${text.slice(0, 80)} is no list of columns`)
+  }
+  return columns
+}
+
+function eventsOf(kind: Kind, names: readonly string[]): ReadonlySet<Operation> {
+  if (kind === 'live') throw new TidegateError('FILTER_INVALID', 'events chooses among changes; a live query needs all')
+  const events = new Set<Operation>()
+  for (const name of names) {
+    if (name !== 'insert' && name !== 'update' && name !== 'delete') {
+      throw new TidegateError('FILTER_INVALID', `events=${name.slice(0, 80)}: it is insert, update or delete`)
+    }
+    events.add(name)
+  }
+  return events
+}
+
+function single(parameters: URLSearchParams, name: string): string | null {
+  const [value, second] = parameters.getAll(name)
+  if (second !== undefined) throw new TidegateError('FILTER_INVALID', `${name} stands twice`)
+  return value || null
+}
+
+function waitOf(text: string | null): number | null {
+  if (text === null) return null
+  if (!/^\d{1,6}(\.\d{1,3})?$/.test(text)) {
+    throw new TidegateError('FILTER_INVALID', `wait=${text.slice(0, 80)} is no number of seconds`)
+  }
+  return Number(text) * 1000
+}

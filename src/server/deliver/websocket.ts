@@ -1,0 +1,284 @@
+// Performs one WebSocket session: does what session.ts decides, and tells it what happened.
+import { randomBytes } from 'node:crypto'
+import type { Socket } from 'node:net'
+import { type RawData, WebSocket } from 'ws'
+import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
+import type { ServerFrame } from '../../protocol/messages.ts'
+import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Outlet, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import { admit } from './admit.ts'
+import type { Connection } from './connections.ts'
+import { serverFrame, websocketFrameOf } from './encode.ts'
+import { parseClientFrame } from './frame-schema.ts'
+import { Membership } from './membership.ts'
+import { nextBeat, pulseOf } from './pulse.ts'
+import { closeReason, refusalOf } from './refusal.ts'
+import { SendQueue } from './send-queue.ts'
+import type { Services } from './services.ts'
+import { type Effect, type Session, type SessionEvent, startSession, step } from './session.ts'
+import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
+
+/** Closes of ws itself, for what broke the WebSocket protocol, in our codes: 1009 or 1008 alone would tell a client to
+ *  come back and send the same again. */
+const violations = new Map<number, PeerCode>([
+  [1002, 'BAD_FRAME'],
+  [1007, 'BAD_FRAME'],
+  [1008, 'FRAME_TOO_LARGE'],
+  [1009, 'FRAME_TOO_LARGE'],
+])
+
+export class ProtocolSocket extends WebSocket {
+  // ws gives a reason, if only an empty one, when it answers a client's close frame; none when it refuses a frame.
+  override close(code?: number, reason?: string | Buffer): void {
+    const violation = reason === undefined && code !== undefined ? violations.get(code) : undefined
+    if (violation === undefined) super.close(code, reason)
+    else super.close(closeCodeOf(violation), closeReason({ code: violation, message: peerCodes[violation].meaning }))
+  }
+}
+
+export class WebSocketConnection implements Connection {
+  readonly #services: Services
+  readonly #ws: WebSocket
+  readonly #queue: SendQueue
+  readonly #bucket: TokenBucket
+  /** By the session's join number; at most `maxSubscriptions`. */
+  readonly #members = new Map<number, Membership>()
+  #session: Session
+  #heardAt: number
+  #nextBeatAt: number
+  #isPaused = false
+
+  /** @param credentials what was verified before the upgrade: a principal, an error to close with, or null when the
+   *  first frame must bring the token */
+  constructor(services: Services, ws: WebSocket, socket: Socket, credentials: Principal | TidegateError | null) {
+    const { limits } = services
+    const now = services.now()
+    this.#services = services
+    this.#ws = ws
+    this.#queue = new SendQueue({
+      turn: services.turn,
+      socket,
+      maxBytes: limits.sendQueueBytes,
+      now: services.now,
+      onDrained: () => this.#drained(),
+    })
+    this.#bucket = fullBucket(limits.frameBurst, now)
+    this.#heardAt = now
+    // The first at a random fraction: connections that came together would otherwise beat together for ever.
+    this.#nextBeatAt = now + services.random() * limits.heartbeatMs
+    ws.on('message', (data, isBinary) => this.#message(data, isBinary))
+    ws.on('ping', () => this.#heard())
+    ws.on('pong', () => this.#heard())
+    ws.on('error', error => services.log.debug({ err: error }, 'a WebSocket broke'))
+    ws.on('close', () => this.#dispatch({ type: 'disconnected' }))
+    const refused = credentials instanceof TidegateError
+    const start = startSession(refused ? null : credentials, now, limits)
+    this.#session = start.session
+    for (const effect of start.effects) this.#perform(effect)
+    if (refused) this.#dispatch({ type: 'broken', error: credentials })
+  }
+
+  tick(now: number): void {
+    if (this.#session.state === 'closed') return
+    const { heartbeatMs, slowConsumerMs } = this.#services.limits
+    const heardAt = this.#isPaused ? null : this.#heardAt
+    const vitals = { nextBeatAt: this.#nextBeatAt, heardAt, stalledSince: this.#queue.stalledSince }
+    switch (pulseOf(vitals, now, heartbeatMs, slowConsumerMs)) {
+      case 'slow':
+        // What waits would only stand before the close frame.
+        this.#queue.stop()
+        this.#break(new TidegateError('SLOW_CONSUMER', `nothing was taken for ${slowConsumerMs} ms; connect again`))
+        return
+      case 'silent':
+        this.#break(new TidegateError('HEARTBEAT_MISSED', `nothing was heard for ${2 * heartbeatMs} ms; connect again`))
+        this.#ws.terminate()
+        return
+      case 'beat':
+        this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
+        this.#beat()
+    }
+    this.#dispatch({ type: 'tick', now })
+  }
+
+  goAway(error: TidegateError): void {
+    this.#break(error)
+  }
+
+  terminate(): void {
+    this.#dispatch({ type: 'disconnected' })
+    this.#ws.terminate()
+  }
+
+  #message(data: RawData, isBinary: boolean): void {
+    if (this.#session.state === 'closed' || !this.#heard()) return
+    if (isBinary) {
+      this.#break(new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text'))
+      return
+    }
+    try {
+      this.#dispatch({ type: 'frame', frame: parseClientFrame(data.toString()) })
+    } catch (error) {
+      this.#break(error)
+    }
+  }
+
+  /** Any frame is a sign of life, and costs a token. @returns false when it was one too many */
+  #heard(): boolean {
+    const { limits, now } = this.#services
+    this.#heardAt = now()
+    if (takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) return true
+    const message = `more than ${limits.framesPerSecond} frames per second, and ${limits.frameBurst} at once`
+    this.#break(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
+    return false
+  }
+
+  #break(error: unknown): void {
+    this.#dispatch({ type: 'broken', error })
+  }
+
+  #dispatch(event: SessionEvent): void {
+    const { session, effects } = step(this.#session, event, this.#services.limits)
+    this.#session = session
+    for (const effect of effects) this.#perform(effect)
+    this.#pauseOrRead()
+  }
+
+  #perform(effect: Effect): void {
+    switch (effect.do) {
+      case 'authenticate':
+        this.#authenticate(effect.token)
+        break
+      case 'welcome':
+        this.#send({
+          type: 'welcome',
+          connection: randomBytes(9).toString('base64url'),
+          heartbeatMs: this.#services.limits.heartbeatMs,
+          expiresAt: effect.expiresAt,
+        })
+        break
+      case 'send':
+        this.#send(effect.frame)
+        break
+      case 'join':
+        this.#join(effect, effect.request)
+        break
+      case 'rejoin': {
+        const since = this.#members.get(effect.from)?.position() ?? null
+        this.#leave(effect.from)
+        this.#join(effect, { ...effect.request, since })
+        break
+      }
+      case 'open':
+        this.#members.get(effect.join)?.open()
+        break
+      case 'leave':
+        this.#leave(effect.join)
+        break
+      case 'refuse': {
+        const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
+        this.#send({ type: 'error', ...(effect.id === null ? {} : { id: effect.id }), ...refusal })
+        break
+      }
+      case 'close': {
+        const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
+        this.#send({ type: 'error', ...refusal })
+        this.#leaveAll()
+        this.#queue.finish()
+        this.#ws.close(closeCodeOf(refusal.code), closeReason(refusal))
+        break
+      }
+      case 'abandon':
+        this.#leaveAll()
+        this.#queue.stop()
+    }
+  }
+
+  #authenticate(token: string): void {
+    admit(this.#services, token).then(
+      principal => this.#dispatch({ type: 'admitted', principal }),
+      (error: unknown) => this.#dispatch({ type: 'notAdmitted', error }),
+    )
+  }
+
+  #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: SubscribeRequest): void {
+    const member = new Membership(request, this.#outlet(id, join), this.#services.limits.sendQueueBytes)
+    this.#members.set(join, member)
+    member.join(this.#services.subscriptions, principal).then(
+      subscription => {
+        if (subscription === null) return
+        const { query, tag, key, resumed, warnings } = subscription
+        const position = formatPosition(subscription.position())
+        this.#dispatch({ type: 'joined', id, join, accepted: { query, tag, key, resumed, position, warnings } })
+      },
+      (error: unknown) => this.#dispatch({ type: 'ended', id, join, error }),
+    )
+  }
+
+  #outlet(id: number, join: number): Outlet {
+    return {
+      send: outgoing => {
+        const query = this.#members.get(join)?.subscription?.query
+        return query === undefined || this.#queue.push(websocketFrameOf(outgoing, query, id))
+      },
+      resync: (code, reason) => this.#send({ type: 'resync', id, code, reason }),
+      fail: error => this.#dispatch({ type: 'ended', id, join, error }),
+    }
+  }
+
+  #leave(join: number): void {
+    this.#members.get(join)?.close()
+    this.#members.delete(join)
+  }
+
+  #leaveAll(): void {
+    for (const member of this.#members.values()) member.close()
+    this.#members.clear()
+  }
+
+  #send(frame: ServerFrame): void {
+    this.#queue.push(serverFrame(frame))
+  }
+
+  #beat(): void {
+    // Browsers answer a ping by themselves; the frame tells their page what they cannot see.
+    this.#ws.ping()
+    // A full queue would only grow, and its reader is not waiting for news.
+    if (this.#session.state !== 'open' || this.#queue.isFull) return
+    const { position: head, stale, lagMs } = this.#services.subscriptions.head()
+    const positions: { [id: string]: string } = {}
+    let lowest: QueryPosition | null = null
+    for (const [id, { join }] of this.#session.members) {
+      const position = this.#members.get(join)?.position() ?? null
+      if (position === null) continue
+      positions[id] = formatQueryPositions([position])
+      const isLower = lowest === null || isBefore(position, lowest, head.epoch)
+      if (isLower) lowest = position
+    }
+    const position = lowest === null ? null : formatPosition(lowest)
+    this.#send({ type: 'heartbeat', position, positions, stale, lagMs })
+  }
+
+  #drained(): void {
+    for (const member of [...this.#members.values()]) member.resume()
+    this.#pauseOrRead()
+  }
+
+  /** Reads nothing more while the first token is checked, or while the peer does not take its answers: what it sends
+   *  would otherwise pile up here. */
+  #pauseOrRead(): void {
+    const shouldPause =
+      this.#session.state === 'authenticating' || (this.#session.state === 'open' && this.#queue.isFull)
+    if (shouldPause === this.#isPaused) return
+    this.#isPaused = shouldPause
+    if (shouldPause) this.#ws.pause()
+    else {
+      this.#heardAt = this.#services.now()
+      this.#ws.resume()
+    }
+  }
+}
+
+/** Positions of two epochs have no order among them: the one that is not the head's is older. */
+const isBefore = (a: QueryPosition, b: QueryPosition, epoch: string): boolean =>
+  a.epoch === b.epoch ? comparePositions(a, b) < 0 : b.epoch === epoch
