@@ -2,6 +2,9 @@
 
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
+import { Outgoing } from '../route/outgoing.ts'
+
+export { Outgoing }
 
 /** Who asks: a database role and verified claims. */
 export interface Principal {
@@ -24,24 +27,6 @@ export interface SubscribeRequest {
   readonly events: ReadonlySet<'insert' | 'update' | 'delete'> | null
   /** Where the client stands, with the tag of its snapshot; null to begin fresh. */
   readonly since: (Position & { readonly tag: string }) | null
-}
-
-/** One event, its JSON text made once and shared by everybody who receives it. */
-export class Outgoing {
-  readonly event: 'snapshot' | 'delta' | 'change'
-  /** The event's object as JSON text, as SSE's `data:` has it. No line breaks. */
-  readonly json: string
-  /** Where a subscriber stands after it; null when more parts follow. */
-  readonly position: Position | null
-  /** Bytes for a wire, made by the first transport that needs them. */
-  websocketFrame: Buffer | undefined
-  sseChunk: Buffer | undefined
-
-  constructor(event: 'snapshot' | 'delta' | 'change', json: string, position: Position | null) {
-    this.event = event
-    this.json = json
-    this.position = position
-  }
 }
 
 /** Where a subscription's events go: one per subscription, made by its session. Nothing here may throw. */

@@ -1,0 +1,44 @@
+// Installs what Tidegate needs in the database, or prints it for someone else to run.
+import {
+  type AdminOptions,
+  asAdministrator,
+  defaultLockTimeoutMs,
+  loginOf,
+  type Output,
+} from '../../server/admin/administrator.ts'
+import { conventionRoles, installationScript } from '../../server/admin/installation.ts'
+import { applyMigrations, migrationScript, readFunctions } from '../../server/admin/migrations.ts'
+import { printScripts, runScript } from '../../server/admin/script.ts'
+
+export interface MigrateOptions extends AdminOptions {
+  /** Roles anon and authenticated, auth.uid(), auth.jwt(), auth.role(), where they are missing. Default true. */
+  readonly conventions?: boolean
+  /** Write the complete script for psql, and connect to nothing. */
+  readonly print?: boolean
+  /** The same, marked as not run. */
+  readonly dryRun?: boolean
+}
+
+/** @throws PRIVILEGE_MISSING, LOCK_TIMEOUT, DATABASE_UNREACHABLE, VERSION_UNSUPPORTED, CONFIG_INVALID */
+export async function migrate(options: MigrateOptions, out: Output): Promise<void> {
+  const conventions = options.conventions ?? true
+  const installation = installationScript({
+    publication: options.name,
+    login: loginOf(options.databaseUrl),
+    roles: conventions ? conventionRoles : [],
+    functions: conventions ? await readFunctions() : [],
+  })
+  if (options.print || options.dryRun) {
+    const scripts = [await migrationScript(), installation]
+    if (options.dryRun) out.write('-- Nothing was run (--dry-run).\n')
+    out.write(printScripts(scripts, options.lockTimeoutMs ?? defaultLockTimeoutMs))
+    return
+  }
+  await asAdministrator(options, out, async ({ client, user, login }) => {
+    const applied = await applyMigrations(client)
+    await runScript(client, installation)
+    for (const name of applied) out.write(`applied ${name}\n`)
+    out.write(`the publication "${options.name}" is there; ${login} may use what Tidegate needs (as ${user})\n`)
+    out.write('next: tidegate track <table> for each table that people subscribe to, and each that its policies read\n')
+  })
+}

@@ -1,0 +1,158 @@
+// The life of a change, from the WAL to the outlets of those who may see it: the only file that knows the order.
+//
+//   ingest  on the node that holds the slot: replication session -> assembler -> relay
+//   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
+import { MembershipWriter, type MembershipSet } from './authorize/membership.ts'
+import { judge } from './authorize/visibility.ts'
+import type { Commit } from './decode/change.ts'
+import { TransactionAssembler } from './decode/transaction.ts'
+import type { Log } from './log.ts'
+import type { Head } from './relay/head.ts'
+import type { MemoryRelay } from './relay/memory-relay.ts'
+import type { Audience } from './route/audience.ts'
+import { isWhole } from './route/encode.ts'
+import { type Outcome, OutcomeEncoder } from './route/outcome.ts'
+import type { Router } from './route/router.ts'
+import { Holds } from './subscribe/holds.ts'
+import { serveLargeCommit } from './subscribe/large-commit.ts'
+import type { SubscriptionDoor } from './subscribe/subscribe.ts'
+import type { Replication } from './wal/replication.ts'
+import type { WalStream } from './wal/wal-source.ts'
+
+export interface PipelineOptions {
+  readonly replication: Replication
+  readonly relay: MemoryRelay
+  readonly head: Head
+  readonly router: Router
+  readonly holds: Holds
+  readonly door: SubscriptionDoor
+  readonly spoolBytes: number
+  /** Looks at the messages of our own that a commit carries. */
+  readonly onMessages: (commit: Commit) => void
+  readonly log: Log
+}
+
+export class Pipeline {
+  readonly #options: PipelineOptions
+  readonly #found = new Set<Audience>()
+  readonly #sets = new Set<MembershipSet>()
+  /** The session of this life, to acknowledge to; null while there is none. */
+  stream: WalStream | null = null
+
+  constructor(options: PipelineOptions) {
+    this.#options = options
+  }
+
+  /** Runs until the signal aborts. @throws what an operator must mend before the first life, or a defect of ours */
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.ingest(signal), this.serve(signal)])
+  }
+
+  /** Reads the slot into the relay, life after life. */
+  async ingest(signal: AbortSignal): Promise<void> {
+    const { replication, relay, head, door, spoolBytes, log } = this.#options
+    for await (const { slot, stream } of replication.lives(signal)) {
+      if (slot.epoch !== relay.epoch) {
+        const isFirst = relay.epoch === ''
+        relay.begin(slot.epoch, slot.confirmedFlushLsn - 1n)
+        head.begin(slot.confirmedFlushLsn - 1n)
+        if (!isFirst) door.endEpoch()
+        log.info({ epoch: slot.epoch, slot: slot.slotName, from: String(slot.confirmedFlushLsn) }, 'epoch begins')
+      }
+      this.stream = stream
+      const assembler = new TransactionAssembler({ spoolBytes })
+      try {
+        for await (const gulp of stream.gulps()) {
+          for (const { data, walEnd } of gulp) {
+            if (data === null) relay.passed(walEnd)
+            else {
+              const commit = assembler.push(data)
+              if (commit !== null) relay.append(commit)
+            }
+          }
+          await relay.room()
+        }
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: error }, 'the replication session ended; it comes back by itself')
+      } finally {
+        this.stream = null
+        assembler.reset()
+      }
+    }
+  }
+
+  /** Follows the relay: each commit whole, in order, judged by the memberships of its own position. */
+  async serve(signal: AbortSignal): Promise<void> {
+    const { relay, head } = this.#options
+    for await (const { epoch, commits, passedLsn } of relay.follow(signal)) {
+      for (const commit of commits) {
+        // A new epoch began while this batch was served: what is left of it belongs to nobody.
+        if (epoch !== relay.epoch) break
+        if (commit.spooled && this.#options.router.concerns(commit)) {
+          head.resting = false
+          await serveLargeCommit(this.#options, commit)
+          head.resting = true
+        } else this.serveCommit(commit)
+        this.#options.onMessages(commit)
+        head.lsn = commit.commitLsn
+        head.passedLsn = commit.endLsn
+      }
+      if (epoch === relay.epoch && passedLsn > head.passedLsn) head.passedLsn = passedLsn
+      head.moved()
+      // Timers, sockets and whoever waited for this position take their turn between two batches.
+      await new Promise<void>(resolve => setImmediate(resolve))
+    }
+  }
+
+  /** One commit, held in memory: in one turn of the event loop, so that nobody sees it half done. */
+  serveCommit(commit: Commit): void {
+    const { router, relay, head, holds, door } = this.#options
+    if (!router.concerns(commit)) return
+    const changed = router.changedTables(commit)
+    if (changed.size > 0) door.retire(changed)
+
+    // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
+    const writer = new MembershipWriter()
+    for (const change of commit.changes()) router.applyMembership(change, writer, this.#sets)
+
+    const outcomes = new Map<Audience, Outcome[]>()
+    const truncated = new Set<Audience>()
+    const found = this.#found
+    for (const { route, fold } of router.fold(commit)) {
+      if (fold.unkeyed > 0) door.retire(new Set([route.table.oid]))
+      if (fold.truncated) for (const audience of route.members) truncated.add(audience)
+      for (const row of fold.rows.values()) {
+        found.clear()
+        router.collect(route, row, found)
+        for (const audience of found) {
+          if (audience.members.size === 0 || audience.hold !== null) continue
+          const before = writer.before.size === 0 ? audience.now : audience.at(writer.before)
+          const op = judge(audience.visible, row.truncated ? null : row.old, row.new, before, audience.now)
+          if (op === null) continue
+          const list = outcomes.get(audience)
+          if (list === undefined) outcomes.set(audience, [{ op, row }])
+          else list.push({ op, row })
+        }
+      }
+    }
+    for (const audience of truncated) if (!outcomes.has(audience)) outcomes.set(audience, [])
+
+    // Then grants and revocations: what they move was not touched by the commit and must be read. Until then nothing is
+    // sent to those whom they concern.
+    holds.flipped(writer, head.lsn)
+    for (const [audience, list] of outcomes) {
+      if (audience.query.kind !== 'live' || audience.hold !== null) continue
+      if (list.some(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!))) holds.begin(audience, head.lsn, null)
+    }
+
+    const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)
+    for (const [audience, list] of outcomes) {
+      if (audience.hold !== null || audience.members.size === 0) continue
+      const { query } = audience
+      const isTruncated = truncated.has(audience)
+      const events = query.kind === 'live' ? encoder.delta(query, isTruncated, list) : encoder.changes(query, isTruncated, list)
+      if (events.length > 0) for (const member of audience.members) member.deliver(events, commit.commitLsn)
+    }
+    writer.settle()
+  }
+}

@@ -1,0 +1,44 @@
+// How far the stream has been served on this node: the one position at which the membership index, the audiences and the
+// relay agree. Whoever waits for it looks again, in one turn, before acting: between two turns it may have moved.
+
+export class Head {
+  /** Commit LSN of the newest commit served, or the epoch's floor. */
+  lsn = 0n
+  /** Everything that commits before it has been served. */
+  passedLsn = 0n
+  /** False while a commit is being served in slices: index and audiences are between two positions. */
+  resting = true
+  #changed: Promise<void>
+  #notify!: () => void
+
+  constructor() {
+    this.#changed = new Promise(resolve => {
+      this.#notify = resolve
+    })
+  }
+
+  /** A new epoch: nothing of the old one counts. */
+  begin(floorLsn: bigint): void {
+    this.lsn = floorLsn
+    this.passedLsn = floorLsn
+    this.moved()
+  }
+
+  /** Whether everything up to `fence` has been served and nothing is half done. */
+  ready(fence: bigint): boolean {
+    return this.resting && this.passedLsn >= fence
+  }
+
+  /** Resolves at the next change. Use: `while (!head.ready(fence)) await head.change()`. */
+  change(): Promise<void> {
+    return this.#changed
+  }
+
+  moved(): void {
+    const notify = this.#notify
+    this.#changed = new Promise(resolve => {
+      this.#notify = resolve
+    })
+    notify()
+  }
+}

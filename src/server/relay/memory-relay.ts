@@ -1,0 +1,309 @@
+// The ordered log of whole commits, for one node, in memory: what is coming, what may be resumed from, and what some
+// snapshot may not see yet.
+//
+// Three questions are answered from one list of commits:
+//   - the window: everything after a client's position, so that it may resume. Bounded by bytes, age and WAL distance.
+//   - the ring: commits that a snapshot taken now may not see although they are in the stream (WAL order runs ahead of
+//     visibility). A commit leaves it when a snapshot sampled later sees it and no open splice began before that sample.
+//   - the acknowledgement: the longest prefix that left the window and is visible. Postgres then keeps the rest, so that
+//     after a restart the window and the ring are refilled from the slot.
+import type { Commit } from '../decode/change.ts'
+import type { Snapshot } from '../wal/visibility.ts'
+
+export interface MemoryRelayOptions {
+  readonly maxBytes: number
+  readonly maxAgeMs: number
+  /** Bytes of WAL, tracked or not, that the window may span: a quarter of the slot's limit. */
+  readonly maxWalBytes: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+/** Held while a snapshot is read and spliced: commits that it may not see stay. */
+export interface Pin {
+  readonly sample: number
+  release(): void
+}
+
+/** What came since the last look. */
+export interface RelayBatch {
+  readonly epoch: string
+  readonly commits: readonly Commit[]
+  /** Everything that commits before this LSN is in this batch or an earlier one. */
+  readonly passedLsn: bigint
+}
+
+interface Entry {
+  readonly commit: Commit
+  readonly arrivedAtMs: number
+  /** Number of the first sampled snapshot that saw it. */
+  visibleAt: number
+  inWindow: boolean
+  inRing: boolean
+}
+
+const unservedBytesLimit = 16 * 1024 * 1024
+
+export class MemoryRelay {
+  readonly #options: MemoryRelayOptions
+  #epoch = ''
+  #window: Entry[] = []
+  #windowStart = 0
+  #windowBytes = 0
+  /** Entries that some snapshot may not see: in commit order, a few seconds' worth. */
+  #recent: Entry[] = []
+  /** Evicted entries that are not visible yet: they hold the acknowledgement back. */
+  #stragglers: Entry[] = []
+  #floorLsn = 0n
+  #headLsn = 0n
+  #passedLsn = 0n
+  #acknowledgeable: bigint | null = null
+  #lastEvictedEnd: bigint | null = null
+  #sample = 0
+  readonly #pins = new Set<Pin>()
+  #unserved: Commit[] = []
+  #unservedBytes = 0
+  #wake: (() => void) | null = null
+  #room: (() => void)[] = []
+
+  constructor(options: MemoryRelayOptions) {
+    this.#options = options
+  }
+
+  get epoch(): string {
+    return this.#epoch
+  }
+
+  /** Commit LSN of the newest commit appended, or the floor of the epoch. */
+  get headLsn(): bigint {
+    return this.#headLsn
+  }
+
+  /** Oldest position that may be resumed from. */
+  get floorLsn(): bigint {
+    return this.#floorLsn
+  }
+
+  /** End of the newest commit appended; null before the first. What a slot must not have been acknowledged past. */
+  get headEndLsn(): bigint | null {
+    return this.#window.length > this.#windowStart ? this.#window.at(-1)!.commit.endLsn : this.#lastEvictedEnd
+  }
+
+  get retainedBytes(): number {
+    return this.#windowBytes
+  }
+
+  get retainedCommits(): number {
+    return this.#window.length - this.#windowStart
+  }
+
+  /** Begins an epoch: nothing at or before `floorLsn` is known, everything after it will come. */
+  begin(epoch: string, floorLsn: bigint): void {
+    for (const entry of this.#window.slice(this.#windowStart)) entry.commit.release()
+    for (const entry of this.#recent) if (!entry.inWindow) entry.commit.release()
+    this.#epoch = epoch
+    this.#window = []
+    this.#windowStart = 0
+    this.#windowBytes = 0
+    this.#recent = []
+    this.#stragglers = []
+    this.#unserved = []
+    this.#unservedBytes = 0
+    this.#floorLsn = floorLsn
+    this.#headLsn = floorLsn
+    this.#passedLsn = floorLsn
+    this.#acknowledgeable = null
+    this.#lastEvictedEnd = null
+  }
+
+  /** Takes a commit. One at or below the head came before (a slot may step back over a restart) and is dropped. */
+  append(commit: Commit): void {
+    if (commit.commitLsn <= this.#headLsn) {
+      commit.release()
+      return
+    }
+    const entry: Entry = { commit, arrivedAtMs: this.#options.now(), visibleAt: Number.POSITIVE_INFINITY, inWindow: true, inRing: true }
+    this.#window.push(entry)
+    this.#windowBytes += windowBytesOf(commit)
+    this.#recent.push(entry)
+    this.#headLsn = commit.commitLsn
+    if (commit.endLsn > this.#passedLsn) this.#passedLsn = commit.endLsn
+    this.#unserved.push(commit)
+    this.#unservedBytes += commit.bytes
+    this.#wakeUp()
+  }
+
+  /** Everything that commits before `lsn` has been appended. */
+  passed(lsn: bigint): void {
+    if (lsn <= this.#passedLsn) return
+    this.#passedLsn = lsn
+    this.#wakeUp()
+  }
+
+  /** Resolves when what was appended but not yet followed is below its bound: the backpressure on the reader. */
+  async room(): Promise<void> {
+    while (this.#unservedBytes > unservedBytesLimit) await new Promise<void>(resolve => this.#room.push(resolve))
+  }
+
+  /** Commits as they come, in order, each once. One follower. */
+  async *follow(signal: AbortSignal): AsyncIterable<RelayBatch> {
+    const onAbort = () => this.#wakeUp()
+    signal.addEventListener('abort', onAbort)
+    let told = -1n
+    try {
+      while (!signal.aborted) {
+        if (this.#unserved.length === 0 && this.#passedLsn === told) {
+          await new Promise<void>(resolve => {
+            this.#wake = resolve
+          })
+          continue
+        }
+        const commits = this.#unserved
+        this.#unserved = []
+        this.#unservedBytes = 0
+        told = this.#passedLsn
+        for (const resolve of this.#room.splice(0)) resolve()
+        yield { epoch: this.#epoch, commits, passedLsn: told }
+      }
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Whether every commit after this position is still here. */
+  covers(lsn: bigint): boolean {
+    return lsn >= this.#floorLsn
+  }
+
+  /** Commits with `after < commitLsn <= upTo`, in order. */
+  between(after: bigint, upTo: bigint): Commit[] {
+    const commits: Commit[] = []
+    for (let i = this.#firstAfter(after); i < this.#window.length; i++) {
+      const { commit } = this.#window[i]!
+      if (commit.commitLsn > upTo) break
+      commits.push(commit)
+    }
+    return commits
+  }
+
+  /** The commit at exactly this position. */
+  at(lsn: bigint): Commit | null {
+    const commit = this.#window[this.#firstAfter(lsn - 1n)]?.commit
+    return commit?.commitLsn === lsn ? commit : null
+  }
+
+  /** The newest retained commit of a transaction. @param xid 32-bit */
+  find(xid: number): Commit | null {
+    for (let i = this.#window.length - 1; i >= this.#windowStart; i--) {
+      if (this.#window[i]!.commit.xid === xid) return this.#window[i]!.commit
+    }
+    return null
+  }
+
+  /** Call before the snapshot is taken; release when its splice is done. */
+  pin(): Pin {
+    const pin: Pin = {
+      sample: this.#sample,
+      release: () => {
+        if (this.#pins.delete(pin)) this.#prune()
+      },
+    }
+    this.#pins.add(pin)
+    return pin
+  }
+
+  /** Commits up to `upTo` that the snapshot, taken under a pin still held, does not see; in commit order. */
+  unseen(snapshot: Snapshot, upTo: bigint): Commit[] {
+    const commits: Commit[] = []
+    for (const { commit } of this.#recent) {
+      if (commit.commitLsn <= upTo && !snapshot.sees(commit.xid)) commits.push(commit)
+    }
+    return commits
+  }
+
+  /** Bytes kept only because some snapshot may not see them. New snapshots are refused past a bound; the stream goes on. */
+  ringBytes(): number {
+    let bytes = 0
+    for (const entry of this.#recent) if (!entry.inWindow) bytes += entry.commit.bytes
+    return bytes
+  }
+
+  /** Takes a snapshot sampled just now: what it sees, every later one will see. */
+  sampled(snapshot: Snapshot): void {
+    this.#sample += 1
+    for (const entry of this.#recent) {
+      if (entry.visibleAt === Number.POSITIVE_INFINITY && snapshot.sees(entry.commit.xid)) entry.visibleAt = this.#sample
+    }
+    this.#prune()
+  }
+
+  /** Lets go of what is past the window's bounds. Call after `sampled`. */
+  evict(): void {
+    const { maxBytes, maxAgeMs, maxWalBytes, now } = this.#options
+    const oldest = now() - maxAgeMs
+    while (this.#windowStart < this.#window.length) {
+      const entry = this.#window[this.#windowStart]!
+      const tooOld = entry.arrivedAtMs < oldest
+      const tooFar = this.#passedLsn - entry.commit.commitLsn > BigInt(maxWalBytes)
+      if (!(this.#windowBytes > maxBytes || tooOld || tooFar)) break
+      // What nobody has been served yet cannot leave: a large commit stays until it has passed.
+      if (this.#unserved.length > 0 && entry.commit.commitLsn >= this.#unserved[0]!.commitLsn) break
+      this.#windowStart += 1
+      this.#windowBytes -= windowBytesOf(entry.commit)
+      this.#floorLsn = entry.commit.commitLsn
+      entry.inWindow = false
+      if (entry.visibleAt === Number.POSITIVE_INFINITY || this.#stragglers.length > 0) this.#stragglers.push(entry)
+      else this.#advance(entry)
+      if (!entry.inRing) entry.commit.release()
+    }
+    if (this.#windowStart > 1024 && this.#windowStart * 2 > this.#window.length) {
+      this.#window = this.#window.slice(this.#windowStart)
+      this.#windowStart = 0
+    }
+    while (this.#stragglers.length > 0 && this.#stragglers[0]!.visibleAt !== Number.POSITIVE_INFINITY) {
+      this.#advance(this.#stragglers.shift()!)
+    }
+  }
+
+  /** Up to where the slot may be acknowledged, or null when nowhere yet. */
+  acknowledgeable(): bigint | null {
+    return this.#acknowledgeable
+  }
+
+  /** One commit behind the evicted prefix: a client that stands exactly at the newest evicted commit can then still be
+   *  told from one that stands before it, after a restart. */
+  #advance(entry: Entry): void {
+    this.#acknowledgeable = this.#lastEvictedEnd ?? this.#acknowledgeable
+    this.#lastEvictedEnd = entry.commit.endLsn
+  }
+
+  #prune(): void {
+    let oldestSample = this.#sample
+    for (const pin of this.#pins) if (pin.sample < oldestSample) oldestSample = pin.sample
+    this.#recent = this.#recent.filter(entry => {
+      entry.inRing = entry.visibleAt > oldestSample
+      if (!entry.inRing && !entry.inWindow) entry.commit.release()
+      return entry.inRing
+    })
+  }
+
+  /** Index in the window of the first commit after `lsn`. */
+  #firstAfter(lsn: bigint): number {
+    let low = this.#windowStart
+    let high = this.#window.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#window[middle]!.commit.commitLsn <= lsn) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  #wakeUp(): void {
+    this.#wake?.()
+    this.#wake = null
+  }
+}
+
+/** A spooled commit takes no memory, only disk; it leaves with its age. */
+const windowBytesOf = (commit: Commit): number => (commit.spooled ? 1024 : commit.bytes + 200)

@@ -1,0 +1,66 @@
+// An audience: the subscribers that share a query and everything that decides it (role and relevant claims, bound into the
+// predicate). They share every decision; those who stand at the head of the stream also share every frame.
+import { createHash } from 'node:crypto'
+import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
+import { compile } from '../../predicate/evaluate.ts'
+import { fingerprint } from '../../predicate/fingerprint.ts'
+import { cover } from '../../predicate/keys.ts'
+import { type MembershipSet, MembershipView, type MembershipsBefore } from '../authorize/membership.ts'
+import type { Judge } from '../authorize/visibility.ts'
+import type { Outgoing } from './outgoing.ts'
+import type { Query } from './query.ts'
+import type { BoundAnchor } from './row-index.ts'
+
+/** A subscriber that stands at the head of the stream, or with its audience at the start of a hold. */
+export interface Member {
+  /** Hands on the events of a commit (or of several, folded); it then stands at `lsn`. */
+  deliver(outgoing: readonly Outgoing[], lsn: bigint): void
+}
+
+/** From `since` on, the audience's frames wait: rows that its flipped memberships name are being fetched. */
+export interface Hold {
+  /** The commit before the one that flipped: where its members stand. */
+  readonly since: bigint
+  readonly before: MembershipsBefore
+}
+
+export class Audience {
+  readonly query: Query
+  /** Policy and filter, bound to the reader's claims. */
+  readonly predicate: Predicate
+  readonly visible: Judge
+  readonly sets: ReadonlyMap<SemiJoin, MembershipSet>
+  readonly anchors: readonly BoundAnchor[] | null
+  readonly key: string
+  /** Travels in positions: resuming under another tag is a resync. */
+  readonly tag: string
+  readonly now: MembershipView
+  readonly members = new Set<Member>()
+  hold: Hold | null = null
+
+  constructor(query: Query, predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>) {
+    this.query = query
+    this.predicate = predicate
+    this.visible = compile(predicate)
+    this.sets = sets
+    this.anchors = boundAnchors(predicate, sets)
+    this.key = audienceKey(query, predicate)
+    this.tag = createHash('sha256').update(this.key).digest('base64url').slice(0, 12)
+    this.now = new MembershipView(sets)
+  }
+
+  /** The memberships as they were before. */
+  at(before: MembershipsBefore): MembershipView {
+    return new MembershipView(this.sets, before)
+  }
+}
+
+export const audienceKey = (query: Query, predicate: Predicate): string => `${query.text}|${fingerprint(predicate)}`
+
+function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>): BoundAnchor[] | null {
+  const anchors = cover(predicate)
+  if (anchors === null) return null
+  return anchors.map(anchor =>
+    anchor.kind === 'const' ? anchor : { kind: 'set', column: anchor.column, set: sets.get(anchor.join)! },
+  )
+}

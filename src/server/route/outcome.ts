@@ -1,0 +1,129 @@
+// What a commit (or several, folded) is for an audience, in bytes. Each distinct list of (row, op) of one query is encoded
+// once: every audience with the same list gets the same Outgoing.
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import type { Row } from '../../predicate/algebra.ts'
+import type { Op } from '../authorize/visibility.ts'
+import { deleteJson, insertJson, isoOf, keyJson, objectJson, partsOf, truncateJson, updateJson } from './encode.ts'
+import { Outgoing } from './outgoing.ts'
+import type { Query } from './query.ts'
+
+/** A row's two ends: a FoldedRow, or one that moved into or out of view untouched. */
+export interface RowEnds {
+  readonly key: string
+  readonly old: Row | null
+  readonly new: Row | null
+  readonly lastIndex: number
+}
+
+export interface Outcome {
+  readonly op: Op
+  readonly row: RowEnds
+}
+
+export class OutcomeEncoder {
+  readonly #epoch: string
+  readonly #lsn: bigint
+  readonly #committedAt: string
+  readonly #ordinals = new Map<RowEnds, number>()
+  readonly #deltas = new Map<string, readonly Outgoing[]>()
+  readonly #rows = new Map<string, string | null>()
+
+  /** @param committedAtMicros as the wire has it, of the last commit folded in */
+  constructor(epoch: string, lsn: bigint, committedAtMicros: bigint) {
+    this.#epoch = epoch
+    this.#lsn = lsn
+    this.#committedAt = isoOf(committedAtMicros)
+  }
+
+  get lsn(): bigint {
+    return this.#lsn
+  }
+
+  /** The delta of a live query; empty when nothing that it shows has changed. */
+  delta(query: Query, truncated: boolean, outcomes: readonly Outcome[]): readonly Outgoing[] {
+    let signature = `${query.number}${truncated ? 't' : ':'}`
+    for (const { op, row } of outcomes) signature += `${this.#ordinalOf(row)}${op[0]}`
+    let delta = this.#deltas.get(signature)
+    if (delta === undefined) {
+      const items = truncated ? [truncateJson] : []
+      for (const outcome of outcomes) {
+        const json = this.#changeJson(query, outcome)
+        if (json !== null) items.push(json)
+      }
+      delta = items.length === 0 ? [] : this.#deltaOf(items)
+      this.#deltas.set(signature, delta)
+    }
+    return delta
+  }
+
+  /** A part of a delta whose rest follows; `position` only with the last. */
+  part(items: readonly string[], done: boolean): Outgoing {
+    const json = `{"done":${done},"changes":[${items.join(',')}],"committedAt":"${this.#committedAt}"}`
+    return new Outgoing('delta', json, done ? this.#position(WHOLE_COMMIT) : null)
+  }
+
+  /** One event each, in the order of the commit's raw changes. */
+  changes(query: Query, truncated: boolean, outcomes: readonly Outcome[]): Outgoing[] {
+    const events: Outgoing[] = []
+    if (truncated) events.push(this.#event(query, 'truncate', '', 0))
+    for (const outcome of outcomes) {
+      if (query.events !== null && !query.events.has(outcome.op)) continue
+      events.push(this.change(query, outcome))
+    }
+    return events
+  }
+
+  change(query: Query, { op, row }: Outcome): Outgoing {
+    const { table, columns } = query
+    let fields = `,"key":${keyJson(table, row.new !== null && op !== 'delete' ? row.new : row.old!)}`
+    if (op !== 'delete') fields += `,"new":${objectJson(table, columns, row.new!)}`
+    if (op !== 'insert') fields += `,"old":${objectJson(table, columns, row.old!)}`
+    return this.#event(query, op, fields, ordinalOfEvent(row))
+  }
+
+  #event(query: Query, op: string, fields: string, ordinal: number): Outgoing {
+    const { schema, name } = query.table
+    const where = `"schema":${JSON.stringify(schema)},"table":${JSON.stringify(name)}`
+    const json = `{"op":"${op}",${where}${fields},"committedAt":"${this.#committedAt}"}`
+    return new Outgoing('change', json, this.#position(ordinal + 1))
+  }
+
+  #changeJson(query: Query, outcome: Outcome): string | null {
+    const name = `${query.number}:${this.#ordinalOf(outcome.row)}${outcome.op[0]}`
+    let json = this.#rows.get(name)
+    if (json === undefined) {
+      json = changeJson(query, outcome)
+      this.#rows.set(name, json)
+    }
+    return json
+  }
+
+  #deltaOf(items: readonly string[]): Outgoing[] {
+    const parts = partsOf(items)
+    return parts.map((part, i) => this.part(part, i === parts.length - 1))
+  }
+
+  #ordinalOf(row: RowEnds): number {
+    let ordinal = this.#ordinals.get(row)
+    if (ordinal === undefined) {
+      ordinal = this.#ordinals.size
+      this.#ordinals.set(row, ordinal)
+    }
+    return ordinal
+  }
+
+  #position(index: number): Position {
+    return { epoch: this.#epoch, lsn: this.#lsn, index }
+  }
+}
+
+/** null when nothing that the query shows has changed. */
+export function changeJson(query: Query, { op, row }: Outcome): string | null {
+  if (op === 'insert') return insertJson(query, row.new!)
+  if (op === 'delete') return deleteJson(query, row.old!)
+  return updateJson(query, row.old!, row.new!)
+}
+
+/** Numbers the events of a commit so that each has its own: a changed key is two events of one raw change, the delete of
+ *  the old key before the insert of the new. */
+export const ordinalOfEvent = (row: RowEnds): number => row.lastIndex * 2 + 1 + (row.new === null ? 0 : 1)

@@ -1,0 +1,20 @@
+// An event on its way to subscribers.
+import type { Position } from '../../protocol/position.ts'
+
+/** One event, its JSON text made once and shared by everybody who receives it. */
+export class Outgoing {
+  readonly event: 'snapshot' | 'delta' | 'change'
+  /** The event's object as JSON text, as SSE's `data:` has it. No line breaks. */
+  readonly json: string
+  /** Where a subscriber stands after it; null when more parts follow. */
+  readonly position: Position | null
+  /** Bytes for a wire, made by the first transport that needs them. */
+  websocketFrame: Buffer | undefined
+  sseChunk: Buffer | undefined
+
+  constructor(event: 'snapshot' | 'delta' | 'change', json: string, position: Position | null) {
+    this.event = event
+    this.json = json
+    this.position = position
+  }
+}

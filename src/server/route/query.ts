@@ -1,0 +1,61 @@
+// A query as its subscribers share it: table, filter, projection. Subscribers of one query receive the same bytes whenever
+// the same rows concern them.
+import type { Predicate } from '../../predicate/algebra.ts'
+import { fingerprint } from '../../predicate/fingerprint.ts'
+import type { Table } from '../catalog/table.ts'
+import type { Op } from '../authorize/visibility.ts'
+
+export interface Query {
+  /** Its number on this node, the `query` of WebSocket frames. */
+  readonly number: number
+  /** Equal for equal queries, on every node and after every restart. */
+  readonly text: string
+  readonly kind: 'live' | 'changes'
+  readonly table: Table
+  readonly filter: Predicate
+  /** Columns sent, by position: those asked for and the primary key. */
+  readonly columns: readonly number[]
+  /** For `changes`: the operations wanted. */
+  readonly events: ReadonlySet<Op> | null
+}
+
+/** Gives equal queries one number. Holds what audiences hold: `release` when the last of them goes. */
+export class QueryRegistry {
+  readonly #byText = new Map<string, { query: Query; users: number }>()
+  #next = 1
+
+  acquire(parts: Omit<Query, 'number' | 'text'>): Query {
+    const text = queryText(parts)
+    const held = this.#byText.get(text)
+    if (held !== undefined) {
+      held.users += 1
+      return held.query
+    }
+    const query: Query = { ...parts, number: this.#next, text }
+    this.#next += 1
+    this.#byText.set(text, { query, users: 1 })
+    return query
+  }
+
+  release(query: Query): void {
+    const held = this.#byText.get(query.text)
+    if (held === undefined) return
+    held.users -= 1
+    if (held.users === 0) this.#byText.delete(query.text)
+  }
+}
+
+/** Names the columns with their types, so that a change of the table is another query. */
+function queryText(parts: Omit<Query, 'number' | 'text'>): string {
+  const { table } = parts
+  return JSON.stringify([
+    parts.kind,
+    table.oid,
+    table.schema,
+    table.name,
+    parts.columns.map(column => [table.columns[column]!.name, table.columns[column]!.type.name]),
+    table.primaryKey,
+    fingerprint(parts.filter),
+    parts.events === null ? null : [...parts.events].sort(),
+  ])
+}

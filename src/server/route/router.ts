@@ -1,0 +1,153 @@
+// Who asked for it? From the changes of a commit to the audiences they could concern, and to the membership sets they move.
+import type { Table } from '../catalog/table.ts'
+import type { Commit, Change, Relation } from '../decode/change.ts'
+import { type FoldedRow, type FoldedRows, RowFold } from '../decode/fold.ts'
+import { MembershipWriter, type MembershipSet } from '../authorize/membership.ts'
+import type { Audience } from './audience.ts'
+import { type BoundAnchor, getOrInsert, RowIndex } from './row-index.ts'
+
+/** What is followed of one table. */
+export interface Route {
+  readonly table: Table
+  readonly audiences: RowIndex<Audience>
+  readonly sets: RowIndex<MembershipSet>
+  /** Audiences whose predicate reads this table's rows or memberships; for truncations and changes of the table. */
+  readonly members: Set<Audience>
+}
+
+/** One table's part of a commit. */
+export interface Touched {
+  readonly route: Route
+  readonly fold: FoldedRows
+}
+
+export class Router {
+  readonly #routes = new Map<number, Route>()
+  readonly #bySet = new Map<MembershipSet, Set<Audience>>()
+
+  get routes(): ReadonlyMap<number, Route> {
+    return this.#routes
+  }
+
+  routeOf(oid: number): Route | undefined {
+    return this.#routes.get(oid)
+  }
+
+  addAudience(audience: Audience): void {
+    const route = this.#open(audience.query.table)
+    route.audiences.add(audience, audience.anchors)
+    route.members.add(audience)
+    for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Set<Audience>()).add(audience)
+  }
+
+  removeAudience(audience: Audience): void {
+    const route = this.#routes.get(audience.query.table.oid)
+    if (route === undefined || !route.members.delete(audience)) return
+    route.audiences.remove(audience, audience.anchors)
+    for (const set of audience.sets.values()) {
+      const audiences = this.#bySet.get(set)
+      audiences?.delete(audience)
+      if (audiences?.size === 0) this.#bySet.delete(set)
+    }
+    this.#close(route)
+  }
+
+  addSet(set: MembershipSet, anchors: readonly BoundAnchor[] | null): void {
+    this.#open(set.table).sets.add(set, anchors)
+  }
+
+  removeSet(set: MembershipSet, anchors: readonly BoundAnchor[] | null): void {
+    const route = this.#routes.get(set.table.oid)
+    if (route === undefined) return
+    route.sets.remove(set, anchors)
+    this.#close(route)
+  }
+
+  /** Audiences whose predicate reads this set. */
+  audiencesOf(set: MembershipSet): ReadonlySet<Audience> {
+    return this.#bySet.get(set) ?? nobody
+  }
+
+  /** Whether anybody follows one of the commit's tables. */
+  concerns(commit: Commit): boolean {
+    for (const oid of commit.relations) if (this.#routes.has(oid)) return true
+    return false
+  }
+
+  /** Tables whose columns in this commit are not those that the catalog told: nothing of them may be judged. */
+  changedTables(commit: Commit): ReadonlySet<number> {
+    const changed = new Set<number>()
+    for (const change of commit.changes()) {
+      const route = this.#routes.get(change.relation.oid)
+      if (route !== undefined && !sameColumns(change.relation, route.table)) changed.add(change.relation.oid)
+    }
+    return changed
+  }
+
+  /** Counts one change into the membership sets it concerns. */
+  applyMembership(change: Change, writer: MembershipWriter, found: Set<MembershipSet>): void {
+    const route = this.#routes.get(change.relation.oid)
+    if (route === undefined || route.sets.size === 0) return
+    found.clear()
+    if (change.kind === 'truncate') route.sets.all(found)
+    else {
+      if (change.kind !== 'insert') route.sets.collect(change.old, found)
+      if (change.kind !== 'delete') route.sets.collect(change.new, found)
+    }
+    for (const set of found) writer.apply(set, change)
+  }
+
+  /** Folds the commit's changes per row, for tables with audiences. */
+  fold(commit: Commit): Touched[] {
+    const folds = new Map<Route, RowFold>()
+    for (const change of commit.changes()) {
+      const route = this.#routes.get(change.relation.oid)
+      if (route === undefined || route.audiences.size === 0) continue
+      let fold = folds.get(route)
+      if (fold === undefined) {
+        fold = new RowFold(route.table.primaryKey, route.table.oid)
+        folds.set(route, fold)
+      }
+      fold.add(change)
+    }
+    return [...folds].map(([route, fold]) => ({ route, fold }))
+  }
+
+  /** Audiences that one row, old or new, could concern. */
+  collect(route: Route, row: FoldedRow, found: Set<Audience>): void {
+    if (row.old !== null) route.audiences.collect(row.old, found)
+    if (row.new !== null) route.audiences.collect(row.new, found)
+  }
+
+  #open(table: Table): Route {
+    let route = this.#routes.get(table.oid)
+    if (route === undefined) {
+      const types = table.columns.map(column => column.type)
+      route = { table, audiences: new RowIndex(types), sets: new RowIndex(types), members: new Set() }
+      this.#routes.set(table.oid, route)
+    }
+    return route
+  }
+
+  #close(route: Route): void {
+    if (route.audiences.size === 0 && route.sets.size === 0) this.#routes.delete(route.table.oid)
+  }
+}
+
+const nobody: ReadonlySet<Audience> = new Set()
+
+const verdicts = new WeakMap<Relation, { table: Table; same: boolean }>()
+
+/** Whether a column position means the same in the WAL and in the catalog's table. */
+export function sameColumns(relation: Relation, table: Table): boolean {
+  const held = verdicts.get(relation)
+  if (held?.table === table) return held.same
+  const same =
+    relation.columns.length === table.columns.length &&
+    relation.columns.every(
+      (column, i) => column.name === table.columns[i]!.name && column.typeOid === table.columns[i]!.type.oid,
+    ) &&
+    relation.columns.every((column, i) => column.identity || !table.identity.has(i))
+  verdicts.set(relation, { table, same })
+  return same
+}

@@ -1,0 +1,161 @@
+// Fenced SELECTs: rows, the snapshot that they were read under, and the WAL position that the stream must pass before they
+// can be spliced into it (DESIGN section 5).
+import type pg from 'pg'
+import { escapeIdentifier, escapeLiteral } from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { readFunctionName } from '../catalog/read-function.ts'
+import type { Table } from '../catalog/table.ts'
+import { queryText, type TextRow } from '../database.ts'
+import type { Head } from '../relay/head.ts'
+import type { Beacon } from '../wal/heartbeat.ts'
+import { parseLsn } from '../wal/lsn.ts'
+import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
+import { Admission } from './admission.ts'
+
+/** Rows as of `snapshot`. Everything the snapshot sees commits before `fence`. */
+export interface FencedRows {
+  readonly rows: readonly TextRow[]
+  readonly snapshot: Snapshot
+  readonly fence: bigint
+}
+
+/** Under whose rights a query runs: set for its transaction only, never on the session. */
+export interface Reader {
+  readonly role: string
+  readonly settings: readonly (readonly [name: string, value: string])[]
+}
+
+export interface SnapshotReaderOptions {
+  readonly pool: pg.Pool
+  readonly head: Head
+  readonly beacon: Pick<Beacon, 'emit'>
+  /** Snapshots read at a time, and how many may wait. */
+  readonly concurrency: number
+  readonly queueLimit: number
+  /** How long a statement, and a wait for the stream, may take. */
+  readonly timeoutMs: number
+}
+
+export class SnapshotReader {
+  readonly #options: SnapshotReaderOptions
+  readonly #admission: Admission
+
+  constructor(options: SnapshotReaderOptions) {
+    this.#options = options
+    this.#admission = new Admission(options.concurrency, options.queueLimit)
+  }
+
+  /** Runs a query under the reader's role and claims, so that Postgres itself filters it.
+   *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
+  asReader(reader: Reader, sql: string, values: readonly unknown[]): Promise<FencedRows> {
+    const settings = reader.settings.map(([name, value]) => `set_config(${escapeLiteral(name)}, ${escapeLiteral(value)}, true)`)
+    const setup = settings.length === 0 ? '' : `SELECT ${settings.join(', ')};`
+    return this.#fenced(`${setup} SET LOCAL ROLE ${escapeIdentifier(reader.role)}`, client => queryText(client, sql, values))
+  }
+
+  /** Rows of a table, whole, read as Tidegate's own login: all, or those whose `columns` equal one of `keys`. Never by a
+   *  query that joins memberships: SQL may not see yet what the stream has already told.
+   *  @param keys text values, one list per key
+   *  @param limit one more than the caller can take
+   *  @throws INDEX_NOT_READABLE, BUSY, UNAVAILABLE */
+  asLogin(
+    table: Table,
+    match: { columns: readonly number[]; keys: readonly (readonly (string | null)[])[] } | null,
+    limit: number,
+  ): Promise<FencedRows> {
+    // Postgres then raises instead of filtering silently by the login's own policies.
+    return this.#fenced('SET LOCAL row_security = off', async client => {
+      if (table.readThrough === null) throw notReadable(table)
+      const names = table.columns.map(column => column.name)
+      const matched = (match?.columns ?? []).map(column => names[column]!)
+      const keys = JSON.stringify(match?.keys ?? [])
+      if (table.readThrough === 'function') {
+        const name = `tidegate.${escapeIdentifier(readFunctionName(table.schema, table.name))}`
+        const sql = `SELECT r FROM ${name}($1::text[], $2::text[], $3::jsonb, NULL, $4::integer) AS r`
+        const result = await client.query<{ r: TextRow }>(sql, [names, matched, keys, limit])
+        return result.rows.map(row => row.r)
+      }
+      return queryText(client, directSql(table, match?.columns ?? []), match === null ? [limit] : [keys, limit])
+    })
+  }
+
+  /** Resolves when the stream has passed `fence`; the caller looks at `head.ready(fence)` again before it acts.
+   *  @throws UNAVAILABLE when it does not within the time */
+  async passed(fence: bigint): Promise<void> {
+    const { head, beacon, timeoutMs } = this.#options
+    if (head.ready(fence)) return
+    // An idle stream passes nothing, and commits made without waiting for the disk may not be written yet.
+    const emission = beacon.emit('fence')
+    emission.catch(() => {})
+    const deadline = AbortSignal.timeout(timeoutMs)
+    const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
+    while (!head.ready(fence)) {
+      if (deadline.aborted) throw new TidegateError('UNAVAILABLE', 'the stream does not move', { retryAfterMs: 2000 })
+      await Promise.race([head.change(), late])
+    }
+  }
+
+  #fenced(setup: string, read: (client: pg.PoolClient) => Promise<readonly TextRow[]>): Promise<FencedRows> {
+    return this.#admission.run(async () => {
+      const client = await this.#connect()
+      let failure: unknown = null
+      try {
+        // One statement reads both: the snapshot is fixed before the position is looked at, never after.
+        const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${this.#options.timeoutMs};
+          SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence`
+        const results = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; fence: string }>[]
+        const { snapshot, fence } = results.at(-1)!.rows[0]!
+        await client.query(setup)
+        const rows = await read(client)
+        await client.query('COMMIT')
+        return { rows, snapshot: parseSnapshot(snapshot), fence: parseLsn(fence) }
+      } catch (error) {
+        failure = error
+        throw peerErrorOf(error)
+      } finally {
+        // A failed transaction's session is not used again: its role must not outlive it.
+        client.release(failure !== null)
+      }
+    })
+  }
+
+  async #connect(): Promise<pg.PoolClient> {
+    try {
+      return await this.#options.pool.connect()
+    } catch (cause) {
+      throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
+    }
+  }
+}
+
+/** Every column as text, ordered by the primary key. */
+function directSql(table: Table, columns: readonly number[]): string {
+  const name = (column: number): string => escapeIdentifier(table.columns[column]!.name)
+  const list = table.columns.map((_, column) => `${name(column)}::text`).join(', ')
+  const from = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`
+  const order = table.primaryKey.length === 0 ? '' : ` ORDER BY ${table.primaryKey.map(name).join(', ')}`
+  if (columns.length === 0) return `SELECT ${list} FROM ${from}${order} LIMIT $1::integer`
+  const values = columns.map((column, i) => `(k ->> ${i})::${table.columns[column]!.type.name}`)
+  const where = `(${columns.map(name).join(', ')}) IN (SELECT ${values.join(', ')} FROM jsonb_array_elements($1::jsonb) AS k)`
+  return `SELECT ${list} FROM ${from} WHERE ${where}${order} LIMIT $2::integer`
+}
+
+const notReadable = (table: Table): TidegateError =>
+  new TidegateError(
+    'INDEX_NOT_READABLE',
+    `the server's login cannot read ${table.schema}.${table.name} whole; run: tidegate track ${table.schema}.${table.name}`,
+  )
+
+/** What Postgres's refusal means for the peer. */
+function peerErrorOf(error: unknown): unknown {
+  if (error instanceof TidegateError) return error
+  const code = (error as { code?: unknown }).code
+  if (typeof code !== 'string') return new TidegateError('UNAVAILABLE', 'the database went away', { cause: error, retryAfterMs: 2000 })
+  // 22xxx: a claim or value that a policy cannot cast. 42501: a privilege or role taken away meanwhile.
+  if (code.startsWith('22')) return new TidegateError('CLAIM_INVALID', 'a policy cannot be evaluated with these claims', { cause: error })
+  if (code === '42501') return new TidegateError('TABLE_REFUSED', 'the role may not SELECT this table', { cause: error })
+  if (code === '42P01' || code === '42703') {
+    return new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', 'the table changed', { cause: error, retryAfterMs: 500 })
+  }
+  return new TidegateError('UNAVAILABLE', 'the database refused the query', { cause: error, retryAfterMs: 2000 })
+}

@@ -1,0 +1,97 @@
+// Brings a live query from a position to the head of the stream in one step: the one way in which holds end, clients
+// resume and slow ones catch up.
+//
+// The difference between two positions is found from the rows that the commits between touched (folded to their first old
+// and last new version), and from the rows under keys that were granted or revoked meanwhile (read by literal key). Each
+// is judged before, with the memberships of the first position, and after, with those of the head.
+import type { Row } from '../../predicate/algebra.ts'
+import type { FoldedRow } from '../decode/fold.ts'
+import type { MembershipsBefore } from '../authorize/membership.ts'
+import { judge } from '../authorize/visibility.ts'
+import type { Audience } from '../route/audience.ts'
+import { isWhole } from '../route/encode.ts'
+import { type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
+import type { Outgoing } from '../route/outgoing.ts'
+import { MovedRows } from './moved-rows.ts'
+import { foldTable, membershipsBefore, SpanError } from './span.ts'
+import type { Stream } from './stream.ts'
+
+export interface AdvanceRequest {
+  readonly audience: Audience
+  /** Commit LSN where the query stands. */
+  readonly from: bigint
+  /** For a hold: the memberships as it kept them. Without it they are undone from the window's commits. */
+  readonly held: MembershipsBefore | null
+  cancelled(): boolean
+}
+
+/** What the step found. `done` runs in the same turn in which the head was looked at: whoever acts on the result in it
+ *  stands exactly at the head. */
+export type Advanced =
+  | { readonly resync: null; readonly outgoing: readonly Outgoing[] }
+  | { readonly resync: SpanError['code']; readonly outgoing: null }
+
+export async function advance(stream: Stream, request: AdvanceRequest, done: (result: Advanced) => void): Promise<void> {
+  const { relay, head } = stream
+  const { audience, from, held } = request
+  const { epoch } = relay
+  const moved = new MovedRows(stream, audience)
+  try {
+    for (;;) {
+      // Someone who joins a held audience would stand after the hold's start and be sent its delta again.
+      while (!head.ready(moved.fence) || (held === null && audience.hold !== null)) {
+        if (request.cancelled()) return
+        await head.change()
+      }
+      if (request.cancelled()) return
+      if (relay.epoch !== epoch || !relay.covers(from)) throw new SpanError('WINDOW_PASSED')
+      const commits = relay.between(from, head.lsn)
+      const before = held ?? membershipsBefore(audience, commits)
+      let missing = moved.missing(before, false)
+      if (missing.length === 0) {
+        const fold = foldTable(commits, audience.query.table)
+        const outcomes = difference(audience, fold.rows, fold.truncated, moved, before)
+        const partial = outcomes.filter(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!))
+        const rows = moved.missingRows(partial.map(({ row }) => row.new!))
+        if (rows === null) {
+          const last = commits.at(-1)
+          const encoder = new OutcomeEncoder(epoch, head.lsn, last?.committedAtMicros ?? 0n)
+          done({ resync: null, outgoing: encoder.delta(audience.query, fold.truncated, outcomes) })
+          return
+        }
+        missing = [rows]
+      }
+      await moved.read(missing)
+    }
+  } catch (error) {
+    if (!(error instanceof SpanError)) throw error
+    if (!request.cancelled()) done({ resync: error.code, outgoing: null })
+  } finally {
+    moved.release()
+  }
+}
+
+function difference(
+  audience: Audience,
+  touched: ReadonlyMap<string, FoldedRow>,
+  truncated: boolean,
+  moved: MovedRows,
+  before: MembershipsBefore,
+): Outcome[] {
+  const was = audience.at(before)
+  const outcomes: Outcome[] = []
+  for (const row of touched.values()) {
+    const next = row.new === null ? null : moved.fill(row.key, row.new)
+    const op = judge(audience.visible, truncated ? null : row.old, next, was, audience.now)
+    if (op !== null) outcomes.push({ op, row: { ...row, new: next } })
+  }
+  for (const [key, row] of moved.atHead()) {
+    if (touched.has(key)) continue
+    const op = judge(audience.visible, truncated ? null : row, row, was, audience.now)
+    if (op === 'insert' || op === 'delete') outcomes.push({ op, row: stillRow(key, row) })
+  }
+  return outcomes
+}
+
+/** A row that moved although nobody touched it. */
+const stillRow = (key: string, row: Row): RowEnds => ({ key, old: row, new: row, lastIndex: 0 })

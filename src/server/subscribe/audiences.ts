@@ -1,0 +1,164 @@
+// The audiences in use: made when the first subscriber asks, kept warm for a grace after the last has gone, so that a poll
+// or a quick return asks nothing of the database.
+import { semiJoinsOf } from '../../predicate/columns.ts'
+import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { MembershipSet } from '../authorize/membership.ts'
+import type { Table } from '../catalog/table.ts'
+import { Audience, audienceKey } from '../route/audience.ts'
+import { type Query, QueryRegistry } from '../route/query.ts'
+import { MembershipSets } from './membership-sets.ts'
+import type { Stream } from './stream.ts'
+
+/** Someone who uses an audience, wherever it stands. */
+export interface AudienceUser {
+  /** The audience is no longer true: subscribe again. */
+  end(error: TidegateError): void
+}
+
+interface Held {
+  readonly audience: Promise<Audience>
+  /** The same, once it stands. */
+  opened: Audience | null
+  readonly users: Set<AudienceUser>
+  /** What its predicate reads. */
+  readonly oids: ReadonlySet<number>
+  grace: NodeJS.Timeout | null
+}
+
+export interface AudienceRequest {
+  readonly query: Omit<Query, 'number' | 'text'>
+  /** Policy and filter, bound. */
+  readonly predicate: Predicate
+  /** Tables of its semi-joins. */
+  readonly memberships: readonly Table[]
+}
+
+export class Audiences {
+  readonly #stream: Stream
+  readonly #queries = new QueryRegistry()
+  readonly #sets: MembershipSets
+  /** Bounded by the subscriptions, which are bounded per connection, and those in their grace. */
+  readonly #held = new Map<string, Held>()
+
+  constructor(stream: Stream) {
+    this.#stream = stream
+    this.#sets = new MembershipSets(stream)
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  /** The audience of this query and these claims, with its memberships loaded. `leave` when the user goes.
+   *  @throws what loading its memberships throws */
+  async join(request: AudienceRequest, user: AudienceUser): Promise<Audience> {
+    const query = this.#queries.acquire(request.query)
+    const key = audienceKey(query, request.predicate)
+    let held = this.#held.get(key)
+    if (held === undefined) {
+      held = { audience: this.#open(query, request), opened: null, users: new Set(), grace: null, oids: oidsOf(request) }
+      this.#held.set(key, held)
+      const opened = held
+      opened.audience.then(
+        audience => {
+          opened.opened = audience
+          // Retired while its memberships were loaded.
+          if (this.#held.get(key) !== opened) this.#dispose(audience)
+        },
+        () => {
+          if (this.#held.get(key) === opened) this.#held.delete(key)
+          this.#queries.release(query)
+        },
+      )
+    } else this.#queries.release(query)
+    if (held.grace !== null) clearTimeout(held.grace)
+    held.grace = null
+    held.users.add(user)
+    try {
+      const audience = await held.audience
+      if (this.#held.get(key) !== held) throw changed(query.table)
+      return audience
+    } catch (error) {
+      held.users.delete(user)
+      throw error
+    }
+  }
+
+  /** What `Audience.key` would be. */
+  keyOf(request: AudienceRequest): string {
+    const query = this.#queries.acquire(request.query)
+    this.#queries.release(query)
+    return audienceKey(query, request.predicate)
+  }
+
+  leave(audience: Audience, user: AudienceUser): void {
+    const held = this.#held.get(audience.key)
+    if (held === undefined || !held.users.delete(user) || held.users.size > 0) return
+    held.grace = setTimeout(() => this.#close(audience.key, audience), this.#stream.limits.audienceGraceMs)
+    held.grace.unref()
+  }
+
+  /** Ends every audience that reads one of these tables, or all. Its users are told to subscribe again. */
+  retire(oids: ReadonlySet<number> | null, errorOf: (table: Table) => TidegateError): void {
+    for (const [key, held] of this.#held) {
+      if (oids?.isDisjointFrom(held.oids)) continue
+      this.#held.delete(key)
+      if (held.grace !== null) clearTimeout(held.grace)
+      if (held.opened === null) continue
+      this.#dispose(held.opened)
+      for (const user of [...held.users]) user.end(errorOf(held.opened.query.table))
+    }
+    if (oids === null) this.#sets.forget()
+    else for (const oid of oids) this.#sets.forget(oid)
+  }
+
+  /** Audiences that nobody uses any more, at once: when the server stops. */
+  close(): void {
+    for (const held of this.#held.values()) if (held.grace !== null) clearTimeout(held.grace)
+    this.#held.clear()
+  }
+
+  /** Users by audience, for looking at each again when the catalog changed. */
+  users(): AudienceUser[] {
+    return [...this.#held.values()].flatMap(held => [...held.users])
+  }
+
+  async #open(query: Query, request: AudienceRequest): Promise<Audience> {
+    const sets = new Map<SemiJoin, MembershipSet>()
+    try {
+      for (const join of semiJoinsOf(request.predicate)) {
+        const table = request.memberships.find(membership => membership.oid === join.table.oid)
+        if (table === undefined) throw new Error(`no facts about ${join.table.schema}.${join.table.name}`)
+        sets.set(join, await this.#sets.acquire(join, table))
+      }
+    } catch (error) {
+      for (const set of sets.values()) this.#sets.release(set)
+      throw error
+    }
+    const audience = new Audience(query, request.predicate, sets)
+    this.#stream.router.addAudience(audience)
+    return audience
+  }
+
+  #close(key: string, audience: Audience): void {
+    const held = this.#held.get(key)
+    if (held === undefined || held.users.size > 0) return
+    this.#held.delete(key)
+    this.#dispose(audience)
+  }
+
+  #dispose(audience: Audience): void {
+    this.#stream.router.removeAudience(audience)
+    for (const set of audience.sets.values()) this.#sets.release(set)
+    this.#queries.release(audience.query)
+  }
+}
+
+const oidsOf = (request: AudienceRequest): ReadonlySet<number> =>
+  new Set([request.query.table.oid, ...request.memberships.map(table => table.oid)])
+
+export const changed = (table: Table): TidegateError =>
+  new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${table.schema}.${table.name}, its policies or privileges changed`, {
+    retryAfterMs: 0,
+  })

@@ -1,0 +1,131 @@
+// A subscription to changes: every insert, update and delete as an event of its own, exactly once.
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
+import type { Warning } from '../../protocol/messages.ts'
+import type { Audience, Member } from '../route/audience.ts'
+import type { Outgoing } from '../route/outgoing.ts'
+import { reached } from './live-subscription.ts'
+import { replay } from './replay.ts'
+import { SpanError } from './span.ts'
+import type { Stream } from './stream.ts'
+import type { Outlet, Subscription } from './subscription.ts'
+
+type State =
+  | { readonly name: 'attached' }
+  /** Waits at `position` for room, or is being replayed from it. */
+  | { readonly name: 'behind'; readonly position: Position; readonly replaying: boolean }
+  | { readonly name: 'closed' }
+
+export interface ChangesOptions {
+  readonly stream: Stream
+  readonly audience: Audience
+  readonly outlet: Outlet
+  readonly warnings: readonly Warning[]
+  /** null to begin at the head. */
+  readonly since: Position | null
+  onClosed(): void
+}
+
+export class ChangesSubscription implements Subscription, Member {
+  readonly kind = 'changes'
+  readonly query: number
+  readonly tag: string
+  readonly key: readonly string[]
+  readonly resumed: boolean
+  readonly warnings: readonly Warning[]
+  readonly audience: Audience
+  readonly #options: ChangesOptions
+  #state: State
+  #run = 0
+
+  constructor(options: ChangesOptions) {
+    const { audience, since, stream } = options
+    this.#options = options
+    this.audience = audience
+    this.query = audience.query.number
+    this.tag = audience.tag
+    this.key = audience.query.table.primaryKey.map(column => audience.query.table.columns[column]!.name)
+    this.resumed = since !== null
+    this.warnings = options.warnings
+    this.#state = { name: 'behind', position: since ?? headOf(stream), replaying: false }
+  }
+
+  /** Begins to send. Called once, after the client was told that the subscription stands. */
+  start(): void {
+    void this.#replay()
+  }
+
+  position(): Position {
+    return this.#state.name === 'behind' ? this.#state.position : headOf(this.#options.stream)
+  }
+
+  deliver(outgoing: readonly Outgoing[]): void {
+    if (this.#state.name !== 'attached') return
+    for (const event of outgoing) {
+      if (this.#options.outlet.send(event)) continue
+      // The rest of the commit comes from the relay, from the index where this event ends.
+      this.#fallBehind(event.position!)
+      return
+    }
+  }
+
+  /** What it was owed cannot be told any more: events begin anew at the head. */
+  resync(code: ResyncCode): void {
+    if (this.#state.name === 'closed') return
+    this.#options.outlet.resync(code, resyncCodes[code])
+    this.#fallBehind(headOf(this.#options.stream))
+    void this.#replay()
+  }
+
+  resume(): void {
+    if (this.#state.name === 'behind' && !this.#state.replaying) void this.#replay()
+  }
+
+  close(): void {
+    if (this.#state.name === 'closed') return
+    this.#state = { name: 'closed' }
+    this.audience.members.delete(this)
+    this.#options.onClosed()
+  }
+
+  #fallBehind(position: Position): void {
+    this.audience.members.delete(this)
+    this.#state = { name: 'behind', position, replaying: false }
+  }
+
+  async #replay(): Promise<void> {
+    if (this.#state.name !== 'behind') return
+    this.#run += 1
+    const run = this.#run
+    const { position } = this.#state
+    this.#state = { name: 'behind', position, replaying: true }
+    const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'behind'
+    const { stream, audience, outlet } = this.#options
+    try {
+      if (!(await reached(stream, position.lsn, cancelled))) {
+        if (!cancelled()) this.resync('WINDOW_PASSED')
+        return
+      }
+      const send = (event: Outgoing): boolean => {
+        this.#state = { name: 'behind', position: event.position!, replaying: true }
+        return outlet.send(event)
+      }
+      await replay(stream, { audience, from: position, cancelled, send }, result => {
+        if (result.atHead) {
+          this.#state = { name: 'attached' }
+          this.audience.members.add(this)
+        } else this.#fallBehind(result.position)
+      })
+    } catch (error) {
+      if (cancelled()) return
+      if (error instanceof SpanError) {
+        this.resync(error.code)
+        return
+      }
+      this.close()
+      outlet.fail(error)
+    }
+  }
+}
+
+const headOf = ({ relay, head }: Stream): Position => ({ epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT })

@@ -1,0 +1,168 @@
+// A live query's first rows, joined to the stream without a gap (DESIGN section 5).
+//
+// The rows are read under the reader's own role and claims, in chunks by primary key, each chunk under a snapshot of its
+// own. At the end, at the head P of the stream, everything that some chunk may not have seen is made good: rows touched by
+// commits that the first snapshot did not see take their last version, rows under keys granted or revoked since are looked
+// at again. The client is exact when the last part arrives, stamped P; the next delta is the first commit after P.
+import type { Row } from '../../predicate/algebra.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { WHOLE_COMMIT } from '../../protocol/position.ts'
+import { knownKey } from '../decode/fold.ts'
+import type { Audience } from '../route/audience.ts'
+import { isWhole, keyJson, objectJson, partsOf } from '../route/encode.ts'
+import { Outgoing } from '../route/outgoing.ts'
+import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
+import type { FencedRows, Reader } from '../snapshot/reader.ts'
+import { snapshotSql } from './snapshot-sql.ts'
+import type { Snapshot } from '../wal/visibility.ts'
+import { MovedRows } from './moved-rows.ts'
+import { foldTable, membershipsBefore, SpanError } from './span.ts'
+import type { Stream } from './stream.ts'
+
+export interface FirstSnapshotRequest {
+  readonly audience: Audience
+  readonly reader: Reader
+  cancelled(): boolean
+  /** Takes a part. @returns false when the client should take what it has first */
+  send(part: Outgoing): boolean
+  /** Resolves when there is room again. */
+  drained(): Promise<void>
+  /** Runs in the turn in which the last part was sent: from here on the subscriber stands at the head. */
+  joined(): void
+}
+
+/** @throws SNAPSHOT_TOO_LARGE, BUSY, UNAVAILABLE and what Postgres refuses; SpanError when it should be begun anew */
+export async function firstSnapshot(stream: Stream, request: FirstSnapshotRequest): Promise<void> {
+  const { relay, head, reader, limits } = stream
+  const { audience } = request
+  const { query } = audience
+  const { epoch } = relay
+  const pin = relay.pin()
+  /** Keys already sent, with their JSON, so that they can be taken back. */
+  const delivered = new Map<string, string>()
+  const positions = columnPositions(query.table.columns.length, query.columns)
+  let pending = new Map<string, Row>()
+  let first: Snapshot | null = null
+  let after: readonly (string | null)[] | null = null
+  let fence = 0n
+  const moved = new MovedRows(stream, audience)
+  const abandoned = (): boolean => {
+    if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
+    if (relay.ringBytes() > limits.ringMaxBytes) throw ringFull()
+    return request.cancelled()
+  }
+  try {
+    for (let last = false; !last; ) {
+      const { sql, values } = snapshotSql(query, after, limits.snapshotChunkRows)
+      const chunk: FencedRows = await reader.asReader(request.reader, sql, values)
+      if (abandoned()) return
+      first ??= chunk.snapshot
+      fence = chunk.fence
+      last = chunk.rows.length < limits.snapshotChunkRows
+      for (const values of chunk.rows) {
+        const row = new QueryRow(values, positions)
+        pending.set(knownKey(row, query.table.primaryKey)!, row)
+      }
+      if (delivered.size + pending.size > limits.snapshotMaxRows) throw tooLarge(limits.snapshotMaxRows)
+      after = last ? null : query.table.primaryKey.map(column => chunk.rows.at(-1)![positions[column]!] ?? null)
+      if (last) break
+      await reader.passed(chunk.fence)
+      while (!head.ready(chunk.fence)) await head.change()
+      if (abandoned()) return
+      // While memberships move, rows wait for the end: what Postgres showed may be revoked in the stream already.
+      const unseen = relay.unseen(first, head.lsn)
+      if (membershipsBefore(audience, unseen).size > 0) continue
+      const touched = foldTable(unseen, query.table).rows
+      const rows = [...pending].filter(([key]) => !touched.has(key))
+      pending = new Map()
+      for (const [key, row] of rows) delivered.set(key, keyJson(query.table, row))
+      for (const json of partsOf(rows.map(([, row]) => objectJson(query.table, query.columns, row)))) {
+        const room = request.send(new Outgoing('snapshot', `{"rows":[${json.join(',')}],"done":false}`, null))
+        if (!room) await request.drained()
+      }
+    }
+    await reader.passed(fence)
+    for (;;) {
+      while (!head.ready(fence) || !head.ready(moved.fence) || audience.hold !== null) {
+        if (abandoned()) return
+        await head.change()
+      }
+      if (abandoned()) return
+      const unseen = relay.unseen(first!, head.lsn)
+      const missing = moved.missing(membershipsBefore(audience, unseen), true)
+      const rows = missing.length > 0 ? null : atHead(audience, unseen, pending, delivered, moved)
+      if (rows !== null && rows.wanted === null) {
+        finish(stream, request, rows)
+        return
+      }
+      await moved.read(rows?.wanted ? [rows.wanted] : missing)
+    }
+  } finally {
+    pin.release()
+    moved.release()
+  }
+}
+
+interface FinalRows {
+  readonly rows: ReadonlyMap<string, Row>
+  readonly gone: readonly string[]
+  /** Rows whose large values must be read first. */
+  readonly wanted: ReturnType<MovedRows['missingRows']>
+}
+
+/** What remains to be sent for the client to stand at the head. */
+function atHead(
+  audience: Audience,
+  unseen: Parameters<typeof foldTable>[0],
+  pending: ReadonlyMap<string, Row>,
+  delivered: ReadonlyMap<string, string>,
+  moved: MovedRows,
+): FinalRows {
+  const { query } = audience
+  const touched = foldTable(unseen, query.table)
+  const rows = new Map(touched.truncated ? [] : pending)
+  const gone = new Set<string>(touched.truncated ? delivered.values() : [])
+  const partial: Row[] = []
+  const place = (key: string, row: Row | null): void => {
+    const base = pending.get(key)
+    rows.delete(key)
+    if (row !== null && audience.visible(row, audience.now) === true) {
+      const filled = moved.fill(key, base === undefined ? row : new FilledRow(row, base))
+      if (!isWhole(query, filled)) partial.push(filled)
+      rows.set(key, filled)
+      gone.delete(delivered.get(key) ?? '')
+    } else if (delivered.has(key)) gone.add(delivered.get(key)!)
+  }
+  for (const row of touched.rows.values()) place(row.key, row.new)
+  for (const [key, row] of moved.atHead()) if (!touched.rows.has(key)) place(key, row)
+  return { rows, gone: [...gone], wanted: moved.missingRows(partial) }
+}
+
+function finish(stream: Stream, request: FirstSnapshotRequest, { rows, gone }: FinalRows): void {
+  const { relay, head } = stream
+  const { query } = request.audience
+  const position = { epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT }
+  const parts = partsOf([...rows.values()].map(row => objectJson(query.table, query.columns, row)))
+  const goneJson = gone.length === 0 ? '' : `,"gone":[${gone.join(',')}]`
+  parts.forEach((part, i) => {
+    const done = i === parts.length - 1
+    const json = `{"rows":[${part.join(',')}]${done ? goneJson : ''},"done":${done}}`
+    request.send(new Outgoing('snapshot', json, done ? position : null))
+  })
+  request.joined()
+}
+
+/** Where each of the table's columns stands in a row read; -1 for those not read. */
+function columnPositions(count: number, columns: readonly number[]): number[] {
+  const positions = new Array<number>(count).fill(-1)
+  columns.forEach((column, i) => {
+    positions[column] = i
+  })
+  return positions
+}
+
+const tooLarge = (limit: number): TidegateError =>
+  new TidegateError('SNAPSHOT_TOO_LARGE', `the query has more than ${limit} rows; filter it, or raise SNAPSHOT_MAX_ROWS`)
+
+const ringFull = (): TidegateError =>
+  new TidegateError('BUSY', 'a transaction that is not visible yet holds too many commits back', { retryAfterMs: 5000 })

@@ -1,0 +1,98 @@
+// Holds: from a grant or revocation on, an audience's frames wait until the rows that it moved were read; then everything
+// since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
+import {
+  flipsOf,
+  flipsWithoutKey,
+  type MembershipsBefore,
+  type MembershipWriter,
+  mergeBefore,
+  SetBefore,
+} from '../authorize/membership.ts'
+import type { Audience } from '../route/audience.ts'
+import { LiveSubscription } from './live-subscription.ts'
+import { advance, type Advanced } from './advance.ts'
+import { couldConcern, outerColumns } from './moved-rows.ts'
+import type { Stream } from './stream.ts'
+
+export class Holds {
+  readonly #stream: Stream
+
+  constructor(stream: Stream) {
+    this.#stream = stream
+  }
+
+  /** Takes what a commit changed in the memberships. @param lsn of the commit before it */
+  flipped(writer: MembershipWriter, lsn: bigint): void {
+    const concerned = new Set<Audience>()
+    for (const set of writer.before.keys()) {
+      for (const audience of this.#stream.router.audiencesOf(set)) concerned.add(audience)
+    }
+    for (const audience of concerned) {
+      if (audience.hold !== null) mergeBefore(audience.hold.before, only(audience, writer.before))
+      else if (audience.query.kind === 'live' && audience.members.size > 0 && moves(audience, writer.before)) {
+        this.begin(audience, lsn, only(audience, writer.before))
+      }
+    }
+  }
+
+  /** @param lsn where the audience stands
+   *  @param before null when no membership moved: only large values must be read */
+  begin(audience: Audience, lsn: bigint, before: MembershipsBefore | null): void {
+    audience.hold = { since: lsn, before: before ?? new Map() }
+    void this.#release(audience)
+  }
+
+  async #release(audience: Audience): Promise<void> {
+    const hold = audience.hold!
+    const { head, limits, log } = this.#stream
+    const deadline = performance.now() + limits.maxHeldMs
+    const cancelled = (): boolean => audience.hold !== hold || performance.now() > deadline
+    const finish = (result: Advanced): void => {
+      if (audience.hold !== hold) return
+      audience.hold = null
+      const members = [...audience.members]
+      if (result.resync === null) for (const member of members) member.deliver(result.outgoing, head.lsn)
+      else for (const member of members) if (member instanceof LiveSubscription) member.resync(result.resync)
+      head.moved()
+    }
+    // The commit that began the hold is being served in this very turn: look at the stream after it.
+    await new Promise<void>(resolve => setImmediate(resolve))
+    for (let attempt = 0; !cancelled(); attempt++) {
+      try {
+        await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
+        if (audience.hold !== hold) return
+      } catch (error) {
+        if (attempt === 0) log.warn({ err: error, table: audience.query.table.name }, 'rows that a grant moved could not be read; trying again')
+        await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, 2000)))
+      }
+    }
+    // Too long: everybody reads anew.
+    while (!head.resting) await head.change()
+    finish({ resync: 'INPUTS_CHANGED', outgoing: null })
+  }
+}
+
+/** Whether a change of the memberships may move rows in or out of this audience's view. */
+function moves(audience: Audience, before: MembershipsBefore): boolean {
+  for (const [join, set] of audience.sets) {
+    const was = before.get(set)
+    if (was === undefined) continue
+    if (flipsWithoutKey(set, was)) return true
+    const columns = outerColumns(join)
+    for (const { values } of flipsOf(set, was)) if (columns === null || couldConcern(audience, columns, values)) return true
+  }
+  return false
+}
+
+/** A copy of what concerns this audience: the hold goes on adding to it. */
+function only(audience: Audience, before: MembershipsBefore): MembershipsBefore {
+  const result: MembershipsBefore = new Map()
+  for (const set of audience.sets.values()) {
+    const was = before.get(set)
+    if (was === undefined || result.has(set)) continue
+    const copy = new SetBefore(was.total, was.nulls)
+    for (const [key, held] of was.keys) copy.keys.set(key, held)
+    result.set(set, copy)
+  }
+  return result
+}

@@ -1,0 +1,206 @@
+// A live subscription: rows now, then deltas, always equal to the SELECT.
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
+import type { Warning } from '../../protocol/messages.ts'
+import type { Audience, Member } from '../route/audience.ts'
+import type { Outgoing } from '../route/outgoing.ts'
+import type { Reader } from '../snapshot/reader.ts'
+import { advance } from './advance.ts'
+import { firstSnapshot } from './first-snapshot.ts'
+import { SpanError } from './span.ts'
+import type { Stream } from './stream.ts'
+import type { Outlet, Subscription } from './subscription.ts'
+
+/** Where it stands:
+ *  - `joining`: its first snapshot is being read; nothing it holds may be resumed from.
+ *  - `attached`: at the head with its audience (or at the start of the audience's hold).
+ *  - `behind`: at `lsn`; it takes nothing until its outlet has room and `advance` has brought it to the head.
+ *  - `closed`. */
+type State =
+  | { readonly name: 'joining' }
+  | { readonly name: 'attached' }
+  | { readonly name: 'behind'; readonly lsn: bigint; readonly advancing: boolean }
+  | { readonly name: 'closed' }
+
+export interface LiveOptions {
+  readonly stream: Stream
+  readonly audience: Audience
+  readonly reader: Reader
+  readonly outlet: Outlet
+  readonly warnings: readonly Warning[]
+  /** Commit LSN to resume from; null for a fresh snapshot. */
+  readonly since: bigint | null
+  onClosed(): void
+}
+
+export class LiveSubscription implements Subscription, Member {
+  readonly kind = 'live'
+  readonly query: number
+  readonly tag: string
+  readonly key: readonly string[]
+  readonly resumed: boolean
+  readonly warnings: readonly Warning[]
+  readonly audience: Audience
+  readonly #options: LiveOptions
+  #state: State
+  /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
+  #run = 0
+  #drained: (() => void)[] = []
+
+  constructor(options: LiveOptions) {
+    const { audience } = options
+    this.#options = options
+    this.audience = audience
+    this.query = audience.query.number
+    this.tag = audience.tag
+    this.key = audience.query.table.primaryKey.map(column => audience.query.table.columns[column]!.name)
+    this.resumed = options.since !== null
+    this.warnings = options.warnings
+    this.#state = options.since === null ? { name: 'joining' } : { name: 'behind', lsn: options.since, advancing: false }
+  }
+
+  /** Begins to send. Called once, after the client was told that the subscription stands. */
+  start(): void {
+    if (this.#state.name === 'joining') void this.#join()
+    else void this.#advance()
+  }
+
+  position(): Position {
+    const { relay, head } = this.#options.stream
+    const at = (lsn: bigint): Position => ({ epoch: relay.epoch, lsn, index: WHOLE_COMMIT })
+    if (this.#state.name === 'behind') return at(this.#state.lsn)
+    if (this.#state.name === 'attached') return at(this.audience.hold?.since ?? head.lsn)
+    // Before the first snapshot is whole there is nothing to resume: position 0 asks for a fresh one.
+    return at(0n)
+  }
+
+  deliver(outgoing: readonly Outgoing[], lsn: bigint): void {
+    let room = true
+    for (const event of outgoing) room = this.#options.outlet.send(event) && room
+    if (!room && this.#state.name === 'attached') this.#fallBehind(lsn)
+  }
+
+  /** Takes a part of a large commit's delta. @returns false when it had no room before the last part */
+  deliverPart(part: Outgoing, done: boolean, lsn: bigint): boolean {
+    const room = this.#options.outlet.send(part)
+    if (room || this.#state.name !== 'attached') return true
+    if (done) this.#fallBehind(lsn)
+    else this.audience.members.delete(this)
+    return done
+  }
+
+  /** A commit too large to be kept was cut short for this subscriber, or what it holds is void for another reason. */
+  resync(code: ResyncCode): void {
+    if (this.#state.name === 'closed') return
+    this.audience.members.delete(this)
+    this.#state = { name: 'joining' }
+    this.#options.outlet.resync(code, resyncCodes[code])
+    void this.#join()
+  }
+
+  resume(): void {
+    for (const resolve of this.#drained.splice(0)) resolve()
+    if (this.#state.name === 'behind' && !this.#state.advancing) void this.#advance()
+  }
+
+  close(): void {
+    if (this.#state.name === 'closed') return
+    this.#state = { name: 'closed' }
+    this.audience.members.delete(this)
+    for (const resolve of this.#drained.splice(0)) resolve()
+    this.#options.onClosed()
+  }
+
+  #fail(error: unknown): void {
+    if (this.#state.name === 'closed') return
+    this.close()
+    this.#options.outlet.fail(error)
+  }
+
+  #fallBehind(lsn: bigint): void {
+    this.audience.members.delete(this)
+    this.#state = { name: 'behind', lsn, advancing: false }
+  }
+
+  #attach(): void {
+    this.#state = { name: 'attached' }
+    this.audience.members.add(this)
+  }
+
+  async #join(): Promise<void> {
+    this.#run += 1
+    const run = this.#run
+    const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'joining'
+    const { stream, audience, reader, outlet } = this.#options
+    try {
+      for (let attempt = 1; !cancelled(); attempt++) {
+        try {
+          let room = true
+          await firstSnapshot(stream, {
+            audience,
+            reader,
+            cancelled,
+            send: part => {
+              room = outlet.send(part)
+              return room
+            },
+            drained: () => new Promise<void>(resolve => this.#drained.push(resolve)),
+            joined: () => {
+              if (room) this.#attach()
+              else this.#fallBehind(stream.head.lsn)
+            },
+          })
+          return
+        } catch (error) {
+          // Memberships changed in a way that names no rows while the snapshot was read: read it again.
+          if (!(error instanceof SpanError) || attempt === maxAttempts || cancelled()) throw error
+          outlet.resync('INPUTS_CHANGED', resyncCodes.INPUTS_CHANGED)
+        }
+      }
+    } catch (error) {
+      if (!cancelled()) this.#fail(error)
+    }
+  }
+
+  async #advance(): Promise<void> {
+    if (this.#state.name !== 'behind') return
+    this.#run += 1
+    const run = this.#run
+    const { lsn } = this.#state
+    this.#state = { name: 'behind', lsn, advancing: true }
+    const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'behind'
+    const { stream, audience } = this.#options
+    try {
+      if (!(await reached(stream, lsn, cancelled))) {
+        if (!cancelled()) this.resync('WINDOW_PASSED')
+        return
+      }
+      await advance(stream, { audience, from: lsn, held: null, cancelled }, result => {
+        if (result.resync !== null) {
+          this.resync(result.resync)
+          return
+        }
+        this.#attach()
+        this.deliver(result.outgoing, stream.head.lsn)
+      })
+    } catch (error) {
+      if (!cancelled()) this.#fail(error)
+    }
+  }
+}
+
+const maxAttempts = 5
+
+/** After a restart the relay is refilled from the slot: a position may lie ahead of what has come again.
+ *  @returns false when the stream does not get there in time */
+export async function reached(stream: Stream, lsn: bigint, cancelled: () => boolean): Promise<boolean> {
+  const { head, limits } = stream
+  if (head.lsn >= lsn) return true
+  const deadline = AbortSignal.timeout(limits.resumeWaitMs)
+  const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
+  while (head.lsn < lsn) {
+    if (deadline.aborted || cancelled()) return false
+    await Promise.race([head.change(), late])
+  }
+  return true
+}

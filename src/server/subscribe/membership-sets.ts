@@ -1,0 +1,130 @@
+// Loads membership sets on demand, at a known position, and lets them go when no audience uses them.
+import type { SemiJoin } from '../../predicate/algebra.ts'
+import { fingerprint } from '../../predicate/fingerprint.ts'
+import { cover } from '../../predicate/keys.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
+import type { Table } from '../catalog/table.ts'
+import { sameColumns } from '../route/router.ts'
+import { getOrInsert, type BoundAnchor } from '../route/row-index.ts'
+import { QueryRow } from '../snapshot/query-row.ts'
+import type { Stream } from './stream.ts'
+
+interface Held {
+  readonly set: MembershipSet
+  readonly anchors: readonly BoundAnchor[] | null
+  readonly loaded: Promise<void>
+  users: number
+}
+
+export class MembershipSets {
+  readonly #stream: Stream
+  /** One per distinct bound semi-join in use: bounded by the audiences, which are bounded by the connections. */
+  readonly #held = new Map<string, Held>()
+  readonly #holders = new Map<string, KeyHolders>()
+
+  constructor(stream: Stream) {
+    this.#stream = stream
+  }
+
+  /** The loaded set of a bound semi-join. Release it when done.
+   *  @throws IDENTITY_INSUFFICIENT, INDEX_NOT_READABLE, MEMBERSHIP_TOO_LARGE, UNAVAILABLE */
+  async acquire(join: SemiJoin, table: Table): Promise<MembershipSet> {
+    const name = setName(join)
+    let held = this.#held.get(name)
+    if (held === undefined) {
+      const set = new MembershipSet(join, table, this.#holdersOf(join))
+      const anchors = cover(join.where) as readonly BoundAnchor[] | null
+      held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
+      this.#held.set(name, held)
+      // A failed load is tried anew by the next subscriber.
+      held.loaded.catch(() => this.#held.delete(name))
+    }
+    held.users += 1
+    try {
+      await held.loaded
+    } catch (error) {
+      held.users -= 1
+      throw error
+    }
+    return held.set
+  }
+
+  release(set: MembershipSet): void {
+    const name = setName(set.join)
+    const held = this.#held.get(name)
+    if (held?.set !== set) return
+    held.users -= 1
+    if (held.users > 0) return
+    this.#held.delete(name)
+    this.#drop(held)
+  }
+
+  /** Forgets the sets of a table (or all): what they hold is no longer true. Their audiences must be retired too. */
+  forget(oid?: number): void {
+    for (const [name, held] of this.#held) {
+      if (oid !== undefined && held.set.table.oid !== oid) continue
+      this.#held.delete(name)
+      this.#drop(held)
+    }
+  }
+
+  #drop(held: Held): void {
+    this.#stream.router.removeSet(held.set, held.anchors)
+    held.set.clear()
+  }
+
+  async #load(set: MembershipSet, anchors: readonly BoundAnchor[] | null): Promise<void> {
+    const { relay, head, reader, router, limits } = this.#stream
+    const pin = relay.pin()
+    try {
+      const { epoch } = relay
+      const { rows, snapshot, fence } = await reader.asLogin(set.table, matchOf(set.table, anchors), limits.membershipMaxRows + 1)
+      if (rows.length > limits.membershipMaxRows) throw tooLarge(set.table, limits.membershipMaxRows)
+      await reader.passed(fence)
+      while (!head.ready(fence)) await head.change()
+      if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
+      for (const values of rows) {
+        const row = new QueryRow(values)
+        if (set.matches(row)) set.count(row, 1)
+      }
+      for (const commit of relay.unseen(snapshot, head.lsn)) {
+        if (!commit.relations.has(set.table.oid)) continue
+        for (const change of commit.changes()) {
+          if (change.relation.oid !== set.table.oid) continue
+          if (!sameColumns(change.relation, set.table)) {
+            throw new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${set.table.schema}.${set.table.name} changed`, { retryAfterMs: 500 })
+          }
+          if (change.kind === 'truncate') set.clear()
+          if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old)) set.count(change.old, -1)
+          if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new)) set.count(change.new, 1)
+        }
+      }
+      set.settle([...set.keys.keys()])
+      router.addSet(set, anchors)
+    } finally {
+      pin.release()
+    }
+  }
+
+  #holdersOf(join: SemiJoin): KeyHolders {
+    const name = `${join.table.oid}(${join.keys.map(pair => pair.inner.column).join(',')})`
+    return getOrInsert(this.#holders, name, () => new KeyHolders(name))
+  }
+}
+
+/** Equal for semi-joins that hold the same inner rows under the same keys, whatever row they guard. */
+const setName = (join: SemiJoin): string =>
+  `${join.table.oid}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+
+const readableFamilies = new Set(['int', 'text', 'uuid', 'bpchar', 'enum', 'bool', 'numeric'])
+
+/** One equality on a column that Postgres may look up; else the whole table is read. */
+function matchOf(table: Table, anchors: readonly BoundAnchor[] | null): { columns: number[]; keys: string[][] } | null {
+  const anchor = anchors?.length === 1 ? anchors[0]! : null
+  if (anchor?.kind !== 'const' || !readableFamilies.has(table.columns[anchor.column]!.type.family)) return null
+  return { columns: [anchor.column], keys: anchor.keys.map(key => [key]) }
+}
+
+const tooLarge = (table: Table, limit: number): TidegateError =>
+  new TidegateError('MEMBERSHIP_TOO_LARGE', `${table.schema}.${table.name} has more than ${limit} rows that decide for this reader`)

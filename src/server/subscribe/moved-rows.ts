@@ -1,0 +1,185 @@
+// Rows that a query should look at although no commit touched them: those under a key that was granted or revoked, and
+// those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
+import type { Expr, Row, SemiJoin } from '../../predicate/algebra.ts'
+import { keyOf } from '../../predicate/compare.ts'
+import { knownKey } from '../decode/fold.ts'
+import { flipsOf, flipsWithoutKey, type MembershipSet, type MembershipsBefore } from '../authorize/membership.ts'
+import type { Audience } from '../route/audience.ts'
+import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
+import type { Pin } from '../relay/memory-relay.ts'
+import type { Snapshot } from '../wal/visibility.ts'
+import { foldTable, SpanError } from './span.ts'
+import type { Stream } from './stream.ts'
+
+/** Rows to read: those whose `columns` equal one of `keys`. */
+export interface Wanted {
+  readonly columns: readonly number[]
+  readonly keys: (readonly (string | null)[])[]
+}
+
+interface Read {
+  readonly snapshot: Snapshot
+  readonly rows: ReadonlyMap<string, Row>
+}
+
+export class MovedRows {
+  readonly #stream: Stream
+  readonly #audience: Audience
+  readonly #pins: Pin[] = []
+  readonly #reads: Read[] = []
+  readonly #asked = new Set<string>()
+  /** The stream must have passed this before the rows may be used. */
+  fence = 0n
+
+  constructor(stream: Stream, audience: Audience) {
+    this.#stream = stream
+    this.#audience = audience
+  }
+
+  /** Keys that changed hands and were not read yet; empty when there is nothing more to read.
+   *  @param touched every key that changed, also one that is back where it was
+   *  @throws SpanError when a change names no rows */
+  missing(before: MembershipsBefore, touched: boolean): Wanted[] {
+    const wanted = new Map<string, Wanted>()
+    for (const [join, set] of this.#audience.sets) {
+      const was = before.get(set)
+      if (was === undefined) continue
+      if (flipsWithoutKey(set, was)) throw new SpanError('INPUTS_CHANGED')
+      const keys = touched ? [...was.keys].map(([key, held]) => ({ key, values: held.values })) : flipsOf(set, was)
+      for (const { key, values } of keys) this.#want(wanted, join, set, key, values)
+    }
+    return [...wanted.values()]
+  }
+
+  /** Rows by primary key. */
+  missingRows(rows: readonly Row[]): Wanted | null {
+    const columns = this.#audience.query.table.primaryKey
+    const keys: (readonly (string | null)[])[] = []
+    for (const row of rows) {
+      const key = knownKey(row, columns)
+      const name = `row ${key}`
+      if (key === undefined || this.#asked.has(name)) continue
+      this.#asked.add(name)
+      keys.push(columns.map(column => row.text(column) ?? null))
+    }
+    return keys.length === 0 ? null : { columns, keys }
+  }
+
+  /** @throws SpanError when more rows move than one grant may; TidegateError when the database cannot be read */
+  async read(wanted: readonly Wanted[]): Promise<void> {
+    const { relay, reader, limits } = this.#stream
+    const { table } = this.#audience.query
+    for (const { columns, keys } of wanted) {
+      this.#pins.push(relay.pin())
+      const { rows, snapshot, fence } = await reader.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
+      if (rows.length > limits.snapshotMaxRows) throw new SpanError('INPUTS_CHANGED')
+      const byKey = new Map<string, Row>()
+      for (const values of rows) {
+        const row = new QueryRow(values)
+        byKey.set(knownKey(row, table.primaryKey)!, row)
+      }
+      this.#reads.push({ snapshot, rows: byKey })
+      if (fence > this.fence) this.fence = fence
+      await reader.passed(fence)
+    }
+  }
+
+  /** Everything read, as it stands at the head: commits that a read did not see are laid over it. */
+  atHead(): Map<string, Row> {
+    const { relay, head } = this.#stream
+    const { table } = this.#audience.query
+    const result = new Map<string, Row>()
+    for (const read of this.#reads) {
+      const { truncated, rows: unseen } = foldTable(relay.unseen(read.snapshot, head.lsn), table)
+      if (!truncated) for (const [key, row] of read.rows) if (!unseen.has(key)) result.set(key, row)
+      for (const [key, row] of unseen) {
+        if (row.new === null) result.delete(key)
+        else result.set(key, withFallback(row.new, read.rows.get(key)))
+      }
+    }
+    return result
+  }
+
+  /** The values that the WAL left out of this row, from a read. */
+  fill(key: string, row: Row): Row {
+    for (const read of this.#reads) {
+      const whole = read.rows.get(key)
+      if (whole !== undefined) return withFallback(row, whole)
+    }
+    return row
+  }
+
+  release(): void {
+    for (const pin of this.#pins) pin.release()
+  }
+
+  #want(
+    wanted: Map<string, Wanted>,
+    join: SemiJoin,
+    set: MembershipSet,
+    key: string,
+    values: readonly (string | null)[],
+  ): void {
+    const columns = outerColumns(join)
+    if (columns === null) throw new SpanError('INPUTS_CHANGED')
+    if (!couldConcern(this.#audience, columns, values)) return
+    const name = `${columns.join(',')}:${set.join.table.oid}:${key}`
+    if (this.#asked.has(name)) return
+    this.#asked.add(name)
+    const held = wanted.get(columns.join(','))
+    if (held !== undefined) held.keys.push(values)
+    else wanted.set(columns.join(','), { columns, keys: [values] })
+  }
+}
+
+/** Columns of the guarded row that the semi-join compares; null when it compares something computed. */
+export function outerColumns(join: SemiJoin): number[] | null {
+  if (join.keys.length === 0) return null
+  const columns: number[] = []
+  for (const { outer } of join.keys) {
+    if (outer.kind !== 'column') return null
+    columns.push(outer.column)
+  }
+  return columns
+}
+
+/** A query filtered on the very column that a key names is not concerned with other keys: `room_id = 42` and a grant of
+ *  room 7. */
+export function couldConcern(audience: Audience, columns: readonly number[], values: readonly (string | null)[]): boolean {
+  const { predicate, query } = audience
+  const conjuncts = predicate.kind === 'and' ? predicate.args : [predicate]
+  for (const conjunct of conjuncts) {
+    const fixed = fixedColumn(conjunct)
+    if (fixed === null) continue
+    const at = columns.indexOf(fixed.column)
+    const value = at < 0 ? null : (values[at] ?? null)
+    if (value === null) continue
+    const { type } = query.table.columns[fixed.column]!
+    const key = keyOf(type, value)
+    if (!fixed.values.some(text => keyOf(type, text) === key)) return false
+  }
+  return true
+}
+
+function fixedColumn(predicate: Audience['predicate']): { column: number; values: string[] } | null {
+  if (predicate.kind === 'compare' && predicate.op === '=') {
+    const column = columnOf(predicate.left)
+    if (column !== null && predicate.right.kind === 'const' && predicate.right.value !== null && sameType(predicate.left, predicate.right)) {
+      return { column, values: [predicate.right.value] }
+    }
+  }
+  if (predicate.kind === 'in') {
+    const column = columnOf(predicate.left)
+    const values = predicate.items.map(item =>
+      item.kind === 'const' && sameType(predicate.left, item) ? item.value : null,
+    )
+    if (column !== null && values.every(value => value !== null)) return { column, values }
+  }
+  return null
+}
+
+const columnOf = (expr: Expr): number | null => (expr.kind === 'column' ? expr.column : null)
+
+const sameType = (a: Expr, b: Expr): boolean => a.type.oid === b.type.oid
+
+const withFallback = (row: Row, fallback: Row | undefined): Row => (fallback === undefined ? row : new FilledRow(row, fallback))

@@ -1,0 +1,148 @@
+// How does one join? The door behind the transports: from a principal and a request to a subscription that sends.
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { type ResyncCode } from '../../protocol/codes.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type pg from 'pg'
+import type { Audience } from '../route/audience.ts'
+import { Audiences, type AudienceUser, changed } from './audiences.ts'
+import { ChangesSubscription } from './changes-subscription.ts'
+import { LiveSubscription } from './live-subscription.ts'
+import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
+import type { Stream } from './stream.ts'
+import type { Outlet, Principal, SubscribeRequest, Subscription, Subscriptions } from './subscription.ts'
+import { waitForTransaction } from './wait.ts'
+
+export interface SubscribeOptions {
+  readonly stream: Stream
+  readonly pool: pg.Pool
+  readonly prepare: PrepareOptions
+  /** Whether the stream moves, and how far behind the database it is. */
+  readonly pulse: () => { stale: boolean; lagMs: number }
+  readonly random: () => number
+}
+
+type AnySubscription = LiveSubscription | ChangesSubscription
+
+class User implements AudienceUser {
+  readonly principal: Principal
+  readonly request: SubscribeRequest
+  readonly outlet: Outlet
+  subscription: AnySubscription | null = null
+  /** Set when its audience ended before the subscription stood. */
+  ended: TidegateError | null = null
+
+  constructor(principal: Principal, request: SubscribeRequest, outlet: Outlet) {
+    this.principal = principal
+    this.request = request
+    this.outlet = outlet
+  }
+
+  end(error: TidegateError): void {
+    this.ended = error
+    if (this.subscription === null) return
+    this.subscription.close()
+    this.outlet.fail(error)
+  }
+}
+
+export class SubscriptionDoor implements Subscriptions {
+  readonly #options: SubscribeOptions
+  readonly #audiences: Audiences
+
+  constructor(options: SubscribeOptions) {
+    this.#options = options
+    this.#audiences = new Audiences(options.stream)
+  }
+
+  admit(principal: Principal): Promise<void> {
+    return this.#options.prepare.admit(principal.role)
+  }
+
+  head(): { position: Position; stale: boolean; lagMs: number } {
+    const { relay, head } = this.#options.stream
+    return { position: { epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT }, ...this.#options.pulse() }
+  }
+
+  waitForTransaction(xid64: bigint, timeoutMs: number): Promise<Position> {
+    return waitForTransaction(this.#options.stream, this.#options.pool, xid64, timeoutMs)
+  }
+
+  async subscribe(principal: Principal, request: SubscribeRequest, outlet: Outlet): Promise<Subscription> {
+    if (this.#options.stream.relay.epoch === '') {
+      throw new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 })
+    }
+    const prepared = await prepare(this.#options.prepare, principal, request)
+    const user = new User(principal, request, outlet)
+    const audience = await this.#audiences.join(prepared.audience, user)
+    if (user.ended !== null) throw user.ended
+    const { since, code } = this.#resumeFrom(audience, request.since)
+    const subscription = this.#make(user, audience, prepared, since)
+    user.subscription = subscription
+    // After the caller has told the client that it stands.
+    setImmediate(() => {
+      if (code === null) subscription.start()
+      else subscription.resync(code)
+    })
+    return subscription
+  }
+
+  /** The catalog changed: every subscription is looked at anew. One whose answer is another now is ended, so that the
+   *  client subscribes again and is told what is wrong, if anything. */
+  async recheck(): Promise<void> {
+    for (const user of this.#audiences.users()) {
+      if (!(user instanceof User) || user.subscription === null) continue
+      const { subscription } = user
+      try {
+        const { audience } = await prepare(this.#options.prepare, user.principal, user.request)
+        if (this.#audiences.keyOf(audience) === subscription.audience.key) continue
+        user.end(changed(subscription.audience.query.table))
+      } catch (error) {
+        if (error instanceof TidegateError) user.end(error)
+        else throw error
+      }
+    }
+  }
+
+  /** Tables whose columns changed: nothing of them may be judged any more. */
+  retire(oids: ReadonlySet<number>): void {
+    this.#audiences.retire(oids, changed)
+  }
+
+  /** A new epoch began: whatever clients hold cannot be joined to what comes. They come back spread over two seconds. */
+  endEpoch(): void {
+    const { random } = this.#options
+    this.#audiences.retire(
+      null,
+      () => new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', { retryAfterMs: Math.floor(random() * 2000) }),
+    )
+  }
+
+  close(): void {
+    this.#audiences.close()
+  }
+
+  #make(user: User, audience: Audience, prepared: Prepared, since: Position | null): AnySubscription {
+    const { stream } = this.#options
+    const options = {
+      stream,
+      audience,
+      outlet: user.outlet,
+      warnings: prepared.warnings,
+      onClosed: () => this.#audiences.leave(audience, user),
+    }
+    return audience.query.kind === 'live'
+      ? new LiveSubscription({ ...options, reader: prepared.reader, since: since?.lsn ?? null })
+      : new ChangesSubscription({ ...options, since })
+  }
+
+  /** Whether the client may continue where it stands, and if not, why. */
+  #resumeFrom(audience: Audience, since: SubscribeRequest['since']): { since: Position | null; code: ResyncCode | null } {
+    const { relay } = this.#options.stream
+    // Position 0 is what a client holds before its first snapshot was whole.
+    if (since === null || since.lsn === 0n) return { since: null, code: null }
+    if (since.epoch !== relay.epoch) return { since: null, code: 'EPOCH_CHANGED' }
+    if (since.tag !== audience.tag) return { since: null, code: 'QUERY_CHANGED' }
+    if (!relay.covers(since.lsn)) return { since: null, code: 'WINDOW_PASSED' }
+    return { since, code: null }
+  }
+}
