@@ -88,7 +88,8 @@ export type Predicate =
   | { readonly kind: 'or'; readonly args: readonly Predicate[] }
   | { readonly kind: 'not'; readonly arg: Predicate }
   | { readonly kind: 'compare'; readonly op: CompareOp; readonly left: Expr; readonly right: Expr }
-  /** `left IN (items)`, and `left = ANY(array)` once the array is constant. */
+  /** `left = item` of any item, and `left = ANY(array)` once the array is constant. Items are of one type: SQL's own IN
+   *  first casts unlike ones, and `left`, to a common type; whoever parses SQL makes those casts explicit. */
   | { readonly kind: 'in'; readonly left: Expr; readonly items: readonly Expr[] }
   /** `left = ANY(array)` where the array is a column or not yet bound. */
   | { readonly kind: 'any'; readonly left: Expr; readonly array: Expr }

@@ -142,12 +142,16 @@ function toFloat8Key(text: string): string {
 
 const isText = (type: SqlType): boolean => type.family === 'text' || type.family === 'bpchar'
 
-/** bpchar against bpchar ignores trailing spaces on both sides; against text it is cast, which strips its own. */
-function textSpace(left: SqlType, right: SqlType): Space {
-  return { left: textKeyOf(left), right: textKeyOf(right), order: byCodePoints, collated: true }
+/** bpchar against bpchar or varchar ignores trailing spaces on both sides; against text it is cast, which strips only
+ *  its own. So says Postgres's choice of operator. */
+function textSpace(left: SqlType, right: SqlType): Space | null {
+  const hasBpchar = left.family === 'bpchar' || right.family === 'bpchar'
+  if (hasBpchar && (left.oid === sqlTypes.name.oid || right.oid === sqlTypes.name.oid)) return null
+  const strips = (type: SqlType): boolean =>
+    type.family === 'bpchar' || (hasBpchar && type.oid === sqlTypes.varchar.oid)
+  const keyOfSide = (type: SqlType): ToKey => (strips(type) ? stripSpaces : same)
+  return { left: keyOfSide(left), right: keyOfSide(right), order: byCodePoints, collated: true }
 }
-
-const textKeyOf = (type: SqlType): ToKey => (type.family === 'bpchar' ? stripSpaces : same)
 
 /** The value of a bpchar as text: without trailing spaces (of no other kind). */
 export function stripSpaces(text: string): string {

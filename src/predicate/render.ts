@@ -1,7 +1,7 @@
 // Writes a predicate as SQL through Kysely: every value a parameter cast to its type, every name quoted.
 import { type RawBuilder, type SqlBool, sql } from 'kysely'
 import type { CompareOp, Expr, Predicate, SemiJoin } from './algebra.ts'
-import { castNameOf, hasModifier } from './sql-types.ts'
+import { baseOf, castNameOf, hasModifier } from './sql-types.ts'
 
 export interface RenderOptions {
   /** Qualifies the outer row's columns. Needed when there are semi-joins: a bare column would be caught by an inner
@@ -55,8 +55,14 @@ function render(predicate: Predicate, scope: Scope): RawBuilder<SqlBool> {
       return sql<SqlBool>`(${value(predicate.left, scope)} ${operators[predicate.op]} ${value(predicate.right, scope)})`
     case 'in': {
       if (predicate.items.length === 0) return sql<SqlBool>`false`
+      const left = value(predicate.left, scope)
       const items = predicate.items.map(item => value(item, scope))
-      return sql<SqlBool>`(${value(predicate.left, scope)} in (${sql.join(items)}))`
+      if (predicate.items.every(item => baseOf(item.type).oid === baseOf(predicate.left.type).oid))
+        return sql<SqlBool>`(${left} in (${sql.join(items)}))`
+      // Postgres would first bring the list and the left side to one type: `real IN (16777217)` rounds the integer,
+      // `real = 16777217` does not. The algebra's meaning is the second.
+      const equalities = items.map(item => sql`${left} = ${item}`)
+      return sql<SqlBool>`(${sql.join(equalities, sql` or `)})`
     }
     case 'any':
       return sql<SqlBool>`(${value(predicate.left, scope)} = any (${value(predicate.array, scope)}))`

@@ -15,9 +15,10 @@ export class TestDatabase {
     this.client = client
   }
 
-  static async create(serverUrl: string = inject('databaseUrl')): Promise<TestDatabase> {
+  /** @param options what follows the name in CREATE DATABASE, such as a locale */
+  static async create(serverUrl: string = inject('databaseUrl'), options = ''): Promise<TestDatabase> {
     const name = `tidegate_test_${randomBytes(5).toString('hex')}`
-    await withClient(serverUrl, client => client.query(`CREATE DATABASE ${name}`))
+    await withClient(serverUrl, client => client.query(`CREATE DATABASE ${name} ${options}`))
     const url = databaseUrl(serverUrl, name)
     const client = new pg.Client({ connectionString: url })
     client.on('error', () => {})
