@@ -1,0 +1,24 @@
+// Whose row-level security applies, and what a role may SELECT.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { PrivilegeFacts, RelationFacts, RoleFacts } from './policy-facts.ts'
+
+/** Whether a role reads this relation's rows without its policies, as check_enable_rls in rls.c decides. */
+export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): boolean {
+  if (!table.rowSecurity || role.superuser || role.bypassRowSecurity) return true
+  return role.privilegesOf.has(owner) && !table.forceRowSecurity
+}
+
+/** @throws TABLE_REFUSED with the statement to run, when a SELECT would raise for every column */
+export function assertReadable({ table }: RelationFacts, role: RoleFacts, privileges: PrivilegeFacts): void {
+  const name = `${table.schema}.${table.name}`
+  if (!privileges.schemaUsage)
+    throw new TidegateError(
+      'TABLE_REFUSED',
+      `role ${role.name} may not use schema ${table.schema} of ${name}: GRANT USAGE ON SCHEMA ${table.schema} TO "${role.name}"`,
+    )
+  if (!privileges.anyColumn)
+    throw new TidegateError(
+      'TABLE_REFUSED',
+      `role ${role.name} may not SELECT ${name}: GRANT SELECT ON ${name} TO "${role.name}"`,
+    )
+}
