@@ -60,7 +60,7 @@ export async function dev(
   if (example !== null && !['127.0.0.1', '::1', 'localhost'].includes(config.host))
     out.note(`HOST is ${config.host}: whoever reaches it can take the example's tokens and the database's password`)
   // The block and the page need the port, which the server knows only once it listens.
-  const commands: [string, string][] = []
+  const commands: (readonly [purpose: string, command: string])[] = []
   const mint = (person: string, expires = '10m'): Promise<string> =>
     mintToken(config, { role: 'authenticated', sub: person, expires }, Date.now())
   const routes = devRoutes({ example, mint, commands })
@@ -79,7 +79,7 @@ export async function dev(
     example === null
       ? await blockOfOwner(config, page)
       : await blockOfExample(page, ownerUrl, person => mint(person, '12h'))
-  commands.push(...block.commands.map(([purpose, command]): [string, string] => [purpose, command]))
+  commands.push(...block.commands)
   out.print(renderBlock(block))
   await interrupted
 }
@@ -153,7 +153,10 @@ async function blockOfExample(
         psql(`INSERT INTO messages (room_id, author, body) VALUES (1, '${ada.id}', 'Hello from psql')`),
       ],
       ['Take Ben out of the Lobby', psql(`DELETE FROM members WHERE room_id = 1 AND user_id = '${ben.id}'`)],
-      ['What Ben receives', `curl -N -H "Authorization: Bearer ${tokens[1]?.[1] ?? ''}" ${page}/v1/live/messages`],
+      [
+        'What Ben may read, as it changes',
+        `curl -N -H "Authorization: Bearer <token of Ben>" ${page}/v1/live/messages`,
+      ],
     ],
     end: 'Ctrl-C ends it.',
   }

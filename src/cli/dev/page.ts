@@ -49,7 +49,6 @@ class KeyedList<Item> {
   readonly #make: (item: Item) => HTMLElement
   readonly #update: (made: HTMLElement, item: Item) => void
   readonly #held = new Map<string, HTMLElement>()
-  #isFirst = true
 
   constructor(parent: HTMLElement, make: (item: Item) => HTMLElement, update: (made: HTMLElement, item: Item) => void) {
     this.#parent = parent
@@ -57,11 +56,8 @@ class KeyedList<Item> {
     this.#update = update
   }
 
-  get(key: string): HTMLElement | undefined {
-    return this.#held.get(key)
-  }
-
-  show(items: readonly (readonly [key: string, item: Item])[]): void {
+  /** @param isNews false for what was there already when we came to look */
+  show(items: readonly (readonly [key: string, item: Item])[], isNews: boolean): void {
     const wanted = new Set(items.map(([key]) => key))
     for (const [key, held] of this.#held) {
       if (wanted.has(key)) continue
@@ -77,13 +73,11 @@ class KeyedList<Item> {
         made = this.#make(item)
         this.#held.set(key, made)
         this.#parent.append(made)
-        // The messages that are there when a room comes into sight come with it, not one by one.
-        if (!this.#isFirst) arrive(made)
+        if (isNews) arrive(made)
         this.#parent.scrollTop = this.#parent.scrollHeight
       }
       this.#update(made, item)
     }
-    this.#isFirst = false
   }
 }
 
@@ -126,6 +120,9 @@ class PersonPanel {
   readonly #choice: HTMLSelectElement
   readonly #body: HTMLInputElement
   readonly #send: HTMLButtonElement
+  /** Which of the two queries have shown their first rows. */
+  readonly #live = new Set<string>()
+  #isSettled = false
   #rooms: readonly Room[] = []
   #messages: readonly Message[] = []
 
@@ -178,7 +175,8 @@ class PersonPanel {
     client
       .from('rooms')
       .live()
-      .subscribe(({ rows }) => {
+      .subscribe(({ rows, status }) => {
+        if (status === 'live') this.#live.add('rooms')
         this.#rooms = [...rows].sort((a, b) => a.id - b.id)
         this.#render()
       })
@@ -186,6 +184,7 @@ class PersonPanel {
       .from('messages')
       .live()
       .subscribe(({ rows, status, stale, error }) => {
+        if (status === 'live') this.#live.add('messages')
         this.#messages = [...rows].sort((a, b) => a.id - b.id)
         this.#showStatus(status, stale, error?.message)
         this.#render()
@@ -215,13 +214,22 @@ class PersonPanel {
   }
 
   #render(): void {
-    this.#roomList.show(this.#rooms.map(room => [String(room.id), room]))
+    const shown = new Set(this.#messageLists.keys())
+    this.#roomList.show(
+      this.#rooms.map(room => [String(room.id), room]),
+      this.#isSettled,
+    )
     for (const [id, messages] of this.#messageLists) {
+      const inRoom = this.#messages.filter(message => message.room_id === id)
+      // The messages that are there when a room comes into sight come with it, not one by one.
+      const isNews = this.#isSettled && shown.has(id)
       messages.show(
-        this.#messages.filter(message => message.room_id === id).map(message => [String(message.id), message]),
+        inRoom.map(message => [String(message.id), message]),
+        isNews,
       )
       if (!this.#rooms.some(room => room.id === id)) this.#messageLists.delete(id)
     }
+    this.#isSettled ||= this.#live.size === 2
     this.#none.hidden = this.#rooms.length > 0 || this.#status.dataset.status !== 'live'
     this.#showChoice()
   }
