@@ -54,8 +54,8 @@ export class ChangeFeed implements Feed {
     this.#call(() => this.#listeners.onResync({ code: frame.code, message: frame.reason }))
   }
 
-  heartbeat(_stale: boolean, position: string | undefined): void {
-    if (position !== undefined) this.#stand.moveTo(position)
+  heartbeat(_stale: boolean, since: string | undefined): void {
+    if (since !== undefined) this.#stand.moveToSince(since)
   }
 
   moved(status: Status, error: Refusal | null): void {

@@ -21,7 +21,8 @@ export interface Feed {
    *  @throws ProtocolError when the frame cannot follow from the state held */
   received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void
   resync(frame: FrameOf<'resync'>): void
-  heartbeat(stale: boolean, position: string | undefined): void
+  /** @param since what to resume from, when the server says so: position and tag */
+  heartbeat(stale: boolean, since: string | undefined): void
   /** Without an answer of the server: on the way to it, away from it, or never to come back. */
   moved(status: Status, error: Refusal | null): void
   /** What is held is worth nothing: the next `since` is null. */

@@ -77,8 +77,8 @@ export class LiveFeed implements Feed {
     this.restart({ code: frame.code, message: frame.reason })
   }
 
-  heartbeat(stale: boolean, position: string | undefined): void {
-    if (position !== undefined && this.#rows.exact) this.#stand.moveTo(position)
+  heartbeat(stale: boolean, since: string | undefined): void {
+    if (since !== undefined && this.#rows.exact) this.#stand.moveToSince(since)
     if (stale !== this.#state.stale) this.#tell({ stale })
   }
 

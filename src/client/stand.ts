@@ -30,6 +30,14 @@ export class Stand {
     this.#position = parsePosition(text)
   }
 
+  /** From a heartbeat: position and tag in one, as `since` takes it. */
+  moveToSince(text: string): void {
+    const dot = text.lastIndexOf('.')
+    if (dot === -1 || this.hasPassed(text.slice(0, dot))) return
+    this.setTag(text.slice(dot + 1))
+    this.moveTo(text.slice(0, dot))
+  }
+
   forget(): void {
     this.#text = null
     this.#position = null

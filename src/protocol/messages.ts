@@ -101,6 +101,7 @@ export type ServerFrame =
   | ({ type: 'delta'; query: number; position?: string } & DeltaEvent)
   | ({ type: 'change'; query: number; position: string } & ChangeEvent)
   | ({ type: 'resync'; id: number } & ResyncEvent)
+  /** `positions`: what each subscription may resume from, by its id; position and tag, as `since` takes them. */
   | ({ type: 'heartbeat'; position: string | null; positions: { [id: string]: string } } & HeartbeatEvent)
   | ({ type: 'error'; id?: number } & ErrorEvent)
   | { type: 'unsubscribed'; id: number }

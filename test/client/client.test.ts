@@ -87,7 +87,7 @@ test('[P4] a heartbeat moves the position of a quiet query', async () => {
   const first = await run.server.peer()
   await first.welcome()
   const { id } = await first.accept([])
-  first.send({ type: 'heartbeat', position: at(9), positions: { [id]: at(9) }, stale: true, lagMs: 1 })
+  first.send({ type: 'heartbeat', position: at(9), positions: { [id]: `${at(9)}.tag` }, stale: true, lagMs: 1 })
   await vi.waitFor(() => expect(run.updates.at(-1)?.stale).toBe(true))
   first.cut()
   const second = await run.server.peer()
