@@ -26,7 +26,7 @@ export async function migrate(options: MigrateOptions, out: Output): Promise<voi
     publication: options.name,
     login: loginOf(options.databaseUrl),
     roles: conventions ? conventionRoles : [],
-    functions: conventions ? await readFunctions() : [],
+    functions: await readFunctions(),
   })
   if (options.print || options.dryRun) {
     const scripts = [await migrationScript(), installation]

@@ -1,0 +1,104 @@
+// What `migrate` makes besides its own schema: the publication, the conventions where they are missing, the grants of the
+// server's login. Each statement looks first and writes down what it made, so that it can run again, and so that `remove`
+// drops nothing that was there before.
+import type { InstalledFunction } from './migrations.ts'
+import { block, identifier, literal, type Script } from './script.ts'
+
+export const conventionRoles = ['anon', 'authenticated'] as const
+
+export interface Installation {
+  readonly publication: string
+  /** Who runs `start`. */
+  readonly login: string
+  /** Of the conventions; empty when they are left out. */
+  readonly roles: readonly string[]
+  /** All of migrations/functions; those of the schema auth only with roles. */
+  readonly functions: readonly InstalledFunction[]
+}
+
+/** Keeps the application's writes going through its own migrations. */
+export const eventTrigger = 'tidegate_keep_writable'
+
+export function installationScript({ publication, login, roles, functions }: Installation): Script {
+  const hasConventions = roles.length > 0
+  const wanted = functions.filter(({ signature }) => hasConventions || !signature.startsWith('auth.'))
+  const statements = [ensurePublication(publication)]
+  if (hasConventions) statements.push(ensureSchema)
+  for (const role of roles) statements.push(ensureRole(role))
+  statements.push(...wanted.map(ensureFunction), ensureEventTrigger)
+  for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
+  statements.push(ensureUsage('tidegate', login))
+  const parts = hasConventions ? ', the conventions where they are missing' : ''
+  return { title: `The publication${parts}, and the grants of ${login}`, before: [], statements, after: [] }
+}
+
+const remember = (kind: string, name: string, detail = ''): string =>
+  `INSERT INTO tidegate.installed (kind, name, detail) VALUES (${literal(kind)}, ${literal(name)}, ${literal(detail)}) ON CONFLICT DO NOTHING;`
+
+// publish_via_partition_root: a partitioned table's changes come under its own name, whatever partitions come and go.
+// publish_generated_columns: without it Postgres 18 refuses the application's UPDATE on a table under FULL as soon as it
+// has a stored generated column.
+const ensurePublication = (name: string): string =>
+  block(`  IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = ${literal(name)}) THEN
+    CREATE PUBLICATION ${identifier(name)} WITH (publish_via_partition_root = true);
+    IF current_setting('server_version_num')::int >= 180000 THEN
+      EXECUTE ${literal(`ALTER PUBLICATION ${identifier(name)} SET (publish_generated_columns = stored)`)};
+    END IF;
+    ${remember('publication', name)}
+  ELSIF NOT EXISTS (SELECT FROM tidegate.installed WHERE kind = 'publication' AND name = ${literal(name)}) THEN
+    RAISE EXCEPTION USING ERRCODE = 'TG001', MESSAGE = ${literal(`the publication ${identifier(name)} exists, and Tidegate did not make it`)},
+      HINT = ${literal(`set TIDEGATE_NAME to another name, or drop it: DROP PUBLICATION ${identifier(name)}`)};
+  END IF;`)
+
+const ensureSchema = block(`  IF to_regnamespace('auth') IS NULL THEN
+    CREATE SCHEMA auth;
+    ${remember('schema', 'auth')}
+  END IF;`)
+
+// Roles belong to the whole cluster: two databases may be migrated at the same moment, and the second finds the role there.
+const ensureRole = (role: string): string =>
+  block(`  IF to_regrole(${literal(identifier(role))}) IS NULL THEN
+    BEGIN
+      CREATE ROLE ${identifier(role)} NOLOGIN NOINHERIT;
+      ${remember('role', role)}
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;
+    END;
+  END IF;`)
+
+// Re-applied when its file changed, unless someone has put another body in place of ours.
+const ensureFunction = ({ signature, sql, hash }: InstalledFunction): string =>
+  block(`  IF to_regprocedure(${literal(signature)}) IS NULL OR EXISTS (
+    SELECT FROM tidegate.installed_function i JOIN pg_proc p ON p.oid = to_regprocedure(i.signature)
+    WHERE i.signature = ${literal(signature)} AND i.source_hash <> ${literal(hash)} AND i.body_hash = md5(p.prosrc)
+  ) THEN
+${sql}
+    INSERT INTO tidegate.installed_function (signature, source_hash, body_hash)
+    SELECT ${literal(signature)}, ${literal(hash)}, md5(prosrc) FROM pg_proc WHERE oid = to_regprocedure(${literal(signature)})
+    ON CONFLICT (signature) DO UPDATE SET source_hash = excluded.source_hash, body_hash = excluded.body_hash;
+  END IF;`)
+
+// Only a superuser may make one (some providers let their administrators). Without it the same is for `track` to repair.
+const ensureEventTrigger = block(`  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '${eventTrigger}') THEN
+    BEGIN
+      CREATE EVENT TRIGGER ${eventTrigger} ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'DROP INDEX')
+        EXECUTE FUNCTION tidegate.keep_writable();
+      ${remember('event trigger', eventTrigger)}
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE WARNING USING MESSAGE = 'no event trigger could be made (it takes a superuser): after adding a partition to a tracked table, and before dropping its primary key, run tidegate track; on Postgres 18 add no virtual generated column to a tracked table';
+    END;
+  END IF;`)
+
+const ensureUsage = (schema: string, role: string): string =>
+  block(`  IF NOT has_schema_privilege(${literal(role)}, ${literal(schema)}, 'USAGE') THEN
+    GRANT USAGE ON SCHEMA ${identifier(schema)} TO ${identifier(role)};
+    ${remember('usage', schema, role)}
+  END IF;`)
+
+// From 16 on a role's creator is its member without the right to SET ROLE, which is what the server needs.
+const ensureMember = (role: string, login: string): string =>
+  block(`  IF NOT pg_has_role(${literal(login)}, ${literal(role)},
+    CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
+    GRANT ${identifier(role)} TO ${identifier(login)};
+    ${remember('member', role, login)}
+  END IF;`)

@@ -1,0 +1,133 @@
+// Tracks tables: runs the plan, or shows it, and says what it did and what is still missing.
+import type pg from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { type Administrator, type AdminOptions, asAdministrator, type Output } from './administrator.ts'
+import { columnsReadByPolicies, untrackedInputs } from './policy-inputs.ts'
+import { isEmpty, printScripts, runScript } from './script.ts'
+import { planTrack, type TrackPlan, type TrackWish } from './track-plan.ts'
+import { inspectTable, parseTableName, printName, type TableState } from './tracked-table.ts'
+
+export interface TrackOptions extends AdminOptions {
+  /** `table` or `schema.table`; empty: those already tracked, to repair them (new partitions, a renamed table). */
+  readonly tables: readonly string[]
+  /** Instead of FULL, a unique index over the primary key and the columns that policies read. */
+  readonly index?: boolean
+  /** With `index`: these columns instead of those that policies read. */
+  readonly columns?: readonly string[]
+  /** Write the script for psql; the catalog is read, nothing is changed. */
+  readonly print?: boolean
+  /** The same, marked as not run. */
+  readonly dryRun?: boolean
+}
+
+/** One transaction for each table.
+ *  @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED, NO_PRIMARY_KEY, COLUMN_UNKNOWN, IDENTITY_INSUFFICIENT, PUBLICATION_MISSING,
+ *  PRIVILEGE_MISSING, LOCK_TIMEOUT, DATABASE_UNREACHABLE; tables before the one refused stay tracked */
+export async function track(options: TrackOptions, out: Output): Promise<void> {
+  const isShown = options.print === true || options.dryRun === true
+  await asAdministrator(options, out, async administrator => {
+    const { client, lockTimeoutMs } = administrator
+    // Both scripts can be printed at once, before any of them has run.
+    if (!isShown) await requirePublication(client, options.name)
+    const names = options.tables.length > 0 ? options.tables : await trackedNames(client, options.name)
+    if (names.length === 0) out.write('no table is tracked yet; name one: tidegate track <table>\n')
+    if (isShown) {
+      const plans = []
+      for (const name of names) plans.push(await plan(administrator, options, name))
+      if (options.dryRun) out.write('-- Nothing was run (--dry-run).\n')
+      for (const each of plans) for (const warning of each.warnings) out.write(`-- warning: ${warning}\n`)
+      out.write(
+        printScripts(
+          plans.map(each => each.script),
+          lockTimeoutMs,
+        ),
+      )
+      return
+    }
+    for (const name of names) {
+      const planned = await plan(administrator, options, name)
+      await runScript(client, planned.script)
+      report(name, planned, out)
+      const inputs = await untrackedInputs(client, planned.table, options.name)
+      if (inputs.length > 0) {
+        const missing = inputs.map(printName).join(' ')
+        out.write(`  its policies read tables that are not tracked; run: tidegate track ${missing}\n`)
+      }
+    }
+  })
+}
+
+/** For `start` with TRACK: with whatever rights the login of databaseUrl has. A table that is in order needs none.
+ *  @throws as `track`; PRIVILEGE_MISSING names the command to run */
+export async function trackAtStart(
+  options: Omit<AdminOptions, 'adminUrl'> & { readonly tables: readonly string[] },
+  out: Output,
+): Promise<void> {
+  const access = { ...options, adminUrl: null }
+  if (options.tables.length === 0) return
+  await asAdministrator(access, out, async administrator => {
+    await requirePublication(administrator.client, options.name)
+    for (const name of options.tables) {
+      try {
+        const planned = await plan(administrator, access, name)
+        if (isEmpty(planned.script)) continue
+        await runScript(administrator.client, planned.script)
+        report(name, planned, out)
+      } catch (error) {
+        if (!isPrivilegeMissing(error)) throw error
+        throw new TidegateError(
+          'PRIVILEGE_MISSING',
+          `TRACK names ${name}, which ${administrator.user} may not track (${error.message}); run as the owner of the table or a superuser: ADMIN_DATABASE_URL=... tidegate track ${name}`,
+          { cause: error },
+        )
+      }
+    }
+  })
+}
+
+/** @throws PUBLICATION_MISSING */
+export async function requirePublication(client: pg.ClientBase, publication: string): Promise<void> {
+  const { rows } = await client.query<{ found: boolean }>(
+    `SELECT to_regnamespace('tidegate') IS NOT NULL AND EXISTS (SELECT FROM pg_publication WHERE pubname = $1) AS found`,
+    [publication],
+  )
+  if (rows[0]?.found !== true)
+    throw new TidegateError(
+      'PUBLICATION_MISSING',
+      `the publication "${publication}" is not in this database; run: tidegate migrate`,
+    )
+}
+
+async function plan(
+  { client, login }: Administrator,
+  options: Pick<TrackOptions, 'name' | 'index' | 'columns'>,
+  name: string,
+): Promise<TrackPlan & { readonly table: TableState }> {
+  const table = await inspectTable(client, parseTableName(name), options.name, login)
+  const wish: TrackWish = {
+    publication: options.name,
+    login,
+    policyColumns: await columnsReadByPolicies(client, table),
+    identity: options.index === true ? { indexOver: options.columns ?? null } : 'full',
+  }
+  return { ...planTrack(table, wish), table }
+}
+
+function report(name: string, { changes, warnings }: TrackPlan, out: Output): void {
+  out.write(`${name}: ${changes.length === 0 ? 'tracked already' : 'tracked'}\n`)
+  for (const change of changes) out.write(`  ${change}\n`)
+  for (const warning of warnings) out.write(`  warning: ${warning}\n`)
+}
+
+async function trackedNames(client: pg.ClientBase, publication: string): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT n.nspname || '.' || c.relname AS name FROM pg_publication_rel r
+     JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 ORDER BY 1`,
+    [publication],
+  )
+  return rows.map(row => row.name)
+}
+
+const isPrivilegeMissing = (error: unknown): error is Error =>
+  error instanceof Error && 'code' in error && error.code === '42501'
