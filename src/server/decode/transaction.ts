@@ -1,5 +1,7 @@
 // Puts pgoutput messages together to commits. While a transaction comes in, only a change's letter and relation are read;
-// its columns are found when `changes()` is walked and somebody asks.
+// its columns are found when `changes()` is walked and somebody asks. Of a row of five columns that is 40 ns to push and
+// 35 to walk; finding the columns costs 30 more, and 200 where the bytes have left the processor's cache; decoding all
+// five to strings 450 more.
 import type { Change, Commit, LogicalMessage, Relation } from './change.ts'
 import { decodeMessage, lengthAt, unreadable } from './pgoutput.ts'
 import { RelationCache } from './relation-cache.ts'
@@ -15,8 +17,8 @@ export interface TransactionOptions {
   readonly keepMessage?: (prefix: string) => boolean
 }
 
-/** Memory a message takes beside its bytes: its Buffer object (96) and its place in a list (8). */
-const messageOverhead = 104
+/** Memory a message takes beside its bytes: its Buffer object (104, measured) and its place in a list (8). */
+const messageOverhead = 112
 /** Logical messages of one commit: content beyond these is left out, and messages beyond the count are dropped. Rows
  *  have a file to go to; a message, which any role can emit without writing a row, must not fill the memory. */
 const maxContentBytes = 1 << 20
