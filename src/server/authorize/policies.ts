@@ -30,7 +30,7 @@ export function compileAccess({ facts, relation, role }: AccessInput): TableAcce
   return {
     table,
     role: role.name,
-    readable: privileges.columns,
+    readable: new Set(table.columns.flatMap(({ name }, column) => (privileges.columns.has(name) ? [column] : []))),
     policy: rowsOf(relation, role, context),
     memberships: [...memberships.values()],
     warnings: warningsOf(relation, role),

@@ -46,8 +46,8 @@ export interface RelationFacts {
 export interface PrivilegeFacts {
   readonly schemaUsage: boolean
   readonly anyColumn: boolean
-  /** Positions in the table's columns. */
-  readonly columns: ReadonlySet<number>
+  /** Names, those that the publication leaves out too. */
+  readonly columns: ReadonlySet<string>
 }
 
 export interface FunctionFacts {

@@ -136,7 +136,7 @@ function columnOfSource(source: Source, name: string, scope: Scope): Value | nul
     if (!relation.unpublishedColumns.includes(name)) return null
     return unsupported(scope.context, `the column ${nameOf(relation)}.${name}, which the publication leaves out`)
   }
-  if (source.privileges !== null && !source.privileges.columns.has(column)) {
+  if (source.privileges !== null && !source.privileges.columns.has(name)) {
     const role = scope.viewer.name
     const grant = `GRANT SELECT ("${name}") ON ${nameOf(relation)} TO "${role}"`
     return refused(scope.context, `reads ${nameOf(relation)}.${name}, which role ${role} may not SELECT`, grant)

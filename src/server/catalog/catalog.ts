@@ -1,0 +1,202 @@
+// The database's own answer to what a table is and who may read it, read once and kept until it changes.
+import { Kysely, PostgresDialect, sql } from 'kysely'
+import type pg from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { loadGrammar } from '../authorize/parse-sql.ts'
+import { compileAccess } from '../authorize/policies.ts'
+import { FactNeeded, type Need } from '../authorize/policy-facts.ts'
+import type { Log } from '../log.ts'
+import { readFingerprint } from './fingerprint.ts'
+import { PromiseCache } from './promise-cache.ts'
+import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
+import { type RelationRead, type RelationReading, readName, readRelation } from './read-relation.ts'
+import { TypeReader } from './read-types.ts'
+import type { Catalog, Table, TableAccess } from './table.ts'
+
+export interface CatalogOptions {
+  readonly pool: pg.Pool
+  /** Name of the publication that tracked tables are in. */
+  readonly publication: string
+  /** The roles that tokens may name: their memberships are part of the fingerprint. */
+  readonly roles: readonly string[]
+  readonly log: Log
+}
+
+/** Entries kept of tables and of (table, role) pairs; past it the oldest is dropped and read again when asked for. */
+const maxTables = 10_000
+const maxAccesses = 10_000
+/** Not kept by the cache: a table that does not exist yet may be created, and made-up names must not fill it. */
+const noRelation = new Error('no such relation')
+/** Reads that one compilation may ask for: far more than any policy names. */
+const maxReads = 2_000
+
+export const createCatalog = (options: CatalogOptions): PostgresCatalog => new PostgresCatalog(options)
+
+export class PostgresCatalog implements Catalog {
+  readonly #options: CatalogOptions
+  readonly #db: Kysely<unknown>
+  #version: Promise<number> | null = null
+  #types: TypeReader | null = null
+  #facts = new FactStore()
+  readonly #relations = new PromiseCache<string, RelationRead>(maxTables)
+  readonly #oids = new PromiseCache<number, Table>(maxTables)
+  readonly #accesses = new PromiseCache<string, TableAccess>(maxAccesses)
+
+  constructor(options: CatalogOptions) {
+    this.#options = options
+    this.#db = new Kysely<unknown>({ dialect: new PostgresDialect({ pool: options.pool }) })
+  }
+
+  async table(schema: string, name: string): Promise<Table> {
+    const { table, root } = await this.#supported(schema, name)
+    const shown = `${schema}.${name}`
+    if (table.published) return table
+    if (root !== null)
+      throw new TidegateError('TABLE_UNKNOWN', `${shown} is a partition of ${root}; subscribe to ${root}`)
+    throw new TidegateError('TABLE_UNKNOWN', `${shown} is not tracked; run tidegate track ${shown}`)
+  }
+
+  /** A table as it is, tracked or not. @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED */
+  async inspect(schema: string, name: string): Promise<Table> {
+    return (await this.#supported(schema, name)).table
+  }
+
+  tableByOid(oid: number): Promise<Table> {
+    return this.#oids.get(oid, async () => {
+      const name = await readName(this.#db, oid)
+      if (name === null) throw new TidegateError('TABLE_UNKNOWN', `there is no table with OID ${oid} any more`)
+      return this.table(name.schema, name.name)
+    })
+  }
+
+  access(table: Table, role: string): Promise<TableAccess> {
+    return this.#accesses.get(`${table.oid} ${role}`, () => this.#readAccess(table, role))
+  }
+
+  /** Forgets one table, or everything. What is being read at this moment still answers those who asked before, and
+   *  nobody after. */
+  invalidate(oid?: number): void {
+    this.#facts = new FactStore()
+    if (oid === undefined) {
+      this.#types = null
+      this.#relations.clear()
+      this.#oids.clear()
+      this.#accesses.clear()
+      return
+    }
+    this.#oids.drop(table => table.oid === oid)
+    this.#relations.drop(({ table }) => table.oid === oid)
+    this.#accesses.drop(access => access.table.oid === oid || access.memberships.some(inner => inner.oid === oid))
+  }
+
+  /** Changes whenever something changes that decides who may see which row. One query, a few milliseconds. */
+  async fingerprint(): Promise<string> {
+    const { publication, roles } = this.#options
+    const version = await this.#serverVersion()
+    return this.#reading(version, reading => readFingerprint(reading.db, { version, publication, roles }))
+  }
+
+  /** What lower() changes under a collation, for ILIKE; null where only Postgres knows. @param collationOid 100 is the
+   *  database's default */
+  async caseMap(collationOid: number): Promise<ReadonlyMap<string, string> | null> {
+    const version = await this.#serverVersion()
+    const collation = await this.#typeReader(version).collation(collationOid)
+    return collation?.lower ?? null
+  }
+
+  async #supported(schema: string, name: string): Promise<RelationRead> {
+    const relation = await this.#relation(schema, name, async () => {
+      const version = await this.#serverVersion()
+      return this.#reading(version, reading => readRelation(reading, schema, name))
+    })
+    if (relation === null)
+      throw new TidegateError('TABLE_UNKNOWN', `there is no table ${schema}.${name}; check the name and the schema`)
+    if (relation.unsupported !== null)
+      throw new TidegateError(
+        'TABLE_UNSUPPORTED',
+        `${schema}.${name} is ${relation.unsupported}, which cannot be followed; subscribe to an ordinary or partitioned table`,
+      )
+    return relation
+  }
+
+  /** Tables asked for by name and those that policies read are the same objects. */
+  #relation(schema: string, name: string, read: () => Promise<RelationRead | null>): Promise<RelationRead | null> {
+    const readExisting = async (): Promise<RelationRead> => {
+      const relation = await read()
+      if (relation === null) throw noRelation
+      return relation
+    }
+    return this.#relations.get(JSON.stringify([schema, name]), readExisting).catch((error: unknown) => {
+      if (error === noRelation) return null
+      throw error
+    })
+  }
+
+  async #readAccess(table: Table, roleName: string): Promise<TableAccess> {
+    await loadGrammar()
+    const version = await this.#serverVersion()
+    const facts = this.#facts
+    return this.#reading(version, async reading => {
+      const role = await readRoleNamed(reading.db, roleName)
+      if (role === null)
+        throw new TidegateError(
+          'ROLE_REFUSED',
+          `there is no database role "${roleName}"; create it: CREATE ROLE "${roleName}"`,
+        )
+      for (let reads = 0; reads < maxReads; reads++) {
+        try {
+          const relation = facts.relation(table.schema, table.name)
+          if (relation === null || relation.table.oid !== table.oid)
+            throw new TidegateError('TABLE_UNKNOWN', `the table ${table.schema}.${table.name} was dropped or renamed`)
+          const access = compileAccess({ facts, relation, role })
+          for (const warning of access.warnings) this.#options.log.warn({ code: warning.code }, warning.message)
+          return access
+        } catch (error) {
+          if (!(error instanceof FactNeeded)) throw error
+          const { need } = error
+          facts.put(need, await this.#readNeed(reading, need))
+        }
+      }
+      throw new TidegateError(
+        'POLICY_UNSUPPORTED',
+        `the policies of ${table.schema}.${table.name} name more than ${maxReads} things; simplify them`,
+      )
+    })
+  }
+
+  #readNeed(reading: RelationReading, need: Need): Promise<unknown> {
+    if (need.kind !== 'relation') return readFact(reading, need)
+    return this.#relation(need.schema, need.name, () => readRelation(reading, need.schema, need.name))
+  }
+
+  /** Runs reads in one transaction under an empty search_path: pg_get_expr and format_type leave out the schema of
+   *  whatever the search_path shows, so that `members` could be any table of that name. */
+  #reading<T>(version: number, use: (reading: RelationReading) => Promise<T>): Promise<T> {
+    const { publication } = this.#options
+    const types = this.#typeReader(version)
+    return this.#db
+      .transaction()
+      .setIsolationLevel('repeatable read')
+      .setAccessMode('read only')
+      .execute(async transaction => {
+        await sql`SELECT set_config('search_path', '', true)`.execute(transaction)
+        return use({ db: transaction, version, publication, types: types.within(transaction) })
+      })
+  }
+
+  #typeReader(version: number): TypeReader {
+    this.#types ??= new TypeReader(this.#db, version)
+    return this.#types
+  }
+
+  #serverVersion(): Promise<number> {
+    this.#version ??= sql<{ version: number }>`SELECT current_setting('server_version_num')::int AS version`
+      .execute(this.#db)
+      .then(({ rows }) => rows[0]!.version)
+      .catch(error => {
+        this.#version = null
+        throw error
+      })
+    return this.#version
+  }
+}

@@ -1,0 +1,74 @@
+// One text that changes whenever anything changes that decides who may see which row.
+//
+// Roles fire no event trigger and send no Relation message, nor do functions and the policies of inner tables: a poller
+// asks for this instead. It does not depend on what has been read so far, or reading a new table would look like a change.
+import { type Kysely, sql } from 'kysely'
+
+export interface FingerprintOptions {
+  readonly version: number
+  readonly publication: string
+  /** The roles that tokens may name. */
+  readonly roles: readonly string[]
+}
+
+/** Reads values, not row versions: VACUUM and ANALYZE touch pg_class, and a migration that replaces a function by itself
+ *  changes nothing. @returns 32 hexadecimal digits */
+export async function readFingerprint(db: Kysely<unknown>, options: FingerprintOptions): Promise<string> {
+  const { version, publication } = options
+  const roles = sql`${options.roles}::text[]`
+  const member = version < 150000 ? sql`r.prrelid` : sql`concat_ws(' ', r.prrelid, r.prattrs, r.prqual::text)`
+  const schemas =
+    version < 150000
+      ? sql`NULL`
+      : sql`(SELECT string_agg(s.pnnspid::text, ',' ORDER BY s.pnnspid) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)`
+  const generated = version < 180000 ? sql`NULL` : sql`p.pubgencols`
+  const grants = version < 160000 ? sql`NULL` : sql`concat_ws(' ', m.inherit_option, m.set_option)`
+  const { rows } = await sql<{ fingerprint: string }>`
+    WITH RECURSIVE pub AS (
+      SELECT p.oid, concat_ws(' ', p.oid, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
+        ${generated}, ${schemas}, (SELECT string_agg(${member}::text, ',' ORDER BY r.prrelid) FROM pg_publication_rel r WHERE r.prpubid = p.oid)
+      ) AS text FROM pg_publication p WHERE p.pubname = ${publication}
+    ), tracked AS (
+      SELECT c.oid FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = ${publication}
+    ), rel AS (
+      SELECT oid FROM tracked
+      UNION SELECT i.inhrelid FROM rel JOIN pg_inherits i ON i.inhparent = rel.oid
+    ), role AS (
+      SELECT oid FROM pg_roles WHERE rolname = ANY (${roles}) OR rolname = current_user
+      UNION SELECT m.roleid FROM role JOIN pg_auth_members m ON m.member = role.oid
+    ), part AS (
+      SELECT 'publication ' || text AS text FROM pub
+      UNION ALL
+      SELECT concat_ws(' ', 'table', c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relowner, c.relrowsecurity,
+        c.relforcerowsecurity, c.relreplident, c.relacl, n.nspacl, n.nspowner,
+        (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attcollation, attnotnull, attgenerated,
+          attisdropped, attacl), ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
+        (SELECT string_agg(concat_ws(' ', indexrelid, indkey, indisunique, indisprimary, indisreplident, indisvalid,
+          indimmediate, indpred IS NULL), ',' ORDER BY indexrelid) FROM pg_index WHERE indrelid = c.oid AND indisunique),
+        (SELECT string_agg(concat_ws(' ', inhparent, inhseqno), ',' ORDER BY inhparent) FROM pg_inherits WHERE inhrelid = c.oid))
+      FROM rel JOIN pg_class c ON c.oid = rel.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+      UNION ALL
+      SELECT concat_ws(' ', 'policy', l.oid, polrelid, polname, polcmd, polpermissive, polroles, md5(polqual::text))
+      FROM pg_policy l JOIN rel ON rel.oid = polrelid
+      UNION ALL
+      SELECT concat_ws(' ', 'role', r.oid, rolname, rolsuper, rolbypassrls, rolinherit) FROM pg_roles r
+      WHERE rolname = ANY (${roles}) OR rolsuper OR rolbypassrls OR oid IN (SELECT oid FROM role)
+      UNION ALL
+      SELECT concat_ws(' ', 'member', m.roleid, m.member, ${grants}) FROM pg_auth_members m
+      UNION ALL
+      SELECT concat_ws(' ', 'function', f.oid, proname, pronamespace, prolang, prokind, proowner, prosecdef, proisstrict,
+        proretset, prorettype, proargtypes, proargnames, proconfig, proacl,
+        CASE WHEN l.lanname = 'sql' THEN md5(prosrc || coalesce(prosqlbody::text, '')) END)
+      FROM pg_proc f JOIN pg_language l ON l.oid = prolang
+      WHERE f.oid >= 16384
+      UNION ALL
+      SELECT concat_ws(' ', 'type', t.oid, typname, typnamespace, typbasetype,
+        (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid))
+      FROM pg_type t WHERE t.oid >= 16384 AND typtype IN ('e', 'd')
+      UNION ALL
+      SELECT concat_ws(' ', 'schema', oid, nspname, nspacl) FROM pg_namespace WHERE oid >= 16384
+    )
+    SELECT md5(string_agg(text, E'\n' ORDER BY text)) AS fingerprint FROM part`.execute(db)
+  return rows[0]!.fingerprint
+}
