@@ -50,7 +50,7 @@ export function parseArray(text: string): ArrayText {
         }
         value += text[at] ?? ''
       }
-      items.push(!escaped && value.toUpperCase() === 'NULL' ? null : escaped ? value : value.trim())
+      items.push(!escaped && value.toUpperCase() === 'NULL' ? null : value)
       shape += 'x'
     }
   }
@@ -64,7 +64,7 @@ export function printArray(items: readonly (string | null)[]): string {
 }
 
 const quoted = (item: string): string =>
-  item === '' || /[\s{},"\\]/.test(item) || item.toUpperCase() === 'NULL'
+  item === '' || /[ \t\n\v\f\r{},"\\]/.test(item) || item.toUpperCase() === 'NULL'
     ? `"${item.replace(/["\\]/g, char => `\\${char}`)}"`
     : item
 

@@ -11,10 +11,9 @@ const timePattern = /^(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?$/
  *  Without an offset a timestamptz is UTC, as in every session of ours. A timestamp ignores the offset, as Postgres does.
  *  @returns as Postgres prints it; @throws ValueError */
 export function readDatetime(family: 'date' | 'timestamp' | 'timestamptz', typeName: string, text: string): string {
-  const trimmed = text.trim()
-  const lower = trimmed.toLowerCase()
+  const lower = text.toLowerCase()
   if (lower === 'infinity' || lower === '-infinity') return lower
-  const match = pattern.exec(trimmed)
+  const match = pattern.exec(text)
   if (match === null) throw invalid(typeName)
   const [, yearText, month, day, hour = '00', minute = '00', second = '00', fraction = '', offset, bc] = match
   const year = bc === undefined ? Number(yearText) : 1 - Number(yearText)
@@ -27,8 +26,8 @@ export function readDatetime(family: 'date' | 'timestamp' | 'timestamptz', typeN
   if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) throw invalid(typeName)
   if (family === 'date') return `${dateText(moment)}${eraOf(moment)}`
   moment.setUTCHours(Number(hour), Number(minute), Number(second))
-  if (family === 'timestamptz' && offset !== undefined)
-    moment.setTime(moment.getTime() - offsetSeconds(offset, typeName) * 1000)
+  const displacement = offset === undefined ? 0 : offsetSeconds(offset, typeName)
+  if (family === 'timestamptz') moment.setTime(moment.getTime() - displacement * 1000)
   const clock = [moment.getUTCHours(), moment.getUTCMinutes(), moment.getUTCSeconds()].map(pad2).join(':')
   const zone = family === 'timestamptz' ? '+00' : ''
   return `${dateText(moment)} ${clock}${fractionText(fraction)}${zone}${eraOf(moment)}`
@@ -36,7 +35,7 @@ export function readDatetime(family: 'date' | 'timestamp' | 'timestamptz', typeN
 
 /** @returns `HH:MM:SS[.ffffff]`; @throws ValueError */
 export function readTime(typeName: string, text: string): string {
-  const match = timePattern.exec(text.trim())
+  const match = timePattern.exec(text)
   if (match === null) throw invalid(typeName)
   const [, hour, minute, second = '00', fraction = ''] = match
   if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) throw invalid(typeName)

@@ -1,13 +1,13 @@
 // Decimal numbers as text: read, made canonical and ordered without ever becoming a binary number.
 import { ValueError } from './value-error.ts'
 
-const pattern = /^\s*([+-]?)(\d*)(?:\.(\d*))?(?:e([+-]?\d{1,7}))?\s*$/i
+const pattern = /^([+-]?)(\d*)(?:\.(\d*))?(?:e([+-]?\d{1,7}))?$/i
 /** Digits a value may have on either side once its exponent is written out; Postgres takes 131072 before the point. */
 const maxDigits = 4000
 
 /** Reads a numeric as Postgres does, its scale kept: `1.50e1` is `15.0`. @throws ValueError */
 export function readNumeric(text: string): string {
-  const special = /^\s*([+-]?)(inf|infinity|nan)\s*$/i.exec(text)
+  const special = /^([+-]?)(inf|infinity|nan)$/i.exec(text)
   if (special !== null) {
     if (special[2]!.toLowerCase() !== 'nan') return special[1] === '-' ? '-Infinity' : 'Infinity'
     if (special[1] === '') return 'NaN'

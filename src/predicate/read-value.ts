@@ -6,6 +6,7 @@ import { readDatetime, readTime } from './datetime.ts'
 import { toJsonb } from './json-text.ts'
 import { readNumeric } from './numeric-text.ts'
 import { baseOf } from './sql-types.ts'
+import { trimSpace } from './trim-space.ts'
 import { ValueError } from './value-error.ts'
 
 const intRanges: Readonly<Record<number, readonly [bigint, bigint]>> = {
@@ -28,16 +29,17 @@ export function readValue(sqlType: SqlType, text: string): string {
     case 'float':
       return readFloat(type, text)
     case 'numeric':
-      return readNumeric(text)
+      return readNumeric(trimSpace(text))
     case 'uuid':
       return readUuid(text)
     case 'date':
     case 'timestamp':
     case 'timestamptz':
-      return readDatetime(type.family, type.name, text)
+      return readDatetime(type.family, type.name, trimSpace(text))
     case 'time':
-      return readTime(type.name, text)
+      return readTime(type.name, trimSpace(text))
     case 'bytea':
+      if (!text.includes('\\')) return `\\x${Buffer.from(text).toString('hex')}`
       if (!/^\\x([0-9a-f]{2})*$/i.test(text)) throw new ValueError('a value is not a bytea in the form \\x0af9')
       return text.toLowerCase()
     case 'enum':
@@ -60,7 +62,7 @@ export function readValue(sqlType: SqlType, text: string): string {
 }
 
 function readBool(text: string): string {
-  const word = text.trim().toLowerCase()
+  const word = trimSpace(text).toLowerCase()
   if (word === '1' || word === 'on' || (word !== '' && ('true'.startsWith(word) || 'yes'.startsWith(word)))) return 't'
   if (word === '0' || word === 'of' || word === 'off') return 'f'
   if (word !== '' && ('false'.startsWith(word) || 'no'.startsWith(word))) return 'f'
@@ -70,15 +72,15 @@ function readBool(text: string): string {
 function readInt(type: SqlType, text: string): string {
   const range = intRanges[type.oid]
   // Forty digits: none of these types has more, and BigInt of a long text is slow.
-  if (range === undefined || text.length > 40 || !/^\s*[+-]?\d+\s*$/.test(text))
+  if (range === undefined || text.length > 40 || !/^[+-]?\d+$/.test(trimSpace(text)))
     throw new ValueError(`a value is not a ${type.name}`)
-  const value = BigInt(text.trim().replace('+', ''))
+  const value = BigInt(trimSpace(text).replace('+', ''))
   if (value < range[0] || value > range[1]) throw new ValueError(`a value is out of range for ${type.name}`)
   return value.toString()
 }
 
 function readFloat(type: SqlType, text: string): string {
-  const word = text.trim()
+  const word = trimSpace(text)
   const special = /^([+-]?)(inf|infinity|nan)$/i.exec(word)
   if (special !== null) {
     if (special[2]!.toLowerCase() !== 'nan') return special[1] === '-' ? '-Infinity' : 'Infinity'
@@ -102,11 +104,15 @@ function readUuid(text: string): string {
   )
 }
 
+const arrayPattern = /^\{(?: *(?:"(?:[^"\\]|\\.)*"|[^ \t\n\v\f\r{},"\\]+) *(?:,(?! *\})|(?=\})))*\}$/s
+/** Spaces outside quotes. */
+const betweenItems = /("(?:[^"\\]|\\.)*")|([^" ]+)| +/gs
+
 function readArray(type: SqlType, text: string): string {
   const element = type.element
   if (element === undefined) throw new ValueError(`a value is not a ${type.name}`)
-  const { shape, items } = parseArray(text.trim())
-  // Nested arrays and stated bounds: Postgres takes them, filters and claims do not need them.
-  if (!/^\{x*\}$/.test(shape)) throw new ValueError(`a value is not a one-dimensional ${type.name}`)
+  // Nested arrays, stated bounds and spaces in bare items: Postgres takes them, filters and claims do not need them.
+  if (!arrayPattern.test(text)) throw new ValueError(`a value is not a one-dimensional ${type.name}`)
+  const { items } = parseArray(text.replace(betweenItems, '$1$2'))
   return printArray(items.map(item => (item === null ? null : readValue(element, item))))
 }

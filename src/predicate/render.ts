@@ -1,6 +1,6 @@
 // Writes a predicate as SQL through Kysely: every value a parameter cast to its type, every name quoted.
 import { type RawBuilder, type SqlBool, sql } from 'kysely'
-import type { CompareOp, Expr, Predicate, SemiJoin } from './algebra.ts'
+import type { CompareOp, Expr, Predicate, SemiJoin, SqlType } from './algebra.ts'
 import { baseOf, castNameOf, hasModifier } from './sql-types.ts'
 
 export interface RenderOptions {
@@ -104,27 +104,30 @@ function value(expr: Expr, scope: Scope): RawBuilder<unknown> {
     case 'column':
       return scope.alias === null ? sql.id(expr.name) : sql.id(scope.alias, expr.name)
     case 'const':
-      return sql`cast(${expr.value} as ${sql.raw(castNameOf(expr.type))})`
+      return sql`cast(${expr.value} as ${typeName(expr.type)})`
     case 'setting':
       return sql`current_setting(${expr.name}, ${sql.lit(expr.missingOk)})`
     case 'cast':
       return sql`cast(${value(expr.arg, scope)} as ${sql.raw(castTarget(expr))})`
+    // Cast to the type the algebra gives them: Postgres calls NULLIF of a varchar a text, and picks other operators.
     case 'coalesce':
-      return sql`coalesce(${sql.join(expr.args.map(arg => value(arg, scope)))})`
+      return sql`cast(coalesce(${sql.join(expr.args.map(arg => value(arg, scope)))}) as ${typeName(expr.type)})`
     case 'nullif':
-      return sql`nullif(${value(expr.left, scope)}, ${value(expr.right, scope)})`
+      return sql`cast(nullif(${value(expr.left, scope)}, ${value(expr.right, scope)}) as ${typeName(expr.type)})`
     case 'jsonGet': {
       const arrow = expr.asText ? sql`->>` : sql`->`
       return sql`(${value(expr.arg, scope)} ${arrow} ${value(expr.key, scope)})`
     }
     case 'array': {
       const items = expr.items.map(item => value(item, scope))
-      return sql`cast(array[${sql.join(items)}] as ${sql.raw(castNameOf(expr.type))})`
+      return sql`cast(array[${sql.join(items)}] as ${typeName(expr.type)})`
     }
     case 'predicate':
       return render(expr.predicate, scope)
   }
 }
+
+const typeName = (type: SqlType): RawBuilder<unknown> => sql.raw(castNameOf(type))
 
 /** A cast is the policy's own: with its length, and to a domain with the domain's checks. */
 const castTarget = ({ type }: Extract<Expr, { kind: 'cast' }>): string =>

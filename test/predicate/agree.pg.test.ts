@@ -10,9 +10,10 @@ import { compareText, keyOf } from '../../src/predicate/compare.ts'
 import { compile } from '../../src/predicate/evaluate.ts'
 import { fingerprint } from '../../src/predicate/fingerprint.ts'
 import { cover, semiJoinKey } from '../../src/predicate/keys.ts'
+import { parseFilter } from '../../src/predicate/postgrest.ts'
 import { TidegateError } from '../../src/protocol/tidegate-error.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { askPostgres, createSample, membershipsOf, predicates, type Sample, selectText } from './samples.ts'
+import { askPostgres, createSample, filters, membershipsOf, predicates, type Sample, selectText } from './samples.ts'
 
 const seed = Number(process.env.TEST_SEED ?? randomInt(2 ** 31))
 console.log(`predicates against Postgres: TEST_SEED=${seed}`)
@@ -69,6 +70,26 @@ function agreement(sample: Sample, runs: number): void {
     )
     // 80 rows each: many more pairs than 2,000, and of every answer.
     for (const answer of [true, false, null]) expect(seen.get(answer)).toBeGreaterThan(2000)
+  })
+
+  test('[P1] a filter from a URL selects the rows that Postgres selects, or is refused', async () => {
+    const limits = { maxLength: 2000, maxDepth: 3, maxTerms: 50 }
+    let taken = 0
+    await fc.assert(
+      fc.asyncProperty(filters(sample), async pairs => {
+        let predicate: Predicate
+        try {
+          predicate = parseFilter(pairs, sample.columns, limits)
+        } catch (error) {
+          expect(['FILTER_INVALID', 'FILTER_UNSUPPORTED']).toContain((error as TidegateError).code)
+          return
+        }
+        taken++
+        expect(judgeAll(predicate)).toEqual(await askPostgres(sample, predicate))
+      }),
+      { numRuns: runs, seed },
+    )
+    expect(taken).toBeGreaterThan(runs / 10)
   })
 
   test('binding a predicate changes none of its answers', () => {
