@@ -58,14 +58,24 @@ test('fences asked for at once share one message; one asked for later has its ow
 test('a fence lies after every position that its caller knew, however many ask meanwhile', async () => {
   await using it = await setUp()
   const asked: { id: string; known: string }[] = []
+  const writers = createPool(it.database.url, { maxConnections: 4 })
+  let writing = true
+  const written = Promise.all(
+    Array.from({ length: 4 }, async () => {
+      while (writing) await writers.query("INSERT INTO notes VALUES ('moves the WAL')")
+    }),
+  )
   await Promise.all(
-    Array.from({ length: 8 }, async () => {
-      for (let n = 0; n < 20; n++) {
+    Array.from({ length: 16 }, async () => {
+      for (let n = 0; n < 50; n++) {
         const [row] = (await it.pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')).rows
         asked.push({ ...(await it.beacon.emit('fence')), known: row!.lsn })
       }
     }),
   )
+  writing = false
+  await written
+  await writers.end()
   const ids = new Set(asked.map(({ id }) => id))
   expect(ids.size).toBeLessThan(asked.length)
   await it.reader.until(() => it.ours().length === ids.size)

@@ -58,13 +58,16 @@ test('a keepalive is never acknowledged: an idle stream leaves the slot where it
 
 test('a message that waits keeps its bytes, however many follow', async () => {
   await using database = await prepared()
-  await using reader = new Reader({ databaseUrl: database.url })
+  await using reader = new Reader({ databaseUrl: database.url, maxPendingBytes: 4_000_000 })
   await reader.until(() => reader.lives.length === 1)
   const open = Promise.withResolvers<void>()
   reader.gate = open.promise
   await database.query(
     `INSERT INTO notes SELECT n || ':' || repeat(chr(97 + n % 26), n * 37 % 3000) FROM generate_series(1, 4000) AS n`,
   )
+  const stream = reader.life.stream as unknown as { isStalled: boolean }
+  await reader.until(() => stream.isStalled, 'many reads wait')
+  reader.gate = null
   open.resolve()
   await reader.until(() => reader.rows.length === 4000)
   reader.rows.forEach((row, index) => {
