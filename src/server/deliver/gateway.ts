@@ -90,6 +90,7 @@ class HttpGateway implements Gateway {
       noServer: true,
       clientTracking: false,
       perMessageDeflate: false,
+      autoPong: false,
       maxPayload: limits.maxFrameBytes,
       // A frame in thousands of tiny pieces costs far more memory than its bytes (CVE-2026-48779).
       maxFragments: 64,

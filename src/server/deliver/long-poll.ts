@@ -53,7 +53,7 @@ export class LongPoll implements Connection {
     this.#principal = principal
     this.#request = request
     this.#members = request.queries.map(
-      (query, q) => new Membership(query, this.#outlet(q), services.limits.longPollMaxBytes),
+      (query, q) => new Membership(query, this.#outlet(q), services.limits.sendQueueBytes),
     )
     this.#isPartial = request.queries.map(() => false)
   }

@@ -48,6 +48,7 @@ export class WebSocketConnection implements Connection {
   #heardAt: number
   #nextBeatAt: number
   #isPaused = false
+  #isSuspect = false
 
   /** @param credentials what was verified before the upgrade: a principal, an error to close with, or null when the
    *  first frame must bring the token */
@@ -68,7 +69,10 @@ export class WebSocketConnection implements Connection {
     // The first at a random fraction: connections that came together would otherwise beat together for ever.
     this.#nextBeatAt = now + services.random() * limits.heartbeatMs
     ws.on('message', (data, isBinary) => this.#message(data, isBinary))
-    ws.on('ping', () => this.#heard())
+    // Answered here and not by ws, which would cut a flood off without a code.
+    ws.on('ping', data => {
+      if (this.#heard()) ws.pong(data)
+    })
     ws.on('pong', () => this.#heard())
     ws.on('error', error => services.log.debug({ err: error }, 'a WebSocket broke'))
     ws.on('close', () => this.#dispatch({ type: 'disconnected' }))
@@ -91,6 +95,11 @@ export class WebSocketConnection implements Connection {
         this.#break(new TidegateError('SLOW_CONSUMER', `nothing was taken for ${slowConsumerMs} ms; connect again`))
         return
       case 'silent':
+        // After a long pause of our own, its answers may lie unread: the loop reads them before the next tick.
+        if (!this.#isSuspect) {
+          this.#isSuspect = true
+          return
+        }
         this.#break(new TidegateError('HEARTBEAT_MISSED', `nothing was heard for ${2 * heartbeatMs} ms; connect again`))
         this.#ws.terminate()
         return
@@ -111,7 +120,7 @@ export class WebSocketConnection implements Connection {
   }
 
   #message(data: RawData, isBinary: boolean): void {
-    if (this.#session.state === 'closed' || !this.#heard()) return
+    if (!this.#heard()) return
     if (isBinary) {
       this.#break(new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text'))
       return
@@ -127,6 +136,8 @@ export class WebSocketConnection implements Connection {
   #heard(): boolean {
     const { limits, now } = this.#services
     this.#heardAt = now()
+    this.#isSuspect = false
+    if (this.#session.state === 'closed') return false
     if (takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) return true
     const message = `more than ${limits.framesPerSecond} frames per second, and ${limits.frameBurst} at once`
     this.#break(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
@@ -219,7 +230,9 @@ export class WebSocketConnection implements Connection {
     return {
       send: outgoing => {
         const query = this.#members.get(join)?.subscription?.query
-        return query === undefined || this.#queue.push(websocketFrameOf(outgoing, query, id))
+        if (query === undefined || this.#queue.push(websocketFrameOf(outgoing, query, id))) return true
+        this.#pauseOrRead()
+        return false
       },
       resync: (code, reason) => this.#send({ type: 'resync', id, code, reason }),
       fail: error => this.#dispatch({ type: 'ended', id, join, error }),

@@ -1,0 +1,194 @@
+// The small pure parts at the door: URLs, positions of streams, tickets, hints, buckets.
+import { expect, test } from 'vitest'
+import { peerCodes } from '../../../src/protocol/codes.ts'
+import { parseQueryPositions, type QueryPosition } from '../../../src/protocol/position.ts'
+import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
+import { nextBeat, pulseOf } from '../../../src/server/deliver/pulse.ts'
+import { closeReason, refusalOf } from '../../../src/server/deliver/refusal.ts'
+import { formatStreamPosition, readStreamPosition } from '../../../src/server/deliver/stream-position.ts'
+import { Tickets } from '../../../src/server/deliver/tickets.ts'
+import { fullBucket, takeToken } from '../../../src/server/deliver/token-bucket.ts'
+import { parseStreamUrl, requestOfFrame } from '../../../src/server/deliver/url.ts'
+import { createLog } from '../../../src/server/log.ts'
+import type { Principal } from '../../../src/server/subscribe/subscription.ts'
+
+const read = (url: string, kind: 'live' | 'changes' = 'live') => {
+  const [table = '', query = ''] = url.split('?')
+  return parseStreamUrl({ kind, table, parameters: new URLSearchParams(query), lastEventId: null, maxQueries: 10 })
+}
+
+test.each([
+  ['messages', { schema: 'public', table: 'messages', filters: [], select: null }],
+  ['sales.orders', { schema: 'sales', table: 'orders' }],
+  ['%22odd.name%22', { schema: 'public', table: 'odd.name' }],
+  ['sales.%22a%22%22b%22', { schema: 'sales', table: 'a"b' }],
+  ['caf%C3%A9', { table: 'café' }],
+  ['m?select=id,%22a,b%22,c%20d', { select: ['id', 'a,b', 'c d'] }],
+  ['m?select=*', { select: null }],
+  [
+    'm?room_id=eq.42&room_id=lt.50',
+    {
+      filters: [
+        ['room_id', 'eq.42'],
+        ['room_id', 'lt.50'],
+      ],
+    },
+  ],
+  [
+    'm?or=(a.eq.1,b.is.null)&c.order=eq.1',
+    {
+      filters: [
+        ['or', '(a.eq.1,b.is.null)'],
+        ['c.order', 'eq.1'],
+      ],
+    },
+  ],
+  ['m?body=eq.a%26b%3D%22%27;--', { filters: [['body', `eq.a&b="';--`]] }],
+  ['m?events=eq.1', { filters: [['events', 'eq.1']] }],
+  ['m?__proto__=eq.1', { filters: [['__proto__', 'eq.1']] }],
+] as const)('the URL %s is read', (url, expected) => {
+  const { queries, isNumbered } = read(url)
+  expect(isNumbered).toBe(false)
+  expect(queries[0]).toMatchObject({ kind: 'live', since: null, events: null, ...expected })
+})
+
+test('changes may be chosen by operation, in a URL and in a frame', () => {
+  expect(read('m?events=insert,delete', 'changes').queries[0]!.events).toEqual(new Set(['insert', 'delete']))
+  const frame = { type: 'subscribe', id: 1, kind: 'changes', table: 'm', events: ['update'] } as const
+  expect(requestOfFrame({ ...frame, events: ['update'] }).events).toEqual(new Set(['update']))
+})
+
+test('the position of a stream holds each query, and a dash for one that begins fresh', () => {
+  const [a, b] = parseQueryPositions('1f2e3d4c-10.aa~1f2e3d4c-20-3.bb')! as [QueryPosition, QueryPosition]
+  for (const positions of [[a], [a, b], [null, b], [a, null, b]]) {
+    const text = formatStreamPosition(positions)!
+    expect(readStreamPosition(text, positions.length)).toEqual(positions)
+    expect(readStreamPosition(text, positions.length + 1)).toBe(null)
+  }
+  expect(formatStreamPosition([null, null])).toBe(null)
+  for (const text of ['', '-', '~', '-~', 'x', '1f2e3d4c-10', '1f2e3d4c-10.aa~', 'x'.repeat(9000)]) {
+    expect(readStreamPosition(text, 1)).toBe(null)
+  }
+})
+
+const principal = (sub: string, expiresAt: number | null = null): Principal => ({
+  role: 'authenticated',
+  claims: { sub },
+  expiresAt,
+})
+const ticketLimits = { ticketMs: 30_000, maxTickets: 4, maxTicketsPerPrincipal: 2 }
+const [first, second] = ['1f2e3d4c-10.aa', '1f2e3d4c-20.aa'].map(id => parseQueryPositions(id)!) as [
+  QueryPosition[],
+  QueryPosition[],
+]
+const codeOf = (act: () => unknown): string => {
+  try {
+    act()
+  } catch (error) {
+    return (error as TidegateError).code
+  }
+  return 'none'
+}
+
+test('a ticket lives thirty seconds, is used once, and belongs to one origin', () => {
+  let now = 0
+  const tickets = new Tickets(ticketLimits, () => now)
+  const issue = () => tickets.issue(principal('alice'), 'https://a.example').ticket
+  const late = issue()
+  const stolen = issue()
+  expect(codeOf(() => tickets.redeem(stolen, 'https://b.example', null))).toBe('TICKET_INVALID')
+  // Tried from elsewhere once, it is spent.
+  expect(codeOf(() => tickets.redeem(stolen, 'https://a.example', null))).toBe('TICKET_INVALID')
+  // A browser sends no Origin with a GET to its own host.
+  expect(tickets.redeem(issue(), null, null).principal.claims.sub).toBe('alice')
+  now = 30_000
+  expect(codeOf(() => tickets.redeem(late, 'https://a.example', null))).toBe('TICKET_INVALID')
+  const ofServer = tickets.issue(principal('bob'), null).ticket
+  expect(codeOf(() => tickets.redeem(ofServer, 'https://a.example', null))).toBe('TICKET_INVALID')
+})
+
+test('a ticket expires no later than its token', () => {
+  const tickets = new Tickets(ticketLimits, () => 1000)
+  expect(tickets.issue(principal('alice', 5000), null).expiresAt).toBe(5000)
+  expect(tickets.issue(principal('alice'), null).expiresAt).toBe(31_000)
+})
+
+test('a used ticket comes back with an id its stream issued, until its token expires', () => {
+  let now = 0
+  const tickets = new Tickets(ticketLimits, () => now)
+  const { ticket } = tickets.issue(principal('alice', 100_000), 'https://a.example')
+  const { issued } = tickets.redeem(ticket, 'https://a.example', null)
+  const again = (id: string | null, origin = 'https://a.example') => codeOf(() => tickets.redeem(ticket, origin, id))
+  expect(again('1f2e3d4c-10.aa')).toBe('TICKET_INVALID')
+  issued(first)
+  issued(second)
+  expect(again(null)).toBe('TICKET_INVALID')
+  expect(again('1f2e3d4c-10.aa')).toBe('none')
+  expect(again('1f2e3d4c-20.aa')).toBe('none')
+  expect(again('1f2e3d4c-21.aa')).toBe('TICKET_INVALID')
+  expect(again('1f2e3d4c-10.bb')).toBe('TICKET_INVALID')
+  expect(again('1f2e3d4c-10.aa~1f2e3d4c-10.aa')).toBe('TICKET_INVALID')
+  expect(again('-')).toBe('TICKET_INVALID')
+  expect(again('1f2e3d4c-10.aa', 'https://b.example')).toBe('TICKET_INVALID')
+  now = 99_999
+  expect(again('1f2e3d4c-10.aa')).toBe('none')
+  now = 100_000
+  expect(again('1f2e3d4c-10.aa')).toBe('TOKEN_EXPIRED')
+})
+
+test('[P7] tickets are bounded by principal and in all; of the used ones the oldest is forgotten', () => {
+  let now = 0
+  const tickets = new Tickets(ticketLimits, () => now)
+  const issue = (sub: string) => tickets.issue(principal(sub), null).ticket
+  const own = [issue('alice'), issue('alice')]
+  expect(codeOf(() => issue('alice'))).toBe('RATE_LIMITED')
+  issue('bob')
+  issue('carol')
+  expect(codeOf(() => issue('dave'))).toBe('BUSY')
+  for (const ticket of own) tickets.redeem(ticket, null, null).issued(first)
+  now = 30_001
+  for (const sub of ['u', 'v', 'w']) tickets.redeem(issue(sub), null, null)
+  expect(codeOf(() => tickets.redeem(own[0]!, null, '1f2e3d4c-10.aa'))).toBe('TICKET_INVALID')
+  expect(codeOf(() => tickets.redeem(own[1]!, null, '1f2e3d4c-10.aa'))).toBe('none')
+})
+
+test('every refusal that may be retried without a new token says when', () => {
+  const log = createLog('silent')
+  for (const [code, { retry }] of Object.entries(peerCodes)) {
+    const refusal = refusalOf(new TidegateError(code as keyof typeof peerCodes, 'why'), log, () => 0.5)
+    expect(refusal).toMatchObject({ code, message: 'why', retry: retry !== 'never' })
+    expect(refusal.retryAfterMs !== undefined).toBe(retry === 'now' || retry === 'later')
+  }
+  const given = new TidegateError('GOING_AWAY', 'why', { retryAfterMs: 77 })
+  expect(refusalOf(given, log, () => 0.5).retryAfterMs).toBe(77)
+})
+
+test.each(['short', 'x'.repeat(500), 'é'.repeat(500), '😀'.repeat(500)])('a close reason fits: %s', message => {
+  const reason = closeReason({ code: 'BAD_FRAME', message })
+  expect(Buffer.byteLength(reason)).toBeLessThan(123)
+  expect(Buffer.from(reason).toString()).toBe(reason)
+  expect(reason.startsWith(`BAD_FRAME: ${[...message].slice(0, 5).join('')}`)).toBe(true)
+})
+
+test('a bucket lets a burst pass, then so many a second, and forgives a clock that steps back', () => {
+  const bucket = fullBucket(3, 1000)
+  const take = (now: number) => takeToken(bucket, now, 10, 3)
+  expect([1000, 1000, 1000, 1000].map(take)).toEqual([true, true, true, false])
+  expect([1050, 1100, 1100].map(take)).toEqual([false, true, false])
+  expect([500, 600, 600].map(take)).toEqual([false, true, false])
+  expect([9000, 9000, 9000, 9000].map(take)).toEqual([true, true, true, false])
+})
+
+test('a peer is slow, silent, due, or none of these', () => {
+  const pulse = (vitals: Partial<Parameters<typeof pulseOf>[0]>, now: number) =>
+    pulseOf({ nextBeatAt: 100, heardAt: 0, stalledSince: null, ...vitals }, now, 100, 300)
+  expect(pulse({}, 99)).toBe('none')
+  expect(pulse({}, 100)).toBe('beat')
+  expect(pulse({}, 200)).toBe('beat')
+  expect(pulse({}, 201)).toBe('silent')
+  expect(pulse({ heardAt: null }, 1000)).toBe('beat')
+  expect(pulse({ heardAt: 550, stalledSince: 300 }, 599)).toBe('beat')
+  expect(pulse({ heardAt: 550, stalledSince: 300 }, 600)).toBe('slow')
+  expect(nextBeat(100, 105, 100)).toBe(200)
+  expect(nextBeat(100, 1000, 100)).toBe(1050)
+})
