@@ -3,11 +3,12 @@
 //
 // A row is judged against the memberships of its own commit: old versions with the index before it, new versions with the
 // index after it. So a commit is applied first, keeping what it changed; `before` reads through to that.
+
+import type { Memberships, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { innerKey } from '../../predicate/keys.ts'
-import type { Memberships, Row, SemiJoin } from '../../predicate/algebra.ts'
-import type { Change } from '../decode/change.ts'
 import type { Table } from '../catalog/table.ts'
+import type { Change } from '../decode/change.ts'
 
 export interface KeyCount {
   count: number
@@ -53,13 +54,22 @@ export class MembershipSet {
   /** Inner rows that satisfy `where`, and those among them with a NULL in the key. */
   total = 0
   nulls = 0
+  /** Why the set is not exact any more: a row could not be judged. Nothing that reads it is visible then. */
+  failure: unknown = null
 
   constructor(join: SemiJoin, table: Table, holders: KeyHolders) {
     this.join = join
     this.table = table
     this.holders = holders
     const where = compile(join.where)
-    this.matches = row => where(row, noMemberships) === true
+    this.matches = row => {
+      try {
+        return where(row, noMemberships) === true
+      } catch (error) {
+        this.failure ??= error
+        return false
+      }
+    }
   }
 
   /** Adds (+1) or takes away (-1) an inner row that satisfies `where`. */
@@ -270,7 +280,10 @@ export function netChange(set: MembershipSet, changes: Iterable<Change>): NetCha
 
 /** The sets as they were before these commits, undone from their old rows.
  *  @returns null when a truncation lies between */
-export function undo(sets: Iterable<MembershipSet>, changes: (set: MembershipSet) => Iterable<Change>): MembershipsBefore | null {
+export function undo(
+  sets: Iterable<MembershipSet>,
+  changes: (set: MembershipSet) => Iterable<Change>,
+): MembershipsBefore | null {
   const result: MembershipsBefore = new Map()
   for (const set of sets) {
     const net = netChange(set, changes(set))

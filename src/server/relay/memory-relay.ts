@@ -122,7 +122,13 @@ export class MemoryRelay {
       commit.release()
       return
     }
-    const entry: Entry = { commit, arrivedAtMs: this.#options.now(), visibleAt: Number.POSITIVE_INFINITY, inWindow: true, inRing: true }
+    const entry: Entry = {
+      commit,
+      arrivedAtMs: this.#options.now(),
+      visibleAt: Number.POSITIVE_INFINITY,
+      inWindow: true,
+      inRing: true,
+    }
     this.#window.push(entry)
     this.#windowBytes += windowBytesOf(commit)
     this.#recent.push(entry)
@@ -232,7 +238,8 @@ export class MemoryRelay {
   sampled(snapshot: Snapshot): void {
     this.#sample += 1
     for (const entry of this.#recent) {
-      if (entry.visibleAt === Number.POSITIVE_INFINITY && snapshot.sees(entry.commit.xid)) entry.visibleAt = this.#sample
+      if (entry.visibleAt === Number.POSITIVE_INFINITY && snapshot.sees(entry.commit.xid))
+        entry.visibleAt = this.#sample
     }
     this.#prune()
   }

@@ -5,7 +5,7 @@ import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
-import { type MembershipSet, MembershipView, type MembershipsBefore } from '../authorize/membership.ts'
+import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
 import type { Judge } from '../authorize/visibility.ts'
 import type { Outgoing } from './outgoing.ts'
 import type { Query } from './query.ts'
@@ -37,11 +37,13 @@ export class Audience {
   readonly now: MembershipView
   readonly members = new Set<Member>()
   hold: Hold | null = null
+  /** Told of the first row that could not be judged; further ones are counted. */
+  onFailure: (error: unknown) => void = () => {}
 
   constructor(query: Query, predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>) {
     this.query = query
     this.predicate = predicate
-    this.visible = compile(predicate)
+    this.visible = guarded(compile(predicate), [...sets.values()], error => this.onFailure(error))
     this.sets = sets
     this.anchors = boundAnchors(predicate, sets)
     this.key = audienceKey(query, predicate)
@@ -52,6 +54,20 @@ export class Audience {
   /** The memberships as they were before. */
   at(before: MembershipsBefore): MembershipView {
     return new MembershipView(this.sets, before)
+  }
+}
+
+/** When a decision fails, the answer is "not visible": a value that Postgres would raise on, or a set that is not exact any
+ *  more because one of its rows could not be counted. */
+function guarded(judge: Judge, sets: readonly MembershipSet[], onFailure: (error: unknown) => void): Judge {
+  return (row, memberships) => {
+    try {
+      for (const set of sets) if (set.failure !== null) throw set.failure
+      return judge(row, memberships)
+    } catch (error) {
+      onFailure(error)
+      return false
+    }
   }
 }
 

@@ -44,7 +44,8 @@ function* spooledRows(commit: Commit, table: Table): Iterable<FoldedRow | 'trunc
 }
 
 function* changesOf(commit: Commit, table: Table, afterIndex: number): Iterable<Change> {
-  for (const change of commit.changes()) if (change.relation.oid === table.oid && change.index > afterIndex) yield change
+  for (const change of commit.changes())
+    if (change.relation.oid === table.oid && change.index > afterIndex) yield change
 }
 
 /** The keys a change touches, the old one first. */

@@ -48,7 +48,8 @@ export function setJson(query: Query, old: Row, next: Row): string | null {
 }
 
 /** Whether every column that the query shows is known. */
-export const isWhole = (query: Query, row: Row): boolean => query.columns.every(column => row.text(column) !== undefined)
+export const isWhole = (query: Query, row: Row): boolean =>
+  query.columns.every(column => row.text(column) !== undefined)
 
 export const insertJson = (query: Query, row: Row): string =>
   `{"op":"insert","key":${keyJson(query.table, row)},"row":${objectJson(query.table, query.columns, row)}}`

@@ -1,7 +1,8 @@
 // What a commit (or several, folded) is for an audience, in bytes. Each distinct list of (row, op) of one query is encoded
 // once: every audience with the same list gets the same Outgoing.
-import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+
 import type { Row } from '../../predicate/algebra.ts'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import type { Op } from '../authorize/visibility.ts'
 import { deleteJson, insertJson, isoOf, keyJson, objectJson, partsOf, truncateJson, updateJson } from './encode.ts'
 import { Outgoing } from './outgoing.ts'

@@ -2,8 +2,8 @@
 // the same rows concern them.
 import type { Predicate } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
-import type { Table } from '../catalog/table.ts'
 import type { Op } from '../authorize/visibility.ts'
+import type { Table } from '../catalog/table.ts'
 
 export interface Query {
   /** Its number on this node, the `query` of WebSocket frames. */

@@ -1,8 +1,9 @@
 // Who asked for it? From the changes of a commit to the audiences they could concern, and to the membership sets they move.
+
+import type { MembershipSet, MembershipWriter } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
-import type { Commit, Change, Relation } from '../decode/change.ts'
+import type { Change, Commit, Relation } from '../decode/change.ts'
 import { type FoldedRow, type FoldedRows, RowFold } from '../decode/fold.ts'
-import { MembershipWriter, type MembershipSet } from '../authorize/membership.ts'
 import type { Audience } from './audience.ts'
 import { type BoundAnchor, getOrInsert, RowIndex } from './row-index.ts'
 

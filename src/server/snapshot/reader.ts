@@ -48,9 +48,13 @@ export class SnapshotReader {
   /** Runs a query under the reader's role and claims, so that Postgres itself filters it.
    *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
   asReader(reader: Reader, sql: string, values: readonly unknown[]): Promise<FencedRows> {
-    const settings = reader.settings.map(([name, value]) => `set_config(${escapeLiteral(name)}, ${escapeLiteral(value)}, true)`)
+    const settings = reader.settings.map(
+      ([name, value]) => `set_config(${escapeLiteral(name)}, ${escapeLiteral(value)}, true)`,
+    )
     const setup = settings.length === 0 ? '' : `SELECT ${settings.join(', ')};`
-    return this.#fenced(`${setup} SET LOCAL ROLE ${escapeIdentifier(reader.role)}`, client => queryText(client, sql, values))
+    return this.#fenced(`${setup} SET LOCAL ROLE ${escapeIdentifier(reader.role)}`, client =>
+      queryText(client, sql, values),
+    )
   }
 
   /** Rows of a table, whole, read as Tidegate's own login: all, or those whose `columns` equal one of `keys`. Never by a
@@ -150,10 +154,13 @@ const notReadable = (table: Table): TidegateError =>
 function peerErrorOf(error: unknown): unknown {
   if (error instanceof TidegateError) return error
   const code = (error as { code?: unknown }).code
-  if (typeof code !== 'string') return new TidegateError('UNAVAILABLE', 'the database went away', { cause: error, retryAfterMs: 2000 })
+  if (typeof code !== 'string')
+    return new TidegateError('UNAVAILABLE', 'the database went away', { cause: error, retryAfterMs: 2000 })
   // 22xxx: a claim or value that a policy cannot cast. 42501: a privilege or role taken away meanwhile.
-  if (code.startsWith('22')) return new TidegateError('CLAIM_INVALID', 'a policy cannot be evaluated with these claims', { cause: error })
-  if (code === '42501') return new TidegateError('TABLE_REFUSED', 'the role may not SELECT this table', { cause: error })
+  if (code.startsWith('22'))
+    return new TidegateError('CLAIM_INVALID', 'a policy cannot be evaluated with these claims', { cause: error })
+  if (code === '42501')
+    return new TidegateError('TABLE_REFUSED', 'the role may not SELECT this table', { cause: error })
   if (code === '42P01' || code === '42703') {
     return new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', 'the table changed', { cause: error, retryAfterMs: 500 })
   }

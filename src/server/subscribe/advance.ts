@@ -5,9 +5,9 @@
 // and last new version), and from the rows under keys that were granted or revoked meanwhile (read by literal key). Each
 // is judged before, with the memberships of the first position, and after, with those of the head.
 import type { Row } from '../../predicate/algebra.ts'
-import type { FoldedRow } from '../decode/fold.ts'
 import type { MembershipsBefore } from '../authorize/membership.ts'
 import { judge } from '../authorize/visibility.ts'
+import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { isWhole } from '../route/encode.ts'
 import { type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
@@ -31,7 +31,11 @@ export type Advanced =
   | { readonly resync: null; readonly outgoing: readonly Outgoing[] }
   | { readonly resync: SpanError['code']; readonly outgoing: null }
 
-export async function advance(stream: Stream, request: AdvanceRequest, done: (result: Advanced) => void): Promise<void> {
+export async function advance(
+  stream: Stream,
+  request: AdvanceRequest,
+  done: (result: Advanced) => void,
+): Promise<void> {
   const { relay, head } = stream
   const { audience, from, held } = request
   const { epoch } = relay

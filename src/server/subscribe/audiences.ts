@@ -1,7 +1,8 @@
 // The audiences in use: made when the first subscriber asks, kept warm for a grace after the last has gone, so that a poll
 // or a quick return asks nothing of the database.
-import { semiJoinsOf } from '../../predicate/columns.ts'
+
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
+import { semiJoinsOf } from '../../predicate/columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
@@ -57,7 +58,13 @@ export class Audiences {
     const key = audienceKey(query, request.predicate)
     let held = this.#held.get(key)
     if (held === undefined) {
-      held = { audience: this.#open(query, request), opened: null, users: new Set(), grace: null, oids: oidsOf(request) }
+      held = {
+        audience: this.#open(query, request),
+        opened: null,
+        users: new Set(),
+        grace: null,
+        oids: oidsOf(request),
+      }
       this.#held.set(key, held)
       const opened = held
       opened.audience.then(
@@ -137,6 +144,12 @@ export class Audiences {
       throw error
     }
     const audience = new Audience(query, request.predicate, sets)
+    let failures = 0
+    audience.onFailure = error => {
+      failures += 1
+      if (failures === 1)
+        this.#stream.log.warn({ err: error, table: query.table.name }, 'a row could not be judged: not visible')
+    }
     this.#stream.router.addAudience(audience)
     return audience
   }

@@ -1,7 +1,9 @@
 // A subscription to changes: every insert, update and delete as an event of its own, exactly once.
-import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+
 import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { reached } from './live-subscription.ts'
@@ -103,7 +105,8 @@ export class ChangesSubscription implements Subscription, Member {
     const { stream, audience, outlet } = this.#options
     try {
       if (!(await reached(stream, position.lsn, cancelled))) {
-        if (!cancelled()) this.resync('WINDOW_PASSED')
+        if (!cancelled())
+          throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet', { retryAfterMs: 2000 })
         return
       }
       const send = (event: Outgoing): boolean => {

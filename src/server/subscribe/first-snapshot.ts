@@ -5,17 +5,17 @@
 // commits that the first snapshot did not see take their last version, rows under keys granted or revoked since are looked
 // at again. The client is exact when the last part arrives, stamped P; the next delta is the first commit after P.
 import type { Row } from '../../predicate/algebra.ts'
-import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { WHOLE_COMMIT } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { isWhole, keyJson, objectJson, partsOf } from '../route/encode.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
 import type { FencedRows, Reader } from '../snapshot/reader.ts'
-import { snapshotSql } from './snapshot-sql.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { MovedRows } from './moved-rows.ts'
+import { snapshotSql } from './snapshot-sql.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
@@ -162,7 +162,10 @@ function columnPositions(count: number, columns: readonly number[]): number[] {
 }
 
 const tooLarge = (limit: number): TidegateError =>
-  new TidegateError('SNAPSHOT_TOO_LARGE', `the query has more than ${limit} rows; filter it, or raise SNAPSHOT_MAX_ROWS`)
+  new TidegateError(
+    'SNAPSHOT_TOO_LARGE',
+    `the query has more than ${limit} rows; filter it, or raise SNAPSHOT_MAX_ROWS`,
+  )
 
 const ringFull = (): TidegateError =>
   new TidegateError('BUSY', 'a transaction that is not visible yet holds too many commits back', { retryAfterMs: 5000 })

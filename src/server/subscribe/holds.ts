@@ -9,8 +9,8 @@ import {
   SetBefore,
 } from '../authorize/membership.ts'
 import type { Audience } from '../route/audience.ts'
+import { type Advanced, advance } from './advance.ts'
 import { LiveSubscription } from './live-subscription.ts'
-import { advance, type Advanced } from './advance.ts'
 import { couldConcern, outerColumns } from './moved-rows.ts'
 import type { Stream } from './stream.ts'
 
@@ -62,7 +62,11 @@ export class Holds {
         await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
         if (audience.hold !== hold) return
       } catch (error) {
-        if (attempt === 0) log.warn({ err: error, table: audience.query.table.name }, 'rows that a grant moved could not be read; trying again')
+        if (attempt === 0)
+          log.warn(
+            { err: error, table: audience.query.table.name },
+            'rows that a grant moved could not be read; trying again',
+          )
         await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, 2000)))
       }
     }
@@ -79,7 +83,8 @@ function moves(audience: Audience, before: MembershipsBefore): boolean {
     if (was === undefined) continue
     if (flipsWithoutKey(set, was)) return true
     const columns = outerColumns(join)
-    for (const { values } of flipsOf(set, was)) if (columns === null || couldConcern(audience, columns, values)) return true
+    for (const { values } of flipsOf(set, was))
+      if (columns === null || couldConcern(audience, columns, values)) return true
   }
   return false
 }

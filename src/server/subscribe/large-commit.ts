@@ -1,15 +1,15 @@
 // Serves a commit too large to hold: walked from its spool in slices, judged row by row, sent in parts. Nobody stands
 // between two of its parts: the head moves when it is done.
-import { MembershipWriter, type MembershipSet } from '../authorize/membership.ts'
+import { type MembershipSet, MembershipWriter } from '../authorize/membership.ts'
 import { judge } from '../authorize/visibility.ts'
 import type { Commit } from '../decode/change.ts'
-import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Head } from '../relay/head.ts'
+import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { rowsOfCommit } from '../route/commit-rows.ts'
 import { isWhole, maxPartChars, truncateJson } from '../route/encode.ts'
 import { changeJson, OutcomeEncoder } from '../route/outcome.ts'
-import type { Router, Route } from '../route/router.ts'
+import type { Route, Router } from '../route/router.ts'
 import type { Holds } from './holds.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import type { SubscriptionDoor } from './subscribe.ts'
@@ -45,7 +45,8 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
   const encoder = new OutcomeEncoder(options.relay.epoch, commit.commitLsn, commit.committedAtMicros)
   for (const oid of commit.relations) {
     const route = router.routeOf(oid)
-    if (route !== undefined && route.audiences.size > 0) await serveTable(options, commit, route, writer, encoder, slice)
+    if (route !== undefined && route.audiences.size > 0)
+      await serveTable(options, commit, route, writer, encoder, slice)
   }
   writer.settle()
 }
@@ -91,7 +92,8 @@ async function serveTable(
       if (audience.members.size === 0 || audience.hold !== null) continue
       if (row === 'truncate') {
         if (query.kind === 'live') add(audience, truncateJson)
-        else for (const member of [...audience.members]) member.deliver(encoder.changes(query, true, []), commit.commitLsn)
+        else
+          for (const member of [...audience.members]) member.deliver(encoder.changes(query, true, []), commit.commitLsn)
         continue
       }
       const before = writer.before.size === 0 ? audience.now : audience.at(writer.before)

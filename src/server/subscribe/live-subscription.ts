@@ -1,7 +1,9 @@
 // A live subscription: rows now, then deltas, always equal to the SELECT.
-import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+
 import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
@@ -56,7 +58,8 @@ export class LiveSubscription implements Subscription, Member {
     this.key = audience.query.table.primaryKey.map(column => audience.query.table.columns[column]!.name)
     this.resumed = options.since !== null
     this.warnings = options.warnings
-    this.#state = options.since === null ? { name: 'joining' } : { name: 'behind', lsn: options.since, advancing: false }
+    this.#state =
+      options.since === null ? { name: 'joining' } : { name: 'behind', lsn: options.since, advancing: false }
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands. */
@@ -172,7 +175,8 @@ export class LiveSubscription implements Subscription, Member {
     const { stream, audience } = this.#options
     try {
       if (!(await reached(stream, lsn, cancelled))) {
-        if (!cancelled()) this.resync('WINDOW_PASSED')
+        if (!cancelled())
+          throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet', { retryAfterMs: 2000 })
         return
       }
       await advance(stream, { audience, from: lsn, held: null, cancelled }, result => {

@@ -6,7 +6,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
 import { sameColumns } from '../route/router.ts'
-import { getOrInsert, type BoundAnchor } from '../route/row-index.ts'
+import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import type { Stream } from './stream.ts'
 
@@ -79,7 +79,11 @@ export class MembershipSets {
     const pin = relay.pin()
     try {
       const { epoch } = relay
-      const { rows, snapshot, fence } = await reader.asLogin(set.table, matchOf(set.table, anchors), limits.membershipMaxRows + 1)
+      const { rows, snapshot, fence } = await reader.asLogin(
+        set.table,
+        matchOf(set.table, anchors),
+        limits.membershipMaxRows + 1,
+      )
       if (rows.length > limits.membershipMaxRows) throw tooLarge(set.table, limits.membershipMaxRows)
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
@@ -93,11 +97,15 @@ export class MembershipSets {
         for (const change of commit.changes()) {
           if (change.relation.oid !== set.table.oid) continue
           if (!sameColumns(change.relation, set.table)) {
-            throw new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${set.table.schema}.${set.table.name} changed`, { retryAfterMs: 500 })
+            throw new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${set.table.schema}.${set.table.name} changed`, {
+              retryAfterMs: 500,
+            })
           }
           if (change.kind === 'truncate') set.clear()
-          if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old)) set.count(change.old, -1)
-          if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new)) set.count(change.new, 1)
+          if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old))
+            set.count(change.old, -1)
+          if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new))
+            set.count(change.new, 1)
         }
       }
       set.settle([...set.keys.keys()])
@@ -127,4 +135,7 @@ function matchOf(table: Table, anchors: readonly BoundAnchor[] | null): { column
 }
 
 const tooLarge = (table: Table, limit: number): TidegateError =>
-  new TidegateError('MEMBERSHIP_TOO_LARGE', `${table.schema}.${table.name} has more than ${limit} rows that decide for this reader`)
+  new TidegateError(
+    'MEMBERSHIP_TOO_LARGE',
+    `${table.schema}.${table.name} has more than ${limit} rows that decide for this reader`,
+  )

@@ -2,11 +2,11 @@
 // those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
 import type { Expr, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
-import { knownKey } from '../decode/fold.ts'
 import { flipsOf, flipsWithoutKey, type MembershipSet, type MembershipsBefore } from '../authorize/membership.ts'
+import { knownKey } from '../decode/fold.ts'
+import type { Pin } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
-import type { Pin } from '../relay/memory-relay.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { foldTable, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -145,7 +145,11 @@ export function outerColumns(join: SemiJoin): number[] | null {
 
 /** A query filtered on the very column that a key names is not concerned with other keys: `room_id = 42` and a grant of
  *  room 7. */
-export function couldConcern(audience: Audience, columns: readonly number[], values: readonly (string | null)[]): boolean {
+export function couldConcern(
+  audience: Audience,
+  columns: readonly number[],
+  values: readonly (string | null)[],
+): boolean {
   const { predicate, query } = audience
   const conjuncts = predicate.kind === 'and' ? predicate.args : [predicate]
   for (const conjunct of conjuncts) {
@@ -164,7 +168,12 @@ export function couldConcern(audience: Audience, columns: readonly number[], val
 function fixedColumn(predicate: Audience['predicate']): { column: number; values: string[] } | null {
   if (predicate.kind === 'compare' && predicate.op === '=') {
     const column = columnOf(predicate.left)
-    if (column !== null && predicate.right.kind === 'const' && predicate.right.value !== null && sameType(predicate.left, predicate.right)) {
+    if (
+      column !== null &&
+      predicate.right.kind === 'const' &&
+      predicate.right.value !== null &&
+      sameType(predicate.left, predicate.right)
+    ) {
       return { column, values: [predicate.right.value] }
     }
   }
@@ -182,4 +191,5 @@ const columnOf = (expr: Expr): number | null => (expr.kind === 'column' ? expr.c
 
 const sameType = (a: Expr, b: Expr): boolean => a.type.oid === b.type.oid
 
-const withFallback = (row: Row, fallback: Row | undefined): Row => (fallback === undefined ? row : new FilledRow(row, fallback))
+const withFallback = (row: Row, fallback: Row | undefined): Row =>
+  fallback === undefined ? row : new FilledRow(row, fallback)

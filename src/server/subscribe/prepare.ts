@@ -5,8 +5,8 @@ import { bind } from '../../predicate/bind.ts'
 import { and } from '../../predicate/build.ts'
 import { columnsOf, innerColumnsOf, semiJoinsOf } from '../../predicate/columns.ts'
 import { type FilterLimits, parseFilter } from '../../predicate/postgrest.ts'
-import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Warning } from '../../protocol/messages.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Catalog, Table, TableAccess } from '../catalog/table.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import type { AudienceRequest } from './audiences.ts'
@@ -28,7 +28,11 @@ export interface Prepared {
 }
 
 /** @throws TidegateError with a peer code */
-export async function prepare(options: PrepareOptions, principal: Principal, request: SubscribeRequest): Promise<Prepared> {
+export async function prepare(
+  options: PrepareOptions,
+  principal: Principal,
+  request: SubscribeRequest,
+): Promise<Prepared> {
   const { catalog, admit, settingsOf, filterLimits } = options
   await admit(principal.role)
   const table = await catalog.table(request.schema, request.table)
@@ -44,7 +48,11 @@ export async function prepare(options: PrepareOptions, principal: Principal, req
   const predicate = bind(and(access.policy, filter), name => byName.get(name))
   assertJudgeable(table, access.memberships, predicate)
   return {
-    audience: { query: { kind: request.kind, table, filter, columns, events: request.events }, predicate, memberships: access.memberships },
+    audience: {
+      query: { kind: request.kind, table, filter, columns, events: request.events },
+      predicate,
+      memberships: access.memberships,
+    },
     reader: { role: principal.role, settings },
     warnings: access.warnings,
   }
@@ -55,14 +63,21 @@ function columnsShown({ table, role, readable }: TableAccess, select: readonly s
   for (const column of table.primaryKey) {
     if (!readable.has(column)) {
       const { name } = table.columns[column]!
-      throw new TidegateError('KEY_NOT_READABLE', `role ${role} may not SELECT ${name}, of the primary key of ${nameOf(table)}`)
+      throw new TidegateError(
+        'KEY_NOT_READABLE',
+        `role ${role} may not SELECT ${name}, of the primary key of ${nameOf(table)}`,
+      )
     }
   }
   if (select === null) return table.columns.flatMap((_, i) => (readable.has(i) ? [i] : []))
   const shown = new Set(table.primaryKey)
   for (const name of select) {
     const column = table.columns.findIndex((candidate, i) => candidate.name === name && readable.has(i))
-    if (column < 0) throw new TidegateError('COLUMN_UNKNOWN', `${nameOf(table)} has no column ${JSON.stringify(name)} that role ${role} may read`)
+    if (column < 0)
+      throw new TidegateError(
+        'COLUMN_UNKNOWN',
+        `${nameOf(table)} has no column ${JSON.stringify(name)} that role ${role} may read`,
+      )
     shown.add(column)
   }
   return [...shown].sort((a, b) => a - b)

@@ -3,10 +3,10 @@
 // An event is owed if its reader could see it at its commit and still can now. So the memberships are undone to the
 // starting position and rolled forward commit by commit, and what is sent must also be visible at the head.
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import type { Commit } from '../decode/change.ts'
-import type { FoldedRow } from '../decode/fold.ts'
 import { type MembershipsBefore, SetBefore } from '../authorize/membership.ts'
 import { judge } from '../authorize/visibility.ts'
+import type { Commit } from '../decode/change.ts'
+import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { rowsOfCommit } from '../route/commit-rows.ts'
 import { OutcomeEncoder, ordinalOfEvent } from '../route/outcome.ts'
@@ -83,7 +83,13 @@ interface Views {
 }
 
 /** @returns where it stopped, or null when the commit is done */
-function sendCommit(stream: Stream, request: ReplayRequest, commit: Commit, first: number, views: Views): Position | null {
+function sendCommit(
+  stream: Stream,
+  request: ReplayRequest,
+  commit: Commit,
+  first: number,
+  views: Views,
+): Position | null {
   const { audience } = request
   const { query, visible } = audience
   if (!commit.relations.has(query.table.oid)) return null

@@ -21,7 +21,7 @@ export function snapshotSql(
   limit: number,
 ): { sql: string; values: readonly unknown[] } {
   const { table } = query
-  const ref = (column: number) => sql.id("t", table.columns[column]!.name)
+  const ref = (column: number) => sql.id('t', table.columns[column]!.name)
   const columns = sql.join(query.columns.map(column => sql`${ref(column)}::text`))
   const key = sql.join(table.primaryKey.map(ref))
   const conditions = [renderPredicate(query.filter, { alias: 't' })]
@@ -29,8 +29,13 @@ export function snapshotSql(
     const values = table.primaryKey.map((column, i) => sql`${after[i]}::${sql.raw(table.columns[column]!.type.name)}`)
     conditions.push(sql<boolean>`(${key}) > (${sql.join(values)})`)
   }
-  const where = sql.join(conditions.map(condition => sql`(${condition})`), sql` AND `)
+  const where = sql.join(
+    conditions.map(condition => sql`(${condition})`),
+    sql` AND `,
+  )
   const from = sql.id(table.schema, table.name)
-  const compiled = sql`SELECT ${columns} FROM ${from} AS t WHERE ${where} ORDER BY ${key} LIMIT ${limit}`.compile(compiler)
+  const compiled = sql`SELECT ${columns} FROM ${from} AS t WHERE ${where} ORDER BY ${key} LIMIT ${limit}`.compile(
+    compiler,
+  )
   return { sql: compiled.sql, values: compiled.parameters }
 }

@@ -1,8 +1,9 @@
 // The commits between two positions, as one audience needs them: its table's rows folded, its memberships undone.
-import { type FoldedRows, RowFold } from '../decode/fold.ts'
-import type { Change, Commit } from '../decode/change.ts'
-import type { Table } from '../catalog/table.ts'
+
 import { type MembershipSet, type MembershipsBefore, type NetChange, netChange, undo } from '../authorize/membership.ts'
+import type { Table } from '../catalog/table.ts'
+import type { Change, Commit } from '../decode/change.ts'
+import { type FoldedRows, RowFold } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { sameColumns } from '../route/router.ts'
 

@@ -1,8 +1,9 @@
 // How does one join? The door behind the transports: from a principal and a request to a subscription that sends.
-import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import { type ResyncCode } from '../../protocol/codes.ts'
-import { TidegateError } from '../../protocol/tidegate-error.ts'
+
 import type pg from 'pg'
+import type { ResyncCode } from '../../protocol/codes.ts'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience } from '../route/audience.ts'
 import { Audiences, type AudienceUser, changed } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
@@ -113,7 +114,10 @@ export class SubscriptionDoor implements Subscriptions {
     const { random } = this.#options
     this.#audiences.retire(
       null,
-      () => new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', { retryAfterMs: Math.floor(random() * 2000) }),
+      () =>
+        new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', {
+          retryAfterMs: Math.floor(random() * 2000),
+        }),
     )
   }
 
@@ -136,7 +140,10 @@ export class SubscriptionDoor implements Subscriptions {
   }
 
   /** Whether the client may continue where it stands, and if not, why. */
-  #resumeFrom(audience: Audience, since: SubscribeRequest['since']): { since: Position | null; code: ResyncCode | null } {
+  #resumeFrom(
+    audience: Audience,
+    since: SubscribeRequest['since'],
+  ): { since: Position | null; code: ResyncCode | null } {
     const { relay } = this.#options.stream
     // Position 0 is what a client holds before its first snapshot was whole.
     if (since === null || since.lsn === 0n) return { since: null, code: null }

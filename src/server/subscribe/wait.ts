@@ -1,7 +1,8 @@
 // Where did a transaction commit? For a writer who wants to know that its own write has passed.
-import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+
 import type pg from 'pg'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { low32 } from '../wal/visibility.ts'
 import type { Stream } from './stream.ts'
@@ -9,7 +10,12 @@ import type { Stream } from './stream.ts'
 /** @param xid64 as pg_current_xact_id() gives it
  *  @returns the position of its commit, or the head when it wrote nothing that is followed
  *  @throws TXID_INVALID when it was rolled back or never was, WAIT_TIMEOUT when it does not end in time */
-export async function waitForTransaction(stream: Stream, pool: pg.Pool, xid64: bigint, timeoutMs: number): Promise<Position> {
+export async function waitForTransaction(
+  stream: Stream,
+  pool: pg.Pool,
+  xid64: bigint,
+  timeoutMs: number,
+): Promise<Position> {
   const { relay, head } = stream
   const xid = low32(xid64)
   const deadline = performance.now() + timeoutMs
@@ -29,7 +35,10 @@ export async function waitForTransaction(stream: Stream, pool: pg.Pool, xid64: b
       return found() ?? at(head.lsn)
     }
     const left = deadline - performance.now()
-    if (left <= 0) throw new TidegateError('WAIT_TIMEOUT', `transaction ${xid64} has not ended within ${timeoutMs} ms`, { retryAfterMs: 1000 })
+    if (left <= 0)
+      throw new TidegateError('WAIT_TIMEOUT', `transaction ${xid64} has not ended within ${timeoutMs} ms`, {
+        retryAfterMs: 1000,
+      })
     await Promise.race([head.change(), new Promise(resolve => setTimeout(resolve, Math.min(left, 250)))])
   }
 }
@@ -46,7 +55,8 @@ async function statusOf(pool: pg.Pool, xid64: bigint): Promise<{ status: string 
   } catch (error) {
     // 22023: the transaction is in the future; 22P02, 22003: no number that fits.
     const code = (error as { code?: unknown }).code
-    if (typeof code === 'string' && code.startsWith('22')) throw new TidegateError('TXID_INVALID', `no transaction ${xid64} has begun`)
+    if (typeof code === 'string' && code.startsWith('22'))
+      throw new TidegateError('TXID_INVALID', `no transaction ${xid64} has begun`)
     throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause: error, retryAfterMs: 2000 })
   }
 }

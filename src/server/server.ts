@@ -1,0 +1,193 @@
+// Puts the parts together: one node, from configuration to a listening gateway.
+import { randomBytes } from 'node:crypto'
+import { settingsList } from './authorize/settings.ts'
+import { createCatalog } from './catalog/catalog.ts'
+import type { Config } from './config.ts'
+import { createPool } from './database.ts'
+import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
+import type { Log } from './log.ts'
+import { Pipeline } from './pipeline.ts'
+import { Head } from './relay/head.ts'
+import { MemoryRelay } from './relay/memory-relay.ts'
+import { Router } from './route/router.ts'
+import { SnapshotReader } from './snapshot/reader.ts'
+import { createAuthenticator } from './subscribe/authenticate.ts'
+import { Holds } from './subscribe/holds.ts'
+import { createRoleGate } from './subscribe/roles.ts'
+import type { Stream } from './subscribe/stream.ts'
+import { SubscriptionDoor } from './subscribe/subscribe.ts'
+import { Upkeep } from './upkeep.ts'
+import { Beacon } from './wal/heartbeat.ts'
+import { Replication } from './wal/replication.ts'
+
+export interface ServerDependencies {
+  readonly log: Log
+  /** Serves pages besides the wire's addresses: `tidegate dev` shows its example so. */
+  readonly routes?: NonNullable<GatewayOptions['extraRoutes']>
+}
+
+export interface TidegateServer {
+  readonly port: number
+  /** Resolves when the heartbeat's way through the WAL works. @throws what stops the server for good */
+  ready(): Promise<void>
+  /** Tells clients when to come back, lets the slot go, closes. */
+  stop(): Promise<void>
+}
+
+/** Starts a node. It listens at once and is ready when changes stream.
+ *  @throws what an operator must mend: DATABASE_UNREACHABLE, WAL_LEVEL, PUBLICATION_MISSING ... through `ready` */
+export async function startServer(config: Config, { log, routes }: ServerDependencies): Promise<TidegateServer> {
+  const stopping = new AbortController()
+  const pool = createPool(config.databaseUrl, { maxConnections: config.databasePool })
+  // Apart from the snapshots' connections: a queue of those must not hold up a fence that they wait for.
+  const upkeepPool = createPool(config.databaseUrl, { maxConnections: 3, applicationName: 'tidegate upkeep' })
+  const catalog = createCatalog({ pool: upkeepPool, publication: config.tidegateName, roles: config.jwtRoles, log })
+  const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
+  const head = new Head()
+  const relay = new MemoryRelay({
+    maxBytes: config.windowMaxBytes,
+    maxAgeMs: config.windowMaxAgeMs,
+    maxWalBytes: Math.floor(config.slotMaxBytes / 4),
+    now: Date.now,
+  })
+  const reader = new SnapshotReader({
+    pool,
+    head,
+    beacon,
+    concurrency: Math.min(config.snapshotConcurrency, config.databasePool),
+    queueLimit: 10_000,
+    timeoutMs: 30_000,
+  })
+  const stream: Stream = {
+    relay,
+    head,
+    router: new Router(),
+    reader,
+    log,
+    limits: {
+      snapshotMaxRows: config.snapshotMaxRows,
+      snapshotChunkRows: config.snapshotChunkRows,
+      membershipMaxRows: config.membershipMaxRows,
+      ringMaxBytes: config.ringMaxBytes,
+      maxHeldMs: config.maxHeldMs,
+      audienceGraceMs: config.audienceGraceMs,
+      resumeWaitMs: config.resumeWaitMs,
+    },
+  }
+  const gate = createRoleGate({ pool: upkeepPool, allowed: config.jwtRoles })
+  const door = new SubscriptionDoor({
+    stream,
+    pool: upkeepPool,
+    random: Math.random,
+    pulse: () => upkeep.pulse(),
+    prepare: {
+      catalog,
+      admit: role => gate.admit(role),
+      settingsOf: principal => settingsList(principal, { claimSettings: config.claimSettings }),
+      filterLimits: {
+        maxLength: config.maxFilterLength,
+        maxDepth: config.maxFilterDepth,
+        maxTerms: config.maxFilterTerms,
+      },
+    },
+  })
+  const upkeep: Upkeep = new Upkeep({
+    pool: upkeepPool,
+    relay,
+    beacon,
+    beaconMs: config.beaconMs,
+    stream: () => pipeline.stream,
+    fingerprint: () => catalog.fingerprint(),
+    onCatalogChange: async () => {
+      catalog.invalidate()
+      await door.recheck()
+    },
+    log,
+    now: Date.now,
+  })
+  const replication = new Replication({
+    databaseUrl: config.databaseUrl,
+    name: config.tidegateName,
+    publication: config.tidegateName,
+    log,
+    slotMaxBytes: config.slotMaxBytes,
+    resumeFrom: () => relay.headEndLsn,
+  })
+  const pipeline: Pipeline = new Pipeline({
+    replication,
+    relay,
+    head,
+    router: stream.router,
+    holds: new Holds(stream),
+    door,
+    spoolBytes: config.spoolBytes,
+    onMessages: commit => upkeep.received(commit),
+    log,
+  })
+  const gateway = createGateway({
+    subscriptions: door,
+    authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
+    log,
+    limits: {
+      maxFrameBytes: config.maxFrameBytes,
+      maxSubscriptions: config.maxSubscriptions,
+      framesPerSecond: config.maxFramesPerSecond,
+      maxConnections: config.maxConnections,
+      handshakeMs: config.handshakeMs,
+      heartbeatMs: config.heartbeatMs,
+      sendQueueBytes: config.sendQueueBytes,
+      ticketMs: config.ticketMs,
+    },
+    allowedOrigins: config.allowedOrigins,
+    ready: scope => readinessOf(scope, relay.epoch, upkeep.pulse()),
+    ...(routes === undefined ? {} : { extraRoutes: routes }),
+  })
+  const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
+  running.catch(error => log.error({ err: error }, 'the stream ended'))
+  const stop = (): Promise<void> => stopServer({ stopping, running, gateway, door, pools: [pool, upkeepPool] })
+  try {
+    const port = await gateway.listen(config.host, config.port)
+    return { port, ready: () => Promise.race([upkeep.ready, running.then(() => {})]), stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+interface Parts {
+  readonly stopping: AbortController
+  readonly running: Promise<unknown>
+  readonly gateway: Gateway
+  readonly door: SubscriptionDoor
+  readonly pools: readonly { end(): Promise<void> }[]
+}
+
+async function stopServer({ stopping, running, gateway, door, pools }: Parts): Promise<void> {
+  if (stopping.signal.aborted) return
+  await gateway.drain({ spreadMs: 1000, timeoutMs: 5000 })
+  await gateway.close()
+  stopping.abort()
+  await running.catch(() => {})
+  door.close()
+  for (const pool of pools) await pool.end()
+}
+
+function authenticatorOptions(config: Config) {
+  return {
+    ...(config.jwtSecret === null ? {} : { secret: config.jwtSecret }),
+    ...(config.jwtJwksUrl === null ? {} : { jwksUrl: config.jwtJwksUrl }),
+    ...(config.jwtIssuer === null ? {} : { issuer: config.jwtIssuer }),
+    ...(config.jwtAudience === null ? {} : { audience: config.jwtAudience }),
+    algorithms: config.jwtAlgorithms,
+    roleClaim: config.jwtRoleClaim,
+    defaultRole: config.defaultRole,
+  }
+}
+
+/** The service is ready when the heartbeat's way works; this node, alone, when it has taken up the stream once: a fault
+ *  that all nodes share must not take every one of them out of the balancer. */
+function readinessOf(scope: 'service' | 'node', epoch: string, pulse: { stale: boolean; lagMs: number }) {
+  const started = epoch !== ''
+  const ready = scope === 'node' ? started : started && !pulse.stale
+  return { ready, body: { ready, scope, started, ...pulse } }
+}

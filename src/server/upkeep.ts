@@ -1,0 +1,126 @@
+// What is done every second beside the stream: sample what SQL can see, let go of what is old, acknowledge the slot, send
+// the heartbeat on its way through the WAL, and look whether the catalog changed.
+import type pg from 'pg'
+import type { Commit } from './decode/change.ts'
+import type { Log } from './log.ts'
+import type { MemoryRelay } from './relay/memory-relay.ts'
+import type { Beacon } from './wal/heartbeat.ts'
+import { parseSnapshot } from './wal/visibility.ts'
+import type { WalStream } from './wal/wal-source.ts'
+
+export interface UpkeepOptions {
+  readonly pool: pg.Pool
+  readonly relay: MemoryRelay
+  readonly beacon: Beacon
+  readonly beaconMs: number
+  /** The session to acknowledge to. */
+  readonly stream: () => WalStream | null
+  /** Text that changes when something in the catalog that decides did. */
+  readonly fingerprint: () => Promise<string>
+  readonly onCatalogChange: () => Promise<void>
+  readonly log: Log
+  readonly now: () => number
+}
+
+const tickMs = 1000
+
+export class Upkeep {
+  readonly #options: UpkeepOptions
+  #fingerprint: string | null = null
+  #lastEmittedMs = 0
+  #acknowledged = 0n
+  /** When the newest heartbeat that came back was sent and received. */
+  #returned: { sentAtMs: number; receivedAtMs: number } | null = null
+  #firstReturn: () => void = () => {}
+  readonly #warned = new Set<string>()
+  readonly ready: Promise<void>
+
+  constructor(options: UpkeepOptions) {
+    this.#options = options
+    this.ready = new Promise(resolve => {
+      this.#firstReturn = resolve
+    })
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      // Each by itself: a catalog that cannot be read must not keep the slot from being acknowledged.
+      await this.#try('emit a heartbeat', () => this.#emit())
+      await this.#try('sample a snapshot', () => this.#sample())
+      await this.#try('acknowledge the slot', async () => this.#acknowledge())
+      await this.#try('read the catalog', () => this.#lookAtCatalog())
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(done, tickMs)
+        function done(): void {
+          clearTimeout(timer)
+          signal.removeEventListener('abort', done)
+          resolve()
+        }
+        signal.addEventListener('abort', done)
+      })
+    }
+  }
+
+  /** Looks at a served commit's messages for a heartbeat of ours. */
+  received(commit: Commit): void {
+    for (const message of commit.messages) {
+      const beacon = this.#options.beacon.read(commit.xid, message)
+      if (beacon === null) continue
+      this.#returned = { sentAtMs: beacon.sentAtMs, receivedAtMs: this.#options.now() }
+      this.#firstReturn()
+    }
+  }
+
+  /** `stale` when no heartbeat came back for three intervals. `lagMs` is how long the newest was on its way, or how long
+   *  one has been awaited. */
+  pulse(): { stale: boolean; lagMs: number } {
+    const { now, beaconMs } = this.#options
+    if (this.#returned === null) return { stale: true, lagMs: 0 }
+    const { sentAtMs, receivedAtMs } = this.#returned
+    const silentMs = now() - receivedAtMs
+    const stale = silentMs > beaconMs * 3 + tickMs
+    return { stale, lagMs: Math.max(0, stale ? silentMs : receivedAtMs - sentAtMs) }
+  }
+
+  async #emit(): Promise<void> {
+    const { beacon, beaconMs, now } = this.#options
+    // Until the first came back, every tick: a server that starts is ready as soon as the way is open.
+    if (this.#returned !== null && now() - this.#lastEmittedMs < beaconMs) return
+    this.#lastEmittedMs = now()
+    await beacon.emit('heartbeat')
+  }
+
+  async #sample(): Promise<void> {
+    const { pool, relay } = this.#options
+    const result = await pool.query<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')
+    relay.sampled(parseSnapshot(result.rows[0]!.snapshot))
+    relay.evict()
+  }
+
+  #acknowledge(): void {
+    const { relay, stream } = this.#options
+    const lsn = relay.acknowledgeable()
+    if (lsn !== null && lsn > this.#acknowledged) {
+      stream()?.acknowledge(lsn)
+      this.#acknowledged = lsn
+    }
+  }
+
+  async #lookAtCatalog(): Promise<void> {
+    const fingerprint = await this.#options.fingerprint()
+    if (this.#fingerprint !== null && fingerprint !== this.#fingerprint) await this.#options.onCatalogChange()
+    this.#fingerprint = fingerprint
+  }
+
+  async #try(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+      this.#warned.delete(what)
+    } catch (error) {
+      // Said once, until it works again.
+      if (!this.#warned.has(what))
+        this.#options.log.warn({ err: error }, `could not ${what}; trying again every second`)
+      this.#warned.add(what)
+    }
+  }
+}
