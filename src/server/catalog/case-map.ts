@@ -11,6 +11,6 @@ export async function readCaseMap(
   // chr() raises on surrogates.
   const { rows } = await sql<{ upper: string; lower: string }>`
     SELECT chr(i) AS upper, lower(chr(i) COLLATE ${collate}) AS lower FROM generate_series(1, 131071) AS i
-    WHERE i NOT BETWEEN 55296 AND 57343 AND lower(chr(i) COLLATE ${collate}) <> chr(i) COLLATE "C"`.execute(db)
+    WHERE i NOT BETWEEN 55296 AND 57343 AND lower(chr(i) COLLATE ${collate}) <> chr(i)`.execute(db)
   return new Map(rows.map(({ upper, lower }) => [upper, lower]))
 }

@@ -4,7 +4,7 @@ import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { loadGrammar } from '../authorize/parse-sql.ts'
 import { compileAccess } from '../authorize/policies.ts'
-import { FactNeeded, type Need } from '../authorize/policy-facts.ts'
+import { FactNeeded } from '../authorize/policy-facts.ts'
 import type { Log } from '../log.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
@@ -17,8 +17,8 @@ export interface CatalogOptions {
   readonly pool: pg.Pool
   /** Name of the publication that tracked tables are in. */
   readonly publication: string
-  /** The roles that tokens may name: their memberships are part of the fingerprint. */
-  readonly roles: readonly string[]
+  /** The roles that tokens may name, beside those the login is a member of: part of the fingerprint. */
+  readonly roles?: readonly string[]
   readonly log: Log
 }
 
@@ -91,24 +91,21 @@ export class PostgresCatalog implements Catalog {
 
   /** Changes whenever something changes that decides who may see which row. One query, a few milliseconds. */
   async fingerprint(): Promise<string> {
-    const { publication, roles } = this.#options
-    const version = await this.#serverVersion()
-    return this.#reading(version, reading => readFingerprint(reading.db, { version, publication, roles }))
+    const { publication, roles = [] } = this.#options
+    return this.#reading(({ db, version }) => readFingerprint(db, { version, publication, roles }))
   }
 
   /** What lower() changes under a collation, for ILIKE; null where only Postgres knows. @param collationOid 100 is the
    *  database's default */
   async caseMap(collationOid: number): Promise<ReadonlyMap<string, string> | null> {
-    const version = await this.#serverVersion()
-    const collation = await this.#typeReader(version).collation(collationOid)
+    const collation = await this.#reading(reading => reading.types.collation(collationOid))
     return collation?.lower ?? null
   }
 
   async #supported(schema: string, name: string): Promise<RelationRead> {
-    const relation = await this.#relation(schema, name, async () => {
-      const version = await this.#serverVersion()
-      return this.#reading(version, reading => readRelation(reading, schema, name))
-    })
+    const relation =
+      this.#relations.known(relationKey(schema, name)) ??
+      (await this.#reading(reading => this.#relation(reading, schema, name)))
     if (relation === null)
       throw new TidegateError('TABLE_UNKNOWN', `there is no table ${schema}.${name}; check the name and the schema`)
     if (relation.unsupported !== null)
@@ -119,14 +116,15 @@ export class PostgresCatalog implements Catalog {
     return relation
   }
 
-  /** Tables asked for by name and those that policies read are the same objects. */
-  #relation(schema: string, name: string, read: () => Promise<RelationRead | null>): Promise<RelationRead | null> {
-    const readExisting = async (): Promise<RelationRead> => {
-      const relation = await read()
+  /** Tables asked for by name and those that policies read are the same objects. Takes a connection that is held: a
+   *  shared read that still waited for one could wait for those who wait for it. */
+  #relation(reading: RelationReading, schema: string, name: string): Promise<RelationRead | null> {
+    const read = async (): Promise<RelationRead> => {
+      const relation = await readRelation(reading, schema, name)
       if (relation === null) throw noRelation
       return relation
     }
-    return this.#relations.get(JSON.stringify([schema, name]), readExisting).catch((error: unknown) => {
+    return this.#relations.get(relationKey(schema, name), read).catch((error: unknown) => {
       if (error === noRelation) return null
       throw error
     })
@@ -134,9 +132,8 @@ export class PostgresCatalog implements Catalog {
 
   async #readAccess(table: Table, roleName: string): Promise<TableAccess> {
     await loadGrammar()
-    const version = await this.#serverVersion()
     const facts = this.#facts
-    return this.#reading(version, async reading => {
+    return this.#reading(async reading => {
       const role = await readRoleNamed(reading.db, roleName)
       if (role === null)
         throw new TidegateError(
@@ -154,7 +151,9 @@ export class PostgresCatalog implements Catalog {
         } catch (error) {
           if (!(error instanceof FactNeeded)) throw error
           const { need } = error
-          facts.put(need, await this.#readNeed(reading, need))
+          const isTable = need.kind === 'relation'
+          const fact = isTable ? this.#relation(reading, need.schema, need.name) : readFact(reading, need)
+          facts.put(need, await fact)
         }
       }
       throw new TidegateError(
@@ -164,29 +163,21 @@ export class PostgresCatalog implements Catalog {
     })
   }
 
-  #readNeed(reading: RelationReading, need: Need): Promise<unknown> {
-    if (need.kind !== 'relation') return readFact(reading, need)
-    return this.#relation(need.schema, need.name, () => readRelation(reading, need.schema, need.name))
-  }
-
   /** Runs reads in one transaction under an empty search_path: pg_get_expr and format_type leave out the schema of
    *  whatever the search_path shows, so that `members` could be any table of that name. */
-  #reading<T>(version: number, use: (reading: RelationReading) => Promise<T>): Promise<T> {
+  async #reading<T>(use: (reading: RelationReading) => Promise<T>): Promise<T> {
     const { publication } = this.#options
-    const types = this.#typeReader(version)
+    const version = await this.#serverVersion()
+    this.#types ??= new TypeReader(this.#db, version)
+    const types = this.#types
     return this.#db
       .transaction()
       .setIsolationLevel('repeatable read')
       .setAccessMode('read only')
-      .execute(async transaction => {
-        await sql`SELECT set_config('search_path', '', true)`.execute(transaction)
-        return use({ db: transaction, version, publication, types: types.within(transaction) })
+      .execute(async db => {
+        await sql`SELECT set_config('search_path', '', true)`.execute(db)
+        return use({ db, version, publication, types: types.within(db) })
       })
-  }
-
-  #typeReader(version: number): TypeReader {
-    this.#types ??= new TypeReader(this.#db, version)
-    return this.#types
   }
 
   #serverVersion(): Promise<number> {
@@ -200,3 +191,5 @@ export class PostgresCatalog implements Catalog {
     return this.#version
   }
 }
+
+const relationKey = (schema: string, name: string): string => JSON.stringify([schema, name])

@@ -1,6 +1,7 @@
 // Remembers what was read, and lets all who ask at the same time share one read.
 export class PromiseCache<K, V> {
   readonly #entries = new Map<K, Promise<V>>()
+  readonly #values = new WeakMap<Promise<V>, { readonly value: V }>()
   readonly #maxEntries: number
 
   /** @param maxEntries past it the oldest entry is dropped, and read again when asked for */
@@ -13,11 +14,20 @@ export class PromiseCache<K, V> {
     if (known !== undefined) return known
     const reading = read()
     this.#keep(key, reading)
-    // A failed read is tried again by the next who asks.
-    reading.catch(() => {
-      if (this.#entries.get(key) === reading) this.#entries.delete(key)
-    })
+    reading.then(
+      value => this.#values.set(reading, { value }),
+      () => {
+        // A failed read is tried again by the next who asks.
+        if (this.#entries.get(key) === reading) this.#entries.delete(key)
+      },
+    )
     return reading
+  }
+
+  /** What has been read already; undefined when nothing has, or when it is being read. */
+  known(key: K): V | undefined {
+    const reading = this.#entries.get(key)
+    return reading === undefined ? undefined : this.#values.get(reading)?.value
   }
 
   clear(): void {

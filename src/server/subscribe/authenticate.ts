@@ -1,0 +1,126 @@
+// Verifies a JWT and says who asks.
+import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Principal } from './subscription.ts'
+
+export interface AuthenticatorOptions {
+  /** Shared secret of HS256, HS384, HS512. Exactly one of `secret` and `jwksUrl`. */
+  readonly secret?: string
+  /** Address of public keys (JWKS) of RS, PS, ES, EdDSA. */
+  readonly jwksUrl?: string
+  /** What a token may be signed with. The token's own header never widens it. */
+  readonly algorithms: readonly string[]
+  readonly issuer?: string
+  readonly audience?: string
+  /** The claim that names the database role. */
+  readonly roleClaim: string
+  /** The role of a token that names none. */
+  readonly defaultRole: string
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+  /** Allowed difference between this clock and the issuer's, for exp, nbf and iat. */
+  readonly clockToleranceMs?: number
+}
+
+export interface Authenticator {
+  /** @throws TOKEN_INVALID, TOKEN_EXPIRED; UNAVAILABLE when the keys cannot be fetched */
+  authenticate(token: string): Promise<Principal>
+}
+
+/** Past it a token is refused unread; the largest header Node takes is 16 KiB. */
+const maxTokenBytes = 16_384
+
+/** How long fetched keys are trusted, and how long after a fetch an unknown key ID starts no other: tokens with made-up
+ *  key IDs must not turn into requests to the issuer. */
+const keysMaxAgeMs = 600_000
+const keysCooldownMs = 30_000
+const keysTimeoutMs = 5_000
+
+const secretAlgorithm = /^HS(256|384|512)$/
+
+/** @throws TypeError for options that would accept forged tokens: no algorithm, `none`, or an algorithm that does not
+ *  belong to the kind of key. A public key taken as an HMAC secret lets anybody sign. */
+export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
+  const { secret, jwksUrl, algorithms } = options
+  if ((secret === undefined) === (jwksUrl === undefined)) throw new TypeError('give exactly one of secret and jwksUrl')
+  const misfit = algorithms.find(
+    algorithm => algorithm === 'none' || secretAlgorithm.test(algorithm) !== (secret !== undefined),
+  )
+  if (algorithms.length === 0 || misfit !== undefined)
+    throw new TypeError(
+      `algorithm ${misfit ?? '(none given)'} does not go with ${secret === undefined ? 'public keys' : 'a secret'}`,
+    )
+  const key = keySource(secret, jwksUrl)
+  return { authenticate: token => authenticate(token, key, options) }
+}
+
+function keySource(secret: string | undefined, jwksUrl: string | undefined): JWTVerifyGetKey {
+  if (jwksUrl === undefined) {
+    const bytes = new TextEncoder().encode(secret)
+    return async () => bytes
+  }
+  return createRemoteJWKSet(new URL(jwksUrl), {
+    cacheMaxAge: keysMaxAgeMs,
+    cooldownDuration: keysCooldownMs,
+    timeoutDuration: keysTimeoutMs,
+  })
+}
+
+async function authenticate(token: string, key: JWTVerifyGetKey, options: AuthenticatorOptions): Promise<Principal> {
+  if (token.length > maxTokenBytes) throw invalid(`it has ${token.length} bytes, more than ${maxTokenBytes}`)
+  const { now, issuer, audience, clockToleranceMs = 0 } = options
+  try {
+    const { payload } = await jwtVerify(token, key, {
+      algorithms: [...options.algorithms],
+      currentDate: new Date(now()),
+      clockTolerance: clockToleranceMs / 1000,
+      ...(issuer === undefined ? {} : { issuer }),
+      ...(audience === undefined ? {} : { audience }),
+    })
+    return principalOf(payload, options)
+  } catch (error) {
+    throw refusalOf(error)
+  }
+}
+
+function principalOf(
+  payload: JWTPayload,
+  { roleClaim, defaultRole, clockToleranceMs = 0 }: AuthenticatorOptions,
+): Principal {
+  const text = JSON.stringify(payload)
+  // Postgres takes neither in text: the same token would be judged here and raise there.
+  if (text.includes('\\u0000') || /\\ud[89a-f]/i.test(text)) throw invalid('its claims hold a NUL or half a character')
+  const role = payload[roleClaim] ?? defaultRole
+  if (typeof role !== 'string' || role === '') throw invalid(`its claim ${roleClaim} is no role name`)
+  const expiresAt = payload.exp === undefined ? null : payload.exp * 1000 + clockToleranceMs
+  return { role, claims: payload, expiresAt }
+}
+
+/** Says what is wrong with a token without repeating any of it. */
+function refusalOf(error: unknown): unknown {
+  if (error instanceof TidegateError) return error
+  if (error instanceof errors.JWTExpired) return new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it')
+  if (error instanceof errors.JWTClaimValidationFailed)
+    return invalid(
+      error.claim === 'nbf' ? 'it is not valid yet' : `its claim ${error.claim} is not what this server takes`,
+    )
+  if (error instanceof errors.JOSEAlgNotAllowed) return invalid('its algorithm is not one of JWT_ALGORITHMS')
+  if (error instanceof errors.JWSSignatureVerificationFailed) return invalid('its signature does not verify')
+  if (error instanceof errors.JWKSNoMatchingKey) return invalid('it is signed by a key that JWT_JWKS_URL does not have')
+  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid || isFetchFailure(error))
+    return new TidegateError('UNAVAILABLE', 'the keys of JWT_JWKS_URL cannot be fetched', {
+      cause: error,
+      retryAfterMs: 2000,
+    })
+  if (error instanceof errors.JOSEError || error instanceof TypeError || error instanceof SyntaxError)
+    return invalid('it is no signed JWT', error)
+  return error
+}
+
+/** jose reports an answer other than 200, or one that is no JSON, as its base class; a refused connection is fetch's. */
+const isFetchFailure = (error: unknown): boolean =>
+  (error instanceof errors.JOSEError && error.code === 'ERR_JOSE_GENERIC') ||
+  (error instanceof TypeError && error.message === 'fetch failed')
+
+const invalid = (reason: string, cause?: unknown): TidegateError =>
+  new TidegateError('TOKEN_INVALID', `the token is not accepted: ${reason}`, { cause })

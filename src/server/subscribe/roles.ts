@@ -1,0 +1,70 @@
+// Decides whether a token may take a database role. Postgres would refuse SET ROLE to a non-member, but what is judged
+// here never runs SET ROLE: so the door checks.
+import type pg from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+
+export interface RoleGateOptions {
+  /** Connected as the login that serves. */
+  readonly pool: pg.Pool
+  /** JWT_ROLES. A superuser or a role with BYPASSRLS is admitted like any other that is named. */
+  readonly allowed: readonly string[]
+  /** Milliseconds, monotonic. */
+  readonly now?: () => number
+  /** How long an answer holds. */
+  readonly maxAgeMs?: number
+}
+
+export interface RoleGate {
+  /** @throws ROLE_REFUSED with the remedy */
+  admit(role: string): Promise<void>
+  /** Forgets every answer, because roles changed. */
+  invalidate(): void
+}
+
+/** Members of roles cannot be watched: a revoked membership is noticed within this time, or by the catalog's poller. */
+const defaultMaxAgeMs = 2_000
+
+export function createRoleGate(options: RoleGateOptions): RoleGate {
+  const { pool, now = () => performance.now(), maxAgeMs = defaultMaxAgeMs } = options
+  const allowed = new Set(options.allowed)
+  // Never larger than `allowed`: others are refused before they are looked up.
+  const answers = new Map<string, { readonly at: number; readonly refusal: Promise<TidegateError | null> }>()
+  return {
+    async admit(role) {
+      if (!allowed.has(role))
+        throw new TidegateError(
+          'ROLE_REFUSED',
+          `JWT_ROLES does not list the role "${role}"; add it there, or name another`,
+        )
+      let answer = answers.get(role)
+      if (answer === undefined || now() - answer.at >= maxAgeMs) {
+        answer = { at: now(), refusal: refusalOf(pool, role) }
+        answers.set(role, answer)
+        const asked = answer
+        answer.refusal.catch(() => {
+          if (answers.get(role) === asked) answers.delete(role)
+        })
+      }
+      const refusal = await answer.refusal
+      if (refusal !== null) throw refusal
+    },
+    invalidate: () => answers.clear(),
+  }
+}
+
+async function refusalOf(pool: pg.Pool, role: string): Promise<TidegateError | null> {
+  // Since Postgres 16 a member may have been granted the role without SET.
+  const { rows } = await pool.query<{ login: string; member: boolean | null }>(
+    `SELECT current_user AS login, (SELECT pg_has_role(current_user, oid,
+       CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+       FROM pg_roles WHERE rolname = $1) AS member`,
+    [role],
+  )
+  const { login, member } = rows[0]!
+  if (member === true) return null
+  const reason =
+    member === null
+      ? `there is no database role "${role}"; create it: CREATE ROLE "${role}"`
+      : `the server's login "${login}" may not take the role "${role}": GRANT "${role}" TO "${login}"`
+  return new TidegateError('ROLE_REFUSED', reason)
+}
