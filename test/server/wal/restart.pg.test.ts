@@ -133,8 +133,14 @@ test('[P6] a fast shutdown does not wait for commits that were not acknowledged'
     expect(performance.now() - haltedAt).toBeLessThan(5000)
     expect(server.log.join('\n')).not.toContain('terminating walsender process due to replication timeout')
     await server.start()
-    await reader.until(() => reader.commits.some(commit => commit.life === 2))
-    expect(reader.commits.filter(commit => commit.life === 2).flatMap(commit => commit.rows)).toEqual(['three'])
+    await reader.until(() => reader.commits.some(commit => commit.life === 2 && commit.rows.includes('three')))
+    // Before Postgres 17 a slot may step back over a clean restart: what was acknowledged may come again, too.
+    expect(['three', 'one,two,three']).toContain(
+      reader.commits
+        .filter(commit => commit.life === 2)
+        .flatMap(commit => commit.rows)
+        .join(),
+    )
   }
   await dropSlots()
 })
