@@ -1,0 +1,80 @@
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { z } from 'zod'
+import { peerCodes, resyncCodes, warningCodes } from '../../../src/protocol/codes.ts'
+import { parseQueryPositions } from '../../../src/protocol/position.ts'
+import { clientFrameSchema, eventShapes, serverFrameSchema } from '../../../src/server/deliver/frame-schema.ts'
+import { defaultLimits } from '../../../src/server/deliver/limits.ts'
+import { requestOfFrame } from '../../../src/server/deliver/url.ts'
+
+const text = readFileSync(new URL('../../../docs/protocol.md', import.meta.url), 'utf8')
+
+const eventSchema = (event: string) => z.strictObject(eventShapes[event as keyof typeof eventShapes])
+const polled = z
+  .strictObject({ event: z.string(), data: z.unknown(), id: z.string() })
+  .refine(({ event, data }) => eventSchema(event).parse(data))
+const schemas: Record<string, z.ZodType> = {
+  client: clientFrameSchema,
+  server: serverFrameSchema,
+  ticket: z.strictObject({ ticket: z.string(), expiresAt: z.number() }),
+  wait: z.strictObject({ position: z.string() }),
+  poll: z.strictObject({
+    events: z.array(polled),
+    position: z.string().refine(position => parseQueryPositions(position) !== null),
+    queries: z.array(z.strictObject({ key: z.array(z.string()), resumed: z.boolean() })),
+  }),
+}
+const examples = [...text.matchAll(/^```json (\w+)(?: (\w+))?\n(.*?)\n```$/gms)].map(match => ({
+  kind: match[1]!,
+  event: match[2],
+  json: match[3]!,
+}))
+
+test.each(examples)('the example $json is what the schema says', ({ kind, event, json }) => {
+  const schema = kind === 'event' ? eventSchema(event!) : schemas[kind]!
+  expect(schema.parse(JSON.parse(json))).toEqual(JSON.parse(json))
+  if (kind !== 'client') return
+  const frame = clientFrameSchema.parse(JSON.parse(json))
+  // The optional fields are there or not; as text they cannot be undefined.
+  if (frame.type === 'subscribe') requestOfFrame(JSON.parse(json))
+})
+
+test('every frame and every event has an example, and every block of JSON is one', () => {
+  const shown = (kind: string) =>
+    new Set(examples.filter(example => example.kind === kind).map(example => JSON.parse(example.json).type))
+  const types = (schema: { options: readonly { shape: { type: { value: string } } }[] }) =>
+    new Set(schema.options.map(option => option.shape.type.value))
+  expect(shown('client')).toEqual(types(clientFrameSchema))
+  expect(shown('server')).toEqual(types(serverFrameSchema))
+  const events = new Set(examples.filter(example => example.kind === 'event').map(example => example.event))
+  expect(events).toEqual(new Set(Object.keys(eventShapes)))
+  expect(text.match(/^```json/gm)).toHaveLength(examples.length)
+})
+
+test('the events shown as a stream are what the schema says too', () => {
+  const blocks = [...text.matchAll(/^event: (\w+)\ndata: (.+)\n(?:id: (.+)\n)?/gm)]
+  expect(blocks.length).toBeGreaterThan(3)
+  for (const [, event, json, id] of blocks) {
+    if (id !== undefined) expect(parseQueryPositions(id)).not.toBe(null)
+    if (event === 'subscribed') continue
+    const { q, ...data } = JSON.parse(json!)
+    expect(eventSchema(event!).safeParse(data).error).toBe(undefined)
+    expect(q === undefined || Number.isInteger(q)).toBe(true)
+  }
+})
+
+test('every code that the page names exists, and its limits are the defaults', () => {
+  const known = { ...peerCodes, ...resyncCodes, ...warningCodes }
+  const settings = new Set(['ALLOWED_ORIGINS'])
+  for (const [, code] of text.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)) {
+    expect(Object.hasOwn(known, code!) || settings.has(code!), code).toBe(true)
+  }
+  const { maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections } = defaultLimits
+  expect([maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections]).toEqual([
+    65_536, 100, 50, 200, 10_000,
+  ])
+  const { handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs } = defaultLimits
+  expect([handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs]).toEqual([
+    10_000, 1_048_576, 20, 30_000, 25_000,
+  ])
+})
