@@ -3,7 +3,7 @@
 // advice for the operator; what decides is the compiled policy.
 import { parse } from 'libpg-query'
 import type pg from 'pg'
-import { printName, type TableName, type TableState } from './tracked-table.ts'
+import type { TableName, TableState } from './tracked-table.ts'
 
 /** @returns columns of the table that any policy in the database reads: its own, and those of tables it is a membership
  *  of, as far as Postgres records them; not those that only a function's text names */
@@ -46,7 +46,7 @@ export async function untrackedInputs(
     if (!found.isPublished) untracked.push({ schema: found.schema, name: found.name })
     queue.push(...(await references(client, policySql, next.oid)))
   }
-  return untracked.sort((a, b) => (printName(a) < printName(b) ? -1 : 1))
+  return untracked
 }
 
 interface Reference {

@@ -36,24 +36,19 @@ export async function track(options: TrackOptions, out: Output): Promise<void> {
       for (const name of names) plans.push(await plan(administrator, options, name))
       if (options.dryRun) out.write('-- Nothing was run (--dry-run).\n')
       for (const each of plans) for (const warning of each.warnings) out.write(`-- warning: ${warning}\n`)
-      out.write(
-        printScripts(
-          plans.map(each => each.script),
-          lockTimeoutMs,
-        ),
-      )
+      await reportUntracked(client, options.name, plans, '-- ', out)
+      const scripts = plans.map(each => each.script)
+      out.write(printScripts(scripts, lockTimeoutMs))
       return
     }
+    const done = []
     for (const name of names) {
       const planned = await plan(administrator, options, name)
       await runScript(client, planned.script)
       report(name, planned, out)
-      const inputs = await untrackedInputs(client, planned.table, options.name)
-      if (inputs.length > 0) {
-        const missing = inputs.map(printName).join(' ')
-        out.write(`  its policies read tables that are not tracked; run: tidegate track ${missing}\n`)
-      }
+      done.push(planned)
     }
+    await reportUntracked(client, options.name, done, '', out)
   })
 }
 
@@ -98,11 +93,15 @@ export async function requirePublication(client: pg.ClientBase, publication: str
     )
 }
 
+interface PlannedTable extends TrackPlan {
+  readonly table: TableState
+}
+
 async function plan(
   { client, login }: Administrator,
   options: Pick<TrackOptions, 'name' | 'index' | 'columns'>,
   name: string,
-): Promise<TrackPlan & { readonly table: TableState }> {
+): Promise<PlannedTable> {
   const table = await inspectTable(client, parseTableName(name), options.name, login)
   const wish: TrackWish = {
     publication: options.name,
@@ -117,6 +116,22 @@ function report(name: string, { changes, warnings }: TrackPlan, out: Output): vo
   out.write(`${name}: ${changes.length === 0 ? 'tracked already' : 'tracked'}\n`)
   for (const change of changes) out.write(`  ${change}\n`)
   for (const warning of warnings) out.write(`  warning: ${warning}\n`)
+}
+
+async function reportUntracked(
+  client: pg.ClientBase,
+  publication: string,
+  planned: readonly PlannedTable[],
+  prefix: string,
+  out: Output,
+): Promise<void> {
+  const inputs = new Set<string>()
+  for (const { table } of planned)
+    for (const input of await untrackedInputs(client, table, publication)) inputs.add(printName(input))
+  for (const { table } of planned) inputs.delete(printName(table))
+  if (inputs.size === 0) return
+  const missing = [...inputs].sort().join(' ')
+  out.write(`${prefix}policies read tables that are not tracked; run: tidegate track ${missing}\n`)
 }
 
 async function trackedNames(client: pg.ClientBase, publication: string): Promise<string[]> {

@@ -3,7 +3,7 @@
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
-import { readFunctionArguments, readFunctionBody } from './read-function-sql.ts'
+import { readFunctionBody } from './read-function-sql.ts'
 import { literal, qualified } from './script.ts'
 
 export interface TableName {
@@ -68,9 +68,10 @@ export async function inspectTable(
   login: string,
 ): Promise<TableState> {
   const { rows } = await client.query<TableRow>(tableSql, [
-    quoteName(table),
+    table.schema,
+    table.name,
     publication,
-    `${qualified('tidegate', readFunctionName(table.schema, table.name))}(${readFunctionArguments})`,
+    readFunctionName(table.schema, table.name),
     readFunctionBody(table.schema, table.name),
     login,
   ])
@@ -126,6 +127,7 @@ function refuseUnsupported(table: TableName, row: TableRow): void {
   if (reason !== null) throw new TidegateError('TABLE_UNSUPPORTED', `${printName(table)} is ${reason}`)
 }
 
+// By pg_class and pg_proc, not by to_regclass and to_regprocedure: those want USAGE on the schema, which reading needs not.
 const tableSql = `
 SELECT c.oid, c.relkind AS kind, c.relpersistence AS persistence, o.rolname AS owner,
   c.relrowsecurity AS "rowSecurity",
@@ -141,12 +143,13 @@ SELECT c.oid, c.relkind AS kind, c.relpersistence AS persistence, o.rolname AS o
     JOIN pg_attribute a ON a.attnum = k.attnum
     WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND k.n <= i.indnkeyatts ORDER BY k.n) AS "primaryKey",
   EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-    WHERE p.pubname = $2 AND r.prrelid = c.oid) AS "isPublished",
-  EXISTS (SELECT FROM pg_proc f WHERE f.oid = CASE WHEN to_regnamespace('tidegate') IS NOT NULL THEN to_regprocedure($3) END
-    AND f.prosrc = $4 AND f.proowner = c.relowner AND f.prosecdef
+    WHERE p.pubname = $3 AND r.prrelid = c.oid) AS "isPublished",
+  EXISTS (SELECT FROM pg_proc f WHERE f.pronamespace = to_regnamespace('tidegate') AND f.proname = $4
+    AND f.prosrc = $5 AND f.proowner = c.relowner AND f.prosecdef
     AND f.proacl IS NOT NULL AND NOT EXISTS (SELECT FROM aclexplode(f.proacl) WHERE grantee = 0)
-    AND has_function_privilege($5, f.oid, 'EXECUTE')) AS "hasReadFunction"
-FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner WHERE c.oid = to_regclass($1)`
+    AND has_function_privilege($6, f.oid, 'EXECUTE')) AS "hasReadFunction"
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
+WHERE n.nspname = $1 AND c.relname = $2`
 
 const relationsSql = `
 SELECT c.oid, n.nspname AS schema, c.relname AS name, x.indexrelid::regclass::text AS "identityIndex",

@@ -34,8 +34,7 @@ export class Site {
     const owner = `${database.name}_owner`
     const login = `${database.name}_login`
     await database.query(`CREATE ROLE ${owner} LOGIN PASSWORD '${password}'; CREATE ROLE ${login} LOGIN REPLICATION PASSWORD '${password}';
-      ALTER DATABASE ${database.name} OWNER TO ${owner}; CREATE SCHEMA app AUTHORIZATION ${owner};
-      GRANT USAGE ON SCHEMA app TO ${login}`)
+      ALTER DATABASE ${database.name} OWNER TO ${owner}; CREATE SCHEMA app AUTHORIZATION ${owner}`)
     const app = await connect(database.urlFor(owner, password))
     await app.query('SET search_path = app')
     await app.query(tables)

@@ -42,8 +42,8 @@ test('track repairs a renamed table, a changed owner, and forgets a dropped one'
     { name: 'app.posts' },
     { name: 'app.rooms' },
   ])
-  await site.database.query('ALTER TABLE app.posts OWNER TO CURRENT_USER')
-  expect(await site.track(['app.posts'])).toContain('read function of its owner postgres')
+  await site.database.query(`ALTER TABLE app.posts OWNER TO ${site.login}`)
+  expect(await site.track(['app.posts'])).toContain(`read function of its owner ${site.login}`)
 })
 
 test.each([
@@ -172,9 +172,9 @@ test('--print and --dry-run change nothing; what is printed does with psql what 
   await runPrinted(site.database.url, migration)
   await runPrinted(site.database.url, printed)
   expect(await site.published()).toEqual(['app.events', 'app.messages'])
-  expect(await site.track(options.tables)).toBe(
-    'app.messages: tracked already\n  its policies read tables that are not tracked; run: tidegate track app.members\napp.events: tracked already\n  warning: NO_ROW_SECURITY: row-level security is off on app.events: every row goes to whoever may SELECT it. To guard it: ALTER TABLE "app"."events" ENABLE ROW LEVEL SECURITY\n',
-  )
+  expect(printed).toContain('-- policies read tables that are not tracked; run: tidegate track app.members\n')
+  const again = await site.track(options.tables)
+  expect(again).toContain('app.messages: tracked already\napp.events: tracked already\n')
   const dry = await site.track(['app.rooms'], { dryRun: true })
   expect(dry).toMatch(/^-- Nothing was run \(--dry-run\)\.\n/)
   expect(await site.published()).toEqual(['app.events', 'app.messages'])
