@@ -2,7 +2,7 @@
 //
 //   ingest  on the node that holds the slot: replication session -> assembler -> relay
 //   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
-import { MembershipWriter, type MembershipSet } from './authorize/membership.ts'
+import { type MembershipSet, MembershipWriter } from './authorize/membership.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
@@ -13,7 +13,7 @@ import type { Audience } from './route/audience.ts'
 import { isWhole } from './route/encode.ts'
 import { type Outcome, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
-import { Holds } from './subscribe/holds.ts'
+import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
 import type { Replication } from './wal/replication.ts'
@@ -38,6 +38,8 @@ export class Pipeline {
   readonly #sets = new Set<MembershipSet>()
   /** The session of this life, to acknowledge to; null while there is none. */
   stream: WalStream | null = null
+  /** The slot whose epoch the relay holds. */
+  slotName: string | null = null
 
   constructor(options: PipelineOptions) {
     this.#options = options
@@ -60,6 +62,7 @@ export class Pipeline {
         log.info({ epoch: slot.epoch, slot: slot.slotName, from: String(slot.confirmedFlushLsn) }, 'epoch begins')
       }
       this.stream = stream
+      this.slotName = slot.slotName
       const assembler = new TransactionAssembler({ spoolBytes })
       try {
         for await (const gulp of stream.gulps()) {
@@ -142,7 +145,8 @@ export class Pipeline {
     holds.flipped(writer, head.lsn)
     for (const [audience, list] of outcomes) {
       if (audience.query.kind !== 'live' || audience.hold !== null) continue
-      if (list.some(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!))) holds.begin(audience, head.lsn, null)
+      if (list.some(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!)))
+        holds.begin(audience, head.lsn, null)
     }
 
     const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)
@@ -150,7 +154,8 @@ export class Pipeline {
       if (audience.hold !== null || audience.members.size === 0) continue
       const { query } = audience
       const isTruncated = truncated.has(audience)
-      const events = query.kind === 'live' ? encoder.delta(query, isTruncated, list) : encoder.changes(query, isTruncated, list)
+      const events =
+        query.kind === 'live' ? encoder.delta(query, isTruncated, list) : encoder.changes(query, isTruncated, list)
       if (events.length > 0) for (const member of audience.members) member.deliver(events, commit.commitLsn)
     }
     writer.settle()

@@ -111,7 +111,8 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
     publication: config.tidegateName,
     log,
     slotMaxBytes: config.slotMaxBytes,
-    resumeFrom: () => relay.headEndLsn,
+    // Of another slot's epoch the relay holds nothing that counts.
+    resumeFrom: slotName => (slotName === pipeline.slotName ? relay.headEndLsn : null),
   })
   const pipeline: Pipeline = new Pipeline({
     replication,

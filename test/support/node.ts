@@ -93,6 +93,7 @@ export class SseStream {
   errorBody: { code?: string; message?: string } = {}
   readonly #abort = new AbortController()
   #wake: () => void = () => {}
+  #closed = false
   onEvent: (event: SseEvent) => void = () => {}
 
   static async open(node: { url: string }, path: string, token: string, lastEventId?: string): Promise<SseStream> {
@@ -126,7 +127,9 @@ export class SseStream {
     while (!condition()) await this.#next(deadline)
   }
 
+  /** Nothing that comes after it counts, also what is on its way. */
   close(): void {
+    this.#closed = true
     this.#abort.abort()
   }
 
@@ -174,6 +177,7 @@ export class SseStream {
   }
 
   #take(block: string): void {
+    if (this.#closed) return
     let event = 'message'
     let data = ''
     for (const line of block.split('\n')) {
@@ -196,6 +200,8 @@ export class StrictRows {
   readonly #key: readonly string[]
   exact = false
   resyncs: string[] = []
+  /** Every event in short, over all connections: for the message of a test that fails. */
+  readonly history: string[] = []
   #parts: DeltaEvent['changes'] = []
 
   constructor(key: readonly string[] = ['id']) {
@@ -266,9 +272,11 @@ export class LiveSse {
     const stream = await SseStream.open(node, path, token, resume?.stream.lastEventId)
     const live = new LiveSse(stream, resume?.rows ?? new StrictRows())
     const take = (event: SseEvent): void => {
+      live.rows.history.push(`${event.id} ${event.event} ${JSON.stringify(event.data)}`.slice(0, 600))
       try {
         live.rows.take(event)
       } catch (error) {
+        if (live.failure === null) live.rows.history.push(`FAILED ${String(error)}`)
         live.failure ??= error
       }
     }

@@ -2,6 +2,7 @@
 // can be spliced into it (DESIGN section 5).
 import type pg from 'pg'
 import { escapeIdentifier, escapeLiteral } from 'pg'
+import { baseOf, castNameOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
 import type { Table } from '../catalog/table.ts'
@@ -132,14 +133,15 @@ export class SnapshotReader {
   }
 }
 
-/** Every column as text, ordered by the primary key. */
+/** Every column as its type prints it, ordered by the primary key. Not cast to text: that differs from what the WAL has for
+ *  bool ('true' for 't'), char(n) (blanks cut) and inet (a netmask). */
 function directSql(table: Table, columns: readonly number[]): string {
   const name = (column: number): string => escapeIdentifier(table.columns[column]!.name)
-  const list = table.columns.map((_, column) => `${name(column)}::text`).join(', ')
+  const list = table.columns.map((_, column) => name(column)).join(', ')
   const from = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`
   const order = table.primaryKey.length === 0 ? '' : ` ORDER BY ${table.primaryKey.map(name).join(', ')}`
   if (columns.length === 0) return `SELECT ${list} FROM ${from}${order} LIMIT $1::integer`
-  const values = columns.map((column, i) => `(k ->> ${i})::${table.columns[column]!.type.name}`)
+  const values = columns.map((column, i) => `(k ->> ${i})::${castNameOf(baseOf(table.columns[column]!.type))}`)
   const where = `(${columns.map(name).join(', ')}) IN (SELECT ${values.join(', ')} FROM jsonb_array_elements($1::jsonb) AS k)`
   return `SELECT ${list} FROM ${from} WHERE ${where}${order} LIMIT $2::integer`
 }

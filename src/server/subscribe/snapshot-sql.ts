@@ -1,6 +1,7 @@
 // The SELECT of a live query, one chunk of it.
 import { DummyDriver, Kysely, PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler, sql } from 'kysely'
 import { renderPredicate } from '../../predicate/render.ts'
+import { castNameOf } from '../../predicate/sql-types.ts'
 import type { Query } from '../route/query.ts'
 
 /** Compiles only. */
@@ -13,7 +14,7 @@ const compiler = new Kysely<unknown>({
   },
 })
 
-/** The query's columns as text, in the order of `query.columns`, after a key, by primary key.
+/** The query's columns as their types print them (never cast to text, which differs for some), in the order of `query.columns`, after a key, by primary key.
  *  @param after values of the primary key of the last row read, as text */
 export function snapshotSql(
   query: Query,
@@ -22,11 +23,13 @@ export function snapshotSql(
 ): { sql: string; values: readonly unknown[] } {
   const { table } = query
   const ref = (column: number) => sql.id('t', table.columns[column]!.name)
-  const columns = sql.join(query.columns.map(column => sql`${ref(column)}::text`))
+  const columns = sql.join(query.columns.map(ref))
   const key = sql.join(table.primaryKey.map(ref))
   const conditions = [renderPredicate(query.filter, { alias: 't' })]
   if (after !== null) {
-    const values = table.primaryKey.map((column, i) => sql`${after[i]}::${sql.raw(table.columns[column]!.type.name)}`)
+    const values = table.primaryKey.map(
+      (column, i) => sql`${after[i]}::${sql.raw(castNameOf(table.columns[column]!.type))}`,
+    )
     conditions.push(sql<boolean>`(${key}) > (${sql.join(values)})`)
   }
   const where = sql.join(
