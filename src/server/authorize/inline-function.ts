@@ -1,5 +1,5 @@
 // Replaces a call of a SQL-language function by its body, read from the catalog: auth.uid() is nothing special here.
-import type { FuncCall, SelectStmt } from 'libpg-query'
+import type { FuncCall, Node, SelectStmt } from 'libpg-query'
 import type { Expr } from '../../predicate/algebra.ts'
 import { and, not } from '../../predicate/build.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
@@ -92,6 +92,10 @@ export function callValue(call: FuncCall, scope: Scope): Value {
   if (open === null) return builtIn(call, scope)
   const { function: found } = open
   const shown = `function ${found.schema}.${found.name}()`
+  if (found.returnType.family === 'bool' && !found.returnsSet) {
+    const { predicate, reads } = context.compiler.condition({ FuncCall: call }, scope, false)
+    return { ...constant(null, sqlTypes.bool), expr: { kind: 'predicate', predicate, type: sqlTypes.bool }, reads }
+  }
   if (found.returnsSet) return unsupported(context, `${shown}, which returns a set, as a value`)
   const target = scalarTarget(open.select)
   if (target === null) return unsupported(context, `${shown}, whose body is not a single expression, here`)
@@ -123,8 +127,8 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   const shown = `function ${parts.join('.')}()`
   if (call.agg_star === true || call.agg_distinct === true || call.agg_filter !== undefined || call.over !== undefined)
     return unsupported(context, `${shown}, an aggregate or window function,`)
-  const nodes = call.args ?? []
-  if (call.func_variadic === true || nodes.some(node => 'NamedArgExpr' in node))
+  const nodes = argumentsOf(call)
+  if (nodes === null || nodes.some(node => 'NamedArgExpr' in node))
     return unsupported(context, `${shown} with named or variadic arguments`)
   const candidates = schemasFor(parts, scope, 'function').flatMap(schema =>
     context.facts.functions(schema, parts.at(-1)!),
@@ -150,6 +154,14 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   return { found, values }
 }
 
+/** The arguments, with `VARIADIC ARRAY[...]` spread, as pg_get_expr prints such a call; null for another VARIADIC. */
+function argumentsOf(call: FuncCall): Node[] | null {
+  const args = call.args ?? []
+  const last = args.at(-1)
+  if (call.func_variadic !== true || last === undefined) return args
+  return 'A_ArrayExpr' in last ? [...args.slice(0, -1), ...(last.A_ArrayExpr.elements ?? [])] : null
+}
+
 function fits(candidate: FunctionFacts, values: readonly Value[]): boolean {
   const most = candidate.argumentTypes.length
   if (candidate.variadic) return candidate.schema === 'pg_catalog' && values.length >= most
@@ -171,7 +183,7 @@ const builtInNames: ReadonlySet<string> = new Set(['current_setting', 'jsonb_ext
 function builtIn(call: FuncCall, scope: Scope): Value {
   const { context } = scope
   const name = partsOf(call.funcname).at(-1)!
-  const values = (call.args ?? []).map(node => coerced(context.compiler.value(node, scope), sqlTypes.text))
+  const values = (argumentsOf(call) ?? []).map(node => coerced(context.compiler.value(node, scope), sqlTypes.text))
   if (name === 'current_setting') return currentSetting(values, scope)
   const [document, ...path] = values.map((value, index) =>
     index === 0 ? castTo(value, sqlTypes.jsonb, context) : value,

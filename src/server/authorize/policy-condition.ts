@@ -114,13 +114,16 @@ function subLink(node: SubLink, scope: Scope, positive: boolean): Condition {
   }
 }
 
+/** Operators that give a value the algebra has; policy-value.ts compiles them. */
+const valueOperators: ReadonlySet<string> = new Set(['->', '->>', '#>', '#>>'])
+
 /** Null for operators that give no boolean. */
 function operator(node: A_Expr, scope: Scope, positive: boolean): Condition | null {
   const { compiler } = scope.context
   const [left, right] = [node.lexpr, node.rexpr]
-  if (left === undefined || right === undefined || 'List' in left) return null
   const name = operatorName(partsOf(node.name), scope)
-  if (node.kind === 'AEXPR_OP' && ['->', '->>', '#>', '#>>', '+', '-', '*', '/', '||'].includes(name)) return null
+  if (node.kind === 'AEXPR_OP' && (valueOperators.has(name) || (name === '-' && left === undefined))) return null
+  if (left === undefined || right === undefined) return unsupported(scope.context, describe({ A_Expr: node }))
   if ('RowExpr' in left) return unsupported(scope.context, describe(left))
   if (positive) {
     const source = scalarSourceOf(left, scope)

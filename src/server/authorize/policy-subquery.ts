@@ -179,6 +179,8 @@ export function compareScalar(
   const { relation } = open.source
   const isOne = relation.uniqueKeys.some(key => key.every(column => parts.pinned.has(column)))
   const isConstant = condition === null && 'A_Const' in target
+  // First, so that an aggregate is refused as what it is.
+  if ('FuncCall' in target) open.scope.context.compiler.value(target, open.scope)
   if (!isOne && !isConstant)
     return unsupported(scope.context, `a scalar subquery that may give several rows of ${nameOf(relation)}`)
   const { compiler } = open.scope.context

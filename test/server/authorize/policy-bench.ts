@@ -1,0 +1,184 @@
+// Compares what a compiled policy lets each reader see with what Postgres itself returns to them.
+import type pg from 'pg'
+import type { Memberships, Row, SemiJoin } from '../../../src/predicate/algebra.ts'
+import { bind } from '../../../src/predicate/bind.ts'
+import { evaluate } from '../../../src/predicate/evaluate.ts'
+import { innerKey } from '../../../src/predicate/keys.ts'
+import { settingsList, settingsOf } from '../../../src/server/authorize/settings.ts'
+import { createCatalog, type PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
+import type { Table, TableAccess } from '../../../src/server/catalog/table.ts'
+import { createPool, queryText, type TextRow } from '../../../src/server/database.ts'
+import { createLog } from '../../../src/server/log.ts'
+import type { Principal } from '../../../src/server/subscribe/subscription.ts'
+import { TestDatabase } from '../../support/postgres.ts'
+
+export const ada = '00000000-0000-4000-8000-00000000000a'
+export const bob = '00000000-0000-4000-8000-00000000000b'
+
+export const claimSettings = [
+  { setting: 'app.tenant_id', claim: 'tenant' },
+  { setting: 'app.deep', claim: 'app_metadata.tenant' },
+]
+
+const principal = (role: string, claims: Record<string, unknown>): Principal => ({ role, claims, expiresAt: null })
+
+export class PolicyBench {
+  readonly database: TestDatabase
+  readonly pool: pg.Pool
+  readonly catalog: PostgresCatalog
+  /** Roles are the server's, not the database's: named apart so that test files do not meet. */
+  readonly roles: Readonly<Record<'anon' | 'authenticated' | 'staff' | 'keeper', string>>
+  readonly principals: Readonly<Record<string, Principal>>
+
+  private constructor(database: TestDatabase, pool: pg.Pool, roles: PolicyBench['roles']) {
+    this.database = database
+    this.pool = pool
+    this.roles = roles
+    this.catalog = createCatalog({
+      pool,
+      publication: 'tidegate',
+      roles: Object.values(roles),
+      log: createLog('silent'),
+    })
+    const { anon, authenticated, staff } = roles
+    const claims = { role: authenticated, tenant: ada, app_metadata: { roles: 'editor', tenant: 7 }, groups: '{1,2}' }
+    this.principals = {
+      ada: principal(authenticated, { ...claims, sub: ada }),
+      bob: principal(authenticated, { role: authenticated, sub: bob, app_metadata: { roles: 'none' } }),
+      nobody: principal(authenticated, { role: authenticated }),
+      anonymous: principal(anon, {}),
+      staff: principal(staff, { ...claims, sub: bob, role: staff }),
+    }
+  }
+
+  static async create(): Promise<PolicyBench> {
+    const database = await TestDatabase.create()
+    const suffix = database.name.slice(-6)
+    const roles = {
+      anon: `anon_${suffix}`,
+      authenticated: `auth_${suffix}`,
+      staff: `staff_${suffix}`,
+      keeper: `keeper_${suffix}`,
+    }
+    await database.query(schema(roles))
+    return new PolicyBench(database, createPool(database.url, { maxConnections: 2 }), roles)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.end()
+    const names = Object.values(this.roles).join(', ')
+    await this.database.query(`DROP OWNED BY ${names} CASCADE; DROP ROLE ${names}`)
+    await this.database[Symbol.asyncDispose]()
+  }
+
+  /** `$anon` and the like become the roles' names. */
+  withRoles(text: string): string {
+    return text.replaceAll(
+      /\$(anon|authenticated|staff|keeper)\b/g,
+      (_, name: keyof PolicyBench['roles']) => this.roles[name],
+    )
+  }
+
+  async access(reader: Principal): Promise<TableAccess> {
+    this.catalog.invalidate()
+    return this.catalog.access(await this.catalog.table('public', 'messages'), reader.role)
+  }
+
+  /** Keys of the messages that the compiled policy lets the reader see. */
+  async compiled(reader: Principal): Promise<string[]> {
+    const { table, policy, memberships } = await this.access(reader)
+    const bound = bind(policy, settingsOf(reader, { claimSettings }))
+    const index = await this.#memberships(memberships)
+    const rows = await this.#rows(table)
+    return rows.filter(row => evaluate(bound, rowOf(row), index) === true).map(row => row[0]!)
+  }
+
+  /** The same from Postgres; an error of its own as text. */
+  async asked(reader: Principal): Promise<string[] | string> {
+    const client = await this.pool.connect()
+    try {
+      await client.query('BEGIN')
+      for (const [name, value] of settingsList(reader, { claimSettings }))
+        await client.query('SELECT set_config($1, $2, true)', [name, value])
+      const rows = await queryText(client, 'SELECT id FROM public.messages ORDER BY id')
+      return rows.map(row => row[0]!)
+    } catch (error) {
+      return error instanceof Error ? `error: ${error.message}` : 'error'
+    } finally {
+      await client.query('ROLLBACK')
+      client.release()
+    }
+  }
+
+  async #memberships(tables: readonly Table[]): Promise<Memberships> {
+    const rows = new Map<number, Row[]>()
+    for (const table of tables) rows.set(table.oid, (await this.#rows(table)).map(rowOf))
+    const matching = (join: SemiJoin): Row[] =>
+      rows.get(join.table.oid)!.filter(row => evaluate(join.where, row, index) === true)
+    const index: Memberships = {
+      count: (join, key) =>
+        matching(join).filter(row => !innerKey(join, row).isNull && innerKey(join, row).key === key).length,
+      total: join => matching(join).length,
+      nulls: join => matching(join).filter(row => innerKey(join, row).isNull).length,
+    }
+    return index
+  }
+
+  #rows({ schema: namespace, name, columns }: Table): Promise<TextRow[]> {
+    const list = columns.map(column => `"${column.name}"`).join(', ')
+    return queryText(this.pool, `SELECT ${list} FROM "${namespace}"."${name}" ORDER BY 1`)
+  }
+}
+
+const rowOf = (values: TextRow): Row => ({ text: column => values[column] })
+
+const schema = ({ anon, authenticated, staff, keeper }: PolicyBench['roles']): string => `
+  CREATE ROLE ${anon}; CREATE ROLE ${authenticated}; CREATE ROLE ${staff}; CREATE ROLE ${keeper};
+  GRANT ${authenticated} TO ${staff};
+  CREATE PUBLICATION tidegate FOR ALL TABLES WITH (publish_via_partition_root = true);
+  CREATE SCHEMA auth; CREATE SCHEMA private;
+  GRANT USAGE ON SCHEMA auth, private TO ${anon}, ${authenticated}, ${keeper};
+  -- As Supabase defines them.
+  CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$
+    select coalesce(
+      nullif(current_setting('request.jwt.claim.sub', true), ''),
+      (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')
+    )::uuid $$;
+  CREATE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $$
+    select coalesce(
+      nullif(current_setting('request.jwt.claim.role', true), ''),
+      (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role')
+    )::text $$;
+  CREATE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $$
+    select coalesce(
+      nullif(current_setting('request.jwt.claim', true), ''),
+      nullif(current_setting('request.jwt.claims', true), '')
+    )::jsonb $$;
+  CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'glad');
+  CREATE DOMAIN public.short AS text CHECK (length(VALUE) < 30);
+  CREATE COLLATION public.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+  CREATE TABLE public.members (
+    room_id int, user_id uuid, role text NOT NULL DEFAULT 'member', muted boolean, PRIMARY KEY (room_id, user_id));
+  CREATE TABLE public.bans (id int PRIMARY KEY, room_id int, user_id uuid);
+  CREATE TABLE public.profiles (id uuid PRIMARY KEY, org_id int, role text, moods public.mood);
+  CREATE TABLE private.secrets (room_id int, user_id uuid);
+  CREATE TABLE public.messages (
+    id int PRIMARY KEY, room_id int, author uuid, body text, is_public boolean, status varchar(20), mood public.mood,
+    tags text[], editors uuid[], org_id bigint, price numeric(10, 2), meta jsonb, label public.short,
+    nick text COLLATE public.nocase, code text COLLATE "C", pad char(5), on_day date, reader_role name, at timestamptz);
+  INSERT INTO public.members VALUES (1, '${ada}', 'owner', false), (2, '${ada}', 'member', NULL), (2, '${bob}', 'member', true),
+    (3, '${bob}', 'admin', false);
+  INSERT INTO public.bans VALUES (1, 1, '${bob}'), (2, 2, '${ada}'), (3, NULL, '${bob}');
+  INSERT INTO public.profiles VALUES ('${ada}', 10, 'admin', 'glad'), ('${bob}', 20, 'user', NULL);
+  INSERT INTO private.secrets VALUES (1, '${ada}'), (NULL, '${ada}'), (3, '${bob}');
+  INSERT INTO public.messages VALUES
+    (1, 1, '${ada}', 'hello', true, 'open', 'sad', '{a,b}', '{${ada}}', 10, 1.50, '{"room": "1", "own": true}', 'x@y', 'Ada', 'abc', 'ab', '2026-01-01', '${authenticated}', '2026-01-01 10:00:00+00'),
+    (2, 1, '${bob}', 'world', false, 'closed', 'ok', '{}', '{${bob},${ada}}', 20, 10.00, '{"room": "2"}', 'z', 'bob', 'ABC', 'ab  ', '2026-02-01', '${anon}', NULL),
+    (3, 2, '${ada}', NULL, NULL, 'draft', 'glad', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+    (4, 2, NULL, '50% off_', true, NULL, NULL, '{NULL,a}', '{NULL}', 10, 2.00, '{"own": null}', 'X@Y', 'ADA', 'b', 'b', '2025-12-31', '${staff}', '2020-01-01 00:00:00+00'),
+    (5, 3, '${bob}', 'Hello', false, 'open', 'ok', '{b}', '{}', 20, 1.5, '{"room": 3, "own": false}', 'y', 'ada', 'Z', 'Z', '2026-01-01', '${keeper}', '2026-01-01 10:00:00+00'),
+    (6, NULL, '${ada}', 'none', false, 'open', 'sad', '{a}', '{}', 10, 0, '[]', 'q', 'x', 'a', 'a', NULL, NULL, NULL),
+    (7, 4, '${bob}', 'héllo', true, 'closed', 'glad', '{c}', '{}', 30, -1, '{"room": "4"}', 'r', 'y', 'ä', 'c', NULL, NULL, NULL);
+  GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${anon}, ${authenticated};
+  ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
+`
