@@ -10,10 +10,22 @@ export interface Connection {
   terminate(): void
 }
 
-/** A place taken; `release` may be called more than once. */
-export interface Place {
-  hold(connection: Connection): void
-  release(): void
+/** A place taken. */
+export class Place {
+  readonly #connections: Connections
+
+  constructor(connections: Connections) {
+    this.#connections = connections
+  }
+
+  hold(connection: Connection): void {
+    this.#connections.hold(this, connection)
+  }
+
+  /** May be called more than once. */
+  release(): void {
+    this.#connections.release(this)
+  }
 }
 
 export class Connections {
@@ -41,18 +53,19 @@ export class Connections {
     if (this.#places.size >= this.#max) {
       throw new TidegateError('TOO_MANY_CONNECTIONS', `this node holds ${this.#max} connections, its limit`)
     }
-    const place: Place = {
-      hold: connection => {
-        // The client may have gone while its token was being checked.
-        if (this.#places.has(place)) this.#places.set(place, connection)
-      },
-      release: () => {
-        this.#places.delete(place)
-        if (this.#places.size === 0) this.#whenEmpty?.()
-      },
-    }
+    const place = new Place(this)
     this.#places.set(place, null)
     return place
+  }
+
+  hold(place: Place, connection: Connection): void {
+    // The client may have gone while its token was being checked.
+    if (this.#places.has(place)) this.#places.set(place, connection)
+  }
+
+  release(place: Place): void {
+    this.#places.delete(place)
+    if (this.#places.size === 0) this.#whenEmpty?.()
   }
 
   /** @throws GOING_AWAY */

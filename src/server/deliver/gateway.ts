@@ -65,7 +65,7 @@ class HttpGateway implements Gateway {
   readonly #tickets: Tickets
   readonly #allowedOrigins: AllowedOrigins
   readonly #routes: HttpRoutes
-  readonly #websockets: WebSocketServer
+  readonly #websockets: ReturnType<typeof createWebSocketServer>
   readonly #server
   #ticker: NodeJS.Timeout | null = null
 
@@ -86,19 +86,7 @@ class HttpGateway implements Gateway {
       ready: options.ready,
       extraRoutes: options.extraRoutes ?? null,
     })
-    const socketOptions = {
-      noServer: true,
-      clientTracking: false,
-      perMessageDeflate: false,
-      autoPong: false,
-      maxPayload: limits.maxFrameBytes,
-      // A frame in thousands of tiny pieces costs far more memory than its bytes (CVE-2026-48779).
-      maxFragments: 64,
-      maxBufferedChunks: 4096,
-      closeTimeout: limits.closeTimeoutMs,
-      WebSocket: ProtocolSocket,
-    }
-    this.#websockets = new WebSocketServer(socketOptions)
+    this.#websockets = createWebSocketServer(limits)
     this.#server = createServer(
       {
         // Without these a client that drips its headers holds a socket for a minute.
@@ -172,7 +160,7 @@ class HttpGateway implements Gateway {
       }
       refuseForeignOrigin(request, this.#allowedOrigins)
       const place = this.#connections.takePlace()
-      socket.on('close', place.release)
+      socket.on('close', () => place.release())
       const credentials = await this.#credentials(request, parameters)
       this.#connections.refuseIfDraining()
       this.#websockets.handleUpgrade(request, socket, head, ws => {
@@ -205,6 +193,22 @@ class HttpGateway implements Gateway {
     const { status } = peerCodes[refusal.code]
     endWith(socket, status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
   }
+}
+
+function createWebSocketServer(limits: GatewayLimits) {
+  const options = {
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    autoPong: false,
+    maxPayload: limits.maxFrameBytes,
+    // A frame in thousands of tiny pieces costs far more memory than its bytes (CVE-2026-48779).
+    maxFragments: 64,
+    maxBufferedChunks: 4096,
+    closeTimeout: limits.closeTimeoutMs,
+    WebSocket: ProtocolSocket,
+  }
+  return new WebSocketServer<typeof ProtocolSocket>(options)
 }
 
 /** Answers what Node's parser refuses: the peer sees a code instead of a closed socket. */

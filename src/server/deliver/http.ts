@@ -147,7 +147,7 @@ export class HttpRoutes {
   /** Counts the request among the connections until its response is closed. */
   async #inPlace(exchange: Exchange, serve: (hold: (connection: Connection) => void) => Promise<void>): Promise<void> {
     const place = this.#options.connections.takePlace()
-    exchange.response.on('close', place.release)
+    exchange.response.on('close', () => place.release())
     await serve(connection => {
       // While its token was checked the client may have gone, or this node may have begun to leave.
       if (exchange.response.destroyed) connection.terminate()

@@ -10,7 +10,7 @@ export async function joinAll(
   principal: Principal,
 ): Promise<void> {
   try {
-    for (const member of members) await member.join(subscriptions, principal)
+    for (const member of members) await member.enter(subscriptions, principal)
   } catch (error) {
     for (const member of members) member.close()
     throw error

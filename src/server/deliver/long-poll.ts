@@ -3,10 +3,10 @@ import type { ServerResponse } from 'node:http'
 import type { Position, QueryPosition } from '../../protocol/position.ts'
 import { comparePositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outgoing, Outlet, Principal } from '../subscribe/subscription.ts'
+import type { Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
-import { Membership } from './membership.ts'
+import { Membership, type MembershipOwner } from './membership.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
 import type { StreamRequest } from './url.ts'
@@ -32,7 +32,7 @@ const snapshotMs = 60_000
 const replayMs = 2_000
 const lookAgainMs = 5
 
-export class LongPoll implements Connection {
+export class LongPoll implements Connection, MembershipOwner {
   readonly #services: Services
   readonly #response: ServerResponse
   readonly #principal: Principal
@@ -53,7 +53,7 @@ export class LongPoll implements Connection {
     this.#principal = principal
     this.#request = request
     this.#members = request.queries.map(
-      (query, q) => new Membership(query, this.#outlet(q), services.limits.sendQueueBytes),
+      (query, id) => new Membership(query, this, { id, join: 0, maxHeldChars: services.limits.sendQueueBytes }),
     )
     this.#isPartial = request.queries.map(() => false)
   }
@@ -148,24 +148,21 @@ export class LongPoll implements Connection {
     return this.#isPartial.includes(true)
   }
 
-  #outlet(q: number): Outlet {
-    return {
-      send: outgoing => this.#send(outgoing, q),
-      resync: (code, reason) => {
-        if (this.#request.queries[q]!.kind === 'live') this.#isPartial[q] = true
-        this.#add('resync', JSON.stringify({ code, reason }), q, null)
-      },
-      fail: error => this.#failed(error),
-    }
-  }
-
-  #send(outgoing: Outgoing, q: number): boolean {
-    this.#isPartial[q] = outgoing.position === null
-    const own = this.#members[q]!.positionAfter(outgoing)
-    const id = own === null ? null : this.#position(own, q)
-    this.#add(outgoing.event, outgoing.json, q, id)
+  memberSends(member: Membership, outgoing: Outgoing): boolean {
+    this.#isPartial[member.id] = outgoing.position === null
+    const own = member.positionAfter(outgoing)
+    this.#add(outgoing.event, outgoing.json, member.id, own === null ? null : this.#position(member, own))
     // A delta or snapshot goes whole or not at all, so its parts are taken past the bound of a queue.
     return this.#chars <= this.#services.limits.sendQueueBytes || this.#isWaitingForParts()
+  }
+
+  memberResyncs(member: Membership, code: string, reason: string): void {
+    if (member.request.kind === 'live') this.#isPartial[member.id] = true
+    this.#add('resync', JSON.stringify({ code, reason }), member.id, null)
+  }
+
+  memberFails(_member: Membership, error: unknown): void {
+    this.#failed(error)
   }
 
   #add(event: string, json: string, q: number, id: string | null): void {
@@ -188,12 +185,12 @@ export class LongPoll implements Connection {
     this.#wake?.()
   }
 
-  #position(own: QueryPosition | null, q: number): string | null {
-    return formatStreamPosition(this.#members.map((member, index) => (index === q ? own : member.position())))
+  #position(member: Membership | null, own: QueryPosition | null): string | null {
+    return formatStreamPosition(this.#members.map(other => (other === member ? own : other.position())))
   }
 
   #answerNow(): PollAnswer {
-    const position = this.#position(this.#members[0]!.position(), 0)
+    const position = this.#position(null, null)
     if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, body: '' }
     const queries = this.#members.map(member => {
       const { key, resumed, warnings } = member.subscription!

@@ -1,4 +1,8 @@
-// One subscription as its session or stream holds it: what was joined, where it stands, and whether it waits for room.
+// One subscription as its session or stream holds it: what was joined, where the client stands, whether it waits for
+// room. Its events are held until the client has been told that it exists, and dropped once it is gone.
+//
+// It is the outlet itself, and tells its owner by name instead of by closures: with one live query a connection has to
+// fit into 8 kB.
 import type { QueryPosition } from '../../protocol/position.ts'
 import type {
   Outgoing,
@@ -8,38 +12,60 @@ import type {
   Subscription,
   Subscriptions,
 } from '../subscribe/subscription.ts'
-import { GatedOutlet } from './gated-outlet.ts'
 
-export class Membership {
+/** Whoever sends the events to the client. */
+export interface MembershipOwner {
+  /** @returns false when its queue is past the bound */
+  memberSends(member: Membership, outgoing: Outgoing): boolean
+  memberResyncs(member: Membership, code: string, reason: string): void
+  memberFails(member: Membership, error: unknown): void
+}
+
+type Held =
+  | { readonly kind: 'send'; readonly outgoing: Outgoing }
+  | { readonly kind: 'resync'; readonly code: string; readonly reason: string }
+  | { readonly kind: 'fail'; readonly error: unknown }
+
+const nothingHeld: readonly Held[] = []
+
+export class Membership implements Outlet {
   readonly request: SubscribeRequest
-  readonly #gate: GatedOutlet
+  /** The client's number for it: the id of a frame, the place in a URL. */
+  readonly id: number
+  /** The session's number of this attempt; 0 in a stream. */
+  readonly join: number
+  readonly #owner: MembershipOwner
+  readonly #maxHeldChars: number
   #subscription: Subscription | null = null
-  #isClosed = false
+  #state: 'held' | 'open' | 'closed' = 'held'
+  /** Bounded by `maxHeldChars` and one event more: past it the subscription is told to stand still. */
+  #held: readonly Held[] = nothingHeld
+  #heldChars = 0
   /** False while the client holds no complete state that it could resume from. */
   #isSettled = false
   #wasRefused = false
 
-  /** @param maxHeldChars bound of what is held before `open` */
-  constructor(request: SubscribeRequest, outlet: Outlet, maxHeldChars: number) {
+  constructor(
+    request: SubscribeRequest,
+    owner: MembershipOwner,
+    numbers: { readonly id: number; readonly join: number; readonly maxHeldChars: number },
+  ) {
     this.request = request
-    this.#gate = new GatedOutlet(
-      {
-        send: outgoing => this.#sent(outlet, outgoing),
-        resync: (code, reason) => {
-          if (request.kind === 'live') this.#isSettled = false
-          outlet.resync(code, reason)
-        },
-        fail: error => outlet.fail(error),
-      },
-      maxHeldChars,
-    )
+    this.#owner = owner
+    this.id = numbers.id
+    this.join = numbers.join
+    this.#maxHeldChars = numbers.maxHeldChars
+  }
+
+  get subscription(): Subscription | null {
+    return this.#subscription
   }
 
   /** @returns null when it was closed meanwhile. @throws what `Subscriptions.subscribe` throws */
-  async join(subscriptions: Subscriptions, principal: Principal): Promise<Subscription | null> {
-    if (this.#isClosed) return null
-    const subscription = await subscriptions.subscribe(principal, this.request, this.#gate)
-    if (this.#isClosed) {
+  async enter(subscriptions: Subscriptions, principal: Principal): Promise<Subscription | null> {
+    if (this.#isClosed()) return null
+    const subscription = await subscriptions.subscribe(principal, this.request, this)
+    if (this.#isClosed()) {
       subscription.close()
       return null
     }
@@ -48,9 +74,48 @@ export class Membership {
     return subscription
   }
 
-  /** The client knows of the subscription: its events flow. */
+  /** The client knows of the subscription: what was held goes first, in order. */
   open(): void {
-    if (!this.#gate.open()) this.#subscription?.resume()
+    if (this.#state !== 'held') return
+    const wasToldToWait = this.#heldChars > this.#maxHeldChars
+    const held = this.#held
+    this.#held = nothingHeld
+    this.#state = 'open'
+    let hasRoom = true
+    for (const event of held) {
+      if (event.kind === 'send') hasRoom = this.send(event.outgoing)
+      else if (event.kind === 'resync') this.resync(event.code, event.reason)
+      else this.fail(event.error)
+    }
+    if (wasToldToWait && hasRoom) this.#subscription?.resume()
+  }
+
+  send(outgoing: Outgoing): boolean {
+    if (this.#state === 'closed') return true
+    if (this.#state === 'held') {
+      this.#held = [...this.#held, { kind: 'send', outgoing }]
+      this.#heldChars += outgoing.json.length
+      return this.#heldChars <= this.#maxHeldChars
+    }
+    if (outgoing.position !== null) this.#isSettled = true
+    const hasRoom = this.#owner.memberSends(this, outgoing)
+    if (!hasRoom) this.#wasRefused = true
+    return hasRoom
+  }
+
+  resync(code: string, reason: string): void {
+    if (this.#state === 'closed') return
+    if (this.#state === 'held') {
+      this.#held = [...this.#held, { kind: 'resync', code, reason }]
+      return
+    }
+    if (this.request.kind === 'live') this.#isSettled = false
+    this.#owner.memberResyncs(this, code, reason)
+  }
+
+  fail(error: unknown): void {
+    if (this.#state === 'held') this.#held = [...this.#held, { kind: 'fail', error }]
+    else if (this.#state === 'open') this.#owner.memberFails(this, error)
   }
 
   /** There is room again. */
@@ -72,21 +137,14 @@ export class Membership {
     return { ...outgoing.position, tag: this.#subscription.tag }
   }
 
-  get subscription(): Subscription | null {
-    return this.#subscription
-  }
-
   close(): void {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    this.#gate.close()
+    if (this.#isClosed()) return
+    this.#state = 'closed'
+    this.#held = nothingHeld
     this.#subscription?.close()
   }
 
-  #sent(outlet: Outlet, outgoing: Outgoing): boolean {
-    if (outgoing.position !== null) this.#isSettled = true
-    const hasRoom = outlet.send(outgoing)
-    if (!hasRoom) this.#wasRefused = true
-    return hasRoom
+  #isClosed(): boolean {
+    return this.#state === 'closed'
   }
 }

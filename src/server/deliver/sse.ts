@@ -6,11 +6,11 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outgoing, Outlet, Principal } from '../subscribe/subscription.ts'
+import type { Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
-import { Membership } from './membership.ts'
+import { Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
 import { refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
@@ -35,7 +35,7 @@ export interface EventStreamOptions {
   readonly onIssued: ((positions: readonly (QueryPosition | null)[]) => void) | null
 }
 
-export class EventStream implements Connection {
+export class EventStream implements Connection, MembershipOwner {
   readonly #services: Services
   readonly #response: ServerResponse
   readonly #principal: Principal
@@ -68,7 +68,9 @@ export class EventStream implements Connection {
     })
     // Nothing may reach the socket before the headers do.
     this.#queue.hold()
-    this.#members = request.queries.map((query, q) => new Membership(query, this.#outlet(q), limits.sendQueueBytes))
+    this.#members = request.queries.map(
+      (query, id) => new Membership(query, this, { id, join: 0, maxHeldChars: limits.sendQueueBytes }),
+    )
     this.#nextBeatAt = services.now() + services.random() * limits.heartbeatMs
   }
 
@@ -134,21 +136,21 @@ export class EventStream implements Connection {
     this.#queue.stop()
   }
 
-  #outlet(q: number): Outlet {
-    return {
-      send: outgoing => this.#send(outgoing, q),
-      resync: (code, reason) => this.#queue.push(sseEvent('resync', { ...this.#numbered(q), code, reason }, null)),
-      fail: error => this.#fail(error, q),
-    }
-  }
-
-  #send(outgoing: Outgoing, q: number): boolean {
-    if (this.#isNumbered) for (const lines of sseLinesOfQuery(outgoing, q)) this.#queue.push(lines)
+  memberSends(member: Membership, outgoing: Outgoing): boolean {
+    if (this.#isNumbered) for (const lines of sseLinesOfQuery(outgoing, member.id)) this.#queue.push(lines)
     else this.#queue.push(sseLinesOf(outgoing))
     if (outgoing.position === null) return this.#queue.push(sseEnd)
-    const own = this.#members[q]!.positionAfter(outgoing)
-    const id = this.#issue(this.#members.map((member, index) => (index === q ? own : member.position())))
+    const own = member.positionAfter(outgoing)
+    const id = this.#issue(this.#members.map(other => (other === member ? own : other.position())))
     return this.#queue.push(id === null ? sseEnd : sseIdLine(id))
+  }
+
+  memberResyncs(member: Membership, code: string, reason: string): void {
+    this.#queue.push(sseEvent('resync', { ...this.#numbered(member.id), code, reason }, null))
+  }
+
+  memberFails(member: Membership, error: unknown): void {
+    this.#fail(error, member.id)
   }
 
   #issue(positions: readonly (QueryPosition | null)[]): string | null {

@@ -6,12 +6,12 @@ import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outlet, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import type { Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
 import type { Connection } from './connections.ts'
 import { serverFrame, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
-import { Membership } from './membership.ts'
+import { Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
 import { closeReason, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
@@ -29,6 +29,8 @@ const violations = new Map<number, PeerCode>([
 ])
 
 export class ProtocolSocket extends WebSocket {
+  listener: WebSocketConnection | null = null
+
   // ws gives a reason, if only an empty one, when it answers a client's close frame; none when it refuses a frame.
   override close(code?: number, reason?: string | Buffer): void {
     const violation = reason === undefined && code !== undefined ? violations.get(code) : undefined
@@ -37,9 +39,9 @@ export class ProtocolSocket extends WebSocket {
   }
 }
 
-export class WebSocketConnection implements Connection {
+export class WebSocketConnection implements Connection, MembershipOwner {
   readonly #services: Services
-  readonly #ws: WebSocket
+  readonly #ws: ProtocolSocket
   readonly #queue: SendQueue
   readonly #bucket: TokenBucket
   /** By the session's join number; at most `maxSubscriptions`. */
@@ -52,7 +54,7 @@ export class WebSocketConnection implements Connection {
 
   /** @param credentials what was verified before the upgrade: a principal, an error to close with, or null when the
    *  first frame must bring the token */
-  constructor(services: Services, ws: WebSocket, socket: Socket, credentials: Principal | TidegateError | null) {
+  constructor(services: Services, ws: ProtocolSocket, socket: Socket, credentials: Principal | TidegateError | null) {
     const { limits } = services
     const now = services.now()
     this.#services = services
@@ -68,14 +70,8 @@ export class WebSocketConnection implements Connection {
     this.#heardAt = now
     // The first at a random fraction: connections that came together would otherwise beat together for ever.
     this.#nextBeatAt = now + services.random() * limits.heartbeatMs
-    ws.on('message', (data, isBinary) => this.#message(data, isBinary))
-    // Answered here and not by ws, which would cut a flood off without a code.
-    ws.on('ping', data => {
-      if (this.#heard()) ws.pong(data)
-    })
-    ws.on('pong', () => this.#heard())
-    ws.on('error', error => services.log.debug({ err: error }, 'a WebSocket broke'))
-    ws.on('close', () => this.#dispatch({ type: 'disconnected' }))
+    ws.listener = this
+    ws.on('message', onMessage).on('ping', onPing).on('pong', onPong).on('error', onError).on('close', onClose)
     const refused = credentials instanceof TidegateError
     const start = startSession(refused ? null : credentials, now, limits)
     this.#session = start.session
@@ -119,7 +115,23 @@ export class WebSocketConnection implements Connection {
     this.#ws.terminate()
   }
 
-  #message(data: RawData, isBinary: boolean): void {
+  memberSends(member: Membership, outgoing: Outgoing): boolean {
+    const { subscription, id } = member
+    if (subscription === null || this.#queue.push(websocketFrameOf(outgoing, subscription.query, id))) return true
+    this.#pauseOrRead()
+    return false
+  }
+
+  memberResyncs(member: Membership, code: string, reason: string): void {
+    this.#send({ type: 'resync', id: member.id, code, reason })
+  }
+
+  memberFails({ id, join }: Membership, error: unknown): void {
+    this.#dispatch({ type: 'ended', id, join, error })
+  }
+
+  /** A frame came. */
+  message(data: RawData, isBinary: boolean): void {
     if (!this.#heard()) return
     if (isBinary) {
       this.#break(new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text'))
@@ -142,6 +154,23 @@ export class WebSocketConnection implements Connection {
     const message = `more than ${limits.framesPerSecond} frames per second, and ${limits.frameBurst} at once`
     this.#break(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
     return false
+  }
+
+  // Answered here and not by ws, which would cut a flood off without a code.
+  ping(data: Buffer): void {
+    if (this.#heard()) this.#ws.pong(data)
+  }
+
+  pong(): void {
+    this.#heard()
+  }
+
+  broke(error: Error): void {
+    this.#services.log.debug({ err: error }, 'a WebSocket broke')
+  }
+
+  disconnected(): void {
+    this.#dispatch({ type: 'disconnected' })
   }
 
   #break(error: unknown): void {
@@ -213,9 +242,10 @@ export class WebSocketConnection implements Connection {
   }
 
   #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: SubscribeRequest): void {
-    const member = new Membership(request, this.#outlet(id, join), this.#services.limits.sendQueueBytes)
+    const maxHeldChars = this.#services.limits.sendQueueBytes
+    const member = new Membership(request, this, { id, join, maxHeldChars })
     this.#members.set(join, member)
-    member.join(this.#services.subscriptions, principal).then(
+    member.enter(this.#services.subscriptions, principal).then(
       subscription => {
         if (subscription === null) return
         const { query, tag, key, resumed, warnings } = subscription
@@ -224,19 +254,6 @@ export class WebSocketConnection implements Connection {
       },
       (error: unknown) => this.#dispatch({ type: 'ended', id, join, error }),
     )
-  }
-
-  #outlet(id: number, join: number): Outlet {
-    return {
-      send: outgoing => {
-        const query = this.#members.get(join)?.subscription?.query
-        if (query === undefined || this.#queue.push(websocketFrameOf(outgoing, query, id))) return true
-        this.#pauseOrRead()
-        return false
-      },
-      resync: (code, reason) => this.#send({ type: 'resync', id, code, reason }),
-      fail: error => this.#dispatch({ type: 'ended', id, join, error }),
-    }
   }
 
   #leave(join: number): void {
@@ -290,6 +307,25 @@ export class WebSocketConnection implements Connection {
       this.#ws.resume()
     }
   }
+}
+
+const connectionOf = (ws: WebSocket): WebSocketConnection | null => (ws instanceof ProtocolSocket ? ws.listener : null)
+
+// The same functions for every socket: closures of each would be a tenth of what an idle one may weigh.
+function onMessage(this: WebSocket, data: RawData, isBinary: boolean): void {
+  connectionOf(this)?.message(data, isBinary)
+}
+function onPing(this: WebSocket, data: Buffer): void {
+  connectionOf(this)?.ping(data)
+}
+function onPong(this: WebSocket): void {
+  connectionOf(this)?.pong()
+}
+function onError(this: WebSocket, error: Error): void {
+  connectionOf(this)?.broke(error)
+}
+function onClose(this: WebSocket): void {
+  connectionOf(this)?.disconnected()
 }
 
 /** Positions of two epochs have no order among them: the one that is not the head's is older. */
