@@ -51,6 +51,8 @@ export class DevProcess {
     const child = spawn(process.execPath, [main, 'dev', ...(request.arguments ?? [])], {
       cwd: folder,
       env: { ...inherited, PORT: String(port), ...request.env },
+      // A process group of its own, as a shell gives each command.
+      detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     return new DevProcess(child, `http://127.0.0.1:${port}`, request.folder === undefined ? folder : null)
@@ -86,9 +88,9 @@ export class DevProcess {
     return value
   }
 
-  /** Ctrl-C, and all that follows of it. */
+  /** Ctrl-C, which reaches the whole process group, and all that follows of it. */
   async interrupt(): Promise<{ code: number | null; signal: string | null }> {
-    this.#child.kill('SIGINT')
+    process.kill(-this.#child.pid!, 'SIGINT')
     while (this.exit === null) {
       await new Promise<void>(resolve => {
         this.#wake = resolve

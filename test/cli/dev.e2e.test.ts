@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,6 +27,8 @@ test('without DATABASE_URL: one block, a page, two tokens that read what their o
   timeout,
 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), 'tidegate-dev-'))
+  // As root, Postgres runs as another user, who must be able to enter.
+  await chmod(folder, 0o755)
   let database: string
   {
     await using dev = await DevProcess.start({ folder })
