@@ -15,7 +15,9 @@ const [settings = '', login = '', policies = '', track = '', start = '', follow 
 
 /** Runs a block in bash. */
 class Block {
-  output = ''
+  stdout = ''
+  // Apart: curl draws its progress between the lines of the stream.
+  stderr = ''
   exitCode: number | null = null
   readonly #child: ChildProcess
   #wake = (): void => {}
@@ -29,12 +31,13 @@ class Block {
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
-    for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
-      stream.setEncoding('utf8').on('data', (text: string) => {
-        this.output += text
-        this.#wake()
-      })
-    }
+    this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      this.stdout += text
+      this.#wake()
+    })
+    this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text
+    })
     this.#child.once('close', code => {
       this.exitCode = code ?? -1
       this.#wake()
@@ -43,16 +46,16 @@ class Block {
 
   async until(isTrue: () => boolean): Promise<void> {
     while (!isTrue()) {
-      if (this.exitCode !== null) throw new Error(`the block ended with ${this.exitCode}:\n${this.output}`)
+      if (this.exitCode !== null)
+        throw new Error(`the block ended with ${this.exitCode}:\n${this.stdout}${this.stderr}`)
       await this.#news()
     }
   }
 
   /** @throws when it fails */
-  async end(): Promise<string> {
+  async end(): Promise<void> {
     while (this.exitCode === null) await this.#news()
-    if (this.exitCode !== 0) throw new Error(`the block ended with ${this.exitCode}:\n${this.output}`)
-    return this.output
+    if (this.exitCode !== 0) throw new Error(`the block ended with ${this.exitCode}:\n${this.stdout}${this.stderr}`)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -105,7 +108,7 @@ test('the README, word for word, on a database someone already has', { timeout: 
 
   expect(start).toContain('env -u ADMIN_DATABASE_URL')
   await using serving = new Block(start, env)
-  await serving.until(() => serving.output.includes('tidegate is ready'))
+  await serving.until(() => serving.stdout.includes('tidegate is ready'))
   const [role] = await rows(
     env.ADMIN_DATABASE_URL,
     `SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb,
@@ -123,13 +126,13 @@ test('the README, word for word, on a database someone already has', { timeout: 
   })
 
   await using following = new Block(follow, env)
-  await following.until(() => events(following.output, 'snapshot').length > 0)
-  expect(events(following.output, 'snapshot').join()).toContain('"rows":[]')
+  await following.until(() => events(following.stdout, 'snapshot').length > 0)
+  expect(events(following.stdout, 'snapshot').join()).toContain('"rows":[]')
   await new Block(write, env).end()
-  await following.until(() => events(following.output, 'delta').join().includes('Water the plants'))
+  await following.until(() => events(following.stdout, 'delta').join().includes('Water the plants'))
   await new Block(revoke, env).end()
-  await following.until(() => events(following.output, 'delta').join().includes('"op":"delete"'))
-  expect(following.output).not.toContain('Somebody else')
+  await following.until(() => events(following.stdout, 'delta').join().includes('"op":"delete"'))
+  expect(following.stdout).not.toContain('Somebody else')
 
   // The application, as the tables' owner, reads and writes as before.
   expect(await rows(env.APP_URL, 'SELECT team_id::int, title FROM tasks ORDER BY id')).toEqual([

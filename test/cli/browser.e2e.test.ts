@@ -37,7 +37,8 @@ afterAll(async () => {
 }, 60_000)
 
 const person = (name: string): Locator => page.locator(`[data-person="${name}"]`)
-const room = (name: string, of: string): Locator => person(of).locator(`[data-room="${name}"]`)
+// One that fades out is gone, and may be back beside itself.
+const room = (name: string, of: string): Locator => person(of).locator(`[data-room="${name}"]:not(.leaving)`)
 
 async function post(from: string, to: string, body: string): Promise<void> {
   await person(from).getByLabel(`Room for ${from}'s message`).selectOption({ label: to })
