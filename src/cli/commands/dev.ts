@@ -155,7 +155,7 @@ async function blockOfExample(
       ['Take Ben out of the Lobby', psql(`DELETE FROM members WHERE room_id = 1 AND user_id = '${ben.id}'`)],
       [
         'What Ben may read, as it changes',
-        `curl -N -H "Authorization: Bearer <token of Ben>" ${page}/v1/live/messages`,
+        `curl -N -H "Authorization: Bearer ${tokens[1]?.[1]}" ${page}/v1/live/messages`,
       ],
     ],
     end: 'Ctrl-C ends it.',
