@@ -1,7 +1,7 @@
 // Puts the parts together: one node, from configuration to a listening gateway.
 import { randomBytes } from 'node:crypto'
+import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
-import { createCatalog } from './catalog/catalog.ts'
 import type { Config } from './config.ts'
 import { createPool } from './database.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'

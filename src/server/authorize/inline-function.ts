@@ -3,8 +3,8 @@ import type { FuncCall, Node, SelectStmt } from 'libpg-query'
 import type { Expr } from '../../predicate/algebra.ts'
 import { and, not } from '../../predicate/build.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
+import type { FunctionFacts } from '../catalog/facts.ts'
 import { parseBody, scalarTarget } from './parse-sql.ts'
-import type { FunctionFacts } from './policy-facts.ts'
 import { jsonPath } from './policy-json.ts'
 import {
   type Condition,
@@ -126,7 +126,7 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   const parts = partsOf(call.funcname)
   const shown = `function ${parts.join('.')}()`
   if (call.agg_star === true || call.agg_distinct === true || call.agg_filter !== undefined || call.over !== undefined)
-    return unsupported(context, `${shown}, an aggregate or window function,`)
+    return unsupported(context, `${shown}, an aggregate or window function`)
   const nodes = argumentsOf(call)
   if (nodes === null || nodes.some(node => 'NamedArgExpr' in node))
     return unsupported(context, `${shown} with named or variadic arguments`)
@@ -140,7 +140,7 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   }
   // Named before its arguments are compiled: they may be what the construct is not known for.
   const nonPlain = candidates.find(candidate => !candidate.plain)
-  if (nonPlain !== undefined) return unsupported(context, `${shown}, an aggregate or window function,`)
+  if (nonPlain !== undefined) return unsupported(context, `${shown}, an aggregate or window function`)
   if (candidates.every(({ schema, name }) => schema === 'pg_catalog' && !builtInNames.has(name)))
     return unsupported(context, shown)
   const values = nodes.map(node => context.compiler.value(node, scope))
@@ -150,7 +150,7 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   // The same arguments in two schemas: the first in the path is meant.
   const [found, ...others] = choice
   if (found === undefined) return unsupported(context, `${shown} with these arguments`)
-  if (others.some(other => other.schema === found.schema)) return unsupported(context, `${shown}, which is ambiguous,`)
+  if (others.some(other => other.schema === found.schema)) return unsupported(context, `${shown}, which is ambiguous`)
   return { found, values }
 }
 
@@ -205,8 +205,11 @@ function currentSetting([name, missingOk]: readonly Value[], scope: Scope): Valu
   if (!setting.includes('.') && setting !== 'role')
     return unsupported(context, `current_setting('${setting}'), which Tidegate does not set`)
   const lenient = missingOk?.expr.kind === 'const' && missingOk.expr.value === 't'
-  return {
-    ...constant(null, sqlTypes.text),
-    expr: { kind: 'setting', name: setting, missingOk: lenient, type: sqlTypes.text },
-  }
+  const ofClaims = setting === 'role' || setting.startsWith('request.jwt.')
+  const otherwise = ofClaims ? null : context.facts.setting(setting)
+  const type = sqlTypes.text
+  const expr: Expr = { kind: 'setting', name: setting, missingOk: lenient || otherwise !== null, type }
+  if (otherwise === null) return { ...constant(null, type), expr }
+  const fallback: Expr = { kind: 'const', value: otherwise, type }
+  return { ...constant(null, type), expr: { kind: 'coalesce', args: [expr, fallback], type } }
 }

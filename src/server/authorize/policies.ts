@@ -4,19 +4,13 @@ import { assertCompilable } from '../../predicate/bind.ts'
 import { and, or } from '../../predicate/build.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { AccessInput, PolicyFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table, TableAccess } from '../catalog/table.ts'
 import { parseExpression } from './parse-sql.ts'
 import { compileCondition } from './policy-condition.ts'
-import type { Facts, PolicyFacts, RelationFacts, RoleFacts } from './policy-facts.ts'
 import { type Compiler, type Context, nameOf, type Scope, type Source, unsupported } from './policy-scope.ts'
 import { compileValue } from './policy-value.ts'
 import { assertReadable, seesAllRows } from './privileges.ts'
-
-export interface AccessInput {
-  readonly facts: Facts
-  readonly relation: RelationFacts
-  readonly role: RoleFacts
-}
 
 /** Pure; `loadGrammar` must have resolved.
  *  @throws TABLE_REFUSED when a SELECT by this role would raise, on this table or on one that its policies read;
@@ -43,7 +37,7 @@ const compiler: Compiler = { value: compileValue, condition: compileCondition, v
 function visibleRows(relation: RelationFacts, viewer: RoleFacts, context: Context): Predicate {
   const predicate = rowsOf(relation, viewer, { ...context, innerTable: relation })
   if (semiJoinsOf(predicate).length > 0)
-    return unsupported(context, `${nameOf(relation)}, whose own policies read another table,`)
+    return unsupported(context, `${nameOf(relation)}, whose own policies read another table`)
   return predicate
 }
 

@@ -3,8 +3,8 @@
 import type { Node } from 'libpg-query'
 import type { Expr, Predicate } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { CollationFacts, Facts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table } from '../catalog/table.ts'
-import type { CollationFacts, Facts, PrivilegeFacts, RelationFacts, RoleFacts } from './policy-facts.ts'
 
 /** A relation in a FROM clause, or the table that the policy is on. Compared by identity. */
 export interface Source {
@@ -88,7 +88,7 @@ export function unionOf(sets: readonly ReadonlySet<Source>[]): ReadonlySet<Sourc
 export function unsupported(context: Context, construct: string, cause?: unknown): never {
   throw new TidegateError(
     'POLICY_UNSUPPORTED',
-    `${context.label} uses ${construct}, which cannot be judged in the stream yet; see docs/authorization.md`,
+    `${context.label} cannot be judged in the stream yet: it uses ${construct}; see docs/authorization.md`,
     { cause },
   )
 }

@@ -5,7 +5,7 @@
 // no key to be looked up by, and is refused. The inner rows are those that the reader's role may see, or inside a
 // security-definer function its owner; that condition joins `where`.
 import type { FuncCall, Node, SelectStmt } from 'libpg-query'
-import type { Expr, Predicate, SemiJoin, SqlType } from '../../predicate/algebra.ts'
+import type { Predicate, SemiJoin, SqlType } from '../../predicate/algebra.ts'
 import { and, not, or } from '../../predicate/build.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { sqlTypes } from '../../predicate/sql-types.ts'
@@ -65,13 +65,28 @@ export function exists(select: SelectStmt, scope: Scope, positive: boolean): Con
     return { predicate: positive ? predicate : isTrue(predicate), reads }
   }
   const open = openSubquery(select, scope)
-  for (const target of targetsOf(open.select)) {
-    // An aggregate gives a row even where there is none.
-    if ('FuncCall' in target && open.select === select)
-      return unsupported(scope.context, `EXISTS over ${describe(target)}`)
-  }
+  for (const target of targetsOf(open.select)) assertGivesRow(target, open)
   refuseLimit(open, 'EXISTS')
   return semiJoin(open, partsOfWhere(open), positive)
+}
+
+/** What EXISTS selects does not matter, unless it makes rows of its own (an aggregate, a function that returns a set) or
+ *  may not be selected. */
+function assertGivesRow(target: Node, { scope, source }: OpenSubquery): void {
+  if ('A_Const' in target) return
+  if (!('ColumnRef' in target) || !partsOf(target.ColumnRef.fields).includes('*')) {
+    scope.context.compiler.value(target, scope)
+    return
+  }
+  const { table, unpublishedColumns } = source.relation
+  const names = [...table.columns.map(({ name }) => name), ...unpublishedColumns]
+  const hidden = names.find(name => source.privileges?.columns.has(name) === false)
+  if (hidden !== undefined)
+    refused(
+      scope.context,
+      `reads ${nameOf(source.relation)}.${hidden}, which role ${scope.viewer.name} may not SELECT`,
+      `select a constant instead of *, or GRANT SELECT ON ${nameOf(source.relation)} TO "${scope.viewer.name}"`,
+    )
 }
 
 /** `tested IN (SELECT ...)`, also for a row of several values. */
@@ -190,7 +205,7 @@ export function compareScalar(
     const asked = condition(value)
     const { predicate } = asked
     if (predicate.kind === 'compare' && predicate.op === '=' && splits(asked, open.source))
-      addKey(parts, asked, predicate, value, open)
+      addKey(parts, asked, predicate, open)
     else add(parts, asked, open)
   }
   return semiJoin(open, parts, true)
@@ -198,27 +213,29 @@ export function compareScalar(
 
 const splits = ({ reads }: Condition, source: Source): boolean => reads.has(source) && reads.size > 1
 
-function addKey(
-  parts: Parts,
-  { reads }: Condition,
-  compare: Extract<Predicate, { kind: 'compare' }>,
-  inner: Value,
-  open: OpenSubquery,
-): void {
+/** The target's side is the left one: the operator was applied to it. */
+function addKey(parts: Parts, { reads }: Condition, compare: EqualityOf, open: OpenSubquery): void {
   const { left, right } = compare
-  const [column, outer] = left.kind === 'column' && sameColumn(left, inner.expr) ? [left, right] : [right, left]
-  if (column.kind !== 'column')
-    unsupported(open.scope.context, `a condition on two tables that is no equality of columns`)
-  parts.keys.push({ inner: column, outer })
+  if (left.kind !== 'column')
+    unsupported(
+      open.scope.context,
+      `a condition on ${nameOf(open.source.relation)} and the outer row that is no equality of columns`,
+    )
+  parts.keys.push({ inner: left, outer: right })
   parts.reads.push(without(reads, open.source))
 }
 
-const sameColumn = (a: Expr, b: Expr): boolean => a.kind === 'column' && b.kind === 'column' && a.column === b.column
+type EqualityOf = Extract<Predicate, { kind: 'compare' }>
 
 const without = (reads: ReadonlySet<Source>, source: Source): ReadonlySet<Source> =>
   new Set([...reads].filter(each => each !== source))
 
+/** DISTINCT ON, unlike DISTINCT, leaves rows out. */
+const isDistinctOn = ({ distinctClause = [] }: SelectStmt): boolean =>
+  distinctClause.some(node => Object.keys(node).length > 0)
+
 function isPlainButLimit(select: SelectStmt): boolean {
+  if (isDistinctOn(select)) return false
   const { withClause, op, valuesLists, groupClause, havingClause, windowClause, limitOffset, lockingClause } = select
   const others = [withClause, valuesLists, groupClause, havingClause, windowClause, limitOffset, lockingClause]
   return others.every(other => other === undefined) && (op === undefined || op === 'SETOP_NONE')
@@ -254,7 +271,7 @@ function openRelation(parts: readonly string[], alias: string, scope: Scope): So
     const relation = context.facts.relation(schema, parts.at(-1)!)
     if (relation === null) continue
     const name = nameOf(relation)
-    if (relation.unsupported !== null) return unsupported(context, `${name}, which is ${relation.unsupported},`)
+    if (relation.unsupported !== null) return unsupported(context, `${name}, which is ${relation.unsupported}`)
     if (context.innerTable !== null)
       return unsupported(
         context,
@@ -274,12 +291,12 @@ function openRelation(parts: readonly string[], alias: string, scope: Scope): So
         `GRANT SELECT ON ${name} TO "${viewer.name}"`,
       )
     if (!relation.table.published)
-      return unsupported(context, `${name}, which is not tracked (run tidegate track ${name}),`)
+      return unsupported(context, `${name}, which is not tracked (run tidegate track ${name})`)
     return { alias, relation, privileges }
   }
   if (scope.searchPath === null && parts.length === 1)
     return unsupported(context, `the table ${shown} without a schema in a function that has no SET search_path`)
-  return unsupported(context, `the table ${shown}, which does not exist,`)
+  return unsupported(context, `the table ${shown}, which does not exist`)
 }
 
 /** `(SELECT f(x))` and `(SELECT * FROM f(x))` for a function that returns a set: the function's own SELECT. */
@@ -316,6 +333,7 @@ function clauseOf(select: SelectStmt): string {
   if (select.groupClause !== undefined || select.havingClause !== undefined) return 'GROUP BY or HAVING'
   if (select.windowClause !== undefined) return 'a window'
   if (select.limitOffset !== undefined) return 'OFFSET'
+  if (isDistinctOn(select)) return 'DISTINCT ON'
   return select.lockingClause === undefined ? 'VALUES' : 'FOR UPDATE'
 }
 

@@ -5,7 +5,7 @@ import { parseArray } from '../../predicate/array-text.ts'
 import { castFunction } from '../../predicate/cast.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { CollationFacts } from './policy-facts.ts'
+import type { CollationFacts } from '../catalog/facts.ts'
 import { type Context, nothingRead, partsOf, type Scope, schemasFor, unsupported, type Value } from './policy-scope.ts'
 
 export const constant = (value: string | null, type: SqlType): Value => ({

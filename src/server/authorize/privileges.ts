@@ -1,6 +1,6 @@
 // Whose row-level security applies, and what a role may SELECT.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { PrivilegeFacts, RelationFacts, RoleFacts } from './policy-facts.ts'
+import type { PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 
 /** Whether a role reads this relation's rows without its policies, as check_enable_rls in rls.c decides. */
 export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): boolean {

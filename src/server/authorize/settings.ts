@@ -1,5 +1,10 @@
 // The settings through which policies read claims: the same for what is judged here and for what Postgres is asked.
-import type { Principal } from '../subscribe/subscription.ts'
+
+/** What a verified token says. */
+export interface Claimant {
+  readonly role: string
+  readonly claims: Readonly<Record<string, unknown>>
+}
 
 export interface ClaimSetting {
   /** `app.tenant_id`, in lower case. */
@@ -20,7 +25,7 @@ const settingName = /^[A-Za-z_\x80-\uffff][\w$\x80-\uffff]*$/
  *
  *  A configured setting without its claim is set to '', as in any pooled session where it was set once: otherwise it
  *  would be NULL or '' depending on which connection ran the query. */
-export function settingsList(principal: Principal, options: SettingsOptions): [name: string, value: string][] {
+export function settingsList(principal: Claimant, options: SettingsOptions): [name: string, value: string][] {
   const { claims, role } = principal
   const settings = new Map<string, string>([['request.jwt.claims', JSON.stringify(claims)]])
   // The form of PostgREST before version 9: one setting per claim.
@@ -34,7 +39,7 @@ export function settingsList(principal: Principal, options: SettingsOptions): [n
 }
 
 /** The same as a function from a setting's name to its value; undefined for settings that are not set. */
-export function settingsOf(principal: Principal, options: SettingsOptions): (name: string) => string | undefined {
+export function settingsOf(principal: Claimant, options: SettingsOptions): (name: string) => string | undefined {
   const settings = new Map(settingsList(principal, options))
   return name => settings.get(name.toLowerCase())
 }

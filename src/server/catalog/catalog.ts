@@ -2,10 +2,8 @@
 import { Kysely, PostgresDialect, sql } from 'kysely'
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { loadGrammar } from '../authorize/parse-sql.ts'
-import { compileAccess } from '../authorize/policies.ts'
-import { FactNeeded } from '../authorize/policy-facts.ts'
 import type { Log } from '../log.ts'
+import { type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
@@ -19,6 +17,8 @@ export interface CatalogOptions {
   readonly publication: string
   /** The roles that tokens may name, beside those the login is a member of: part of the fingerprint. */
   readonly roles?: readonly string[]
+  /** Resolves to the compiler of policies, once it is loaded. `createCatalog` in authorize/policy-catalog.ts gives it. */
+  readonly compiler: () => Promise<CompileAccess>
   readonly log: Log
 }
 
@@ -29,8 +29,6 @@ const maxAccesses = 10_000
 const noRelation = new Error('no such relation')
 /** Reads that one compilation may ask for: far more than any policy names. */
 const maxReads = 2_000
-
-export const createCatalog = (options: CatalogOptions): PostgresCatalog => new PostgresCatalog(options)
 
 export class PostgresCatalog implements Catalog {
   readonly #options: CatalogOptions
@@ -131,7 +129,7 @@ export class PostgresCatalog implements Catalog {
   }
 
   async #readAccess(table: Table, roleName: string): Promise<TableAccess> {
-    await loadGrammar()
+    const compile = await this.#options.compiler()
     const facts = this.#facts
     return this.#reading(async reading => {
       const role = await readRoleNamed(reading.db, roleName)
@@ -145,7 +143,7 @@ export class PostgresCatalog implements Catalog {
           const relation = facts.relation(table.schema, table.name)
           if (relation === null || relation.table.oid !== table.oid)
             throw new TidegateError('TABLE_UNKNOWN', `the table ${table.schema}.${table.name} was dropped or renamed`)
-          const access = compileAccess({ facts, relation, role })
+          const access = compile({ facts, relation, role })
           for (const warning of access.warnings) this.#options.log.warn({ code: warning.code }, warning.message)
           return access
         } catch (error) {

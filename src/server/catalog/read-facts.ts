@@ -1,14 +1,7 @@
 // Reads from the catalog what compiling a policy asks for: roles, privileges, functions, types.
 import { type Kysely, sql } from 'kysely'
-import type {
-  ExecutionFacts,
-  Facts,
-  FunctionFacts,
-  Need,
-  PrivilegeFacts,
-  RoleFacts,
-} from '../authorize/policy-facts.ts'
-import { FactNeeded } from '../authorize/policy-facts.ts'
+import type { ExecutionFacts, Facts, FunctionFacts, Need, PrivilegeFacts, RoleFacts } from './facts.ts'
+import { FactNeeded } from './facts.ts'
 import { type RelationReading, readRelation } from './read-relation.ts'
 
 /** Facts already read, by need. Owned by the catalog, which drops it whole when the catalog of Postgres changes; as large
@@ -29,6 +22,7 @@ export class FactStore implements Facts {
   execution: Facts['execution'] = (functionOid, role) => this.#get({ kind: 'execute', function: functionOid, role })
   type: Facts['type'] = (schema, name, array) => this.#get({ kind: 'type', schema, name, array })
   collation: Facts['collation'] = (schema, name) => this.#get({ kind: 'collation', schema, name })
+  setting: Facts['setting'] = name => this.#get({ kind: 'setting', name })
   operators: Facts['operators'] = schema => this.#get({ kind: 'operators', schema })
 
   /** The one cast: what is put under a need is what reading that need gave. */
@@ -57,6 +51,8 @@ export function readFact(reading: RelationReading, need: Need): Promise<unknown>
       return reading.types.namedType(need.schema, need.name, need.array)
     case 'collation':
       return reading.types.namedCollation(need.schema, need.name)
+    case 'setting':
+      return readSetting(reading.db, need.name)
     case 'operators':
       return readOperators(reading.db, need.schema)
   }
@@ -144,6 +140,13 @@ export const splitIdentifiers = (list: string): string[] =>
   [...list.matchAll(/"((?:[^"]|"")*)"|([^\s,"]+)/g)]
     .map(([, quoted, bare]) => (quoted === undefined ? (bare ?? '') : quoted.replaceAll('""', '"')))
     .filter(name => name !== '')
+
+async function readSetting(db: Kysely<unknown>, name: string): Promise<string | null> {
+  // A session in which it was once set locally shows '' from then on.
+  const { rows } = await sql<{ value: string | null }>`
+    SELECT nullif(current_setting(${name}, true), '') AS value`.execute(db)
+  return rows[0]?.value ?? null
+}
 
 async function readOperators(db: Kysely<unknown>, schema: string): Promise<ReadonlySet<string>> {
   const { rows } = await sql<{ name: string }>`

@@ -1,6 +1,6 @@
 // Reads one table from the catalog: columns in WAL order, keys, replica identity, publication, policies.
 import { type Kysely, sql } from 'kysely'
-import type { CollationFacts, PolicyFacts, RelationFacts } from '../authorize/policy-facts.ts'
+import type { CollationFacts, PolicyFacts, RelationFacts } from './facts.ts'
 import { readFunctionName } from './read-function.ts'
 import type { TypeReader } from './read-types.ts'
 import type { Table, TableColumn } from './table.ts'

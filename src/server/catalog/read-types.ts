@@ -1,8 +1,8 @@
 // Reads types and collations: what is needed to compare values as Postgres would.
 import { type Kysely, sql } from 'kysely'
 import type { SqlType, TypeFamily } from '../../predicate/algebra.ts'
-import type { CollationFacts } from '../authorize/policy-facts.ts'
 import { readCaseMap } from './case-map.ts'
+import type { CollationFacts } from './facts.ts'
 import { PromiseCache } from './promise-cache.ts'
 
 interface TypeRow {

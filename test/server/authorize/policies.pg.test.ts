@@ -15,6 +15,8 @@ interface Case {
   readonly setup?: string
   /** USING of a single permissive policy for everybody; or the CREATE POLICY statements are in `setup`. */
   readonly using?: string
+  /** Nobody sees anything. */
+  readonly empty?: boolean
 }
 
 const helper = (name: string, body: string, options = ''): string =>
@@ -82,6 +84,8 @@ const shapes: readonly Case[] = [
   { name: 'padded text', using: `pad = 'ab' OR pad = 'Z'` },
   { name: 'dates', using: `on_day >= '2026-01-01' AND at IS NOT NULL` },
   { name: 'a cast of a column', using: `author::text = (auth.jwt() ->> 'sub')` },
+  { name: 'a setting of the database', using: `status = current_setting('app.fixed', true)` },
+  { name: 'a setting that nobody sets', using: `current_setting('app.never', true) IS NULL AND id = 1` },
   { name: 'constants', using: 'true' },
   {
     name: 'EXISTS of a membership',
@@ -253,6 +257,7 @@ const shapes: readonly Case[] = [
   {
     name: 'only restrictive policies let nothing through',
     setup: 'CREATE POLICY a ON messages AS RESTRICTIVE USING (true);',
+    empty: true,
   },
   {
     name: 'TO a role, by inheritance too',
@@ -299,7 +304,7 @@ const shapes: readonly Case[] = [
     name: 'row-level security off',
     setup: 'ALTER TABLE messages DISABLE ROW LEVEL SECURITY; CREATE POLICY a ON messages USING (false);',
   },
-  { name: 'on without a policy', setup: '' },
+  { name: 'on without a policy', setup: '', empty: true },
   {
     name: 'the owner sees all, unless FORCE',
     setup: 'ALTER TABLE messages OWNER TO $authenticated; CREATE POLICY a ON messages USING (id = 2);',
@@ -339,15 +344,16 @@ const policyOf = (using: string | undefined): string =>
   using === undefined ? '' : `CREATE POLICY p ON messages USING (${using});`
 
 describe('[P1] a compiled policy shows each reader what SELECT shows', () => {
-  test.each(shapes)('$name', async ({ setup = '', using }) => {
+  test.each(shapes)('$name', async ({ setup = '', using, empty }) => {
     await within(`${setup} ${policyOf(using)}`, async () => {
-      const seen: string[] = []
+      const seen = new Set<string>()
       for (const [name, reader] of Object.entries(bench.principals)) {
         const [compiled, asked] = [await bench.compiled(reader), await bench.asked(reader)]
         expect({ [name]: compiled }).toEqual({ [name]: asked })
-        seen.push(`${name}:${compiled}`)
+        for (const id of compiled) seen.add(id)
       }
-      expect(seen.length).toBe(5)
+      // Otherwise the case would hold for a compiler that lets nothing through.
+      expect(seen.size > 0).toBe(empty !== true)
     })
   })
 })
@@ -417,7 +423,32 @@ const unsupported: readonly (Case & { readonly construct: string })[] = [
   {
     name: 'an aggregate in EXISTS',
     using: `EXISTS (SELECT count(*) FROM ${members})`,
-    construct: 'EXISTS over function count()',
+    construct: 'function count(), an aggregate or window function',
+  },
+  {
+    name: 'an aggregate hidden in EXISTS',
+    using: `NOT EXISTS (SELECT count(*) > 5 FROM ${members})`,
+    construct: 'function count()',
+  },
+  {
+    name: 'a set in EXISTS',
+    using: `EXISTS (SELECT generate_series(1, 0) FROM ${members})`,
+    construct: 'function generate_series()',
+  },
+  {
+    name: 'DISTINCT ON',
+    using: `room_id IN (SELECT DISTINCT ON (user_id) room_id FROM members)`,
+    construct: 'DISTINCT ON',
+  },
+  {
+    name: 'a computed value of a subquery',
+    using: `body = (SELECT role || 'x' FROM profiles WHERE id = auth.uid())`,
+    construct: 'operator ||',
+  },
+  {
+    name: 'a cast value of a subquery',
+    using: `body = (SELECT org_id::text FROM profiles WHERE id = auth.uid())`,
+    construct: 'no equality of columns',
   },
   {
     name: 'several rows as a value',

@@ -4,8 +4,9 @@ import type { Memberships, Row, SemiJoin } from '../../../src/predicate/algebra.
 import { bind } from '../../../src/predicate/bind.ts'
 import { evaluate } from '../../../src/predicate/evaluate.ts'
 import { innerKey } from '../../../src/predicate/keys.ts'
+import { createCatalog } from '../../../src/server/authorize/policy-catalog.ts'
 import { settingsList, settingsOf } from '../../../src/server/authorize/settings.ts'
-import { createCatalog, type PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
+import type { PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
 import type { Table, TableAccess } from '../../../src/server/catalog/table.ts'
 import { createPool, queryText, type TextRow } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
@@ -60,7 +61,7 @@ export class PolicyBench {
       staff: `staff_${suffix}`,
       keeper: `keeper_${suffix}`,
     }
-    await database.query(schema(roles))
+    await database.query(`${schema(roles)}; ALTER DATABASE ${database.name} SET app.fixed = 'open'`)
     return new PolicyBench(database, createPool(database.url, { maxConnections: 2 }), roles)
   }
 

@@ -46,7 +46,7 @@ test('the function has the same values, ignores case, and knows what is not set'
 
 test('[P2] a claim cannot stand in for the role or for all claims', () => {
   const settings = settingsOf(
-    { role: 'anon', claims: { role: 'boss', 's.claims': 'x', __proto__: 'y' }, expiresAt: null },
+    { role: 'anon', claims: { role: 'boss', 's.claims': 'x', __proto__: 'y' } },
     { claimSettings: [{ setting: 'app.a', claim: 'constructor.name' }] },
   )
   expect([settings('role'), settings('request.jwt.claim.s.claims'), settings('app.a')]).toEqual(['anon', undefined, ''])

@@ -1,6 +1,7 @@
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createCatalog, type PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
+import { createCatalog } from '../../../src/server/authorize/policy-catalog.ts'
+import type { PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
 import { createPool } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { TestDatabase } from '../../support/postgres.ts'
