@@ -26,6 +26,14 @@ export class TestDatabase {
     return new TestDatabase(name, url, client)
   }
 
+  /** The same database over a new connection, after its server was restarted. */
+  static async connect(database: TestDatabase): Promise<TestDatabase> {
+    const client = new pg.Client({ connectionString: database.url })
+    client.on('error', () => {})
+    await client.connect()
+    return new TestDatabase(database.name, database.url, client)
+  }
+
   /** Runs one or several statements and gives the rows of the last. */
   async query<R extends pg.QueryResultRow = Record<string, unknown>>(sql: string, values?: unknown[]): Promise<R[]> {
     const result: pg.QueryResult<R> | pg.QueryResult<R>[] = await this.client.query<R>(sql, values)

@@ -1,0 +1,132 @@
+// One query read over each transport, able to leave and to come back at its position.
+import { once } from 'node:events'
+import { WebSocket } from 'ws'
+import { type SseEvent, SseStream, StrictRows } from './node.ts'
+import type { ChangeEvent } from '../../src/protocol/messages.ts'
+
+export type Transport = 'websocket' | 'sse' | 'long-poll'
+export const transports: readonly Transport[] = ['websocket', 'sse', 'long-poll']
+
+export interface Place {
+  /** Base address of the node, without a slash at the end. */
+  readonly url: string
+}
+
+/** A reader of one query. `events` are all it was ever told, over all its connections. */
+export class Reader {
+  readonly transport: Transport
+  readonly kind: 'live' | 'changes'
+  readonly table: string
+  readonly token: string
+  readonly rows: StrictRows
+  readonly changes: ChangeEvent[] = []
+  readonly events: string[] = []
+  failure: unknown = null
+  /** Where it stands, as the server told it. */
+  position: string | null = null
+  #leave: () => Promise<void> = async () => {}
+
+  constructor(transport: Transport, kind: 'live' | 'changes', table: string, token: string, key: readonly string[] = ['id']) {
+    this.transport = transport
+    this.kind = kind
+    this.table = table
+    this.token = token
+    this.rows = new StrictRows(key)
+  }
+
+  get resyncs(): readonly string[] {
+    return this.rows.resyncs
+  }
+
+  /** Connects, at its position if it has one. */
+  async come(place: Place): Promise<void> {
+    if (this.transport === 'websocket') return this.#comeBySocket(place)
+    return this.transport === 'sse' ? this.#comeBySse(place) : this.#comeByPolls(place)
+  }
+
+  /** Goes away without a word. */
+  async leave(): Promise<void> {
+    await this.#leave()
+  }
+
+  /** Resolves when the condition holds. @throws when it does not within the time */
+  async until(condition: () => boolean, timeoutMs = 30_000): Promise<void> {
+    const deadline = Date.now() + timeoutMs
+    while (!condition()) {
+      if (this.failure !== null) throw this.failure
+      if (Date.now() > deadline) {
+        throw new Error(`${this.transport} ${this.kind}: timed out; the last events: ${this.events.slice(-5).join(' ').slice(0, 2000)}`)
+      }
+      await new Promise(resolve => setTimeout(resolve, 5))
+    }
+  }
+
+  #take(event: SseEvent): void {
+    this.events.push(`${event.event} ${JSON.stringify(event.data)}`.slice(0, 300))
+    if (event.id !== '') this.position = event.id
+    try {
+      if (event.event === 'change') this.changes.push(event.data as ChangeEvent)
+      else this.rows.take(event)
+      if (event.event === 'error') throw new Error(`error event: ${JSON.stringify(event.data)}`)
+    } catch (error) {
+      this.failure ??= error
+    }
+  }
+
+  async #comeBySse(place: Place): Promise<void> {
+    const stream = await SseStream.open(place, `/v1/${this.kind}/${this.table}`, this.token, this.position ?? undefined)
+    if (stream.status !== 200) throw new Error(`SSE answered ${stream.status} ${JSON.stringify(stream.errorBody)}`)
+    for (const event of stream.events) this.#take(event)
+    stream.onEvent = event => this.#take(event)
+    this.#leave = async () => stream.close()
+  }
+
+  async #comeByPolls(place: Place): Promise<void> {
+    const abort = new AbortController()
+    const loop = (async () => {
+      while (!abort.signal.aborted) {
+        const after = this.position === null ? '' : `?after=${encodeURIComponent(this.position)}&wait=20`
+        const response = await fetch(`${place.url}/v1/${this.kind}/${this.table}${after}`, {
+          headers: { authorization: `Bearer ${this.token}`, accept: 'application/json' },
+          signal: abort.signal,
+        })
+        if (response.status === 304) continue
+        const body = (await response.json()) as { events?: SseEvent[]; position?: string; message?: string }
+        if (abort.signal.aborted) return
+        if (response.status !== 200) throw new Error(`poll answered ${response.status} ${body.message}`)
+        for (const event of body.events ?? []) this.#take({ ...event, id: event.id ?? '' })
+        if (body.position !== undefined) this.position = body.position
+      }
+    })().catch(error => {
+      if (!abort.signal.aborted) this.failure ??= error
+    })
+    this.#leave = async () => {
+      abort.abort()
+      await loop
+    }
+  }
+
+  async #comeBySocket(place: Place): Promise<void> {
+    const socket = new WebSocket(`${place.url.replace('http', 'ws')}/v1/socket`, { headers: { authorization: `Bearer ${this.token}` } })
+    let gone = false
+    let tag = ''
+    socket.on('error', error => {
+      if (!gone) this.failure ??= error
+    })
+    await once(socket, 'open')
+    socket.on('message', data => {
+      if (gone) return
+      const { type, position, ...rest } = JSON.parse(String(data)) as { type: string; position?: string; tag?: string }
+      if (type === 'subscribed') tag = rest.tag!
+      if (type === 'welcome' || type === 'heartbeat') return
+      const isState = type === 'snapshot' || type === 'delta' || type === 'change'
+      this.#take({ event: type, id: isState && position !== undefined ? `${position}.${tag}` : '', data: rest })
+    })
+    const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table }
+    socket.send(JSON.stringify(this.position === null ? frame : { ...frame, since: this.position }))
+    this.#leave = async () => {
+      gone = true
+      socket.terminate()
+    }
+  }
+}
