@@ -1,5 +1,6 @@
 // Puts the parts together: one node, from configuration to a listening gateway.
 import { randomBytes } from 'node:crypto'
+import { trackAtStart } from './admin/track.ts'
 import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
 import type { Config } from './config.ts'
@@ -34,9 +35,12 @@ export interface TidegateServer {
   stop(): Promise<void>
 }
 
-/** Starts a node. It listens at once and is ready when changes stream.
- *  @throws what an operator must mend: DATABASE_UNREACHABLE, WAL_LEVEL, PUBLICATION_MISSING ... through `ready` */
+/** Starts a node: tracks the tables of TRACK, listens, and is ready when changes stream.
+ *  @throws what an operator must mend: of TRACK at once (PRIVILEGE_MISSING, TABLE_UNKNOWN ...), the rest (WAL_LEVEL,
+ *    PUBLICATION_MISSING ...) through `ready` */
 export async function startServer(config: Config, { log, routes }: ServerDependencies): Promise<TidegateServer> {
+  const out = { write: (text: string) => log.info(text.trim()) }
+  await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
   const pool = createPool(config.databaseUrl, { maxConnections: config.databasePool })
   // Apart from the snapshots' connections: a queue of those must not hold up a fence that they wait for.
