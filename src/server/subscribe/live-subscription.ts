@@ -135,6 +135,7 @@ export class LiveSubscription implements Subscription, Member {
     const run = this.#run
     const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'joining'
     const { stream, audience, reader, outlet } = this.#options
+    let sent = false
     try {
       for (let attempt = 1; !cancelled(); attempt++) {
         try {
@@ -144,6 +145,7 @@ export class LiveSubscription implements Subscription, Member {
             reader,
             cancelled,
             send: part => {
+              sent = true
               room = outlet.send(part)
               return room
             },
@@ -155,9 +157,13 @@ export class LiveSubscription implements Subscription, Member {
           })
           return
         } catch (error) {
-          // Memberships changed in a way that names no rows while the snapshot was read: read it again.
-          if (!(error instanceof SpanError) || attempt === maxAttempts || cancelled()) throw error
-          outlet.resync('INPUTS_CHANGED', resyncCodes.INPUTS_CHANGED)
+          // While the snapshot was read, memberships changed in a way that names no rows, or a commit passed that is too
+          // large to lay over it. A snapshot taken a moment later sees both.
+          if (!(error instanceof SpanError) || cancelled()) throw error
+          if (attempt === maxAttempts) throw unsettled(audience, error)
+          if (sent) outlet.resync('INPUTS_CHANGED', resyncCodes.INPUTS_CHANGED)
+          sent = false
+          await new Promise(resolve => setTimeout(resolve, retryMs * attempt))
         }
       }
     } catch (error) {
@@ -193,7 +199,18 @@ export class LiveSubscription implements Subscription, Member {
   }
 }
 
-const maxAttempts = 5
+const maxAttempts = 8
+const retryMs = 50
+
+const unsettled = ({ query }: Audience, cause: unknown): TidegateError =>
+  new TidegateError(
+    'BUSY',
+    `what decides about ${query.table.schema}.${query.table.name} changes faster than it can be read`,
+    {
+      cause,
+      retryAfterMs: 2000,
+    },
+  )
 
 /** After a restart the relay is refilled from the slot: a position may lie ahead of what has come again.
  *  @returns false when the stream does not get there in time */
