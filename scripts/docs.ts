@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import {
   type CodeEntry,
+  clientCodes,
   closeCodeOf,
   operatorCodes,
   type PeerCode,
@@ -117,6 +118,16 @@ export function errorsPage(): string {
         warningCodes[name as keyof typeof warningCodes],
         remedy,
       ]),
+    ),
+    '',
+    '## What only the client says',
+    '',
+    "In the `error` of a query's state, beside the codes above: no server sends them. While the client comes back by itself,",
+    'the status is `offline` or `catching up`.',
+    '',
+    ...table(
+      ['Code', 'Meaning', 'Remedy'],
+      Object.entries(clientCodes).map(([name, entry]) => [code(name), entry.meaning, entry.remedy]),
     ),
     '',
     '## What an operator can meet',

@@ -112,7 +112,7 @@ export const peerCodes = {
   COLUMN_UNKNOWN: entry(
     400,
     'never',
-    'A filter, select or order names a column that the table does not have or the role may not SELECT.',
+    'A filter or select names a column that the table does not have or the role may not SELECT.',
     'Name columns that the role may read.',
   ),
   NO_PRIMARY_KEY: entry(
@@ -187,16 +187,11 @@ export const peerCodes = {
     'A transaction id is not one that pg_current_xact_id() gives.',
     'Send {"txid": "<pg_current_xact_id()>"}.',
   ),
-  WAIT_TIMEOUT: entry(
-    504,
-    'later',
-    'The transaction did not commit, or did not pass here, within the time.',
-    'Ask again; a transaction that wrote nothing has no position.',
-  ),
+  WAIT_TIMEOUT: entry(504, 'later', 'The transaction did not end within the time.', 'Ask again once it has committed.'),
   SNAPSHOT_TOO_LARGE: entry(
     413,
     'never',
-    'The first rows of the query are more than the limit.',
+    'The first rows of the query, or the answer of a long-poll, are more than the limit.',
     'Filter the query; the limit is SNAPSHOT_MAX_ROWS.',
   ),
   MEMBERSHIP_TOO_LARGE: entry(
@@ -240,7 +235,8 @@ export const resyncCodes = {
   WINDOW_PASSED: 'The position is older than the retained window.',
   EPOCH_CHANGED: 'The replication slot was lost or recreated, or this is another database.',
   QUERY_CHANGED: 'The position belongs to another query, role, claims or policy.',
-  INPUTS_CHANGED: 'Memberships that decide this query changed in a way that names no row, or moved too many rows.',
+  INPUTS_CHANGED:
+    'Memberships that decide this query changed in a way that names no row, moved too many rows, or could not be followed in time.',
   POLICY_CHANGED: 'The table, a policy or a privilege changed.',
 } as const
 
@@ -248,6 +244,22 @@ export const resyncCodes = {
 export const warningCodes = {
   NO_POLICY: 'Row-level security is on and no policy applies to this role: the query is empty, as SELECT is.',
   NO_ROW_SECURITY: 'Row-level security is off: every row goes to whoever may SELECT the table.',
+} as const
+
+/** What the client's code finds out by itself and no server sends: the `error` of a query's state, beside the codes above. */
+export const clientCodes = {
+  CONNECTION_LOST: {
+    meaning: 'The connection ended without a reason of the server.',
+    remedy: 'Nothing: the client comes back by itself and resumes.',
+  },
+  TOKEN_UNAVAILABLE: {
+    meaning: 'The token callback failed; the client asks it again later.',
+    remedy: 'Mend the callback given as `token`; the message has its error.',
+  },
+  PROTOCOL_ERROR: {
+    meaning: 'The server sent what cannot follow from the rows held; the client starts that query over.',
+    remedy: 'Report it with the message: this is a fault of Tidegate.',
+  },
 } as const
 
 /** What to do about a warning, if it was not meant so. */
@@ -321,6 +333,7 @@ export const operatorCodes = {
 export type PeerCode = keyof typeof peerCodes
 export type ResyncCode = keyof typeof resyncCodes
 export type WarningCode = keyof typeof warningCodes
+export type ClientCode = keyof typeof clientCodes
 export type OperatorCode = keyof typeof operatorCodes
 export type Code = PeerCode | OperatorCode
 

@@ -63,10 +63,6 @@ const postgresUrl = url('a URL as postgres://user:password@host:5432/database', 
 const secret: OptionType<string> = { type: 'a text of at least 32 bytes', isSecret: true, schema: z.string() }
 const roleName = z.string().regex(/^[^\s"]{1,63}$/)
 const origin = z.string().refine(text => text === '*' || (URL.canParse(text) && new URL(text).origin === text))
-const boolean: OptionType<boolean> = {
-  type: 'true or false',
-  schema: z.enum(['true', 'false']).transform(text => text === 'true'),
-}
 
 const secretAlgorithms = ['HS256', 'HS384', 'HS512'] as const
 const keyAlgorithms = [
@@ -131,7 +127,7 @@ export const options = {
     'The database to follow, as a login with REPLICATION. tidegate dev starts one of its own when this is not set.'),
   ADMIN_DATABASE_URL: optional('database', postgresUrl,
     'The same database as a login that owns the tables: for migrate, track, untrack and remove. Without it they use DATABASE_URL.'),
-  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots and questions, besides the replication session.'),
+  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots. Besides these a server uses one to stream, and up to five to watch the slot, the catalog and the way through the WAL.'),
   TIDEGATE_NAME: option('database', matching('a name of lower-case letters, digits and _, at most 30', /^[a-z_][a-z0-9_]{0,29}$/), 'tidegate',
     'Names the publication and begins the name of the slot. Two services on one database need two names.'),
   TRACK: option('database', tables, '', 'Tables to track at the start, as tidegate track does; empty: those already tracked.'),
@@ -139,7 +135,6 @@ export const options = {
   HOST: option('listener', matching('an address or host name', /^[^\s/]{1,255}$/), '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
   PORT: option('listener', integer(0, 65535), 4000, 'Port to listen on; 0 takes a free one and prints it.'),
   ALLOWED_ORIGINS: option('listener', origins, '', 'Web pages that may connect; empty: only pages from this host and port; *: all. What sends no Origin (curl, servers) is not asked.'),
-  TRUST_PROXY: option('listener', boolean, 'false', 'Believe X-Forwarded-For and X-Forwarded-Proto; only behind a proxy that sets them.'),
 
   JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
   JWT_JWKS_URL: optional('tokens', url('an http or https URL', false, 'https:', 'http:'), 'Where the public keys that verify tokens are published. Set this or JWT_SECRET.'),

@@ -1,7 +1,9 @@
+import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { errorsPage } from '../../scripts/docs.ts'
 import {
+  clientCodes,
   closeCodeOf,
   operatorCodes,
   type PeerCode,
@@ -29,9 +31,12 @@ test.each(Object.entries({ ...resyncCodes, ...warningCodes }))('%s stands in it 
   expect(rowOf(code)).toContain(`| ${meaning} |`)
 })
 
-test.each(Object.entries(operatorCodes))('%s stands in it with its remedy', (code, { remedy }) => {
-  expect(rowOf(code)).toContain(`| ${remedy} |`)
-})
+test.each(Object.entries({ ...operatorCodes, ...clientCodes }))(
+  '%s stands in it with its remedy',
+  (code, { remedy }) => {
+    expect(rowOf(code)).toContain(`| ${remedy} |`)
+  },
+)
 
 test('[P8] each close code is given once, and its range says what to do', () => {
   const codes = Object.keys(peerCodes) as PeerCode[]
@@ -47,6 +52,27 @@ test('remedies name only options that exist', () => {
 })
 
 test('a code means one thing: no name stands in two tables', () => {
-  const names = [peerCodes, resyncCodes, warningCodes, operatorCodes].flatMap(table => Object.keys(table))
+  const names = [peerCodes, resyncCodes, warningCodes, clientCodes, operatorCodes].flatMap(table => Object.keys(table))
   expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([])
+})
+
+const sourceOf = (folder: string): string => {
+  const path = new URL(`../../src/${folder}/`, import.meta.url)
+  const files = readdirSync(path, { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts'))
+  return files
+    .filter(file => file !== 'protocol/codes.ts')
+    .map(file => readFileSync(new URL(file, path), 'utf8'))
+    .join('\n')
+}
+
+test('every code is one that something says', () => {
+  const source = sourceOf('.')
+  const codes = [peerCodes, resyncCodes, warningCodes, clientCodes, operatorCodes].flatMap(table => Object.keys(table))
+  expect(codes.filter(code => !new RegExp(`'${code}'|^\\s+${code}:`, 'm').test(source))).toEqual([])
+})
+
+test('whatever the client says by itself is in the table', () => {
+  const said = [...sourceOf('client').matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(match => match[1]!)
+  expect(said).toEqual(expect.arrayContaining(Object.keys(clientCodes)))
+  expect(said.filter(code => !(code in clientCodes) && !(code in peerCodes))).toEqual([])
 })

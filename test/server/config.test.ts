@@ -18,7 +18,7 @@ function refusal(env: Record<string, string>, flags: Record<string, string> = {}
 test('a database and a secret are enough', () => {
   const config = loadConfig(least)
   expect(config).toMatchObject({ databaseUrl: least.DATABASE_URL, port: 4000, host: '127.0.0.1', jwtSecret: secret })
-  expect(config).toMatchObject({ jwtAlgorithms: ['HS256'], jwtRoles: ['anon', 'authenticated'], trustProxy: false })
+  expect(config).toMatchObject({ jwtAlgorithms: ['HS256'], jwtRoles: ['anon', 'authenticated'] })
   expect(config).toMatchObject({ adminDatabaseUrl: null, track: [], windowMaxBytes: 64 * 1024 * 1024 })
   expect(Object.keys(config).sort()).toEqual(optionNames.map(keyOf).sort())
 })
@@ -47,7 +47,6 @@ test.each([
   ['HEARTBEAT_MS', '25s', 'a whole number from 100'],
   ['WINDOW_MAX_BYTES', '64MiB', 'a whole number from 1024'],
   ['LOG_LEVEL', 'loud', 'one of debug, info, warn, error, silent'],
-  ['TRUST_PROXY', 'yes', 'true or false'],
   ['TIDEGATE_NAME', 'Tide-Gate', 'lower-case letters'],
   ['TRACK', 'a.b.c', 'messages,sales.orders'],
   ['TRACK', 'messages; DROP TABLE messages', 'messages,sales.orders'],
