@@ -39,6 +39,8 @@ export class ChangesSubscription implements Subscription, Member {
   readonly #options: ChangesOptions
   #state: State
   #run = 0
+  /** Ahead of the head while a large commit is being served. */
+  #lastSent: Position | null = null
 
   constructor(options: ChangesOptions) {
     const { audience, since, stream } = options
@@ -58,12 +60,16 @@ export class ChangesSubscription implements Subscription, Member {
   }
 
   position(): Position {
-    return this.#state.name === 'behind' ? this.#state.position : headOf(this.#options.stream)
+    if (this.#state.name === 'behind') return this.#state.position
+    const head = headOf(this.#options.stream)
+    const last = this.#lastSent
+    return last !== null && last.epoch === head.epoch && last.lsn > head.lsn ? last : head
   }
 
   deliver(outgoing: readonly Outgoing[]): void {
     if (this.#state.name !== 'attached') return
     for (const event of outgoing) {
+      this.#lastSent = event.position
       if (this.#options.outlet.send(event)) continue
       // The rest of the commit comes from the relay, from the index where this event ends.
       this.#fallBehind(event.position!)

@@ -48,6 +48,8 @@ export class LiveSubscription implements Subscription, Member {
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
   #drained: (() => void)[] = []
+  /** Where the last delta brought it: ahead of the head while a large commit is being served to others. */
+  #deliveredLsn = 0n
 
   constructor(options: LiveOptions) {
     const { audience } = options
@@ -72,7 +74,10 @@ export class LiveSubscription implements Subscription, Member {
     const { relay, head } = this.#options.stream
     const at = (lsn: bigint): Position => ({ epoch: relay.epoch, lsn, index: WHOLE_COMMIT })
     if (this.#state.name === 'behind') return at(this.#state.lsn)
-    if (this.#state.name === 'attached') return at(this.audience.hold?.since ?? head.lsn)
+    if (this.#state.name === 'attached') {
+      if (this.audience.hold !== null) return at(this.audience.hold.since)
+      return at(this.#deliveredLsn > head.lsn ? this.#deliveredLsn : head.lsn)
+    }
     // Before the first snapshot is whole there is nothing to resume: position 0 asks for a fresh one.
     return at(0n)
   }
@@ -80,12 +85,14 @@ export class LiveSubscription implements Subscription, Member {
   deliver(outgoing: readonly Outgoing[], lsn: bigint): void {
     let room = true
     for (const event of outgoing) room = this.#options.outlet.send(event) && room
+    this.#deliveredLsn = lsn
     if (!room && this.#state.name === 'attached') this.#fallBehind(lsn)
   }
 
   /** Takes a part of a large commit's delta. @returns false when it had no room before the last part */
   deliverPart(part: Outgoing, done: boolean, lsn: bigint): boolean {
     const room = this.#options.outlet.send(part)
+    if (done) this.#deliveredLsn = lsn
     if (room || this.#state.name !== 'attached') return true
     if (done) this.#fallBehind(lsn)
     else this.audience.members.delete(this)
@@ -96,6 +103,7 @@ export class LiveSubscription implements Subscription, Member {
   resync(code: ResyncCode): void {
     if (this.#state.name === 'closed') return
     this.audience.members.delete(this)
+    this.#deliveredLsn = 0n
     this.#state = { name: 'joining' }
     this.#options.outlet.resync(code, resyncCodes[code])
     void this.#join()
