@@ -42,18 +42,28 @@ interface Entry {
   inRing: boolean
 }
 
+/** A stretch of the evicted prefix: one commit that is not visible yet, or all the visible ones up to the next such. Of
+ *  those only where they end is kept: behind one commit that stays invisible for hours, the commits themselves must go. */
+interface Straggler {
+  /** null: visible. */
+  readonly entry: Entry | null
+  /** End of the last commit of the stretch, and of the one before it, if it has one. */
+  endLsn: bigint
+  endBeforeLsn: bigint | null
+}
+
 const unservedBytesLimit = 16 * 1024 * 1024
 
 export class MemoryRelay {
   readonly #options: MemoryRelayOptions
   #epoch = ''
   #window: Entry[] = []
-  #windowStart = 0
   #windowBytes = 0
   /** Entries that some snapshot may not see: in commit order, a few seconds' worth. */
   #recent: Entry[] = []
-  /** Evicted entries that are not visible yet: they hold the acknowledgement back. */
-  #stragglers: Entry[] = []
+  /** What holds the acknowledgement back, in commit order, from the first evicted commit that is not visible yet. At most
+   *  two for each such commit, and Postgres has one backend for each: their number is bounded by max_connections. */
+  #stragglers: Straggler[] = []
   #floorLsn = 0n
   #headLsn = 0n
   #passedLsn = 0n
@@ -86,7 +96,7 @@ export class MemoryRelay {
 
   /** End of the newest commit appended; null before the first. What a slot must not have been acknowledged past. */
   get headEndLsn(): bigint | null {
-    return this.#window.length > this.#windowStart ? this.#window.at(-1)!.commit.endLsn : this.#lastEvictedEnd
+    return this.#window.length > 0 ? this.#window.at(-1)!.commit.endLsn : this.#lastEvictedEnd
   }
 
   get retainedBytes(): number {
@@ -94,16 +104,15 @@ export class MemoryRelay {
   }
 
   get retainedCommits(): number {
-    return this.#window.length - this.#windowStart
+    return this.#window.length
   }
 
   /** Begins an epoch: nothing at or before `floorLsn` is known, everything after it will come. */
   begin(epoch: string, floorLsn: bigint): void {
-    for (const entry of this.#window.slice(this.#windowStart)) entry.commit.release()
+    for (const entry of this.#window) entry.commit.release()
     for (const entry of this.#recent) if (!entry.inWindow) entry.commit.release()
     this.#epoch = epoch
     this.#window = []
-    this.#windowStart = 0
     this.#windowBytes = 0
     this.#recent = []
     this.#stragglers = []
@@ -200,7 +209,7 @@ export class MemoryRelay {
 
   /** The newest retained commit of a transaction. @param xid 32-bit */
   find(xid: number): Commit | null {
-    for (let i = this.#window.length - 1; i >= this.#windowStart; i--) {
+    for (let i = this.#window.length - 1; i >= 0; i--) {
       if (this.#window[i]!.commit.xid === xid) return this.#window[i]!.commit
     }
     return null
@@ -248,27 +257,27 @@ export class MemoryRelay {
   evict(): void {
     const { maxBytes, maxAgeMs, maxWalBytes, now } = this.#options
     const oldest = now() - maxAgeMs
-    while (this.#windowStart < this.#window.length) {
-      const entry = this.#window[this.#windowStart]!
+    let evicted = 0
+    for (const entry of this.#window) {
       const tooOld = entry.arrivedAtMs < oldest
       const tooFar = this.#passedLsn - entry.commit.commitLsn > BigInt(maxWalBytes)
       if (!(this.#windowBytes > maxBytes || tooOld || tooFar)) break
       // What nobody has been served yet cannot leave: a large commit stays until it has passed.
       if (this.#unserved.length > 0 && entry.commit.commitLsn >= this.#unserved[0]!.commitLsn) break
-      this.#windowStart += 1
+      evicted += 1
       this.#windowBytes -= windowBytesOf(entry.commit)
       this.#floorLsn = entry.commit.commitLsn
       entry.inWindow = false
-      if (entry.visibleAt === Number.POSITIVE_INFINITY || this.#stragglers.length > 0) this.#stragglers.push(entry)
-      else this.#advance(entry)
+      if (isVisible(entry) && this.#stragglers.length === 0) this.#advance(entry.commit.endLsn, null)
+      else this.#straggle(entry)
       if (!entry.inRing) entry.commit.release()
     }
-    if (this.#windowStart > 1024 && this.#windowStart * 2 > this.#window.length) {
-      this.#window = this.#window.slice(this.#windowStart)
-      this.#windowStart = 0
-    }
-    while (this.#stragglers.length > 0 && this.#stragglers[0]!.visibleAt !== Number.POSITIVE_INFINITY) {
-      this.#advance(this.#stragglers.shift()!)
+    // At once: an entry left in front of the window would keep its commit's memory, which may be tens of megabytes.
+    if (evicted > 0) this.#window.splice(0, evicted)
+    for (let next = this.#stragglers[0]; next !== undefined; next = this.#stragglers[0]) {
+      if (next.entry !== null && !isVisible(next.entry)) break
+      this.#stragglers.shift()
+      this.#advance(next.endLsn, next.endBeforeLsn)
     }
   }
 
@@ -279,9 +288,18 @@ export class MemoryRelay {
 
   /** One commit behind the evicted prefix: a client that stands exactly at the newest evicted commit can then still be
    *  told from one that stands before it, after a restart. */
-  #advance(entry: Entry): void {
-    this.#acknowledgeable = this.#lastEvictedEnd ?? this.#acknowledgeable
-    this.#lastEvictedEnd = entry.commit.endLsn
+  #advance(endLsn: bigint, endBeforeLsn: bigint | null): void {
+    this.#acknowledgeable = endBeforeLsn ?? this.#lastEvictedEnd ?? this.#acknowledgeable
+    this.#lastEvictedEnd = endLsn
+  }
+
+  #straggle(entry: Entry): void {
+    const { endLsn } = entry.commit
+    const last = this.#stragglers.at(-1)
+    if (last?.entry === null && isVisible(entry)) {
+      last.endBeforeLsn = last.endLsn
+      last.endLsn = endLsn
+    } else this.#stragglers.push({ entry: isVisible(entry) ? null : entry, endLsn, endBeforeLsn: null })
   }
 
   #prune(): void {
@@ -296,7 +314,7 @@ export class MemoryRelay {
 
   /** Index in the window of the first commit after `lsn`. */
   #firstAfter(lsn: bigint): number {
-    let low = this.#windowStart
+    let low = 0
     let high = this.#window.length
     while (low < high) {
       const middle = (low + high) >>> 1
@@ -311,6 +329,8 @@ export class MemoryRelay {
     this.#wake = null
   }
 }
+
+const isVisible = (entry: Entry): boolean => entry.visibleAt !== Number.POSITIVE_INFINITY
 
 /** A spooled commit takes no memory, only disk; it leaves with its age. */
 const windowBytesOf = (commit: Commit): number => (commit.spooled ? 1024 : commit.bytes + 200)

@@ -1,5 +1,7 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import type { Commit } from '../../../src/server/decode/change.ts'
 import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { parseSnapshot } from '../../../src/server/wal/visibility.ts'
@@ -94,6 +96,56 @@ test('[P4] the slot is acknowledged only for what left the window and is visible
   relay.sampled(parseSnapshot('7:7:'))
   relay.evict()
   expect(relay.acknowledgeable()).toBe(510n)
+})
+
+test('[P4] whatever becomes visible in whatever order, what is acknowledged is the visible prefix, one commit behind', async () => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('append' as const) }),
+    fc.record({ do: fc.constant('see' as const), which: fc.nat(5) }),
+    fc.record({ do: fc.constant('sample' as const) }),
+  )
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 60 }), async steps => {
+      const { relay } = relayOf({ maxBytes: 0 })
+      const served = relay.follow(new AbortController().signal)[Symbol.asyncIterator]()
+      const invisible: number[] = []
+      let newest = 0
+      for (const each of steps) {
+        if (each.do === 'append') {
+          newest += 1
+          invisible.push(newest)
+          relay.append(commitAt(newest))
+          await served.next()
+        } else if (each.do === 'see') invisible.splice(each.which % Math.max(1, invisible.length), 1)
+        else {
+          relay.sampled(parseSnapshot(`${invisible[0] ?? newest + 1}:${newest + 1}:${invisible.join(',')}`))
+          relay.evict()
+          const prefix = (invisible[0] ?? newest + 1) - 1
+          expect(relay.acknowledgeable()).toBe(prefix < 2 ? null : BigInt((prefix - 1) * 100 + 10))
+        }
+      }
+    }),
+  )
+})
+
+test('[P7] behind a commit that stays invisible for hours, those that left the window are kept no longer', async () => {
+  setFlagsFromString('--expose_gc')
+  const collectGarbage = runInNewContext('gc') as () => void
+  const { relay } = relayOf({ maxBytes: 0 })
+  const references: WeakRef<Commit>[] = []
+  const append = (commit: Commit): void => {
+    references.push(new WeakRef(commit))
+    relay.append(commit)
+  }
+  for (let lsn = 1; lsn <= 50; lsn++) append(commitAt(lsn))
+  await serveAll(relay)
+  relay.sampled(parseSnapshot('2:51:2'))
+  relay.evict()
+  expect(relay.acknowledgeable()).toBe(null)
+  await vi.waitFor(() => {
+    collectGarbage()
+    expect(references.flatMap(each => each.deref()?.xid ?? [])).toEqual([2])
+  })
 })
 
 test('[P1] a commit stays in the ring until a snapshot sampled later sees it, whatever the window does', async () => {
