@@ -10,8 +10,7 @@ import type { Log } from './log.ts'
 import type { Head } from './relay/head.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
-import { isWhole } from './route/encode.ts'
-import { type Outcome, OutcomeEncoder } from './route/outcome.ts'
+import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
 import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
@@ -145,8 +144,7 @@ export class Pipeline {
     holds.flipped(writer, head.lsn)
     for (const [audience, list] of outcomes) {
       if (audience.query.kind !== 'live' || audience.hold !== null) continue
-      if (list.some(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!)))
-        holds.begin(audience, head.lsn, null)
+      if (list.some(outcome => lacksValues(audience.query, outcome))) holds.begin(audience, head.lsn, null)
     }
 
     const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)

@@ -197,7 +197,7 @@ export class SseStream {
  *  one, is an error, because an upsert would hide a repeated or lost change. */
 export class StrictRows {
   readonly rows = new Map<string, JsonRow>()
-  readonly #key: readonly string[]
+  #key: readonly string[]
   exact = false
   resyncs: string[] = []
   /** Every event in short, over all connections: for the message of a test that fails. */
@@ -209,7 +209,8 @@ export class StrictRows {
   }
 
   take({ event, data }: { event: string; data: unknown }): void {
-    if (event === 'resync') {
+    if (event === 'subscribed') this.#key = (data as { key?: string[] }).key ?? this.#key
+    else if (event === 'resync') {
       this.resyncs.push((data as { code: string }).code)
       this.rows.clear()
       this.#parts = []

@@ -20,6 +20,8 @@ export interface FoldedRow {
   readonly lastIndex: number
   /** Its old version fell to a TRUNCATE in the range: the truncate, sent first, has retracted it. */
   readonly truncated: boolean
+  /** `new` came here by a changed key: what it leaves out stood under another key before the range, never under this. */
+  readonly carried: boolean
 }
 
 export interface FoldedRows {
@@ -73,6 +75,7 @@ interface OpenRow {
   new: Tuple | null
   lastIndex: number
   truncated: boolean
+  carried: boolean
 }
 
 /** The fold, change by change. Holds one entry and at most two tuples, with the messages they lie in, for each row that
@@ -112,7 +115,7 @@ export class RowFold implements FoldedRows {
   #insert(row: Tuple, index: number): void {
     const key = knownKey(row, this.#keyColumns)
     if (key === undefined) this.#unkeyed++
-    else this.#begin(key, row, index)
+    else this.#begin(key, row, index, false)
   }
 
   #update(old: Tuple, after: Tuple, index: number): void {
@@ -130,9 +133,9 @@ export class RowFold implements FoldedRows {
       this.#unkeyed++
     } else if (key !== oldKey) {
       this.#end(oldKey, old, index)
-      this.#begin(key, row, index)
+      this.#begin(key, row, index, true)
     } else if (open === undefined) {
-      this.#rows.set(key, { key, old, new: row, lastIndex: index, truncated: false })
+      this.#rows.set(key, { key, old, new: row, lastIndex: index, truncated: false, carried: false })
     } else {
       open.new = row
       open.lastIndex = index
@@ -156,12 +159,13 @@ export class RowFold implements FoldedRows {
   }
 
   /** A row begins to exist under this key. */
-  #begin(key: string, row: Tuple, index: number): void {
+  #begin(key: string, row: Tuple, index: number, carried: boolean): void {
     const open = this.#rows.get(key)
     if (open === undefined) {
-      this.#rows.set(key, { key, old: null, new: row, lastIndex: index, truncated: false })
+      this.#rows.set(key, { key, old: null, new: row, lastIndex: index, truncated: false, carried })
       return
     }
+    open.carried = carried
     // What stood there before the TRUNCATE is gone already: this is an insert to whoever could read it.
     if (open.truncated) open.old = null
     open.new = row
@@ -172,7 +176,7 @@ export class RowFold implements FoldedRows {
   #end(key: string, old: Tuple, index: number): void {
     const open = this.#rows.get(key)
     if (open === undefined) {
-      this.#rows.set(key, { key, old, new: null, lastIndex: index, truncated: false })
+      this.#rows.set(key, { key, old, new: null, lastIndex: index, truncated: false, carried: false })
     } else if (open.old === null) {
       this.#rows.delete(key)
     } else {

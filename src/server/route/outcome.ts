@@ -4,7 +4,17 @@
 import type { Row } from '../../predicate/algebra.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import type { Op } from '../authorize/visibility.ts'
-import { deleteJson, insertJson, isoOf, keyJson, objectJson, partsOf, truncateJson, updateJson } from './encode.ts'
+import {
+  deleteJson,
+  insertJson,
+  isoOf,
+  isWhole,
+  keyJson,
+  objectJson,
+  partsOf,
+  truncateJson,
+  updateJson,
+} from './encode.ts'
 import { Outgoing } from './outgoing.ts'
 import type { Query } from './query.ts'
 
@@ -14,12 +24,18 @@ export interface RowEnds {
   readonly old: Row | null
   readonly new: Row | null
   readonly lastIndex: number
+  readonly carried: boolean
 }
 
 export interface Outcome {
   readonly op: Op
   readonly row: RowEnds
 }
+
+/** Whether the reader holds none of the values that the WAL left out: it sees the row for the first time, or another row
+ *  took the key over. They must be read first. */
+export const lacksValues = (query: Query, { op, row }: Outcome): boolean =>
+  (op === 'insert' || (op === 'update' && row.carried)) && !isWhole(query, row.new!)
 
 export class OutcomeEncoder {
   readonly #epoch: string
@@ -42,14 +58,17 @@ export class OutcomeEncoder {
 
   /** The delta of a live query; empty when nothing that it shows has changed. */
   delta(query: Query, truncated: boolean, outcomes: readonly Outcome[]): readonly Outgoing[] {
-    let signature = `${query.number}${truncated ? 't' : ':'}`
-    for (const { op, row } of outcomes) signature += `${this.#ordinalOf(row)}${op[0]}`
+    const signature = this.#signature(query, truncated, outcomes)
     let delta = this.#deltas.get(signature)
     if (delta === undefined) {
       const items = truncated ? [truncateJson] : []
-      for (const outcome of outcomes) {
-        const json = this.#changeJson(query, outcome)
-        if (json !== null) items.push(json)
+      // Retractions first: nobody holds, even halfway through a delta, more than it may.
+      for (const isDelete of [true, false]) {
+        for (const outcome of outcomes) {
+          if ((outcome.op === 'delete') !== isDelete) continue
+          const json = this.#changeJson(query, outcome)
+          if (json !== null) items.push(json)
+        }
       }
       delta = items.length === 0 ? [] : this.#deltaOf(items)
       this.#deltas.set(signature, delta)
@@ -64,12 +83,16 @@ export class OutcomeEncoder {
   }
 
   /** One event each, in the order of the commit's raw changes. */
-  changes(query: Query, truncated: boolean, outcomes: readonly Outcome[]): Outgoing[] {
-    const events: Outgoing[] = []
-    if (truncated) events.push(this.#event(query, 'truncate', '', 0))
-    for (const outcome of outcomes) {
-      if (query.events !== null && !query.events.has(outcome.op)) continue
-      events.push(this.change(query, outcome))
+  changes(query: Query, truncated: boolean, outcomes: readonly Outcome[]): readonly Outgoing[] {
+    const signature = this.#signature(query, truncated, outcomes)
+    let events = this.#deltas.get(signature)
+    if (events === undefined) {
+      // Rows are folded in the order of their first change. By the last, positions rise from event to event: else who is
+      // cut after one would resume past another.
+      const wanted = outcomes.filter(({ op }) => query.events === null || query.events.has(op)).sort(byOrdinal)
+      events = wanted.map(outcome => this.change(query, outcome))
+      if (truncated) events = [this.#event(query, 'truncate', '', 0), ...events]
+      this.#deltas.set(signature, events)
     }
     return events
   }
@@ -80,6 +103,12 @@ export class OutcomeEncoder {
     if (op !== 'delete') fields += `,"new":${objectJson(table, columns, row.new!)}`
     if (op !== 'insert') fields += `,"old":${objectJson(table, columns, row.old!)}`
     return this.#event(query, op, fields, ordinalOfEvent(row))
+  }
+
+  #signature(query: Query, truncated: boolean, outcomes: readonly Outcome[]): string {
+    let signature = `${query.number}${truncated ? 't' : ':'}`
+    for (const { op, row } of outcomes) signature += `${this.#ordinalOf(row)}${op[0]}`
+    return signature
   }
 
   #event(query: Query, op: string, fields: string, ordinal: number): Outgoing {
@@ -128,3 +157,5 @@ export function changeJson(query: Query, { op, row }: Outcome): string | null {
 /** Numbers the events of a commit so that each has its own: a changed key is two events of one raw change, the delete of
  *  the old key before the insert of the new. */
 export const ordinalOfEvent = (row: RowEnds): number => row.lastIndex * 2 + 1 + (row.new === null ? 0 : 1)
+
+const byOrdinal = (a: Outcome, b: Outcome): number => ordinalOfEvent(a.row) - ordinalOfEvent(b.row)

@@ -9,10 +9,9 @@ import type { MembershipsBefore } from '../authorize/membership.ts'
 import { judge } from '../authorize/visibility.ts'
 import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
-import { isWhole } from '../route/encode.ts'
-import { type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
+import { lacksValues, type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
-import { MovedRows } from './moved-rows.ts'
+import { MovedRows, withFallback } from './moved-rows.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
@@ -55,7 +54,7 @@ export async function advance(
       if (missing.length === 0) {
         const fold = foldTable(commits, audience.query.table)
         const outcomes = difference(audience, fold.rows, fold.truncated, moved, before)
-        const partial = outcomes.filter(({ op, row }) => op === 'insert' && !isWhole(audience.query, row.new!))
+        const partial = outcomes.filter(outcome => lacksValues(audience.query, outcome))
         const rows = moved.missingRows(partial.map(({ row }) => row.new!))
         if (rows === null) {
           const last = commits.at(-1)
@@ -84,12 +83,13 @@ function difference(
 ): Outcome[] {
   const was = audience.at(before)
   const outcomes: Outcome[] = []
+  const atHead = moved.atHead()
   for (const row of touched.values()) {
-    const next = row.new === null ? null : moved.fill(row.key, row.new)
+    const next = row.new === null ? null : withFallback(row.new, atHead.get(row.key))
     const op = judge(audience.visible, truncated ? null : row.old, next, was, audience.now)
     if (op !== null) outcomes.push({ op, row: { ...row, new: next } })
   }
-  for (const [key, row] of moved.atHead()) {
+  for (const [key, row] of atHead) {
     if (touched.has(key)) continue
     const op = judge(audience.visible, truncated ? null : row, row, was, audience.now)
     if (op === 'insert' || op === 'delete') outcomes.push({ op, row: stillRow(key, row) })
@@ -98,4 +98,4 @@ function difference(
 }
 
 /** A row that moved although nobody touched it. */
-const stillRow = (key: string, row: Row): RowEnds => ({ key, old: row, new: row, lastIndex: 0 })
+const stillRow = (key: string, row: Row): RowEnds => ({ key, old: row, new: row, lastIndex: 0, carried: false })

@@ -11,10 +11,10 @@ import { knownKey } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { isWhole, keyJson, objectJson, partsOf } from '../route/encode.ts'
 import { Outgoing } from '../route/outgoing.ts'
-import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
+import { QueryRow } from '../snapshot/query-row.ts'
 import type { FencedRows, Reader } from '../snapshot/reader.ts'
 import type { Snapshot } from '../wal/visibility.ts'
-import { MovedRows } from './moved-rows.ts'
+import { MovedRows, withFallback } from './moved-rows.ts'
 import { snapshotSql } from './snapshot-sql.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -123,18 +123,21 @@ function atHead(
   const rows = new Map(touched.truncated ? [] : pending)
   const gone = new Set<string>(touched.truncated ? delivered.values() : [])
   const partial: Row[] = []
-  const place = (key: string, row: Row | null): void => {
-    const base = pending.get(key)
+  const moves = moved.atHead()
+  const place = (key: string, row: Row | null, base: Row | undefined): void => {
     rows.delete(key)
     if (row !== null && audience.visible(row, audience.now) === true) {
-      const filled = moved.fill(key, base === undefined ? row : new FilledRow(row, base))
+      const filled = withFallback(withFallback(row, base), moves.get(key))
       if (!isWhole(query, filled)) partial.push(filled)
       rows.set(key, filled)
       gone.delete(delivered.get(key) ?? '')
     } else if (delivered.has(key)) gone.add(delivered.get(key)!)
   }
-  for (const row of touched.rows.values()) place(row.key, row.new)
-  for (const [key, row] of moved.atHead()) if (!touched.rows.has(key)) place(key, row)
+  // What was read under a key that another row has taken over, is not this row's.
+  for (const { key, new: row, carried } of touched.rows.values()) {
+    place(key, row, carried ? undefined : pending.get(key))
+  }
+  for (const [key, row] of moves) if (!touched.rows.has(key)) place(key, row, pending.get(key))
   return { rows, gone: [...gone], wanted: moved.missingRows(partial) }
 }
 

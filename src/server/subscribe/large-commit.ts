@@ -7,8 +7,8 @@ import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { rowsOfCommit } from '../route/commit-rows.ts'
-import { isWhole, maxPartChars, truncateJson } from '../route/encode.ts'
-import { changeJson, OutcomeEncoder } from '../route/outcome.ts'
+import { maxPartChars, truncateJson } from '../route/encode.ts'
+import { changeJson, lacksValues, OutcomeEncoder } from '../route/outcome.ts'
 import type { Route, Router } from '../route/router.ts'
 import type { Holds } from './holds.ts'
 import { LiveSubscription } from './live-subscription.ts'
@@ -102,7 +102,7 @@ async function serveTable(
       if (query.kind === 'changes') {
         const events = encoder.changes(query, false, [{ op, row }])
         for (const member of [...audience.members]) member.deliver(events, commit.commitLsn)
-      } else if (op === 'insert' && !isWhole(query, row.new!)) {
+      } else if (lacksValues(query, { op, row })) {
         for (const member of [...audience.members]) if (member instanceof LiveSubscription) cut.add(member)
         holds.begin(audience, head.lsn, null)
       } else {

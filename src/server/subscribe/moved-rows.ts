@@ -17,6 +17,9 @@ export interface Wanted {
   readonly keys: (readonly (string | null)[])[]
 }
 
+/** What Postgres has committed it shows within milliseconds. */
+const maxRowReads = 20
+
 interface Read {
   readonly snapshot: Snapshot
   readonly rows: ReadonlyMap<string, Row>
@@ -28,6 +31,7 @@ export class MovedRows {
   readonly #pins: Pin[] = []
   readonly #reads: Read[] = []
   readonly #asked = new Set<string>()
+  #rowReads = 0
   /** The stream must have passed this before the rows may be used. */
   fence = 0n
 
@@ -51,18 +55,14 @@ export class MovedRows {
     return [...wanted.values()]
   }
 
-  /** Rows by primary key. */
+  /** Rows by primary key. More than once for one key: a read may not see yet that another row has it now.
+   *  @throws SpanError when reading does not help */
   missingRows(rows: readonly Row[]): Wanted | null {
     const columns = this.#audience.query.table.primaryKey
-    const keys: (readonly (string | null)[])[] = []
-    for (const row of rows) {
-      const key = knownKey(row, columns)
-      const name = `row ${key}`
-      if (key === undefined || this.#asked.has(name)) continue
-      this.#asked.add(name)
-      keys.push(columns.map(column => row.text(column) ?? null))
-    }
-    return keys.length === 0 ? null : { columns, keys }
+    if (rows.length === 0) return null
+    if (this.#rowReads === maxRowReads) throw new SpanError('INPUTS_CHANGED')
+    this.#rowReads += 1
+    return { columns, keys: rows.map(row => columns.map(column => row.text(column) ?? null)) }
   }
 
   /** @throws SpanError when more rows move than one grant may; TidegateError when the database cannot be read */
@@ -94,19 +94,11 @@ export class MovedRows {
       if (!truncated) for (const [key, row] of read.rows) if (!unseen.has(key)) result.set(key, row)
       for (const [key, row] of unseen) {
         if (row.new === null) result.delete(key)
-        else result.set(key, withFallback(row.new, read.rows.get(key)))
+        // What stood under the key when it was read, is another row's: it stays partial, and a later read has it whole.
+        else result.set(key, row.carried ? row.new : withFallback(row.new, read.rows.get(key)))
       }
     }
     return result
-  }
-
-  /** The values that the WAL left out of this row, from a read. */
-  fill(key: string, row: Row): Row {
-    for (const read of this.#reads) {
-      const whole = read.rows.get(key)
-      if (whole !== undefined) return withFallback(row, whole)
-    }
-    return row
   }
 
   release(): void {
@@ -191,5 +183,6 @@ const columnOf = (expr: Expr): number | null => (expr.kind === 'column' ? expr.c
 
 const sameType = (a: Expr, b: Expr): boolean => a.type.oid === b.type.oid
 
-const withFallback = (row: Row, fallback: Row | undefined): Row =>
+/** The row, with what it leaves out from another version of it. */
+export const withFallback = (row: Row, fallback: Row | undefined): Row =>
   fallback === undefined ? row : new FilledRow(row, fallback)
