@@ -21,6 +21,9 @@ import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
 import { Replication } from './wal/replication.ts'
 
+/** How long one snapshot's statement, or its wait for the stream, may take. */
+const snapshotTimeoutMs = 30_000
+
 export interface ServerDependencies {
   readonly log: Log
   /** Serves pages besides the wire's addresses: `tidegate dev` shows its example so. */
@@ -42,9 +45,17 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
   const out = { write: (text: string) => log.info(text.trim()) }
   await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
-  const pool = createPool(config.databaseUrl, { maxConnections: config.databasePool })
+  const pool = createPool(config.databaseUrl, {
+    maxConnections: config.databasePool,
+    // Past the statement's own limit only a dead network is left.
+    queryTimeoutMs: snapshotTimeoutMs + 5000,
+  })
   // Apart from the snapshots' connections: a queue of those must not hold up a fence that they wait for.
-  const upkeepPool = createPool(config.databaseUrl, { maxConnections: 3, applicationName: 'tidegate upkeep' })
+  const upkeepPool = createPool(config.databaseUrl, {
+    maxConnections: 3,
+    applicationName: 'tidegate upkeep',
+    queryTimeoutMs: 10_000,
+  })
   const catalog = createCatalog({ pool: upkeepPool, publication: config.tidegateName, roles: config.jwtRoles, log })
   const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
   const head = new Head()
@@ -60,7 +71,7 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
     beacon,
     concurrency: Math.min(config.snapshotConcurrency, config.databasePool),
     queueLimit: 10_000,
-    timeoutMs: 30_000,
+    timeoutMs: snapshotTimeoutMs,
   })
   const stream: Stream = {
     relay,

@@ -76,7 +76,8 @@ export class LiveSubscription implements Subscription, Member {
     if (this.#state.name === 'behind') return at(this.#state.lsn)
     if (this.#state.name === 'attached') {
       if (this.audience.hold !== null) return at(this.audience.hold.since)
-      return at(this.#deliveredLsn > head.lsn ? this.#deliveredLsn : head.lsn)
+      if (this.#deliveredLsn > head.lsn) return at(this.#deliveredLsn)
+      return at(head.lsn)
     }
     // Before the first snapshot is whole there is nothing to resume: position 0 asks for a fresh one.
     return at(0n)
