@@ -35,15 +35,23 @@ export interface AudienceRequest {
   readonly memberships: readonly Table[]
 }
 
+/** Audiences without users that may wait out their grace at a time. One client that asks another query with every poll
+ *  would otherwise fill the memory with them. */
+const defaultMaxWarm = 10_000
+
 export class Audiences {
   readonly #stream: Stream
+  readonly #maxWarm: number
   readonly #queries = new QueryRegistry()
   readonly #sets: MembershipSets
   /** Bounded by the subscriptions, which are bounded per connection, and those in their grace. */
   readonly #held = new Map<string, Held>()
+  /** Those in their grace, in the order their last users left. Past `maxWarm` the oldest is closed. */
+  readonly #warm = new Map<string, Audience>()
 
-  constructor(stream: Stream) {
+  constructor(stream: Stream, maxWarm = defaultMaxWarm) {
     this.#stream = stream
+    this.#maxWarm = maxWarm
     this.#sets = new MembershipSets(stream)
   }
 
@@ -79,8 +87,7 @@ export class Audiences {
         },
       )
     } else this.#queries.release(query)
-    if (held.grace !== null) clearTimeout(held.grace)
-    held.grace = null
+    this.#endGrace(key, held)
     held.users.add(user)
     try {
       const audience = await held.audience
@@ -104,6 +111,10 @@ export class Audiences {
     if (held === undefined || !held.users.delete(user) || held.users.size > 0) return
     held.grace = setTimeout(() => this.#close(audience.key, audience), this.#stream.limits.audienceGraceMs)
     held.grace.unref()
+    this.#warm.set(audience.key, audience)
+    if (this.#warm.size <= this.#maxWarm) return
+    const [oldest] = this.#warm.values()
+    this.#close(oldest!.key, oldest!)
   }
 
   /** Ends every audience that reads one of these tables, or all. Its users are told to subscribe again. */
@@ -111,7 +122,7 @@ export class Audiences {
     for (const [key, held] of this.#held) {
       if (oids?.isDisjointFrom(held.oids)) continue
       this.#held.delete(key)
-      if (held.grace !== null) clearTimeout(held.grace)
+      this.#endGrace(key, held)
       if (held.opened === null) continue
       this.#dispose(held.opened)
       for (const user of [...held.users]) user.end(errorOf(held.opened.query.table))
@@ -122,7 +133,7 @@ export class Audiences {
 
   /** Audiences that nobody uses any more, at once: when the server stops. */
   close(): void {
-    for (const held of this.#held.values()) if (held.grace !== null) clearTimeout(held.grace)
+    for (const [key, held] of this.#held) this.#endGrace(key, held)
     this.#held.clear()
   }
 
@@ -158,7 +169,14 @@ export class Audiences {
     const held = this.#held.get(key)
     if (held === undefined || held.users.size > 0) return
     this.#held.delete(key)
+    this.#endGrace(key, held)
     this.#dispose(audience)
+  }
+
+  #endGrace(key: string, held: Held): void {
+    if (held.grace !== null) clearTimeout(held.grace)
+    held.grace = null
+    this.#warm.delete(key)
   }
 
   #dispose(audience: Audience): void {

@@ -1,0 +1,87 @@
+import { expect, test } from 'vitest'
+import type { Predicate } from '../../../src/predicate/algebra.ts'
+import { sqlTypes } from '../../../src/predicate/sql-types.ts'
+import type { Table } from '../../../src/server/catalog/table.ts'
+import { createPool } from '../../../src/server/database.ts'
+import { createLog } from '../../../src/server/log.ts'
+import { Head } from '../../../src/server/relay/head.ts'
+import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
+import { Router } from '../../../src/server/route/router.ts'
+import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
+import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
+import type { Stream } from '../../../src/server/subscribe/stream.ts'
+
+const table: Table = {
+  oid: 20_000,
+  schema: 'public',
+  name: 'messages',
+  columns: [{ name: 'id', type: sqlTypes.int4, notNull: true }],
+  primaryKey: [0],
+  identity: new Set([0]),
+  replicaIdentity: 'full',
+  partitioned: false,
+  rowSecurity: true,
+  forceRowSecurity: false,
+  published: true,
+  readThrough: 'table',
+}
+
+/** id = n: reads no membership, so that nothing is asked of a database. */
+function requestOf(n: number): AudienceRequest {
+  const column = { kind: 'column', column: 0, name: 'id', type: sqlTypes.int4 } as const
+  const right = { kind: 'const', value: String(n), type: sqlTypes.int4 } as const
+  const filter: Predicate = { kind: 'compare', op: '=', left: column, right }
+  return { query: { kind: 'live', table, filter, columns: [0], events: null }, predicate: filter, memberships: [] }
+}
+
+function streamOf(): Stream {
+  const head = new Head()
+  // Connects to nothing until somebody asks.
+  const pool = createPool('postgres://nobody@127.0.0.1:1/none', { maxConnections: 1 })
+  const beacon = { emit: () => Promise.resolve({ id: '' }) }
+  return {
+    relay: new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 }),
+    head,
+    router: new Router(),
+    reader: new SnapshotReader({ pool, head, beacon, concurrency: 1, queueLimit: 1, timeoutMs: 1000 }),
+    log: createLog('silent'),
+    limits: {
+      snapshotMaxRows: 1,
+      snapshotChunkRows: 1,
+      membershipMaxRows: 1,
+      ringMaxBytes: 1,
+      maxHeldMs: 1,
+      audienceGraceMs: 3_600_000,
+      resumeWaitMs: 1,
+    },
+  }
+}
+
+const someone = (): AudienceUser => ({ end: () => {} })
+
+test('[P7] of the audiences that nobody uses any more only so many stay warm: the oldest goes, those in use stay', async () => {
+  const audiences = new Audiences(streamOf(), 3)
+  const user = someone()
+  await audiences.join(requestOf(0), user)
+  const first = await audiences.join(requestOf(1), user)
+  audiences.leave(first, user)
+  for (let n = 2; n <= 100; n++) audiences.leave(await audiences.join(requestOf(n), user), user)
+  expect(audiences.size).toBe(4)
+  // One that is asked again within its grace is the same; the oldest is made anew.
+  const last = await audiences.join(requestOf(100), user)
+  expect(await audiences.join(requestOf(100), someone())).toBe(last)
+  expect(await audiences.join(requestOf(1), user)).not.toBe(first)
+  audiences.close()
+})
+
+test('[P7] one that came back is not counted among those that wait', async () => {
+  const audiences = new Audiences(streamOf(), 1)
+  const user = someone()
+  const kept = await audiences.join(requestOf(1), user)
+  audiences.leave(kept, user)
+  await audiences.join(requestOf(1), user)
+  for (let n = 2; n <= 5; n++) audiences.leave(await audiences.join(requestOf(n), user), user)
+  expect(await audiences.join(requestOf(1), user)).toBe(kept)
+  expect(audiences.size).toBe(2)
+  audiences.close()
+})
