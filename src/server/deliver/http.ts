@@ -198,7 +198,8 @@ function transactionIdOf(body: string): bigint {
   if (!parsed.success) throw new TidegateError('BAD_FRAME', 'the body is not {"txid": "<pg_current_xact_id()>"}')
   const text = String(parsed.data.txid)
   const xid64 = /^\d{1,20}$/.test(text) ? BigInt(text) : null
-  if (xid64 === null || xid64 >= 2n ** 64n) {
+  // 0 to 2 are names of Postgres's own (transam.h): as a transaction it would take them for one long past.
+  if (xid64 === null || xid64 < 3n || xid64 >= 2n ** 64n) {
     throw new TidegateError('TXID_INVALID', `"${text.slice(0, 40)}" is no transaction id; send pg_current_xact_id()`)
   }
   return xid64

@@ -119,7 +119,8 @@ function requestOf(
   return { kind, ...tableOf(table), filters, select, events, since }
 }
 
-const namePart = '(?:"((?:[^"]|"")+)"|([^".]+))'
+// No name holds a NUL: Postgres would refuse the very question whether there is such a table.
+const namePart = '(?:"((?:[^"\\0]|"")+)"|([^".\\0]+))'
 const tablePattern = new RegExp(`^(?:${namePart}\\.)?${namePart}$`)
 
 /** `messages`, `sales.orders`, or quoted as in SQL where a name holds a dot: `"odd.name"`. */

@@ -1,0 +1,239 @@
+// Asks a node for something over each wire and tells how it was answered; and a node whose log a test reads.
+import { once } from 'node:events'
+import { pino } from 'pino'
+import { WebSocket } from 'ws'
+import { closeCodeOf, type PeerCode, peerCodes } from '../../src/protocol/codes.ts'
+import { loadConfig } from '../../src/server/config.ts'
+import { startServer, type TidegateServer } from '../../src/server/server.ts'
+import { jwtSecret, SseStream } from './node.ts'
+import type { Transport } from './readers.ts'
+
+export interface Ask {
+  readonly kind?: 'live' | 'changes'
+  /** As SQL would name it; encoded here. */
+  readonly table: string
+  /** As in a URL's query. */
+  readonly filter?: string
+  readonly select?: readonly string[]
+  readonly events?: readonly string[]
+  /** Where the client claims to stand: `since`, `after`. */
+  readonly since?: string
+  /** The refusal comes after the subscription was taken up. */
+  readonly isRefusedLate?: true
+}
+
+export interface Answer {
+  /** null when it was accepted. */
+  readonly code: string | null
+  readonly message: string
+  readonly retry: boolean
+  readonly retryAfterMs: number | null
+  /** HTTP status; null over a WebSocket, and where the stream had begun. */
+  readonly status: number | null
+  /** Close code; null when the connection stayed, or over HTTP. */
+  readonly closeCode: number | null
+  readonly resync: string | null
+}
+
+const accepted: Answer = {
+  code: null,
+  message: '',
+  retry: false,
+  retryAfterMs: null,
+  status: 200,
+  closeCode: null,
+  resync: null,
+}
+
+type ErrorBody = { code: string; message: string; retry: boolean; retryAfterMs?: number }
+
+const refused = (body: ErrorBody, status: number | null, closeCode: number | null): Answer => ({
+  code: body.code,
+  message: body.message,
+  retry: body.retry,
+  retryAfterMs: body.retryAfterMs ?? null,
+  status,
+  closeCode,
+  resync: null,
+})
+
+/** One question over one wire, answered when the first rows are whole or it is refused. @param token null to send none */
+export async function ask(transport: Transport, url: string, token: string | null, question: Ask): Promise<Answer> {
+  if (transport === 'websocket') return askBySocket(url, token, question)
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` }
+  if (transport === 'long-poll') {
+    const response = await fetch(url + pathOf(question), { headers: { ...headers, accept: 'application/json' } })
+    const text = await response.text()
+    if (response.status === 304) return accepted
+    const body = JSON.parse(text)
+    if (response.status !== 200) return refused(body, response.status, null)
+    const event = (body.events as { event: string; data: { code: string } }[]).find(each => each.event === 'resync')
+    return { ...accepted, resync: event?.data.code ?? null }
+  }
+  using stream = await SseStream.open({ url }, pathOf(question), token ?? '')
+  if (stream.status !== 200) return refused(stream.errorBody as ErrorBody, stream.status, null)
+  const first = await stream.until(
+    ({ event, data }) =>
+      event === 'error' || event === 'heartbeat' || (event === 'snapshot' && (data as { done: boolean }).done),
+  )
+  if (first.event === 'error') return refused(first.data as ErrorBody, null, null)
+  const resync = stream.events.find(({ event }) => event === 'resync')?.data as { code: string } | undefined
+  return { ...accepted, resync: resync?.code ?? null }
+}
+
+/** The address of a question, as SSE and long-poll have it. */
+export function pathOf({ kind = 'live', table, filter, select, events, since, isRefusedLate }: Ask): string {
+  const parts: string[] = isRefusedLate === true ? ['wait=20'] : []
+  if (filter !== undefined) parts.push(filter)
+  if (select !== undefined)
+    parts.push(`select=${encodeURIComponent(select.map(name => `"${name.replaceAll('"', '""')}"`).join(','))}`)
+  if (events !== undefined) parts.push(`events=${encodeURIComponent(events.join(','))}`)
+  if (since !== undefined) parts.push(`after=${encodeURIComponent(since)}`)
+  return `/v1/${kind}/${encodeURIComponent(table)}${parts.length === 0 ? '' : '?'}${parts.join('&')}`
+}
+
+async function askBySocket(url: string, token: string | null, question: Ask): Promise<Answer> {
+  const { kind = 'live', table, filter, select, events, since } = question
+  const socket = await openSocket(url)
+  if (token !== null) socket.send(JSON.stringify({ type: 'auth', token }))
+  const parts = { type: 'subscribe', id: 7, kind, table, filter, select, events, since }
+  socket.send(JSON.stringify(parts))
+  let resync: string | null = null
+  for (;;) {
+    const frame = await socket.next()
+    if (frame === null) throw new Error('the connection closed without an error frame')
+    if (frame.type === 'error') {
+      if (frame.id === 7) {
+        // The connection stays: it answers the next frame.
+        socket.send(JSON.stringify({ type: 'unsubscribe', id: 99 }))
+        while ((await socket.next())?.type !== 'unsubscribed') {
+          if (socket.closeCode !== null) throw new Error(`closed with ${socket.closeCode}`)
+        }
+        socket.terminate()
+        return refused(frame as unknown as ErrorBody, null, null)
+      }
+      while ((await socket.next()) !== null) {}
+      return refused(frame as unknown as ErrorBody, null, socket.closeCode)
+    }
+    if (frame.type === 'resync') resync = frame.code as string
+    const isReady = frame.type === 'snapshot' && frame.done === true
+    const isTakenUp = frame.type === 'subscribed' && (kind === 'changes' || frame.resumed === true)
+    if (isReady || (isTakenUp && question.isRefusedLate !== true)) {
+      socket.terminate()
+      return { ...accepted, resync }
+    }
+  }
+}
+
+type Frame = { readonly type: string; readonly [field: string]: unknown }
+
+export interface FrameSocket {
+  send(data: string | Buffer): void
+  /** The next frame; null when the connection is closed. */
+  next(): Promise<Frame | null>
+  readonly closeCode: number | null
+  terminate(): void
+}
+
+/** A WebSocket whose first frame must bring the token. */
+export async function openSocket(url: string): Promise<FrameSocket> {
+  const socket = new WebSocket(socketUrl(url))
+  const frames: Frame[] = []
+  let closeCode: number | null = null
+  let wake = (): void => {}
+  socket.on('message', data => {
+    frames.push(JSON.parse(String(data)) as Frame)
+    wake()
+  })
+  socket.on('close', code => {
+    closeCode = code
+    wake()
+  })
+  socket.on('error', () => {})
+  await once(socket, 'open')
+  return {
+    get closeCode() {
+      return closeCode
+    },
+    async next() {
+      while (frames.length === 0) {
+        if (closeCode !== null) return null
+        await new Promise<void>(resolve => {
+          wake = resolve
+        })
+      }
+      return frames.shift()!
+    },
+    send: data => socket.send(data),
+    terminate: () => socket.terminate(),
+  }
+}
+
+const socketUrl = (url: string): string => `${url.replace('http', 'ws')}/v1/socket`
+
+/** How a WebSocket's handshake with a Bearer token is answered. */
+export async function askHandshake(url: string, token: string): Promise<Answer> {
+  const socket = new WebSocket(socketUrl(url), { headers: { authorization: `Bearer ${token}` } })
+  const refusal = once(socket, 'unexpected-response').then(async ([, response]) => {
+    const chunks: Buffer[] = []
+    for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk)
+    const { statusCode } = response as { statusCode: number }
+    return refused(JSON.parse(Buffer.concat(chunks).toString()) as ErrorBody, statusCode, null)
+  })
+  const open = once(socket, 'open').then(() => accepted)
+  const answer = await Promise.race([refusal, open])
+  if (answer === accepted) socket.terminate()
+  return answer
+}
+
+/** What every answer of this code must carry, whichever wire it came by. @returns what is wrong, or null */
+export function misfitOf(answer: Answer, code: PeerCode): string | null {
+  const entry = peerCodes[code]
+  if (answer.code !== code) return `code ${answer.code}: ${answer.message}`
+  if (answer.status !== null && answer.status !== entry.status) return `status ${answer.status}`
+  if (answer.closeCode !== null && answer.closeCode !== closeCodeOf(code)) return `close code ${answer.closeCode}`
+  if (answer.retry !== (entry.retry !== 'never')) return `retry ${answer.retry}`
+  if ((entry.retry === 'now' || entry.retry === 'later') && answer.retryAfterMs === null) return 'no retryAfterMs'
+  if (answer.message === '') return 'no message'
+  const leak = /\n| at .*:\d+|node_modules|\.ts\b|syntax|pg_|SELECT .* FROM|invalid (input|byte)|relation "|eyJ/.exec(
+    answer.message,
+  )
+  return leak === null ? null : `the message shows ${JSON.stringify(leak[0])}: ${answer.message}`
+}
+
+interface LogLine {
+  readonly level: number
+  readonly msg: string
+}
+
+/** A node in this process whose log lines of warnings and errors are kept. */
+export class LoggedNode {
+  readonly server: TidegateServer
+  readonly url: string
+  readonly lines: LogLine[]
+
+  private constructor(server: TidegateServer, lines: LogLine[]) {
+    this.server = server
+    this.url = `http://127.0.0.1:${server.port}`
+    this.lines = lines
+  }
+
+  static async start(databaseUrl: string, settings: Record<string, string> = {}): Promise<LoggedNode> {
+    const config = loadConfig({
+      DATABASE_URL: databaseUrl,
+      JWT_SECRET: jwtSecret,
+      PORT: '0',
+      BEACON_MS: '1000',
+      ...settings,
+    })
+    const lines: LogLine[] = []
+    const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line) as LogLine) })
+    const server = await startServer(config, { log })
+    await server.ready()
+    return new LoggedNode(server, lines)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.server.stop()
+  }
+}
