@@ -116,6 +116,7 @@ export class Pipeline {
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
     const writer = new MembershipWriter()
     for (const change of commit.changes()) router.applyMembership(change, writer, this.#sets)
+    if (writer.failed.size > 0) door.endFailed(writer.failed)
 
     const outcomes = new Map<Audience, Outcome[]>()
     const truncated = new Set<Audience>()

@@ -7,6 +7,7 @@
 import type { Memberships, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { innerKey } from '../../predicate/keys.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change } from '../decode/change.ts'
 
@@ -54,13 +55,17 @@ export class MembershipSet {
   /** Inner rows that satisfy `where`, and those among them with a NULL in the key. */
   total = 0
   nulls = 0
-  /** Why the set is not exact any more: a row could not be judged. Nothing that reads it is visible then. */
+  /** Why the set is not exact any more: a row could not be judged, or there are more than `maxRows`. Nothing that reads
+   *  it is visible then, and whoever does is told so. */
   failure: unknown = null
+  readonly #maxRows: number
 
-  constructor(join: SemiJoin, table: Table, holders: KeyHolders) {
+  /** @param maxRows past it the set counts no further and fails */
+  constructor(join: SemiJoin, table: Table, holders: KeyHolders, maxRows: number) {
     this.join = join
     this.table = table
     this.holders = holders
+    this.#maxRows = maxRows
     const where = compile(join.where)
     this.matches = row => {
       try {
@@ -74,6 +79,10 @@ export class MembershipSet {
 
   /** Adds (+1) or takes away (-1) an inner row that satisfies `where`. */
   count(row: Row, by: 1 | -1): void {
+    if (this.total >= this.#maxRows && by === 1) {
+      this.failure ??= membershipTooLarge(this.table, this.#maxRows)
+      return
+    }
     this.total += by
     const { key, isNull } = innerKey(this.join, row)
     if (isNull) {
@@ -104,6 +113,12 @@ export class MembershipSet {
     this.nulls = 0
   }
 }
+
+export const membershipTooLarge = ({ schema, name }: Table, maxRows: number): TidegateError =>
+  new TidegateError(
+    'MEMBERSHIP_TOO_LARGE',
+    `${schema}.${name} has more than ${maxRows} rows that decide for this reader`,
+  )
 
 /** A set as it was: the counts of the keys that changed since, and the totals. */
 export class SetBefore {
@@ -166,9 +181,16 @@ export class MembershipWriter {
   readonly before: MembershipsBefore = new Map()
   /** Sets whose table was truncated: what they held cannot be told from the WAL. */
   readonly truncated = new Set<MembershipSet>()
+  /** Sets that have failed: they are not moved any further. */
+  readonly failed = new Set<MembershipSet>()
 
   /** Counts one change of the set's table in. */
   apply(set: MembershipSet, change: Change): void {
+    if (set.failure === null) this.#apply(set, change)
+    if (set.failure !== null) this.failed.add(set)
+  }
+
+  #apply(set: MembershipSet, change: Change): void {
     switch (change.kind) {
       case 'insert':
         if (set.matches(change.new)) this.#count(set, change.new, 1)

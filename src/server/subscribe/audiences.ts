@@ -8,7 +8,7 @@ import type { MembershipSet } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
 import { type Query, QueryRegistry } from '../route/query.ts'
-import { MembershipSets } from './membership-sets.ts'
+import { failureOf, MembershipSets } from './membership-sets.ts'
 import type { Stream } from './stream.ts'
 
 /** Someone who uses an audience, wherever it stands. */
@@ -131,6 +131,21 @@ export class Audiences {
     else for (const oid of oids) this.#sets.forget(oid)
   }
 
+  /** Ends every audience that reads one of these sets, which are not exact any more. */
+  endFailed(sets: Iterable<MembershipSet>): void {
+    for (const set of sets) {
+      for (const audience of [...this.#stream.router.audiencesOf(set)]) {
+        const held = this.#held.get(audience.key)
+        if (held?.opened !== audience) continue
+        this.#held.delete(audience.key)
+        this.#endGrace(audience.key, held)
+        this.#dispose(audience)
+        for (const user of [...held.users]) user.end(failureOf(set))
+      }
+      this.#sets.forgetFailed(set)
+    }
+  }
+
   /** Audiences that nobody uses any more, at once: when the server stops. */
   close(): void {
     for (const [key, held] of this.#held) this.#endGrace(key, held)
@@ -150,6 +165,8 @@ export class Audiences {
         if (table === undefined) throw new Error(`no facts about ${join.table.schema}.${join.table.name}`)
         sets.set(join, await this.#sets.acquire(join, table))
       }
+      // One that failed while the others were loaded ends nobody who does not stand yet.
+      for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
     } catch (error) {
       for (const set of sets.values()) this.#sets.release(set)
       throw error

@@ -41,6 +41,7 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
     router.applyMembership(change, writer, sets)
     if (slice.over()) await slice.next()
   }
+  if (writer.failed.size > 0) door.endFailed(writer.failed)
   holds.flipped(writer, head.lsn)
   const encoder = new OutcomeEncoder(options.relay.epoch, commit.commitLsn, commit.committedAtMicros)
   for (const oid of commit.relations) {

@@ -3,7 +3,7 @@ import type { SemiJoin } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
+import { KeyHolders, MembershipSet, membershipTooLarge } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
 import { sameColumns } from '../route/router.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
@@ -33,7 +33,8 @@ export class MembershipSets {
     const name = setName(join)
     let held = this.#held.get(name)
     if (held === undefined) {
-      const set = new MembershipSet(join, table, this.#holdersOf(join))
+      const { membershipMaxRows } = this.#stream.limits
+      const set = new MembershipSet(join, table, this.#holdersOf(join), membershipMaxRows)
       const anchors = cover(join.where) as readonly BoundAnchor[] | null
       held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
       this.#held.set(name, held)
@@ -56,6 +57,15 @@ export class MembershipSets {
     if (held?.set !== set) return
     held.users -= 1
     if (held.users > 0) return
+    this.#held.delete(name)
+    this.#drop(held)
+  }
+
+  /** Forgets a set that has failed: the next who asks loads it anew. Its audiences must be ended too. */
+  forgetFailed(set: MembershipSet): void {
+    const name = setName(set.join)
+    const held = this.#held.get(name)
+    if (held?.set !== set) return
     this.#held.delete(name)
     this.#drop(held)
   }
@@ -84,7 +94,7 @@ export class MembershipSets {
         matchOf(set.table, anchors),
         limits.membershipMaxRows + 1,
       )
-      if (rows.length > limits.membershipMaxRows) throw tooLarge(set.table, limits.membershipMaxRows)
+      if (rows.length > limits.membershipMaxRows) throw membershipTooLarge(set.table, limits.membershipMaxRows)
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
       if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
@@ -92,6 +102,7 @@ export class MembershipSets {
         const row = new QueryRow(values)
         if (set.matches(row)) set.count(row, 1)
       }
+      assertExact(set)
       for (const commit of relay.unseen(snapshot, head.lsn)) {
         if (!commit.relations.has(set.table.oid)) continue
         for (const change of commit.changes()) {
@@ -108,6 +119,7 @@ export class MembershipSets {
             set.count(change.new, 1)
         }
       }
+      assertExact(set)
       set.settle([...set.keys.keys()])
       router.addSet(set, anchors)
     } finally {
@@ -134,8 +146,14 @@ function matchOf(table: Table, anchors: readonly BoundAnchor[] | null): { column
   return { columns: [anchor.column], keys: anchor.keys.map(key => [key]) }
 }
 
-const tooLarge = (table: Table, limit: number): TidegateError =>
-  new TidegateError(
-    'MEMBERSHIP_TOO_LARGE',
-    `${table.schema}.${table.name} has more than ${limit} rows that decide for this reader`,
-  )
+/** What a reader is told of a set that has failed: as Postgres raises where one of its rows cannot be judged. */
+export function failureOf({ failure, table }: MembershipSet): TidegateError {
+  if (failure instanceof TidegateError) return failure
+  const reason = failure instanceof Error ? failure.message : String(failure)
+  const message = `a row of ${table.schema}.${table.name} cannot be judged with these claims: ${reason}`
+  return new TidegateError('CLAIM_INVALID', message, { cause: failure })
+}
+
+function assertExact(set: MembershipSet): void {
+  if (set.failure !== null) throw failureOf(set)
+}

@@ -4,6 +4,7 @@ import type pg from 'pg'
 import type { ResyncCode } from '../../protocol/codes.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { MembershipSet } from '../authorize/membership.ts'
 import type { Audience } from '../route/audience.ts'
 import { Audiences, type AudienceUser, changed } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
@@ -107,6 +108,11 @@ export class SubscriptionDoor implements Subscriptions {
   /** Tables whose columns changed: nothing of them may be judged any more. */
   retire(oids: ReadonlySet<number>): void {
     this.#audiences.retire(oids, changed)
+  }
+
+  /** Memberships that cannot be told any more: their readers are ended with the reason, their neighbours are not. */
+  endFailed(sets: Iterable<MembershipSet>): void {
+    this.#audiences.endFailed(sets)
   }
 
   /** A new epoch began: whatever clients hold cannot be joined to what comes. They come back spread over two seconds. */
