@@ -28,6 +28,8 @@ export interface PipelineOptions {
   readonly spoolBytes: number
   /** Looks at the messages of our own that a commit carries. */
   readonly onMessages: (commit: Commit) => void
+  /** A table that is followed was announced anew: resolves when its catalog entry has been looked at. */
+  readonly onAnnounced: () => Promise<void>
   readonly log: Log
 }
 
@@ -87,6 +89,8 @@ export class Pipeline {
   async serve(signal: AbortSignal): Promise<void> {
     const { relay, head } = this.#options
     for await (const { epoch, commits, passedLsn } of relay.follow(signal)) {
+      // What it says of columns, policies and privileges holds for the rows that follow, these included.
+      if (commits.some(commit => this.#announces(commit))) await this.#options.onAnnounced()
       for (const commit of commits) {
         // A new epoch began while this batch was served: what is left of it belongs to nobody.
         if (epoch !== relay.epoch) break
@@ -104,6 +108,11 @@ export class Pipeline {
       // Timers, sockets and whoever waited for this position take their turn between two batches.
       await new Promise<void>(resolve => setImmediate(resolve))
     }
+  }
+
+  #announces(commit: Commit): boolean {
+    const { router } = this.#options
+    return commit.announced.some(({ oid }) => router.routeOf(oid) !== undefined)
   }
 
   /** One commit, held in memory: in one turn of the event loop, so that nobody sees it half done. */

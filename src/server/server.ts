@@ -115,6 +115,7 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
     fingerprint: () => catalog.fingerprint(),
     onCatalogChange: async () => {
       catalog.invalidate()
+      gate.invalidate()
       await door.recheck()
     },
     log,
@@ -138,6 +139,7 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
     door,
     spoolBytes: config.spoolBytes,
     onMessages: commit => upkeep.received(commit),
+    onAnnounced: () => upkeep.announced(),
     log,
   })
   const gateway = createGateway({

@@ -23,10 +23,15 @@ export interface UpkeepOptions {
 }
 
 const tickMs = 1000
+const maxLookMs = 1000
+const lookAgainMs = 100
 
 export class Upkeep {
   readonly #options: UpkeepOptions
   #fingerprint: string | null = null
+  #look: Promise<void> | null = null
+  #nextLook: Promise<void> | null = null
+  #lookAgain: NodeJS.Timeout | undefined
   #lastEmittedMs = 0
   #acknowledged = 0n
   /** When the newest heartbeat that came back was sent and received. */
@@ -43,12 +48,13 @@ export class Upkeep {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    signal.addEventListener('abort', () => clearTimeout(this.#lookAgain), { once: true })
     while (!signal.aborted) {
       // Each by itself: a catalog that cannot be read must not keep the slot from being acknowledged.
       await this.#try('emit a heartbeat', () => this.#emit())
       await this.#try('sample a snapshot', () => this.#sample())
       await this.#try('acknowledge the slot', async () => this.#acknowledge())
-      await this.#try('read the catalog', () => this.#lookAtCatalog())
+      await this.lookAtCatalog()
       await new Promise<void>(resolve => {
         const timer = setTimeout(done, tickMs)
         function done(): void {
@@ -59,6 +65,32 @@ export class Upkeep {
         signal.addEventListener('abort', done)
       })
     }
+  }
+
+  /** Looks whether the catalog changed. A look under way may have read before whoever asks knew: they get the next one,
+   *  all together. */
+  lookAtCatalog(): Promise<void> {
+    if (this.#look === null) return this.#startLook()
+    this.#nextLook ??= this.#look.then(() => {
+      this.#nextLook = null
+      return this.#startLook()
+    })
+    return this.#nextLook
+  }
+
+  /** The stream announced a table anew: its catalog entry may have changed. Resolves when that has been looked at, or
+   *  after a while: the stream must not stand still with a catalog that cannot be read. */
+  async announced(): Promise<void> {
+    // A table altered and written in one transaction is announced before SQL shows what has changed.
+    clearTimeout(this.#lookAgain)
+    this.#lookAgain = setTimeout(() => void this.lookAtCatalog(), lookAgainMs)
+    this.#lookAgain.unref()
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, maxLookMs)
+    })
+    await Promise.race([this.lookAtCatalog(), late])
+    clearTimeout(timer)
   }
 
   /** Looks at a served commit's messages for a heartbeat of ours. */
@@ -106,10 +138,16 @@ export class Upkeep {
     }
   }
 
-  async #lookAtCatalog(): Promise<void> {
-    const fingerprint = await this.#options.fingerprint()
-    if (this.#fingerprint !== null && fingerprint !== this.#fingerprint) await this.#options.onCatalogChange()
-    this.#fingerprint = fingerprint
+  #startLook(): Promise<void> {
+    this.#look = this.#try('read the catalog', async () => {
+      const fingerprint = await this.#options.fingerprint()
+      // The first counts as a change: someone may have subscribed before it.
+      if (fingerprint !== this.#fingerprint) await this.#options.onCatalogChange()
+      this.#fingerprint = fingerprint
+    }).finally(() => {
+      this.#look = null
+    })
+    return this.#look
   }
 
   async #try(what: string, work: () => Promise<void>): Promise<void> {

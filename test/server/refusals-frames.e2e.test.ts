@@ -172,7 +172,8 @@ const calls: readonly Call[] = [
   ['a body past the limit', 'FRAME_TOO_LARGE', '/v1/wait', post('x'.repeat(10_001))],
 ]
 
-test.each<Call>(calls)('%s is %s', async (_, code, path, init: RequestInit = {}) => {
+test.each(calls.map(([name, code, ...call]) => ({ name, code, call })))('$name is $code', async ({ code, call }) => {
+  const [path, init = {}] = call
   const headers = { ...json, authorization: `Bearer ${token}`, ...init.headers }
   const response = await fetch(node.url + path, { ...init, headers })
   const body = (await response.json()) as { code: string; message: string; retry: boolean }

@@ -1,4 +1,5 @@
-// What the catalog says of a table, as far as deciding and delivering need it. Types only.
+// What the catalog says of a table, as far as deciding and delivering need it.
+import { createHash } from 'node:crypto'
 import type { Predicate, SqlType, TableRef } from '../../predicate/algebra.ts'
 
 export interface TableColumn {
@@ -22,6 +23,20 @@ export interface Table extends TableRef {
   readonly published: boolean
   /** How Tidegate's own login may read it whole: plainly, through the function that `track` installed, or not at all. */
   readonly readThrough: 'table' | 'function' | null
+}
+
+const shapes = new WeakMap<Table, string>()
+
+/** Equal for two readings of a table whose positions, types and old rows mean the same. */
+export function shapeOf(table: Table): string {
+  let shape = shapes.get(table)
+  if (shape === undefined) {
+    const { oid, columns, primaryKey, identity, readThrough } = table
+    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), readThrough]
+    shape = createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 12)
+    shapes.set(table, shape)
+  }
+  return shape
 }
 
 /** What one role may read of a table: the database's own answer, compiled. */

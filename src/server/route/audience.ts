@@ -7,6 +7,7 @@ import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
 import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
 import type { Judge } from '../authorize/visibility.ts'
+import { shapeOf, type Table } from '../catalog/table.ts'
 import type { Outgoing } from './outgoing.ts'
 import type { Query } from './query.ts'
 import type { BoundAnchor } from './row-index.ts'
@@ -46,7 +47,7 @@ export class Audience {
     this.visible = guarded(compile(predicate), [...sets.values()], error => this.onFailure(error))
     this.sets = sets
     this.anchors = boundAnchors(predicate, sets)
-    this.key = audienceKey(query, predicate)
+    this.key = audienceKey(query, predicate, new Set([...sets.values()].map(set => set.table)))
     this.tag = createHash('sha256').update(this.key).digest('base64url').slice(0, 12)
     this.now = new MembershipView(sets)
   }
@@ -71,7 +72,11 @@ function guarded(judge: Judge, sets: readonly MembershipSet[], onFailure: (error
   }
 }
 
-export const audienceKey = (query: Query, predicate: Predicate): string => `${query.text}|${fingerprint(predicate)}`
+/** @param memberships the tables of the predicate's semi-joins; their columns are part of what it means */
+export function audienceKey(query: Query, predicate: Predicate, memberships: Iterable<Table>): string {
+  const shapes = new Set([...memberships].map(shapeOf))
+  return `${query.text}|${[...shapes].sort().join(',')}|${fingerprint(predicate)}`
+}
 
 function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>): BoundAnchor[] | null {
   const anchors = cover(predicate)

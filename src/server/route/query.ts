@@ -3,7 +3,7 @@
 import type { Predicate } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import type { Op } from '../authorize/visibility.ts'
-import type { Table } from '../catalog/table.ts'
+import { shapeOf, type Table } from '../catalog/table.ts'
 
 export interface Query {
   /** Its number on this node, the `query` of WebSocket frames. */
@@ -45,7 +45,8 @@ export class QueryRegistry {
   }
 }
 
-/** Names the columns with their types, so that a change of the table is another query. */
+/** Holds the table's shape, also what this query does not show: after a change of any column, positions mean other
+ *  columns, and what was kept under the old ones must not be taken for the new. */
 function queryText(parts: Omit<Query, 'number' | 'text'>): string {
   const { table } = parts
   return JSON.stringify([
@@ -53,8 +54,8 @@ function queryText(parts: Omit<Query, 'number' | 'text'>): string {
     table.oid,
     table.schema,
     table.name,
-    parts.columns.map(column => [table.columns[column]!.name, table.columns[column]!.type.name]),
-    table.primaryKey,
+    shapeOf(table),
+    parts.columns,
     fingerprint(parts.filter),
     parts.events === null ? null : [...parts.events].sort(),
   ])

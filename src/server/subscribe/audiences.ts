@@ -5,7 +5,7 @@ import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
-import type { Table } from '../catalog/table.ts'
+import { shapeOf, type Table } from '../catalog/table.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
 import { type Query, QueryRegistry } from '../route/query.ts'
 import { failureOf, MembershipSets } from './membership-sets.ts'
@@ -63,7 +63,7 @@ export class Audiences {
    *  @throws what loading its memberships throws */
   async join(request: AudienceRequest, user: AudienceUser): Promise<Audience> {
     const query = this.#queries.acquire(request.query)
-    const key = audienceKey(query, request.predicate)
+    const key = audienceKey(query, request.predicate, membershipsOf(request))
     let held = this.#held.get(key)
     if (held === undefined) {
       held = {
@@ -103,7 +103,7 @@ export class Audiences {
   keyOf(request: AudienceRequest): string {
     const query = this.#queries.acquire(request.query)
     this.#queries.release(query)
-    return audienceKey(query, request.predicate)
+    return audienceKey(query, request.predicate, membershipsOf(request))
   }
 
   leave(audience: Audience, user: AudienceUser): void {
@@ -129,6 +129,11 @@ export class Audiences {
     }
     if (oids === null) this.#sets.forget()
     else for (const oid of oids) this.#sets.forget(oid)
+  }
+
+  /** Lets go of audiences that nobody uses: what they were made from may be true no more. */
+  closeUnused(): void {
+    for (const audience of [...this.#warm.values()]) this.#close(audience.key, audience)
   }
 
   /** Ends every audience that reads one of these sets, which are not exact any more. */
@@ -171,6 +176,12 @@ export class Audiences {
       for (const set of sets.values()) this.#sets.release(set)
       throw error
     }
+    // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
+    const route = this.#stream.router.routeOf(query.table.oid)
+    if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) {
+      for (const set of sets.values()) this.#sets.release(set)
+      throw changed(query.table)
+    }
     const audience = new Audience(query, request.predicate, sets)
     let failures = 0
     audience.onFailure = error => {
@@ -201,6 +212,12 @@ export class Audiences {
     for (const set of audience.sets.values()) this.#sets.release(set)
     this.#queries.release(audience.query)
   }
+}
+
+/** The tables that the bound predicate still reads. */
+function membershipsOf({ predicate, memberships }: AudienceRequest): Table[] {
+  const oids = new Set(semiJoinsOf(predicate).map(join => join.table.oid))
+  return memberships.filter(table => oids.has(table.oid))
 }
 
 const oidsOf = (request: AudienceRequest): ReadonlySet<number> =>

@@ -4,7 +4,7 @@ import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { KeyHolders, MembershipSet, membershipTooLarge } from '../authorize/membership.ts'
-import type { Table } from '../catalog/table.ts'
+import { shapeOf, type Table } from '../catalog/table.ts'
 import { sameColumns } from '../route/router.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
@@ -30,7 +30,7 @@ export class MembershipSets {
   /** The loaded set of a bound semi-join. Release it when done.
    *  @throws IDENTITY_INSUFFICIENT, INDEX_NOT_READABLE, MEMBERSHIP_TOO_LARGE, UNAVAILABLE */
   async acquire(join: SemiJoin, table: Table): Promise<MembershipSet> {
-    const name = setName(join)
+    const name = setName(join, table)
     let held = this.#held.get(name)
     if (held === undefined) {
       const { membershipMaxRows } = this.#stream.limits
@@ -39,7 +39,10 @@ export class MembershipSets {
       held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
       this.#held.set(name, held)
       // A failed load is tried anew by the next subscriber.
-      held.loaded.catch(() => this.#held.delete(name))
+      const loading = held
+      loading.loaded.catch(() => {
+        if (this.#held.get(name) === loading) this.#held.delete(name)
+      })
     }
     held.users += 1
     try {
@@ -52,7 +55,7 @@ export class MembershipSets {
   }
 
   release(set: MembershipSet): void {
-    const name = setName(set.join)
+    const name = setName(set.join, set.table)
     const held = this.#held.get(name)
     if (held?.set !== set) return
     held.users -= 1
@@ -63,7 +66,7 @@ export class MembershipSets {
 
   /** Forgets a set that has failed: the next who asks loads it anew. Its audiences must be ended too. */
   forgetFailed(set: MembershipSet): void {
-    const name = setName(set.join)
+    const name = setName(set.join, set.table)
     const held = this.#held.get(name)
     if (held?.set !== set) return
     this.#held.delete(name)
@@ -108,9 +111,7 @@ export class MembershipSets {
         for (const change of commit.changes()) {
           if (change.relation.oid !== set.table.oid) continue
           if (!sameColumns(change.relation, set.table)) {
-            throw new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${set.table.schema}.${set.table.name} changed`, {
-              retryAfterMs: 500,
-            })
+            throw tableChanged(set.table)
           }
           if (change.kind === 'truncate') set.clear()
           if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old))
@@ -121,6 +122,10 @@ export class MembershipSets {
       }
       assertExact(set)
       set.settle([...set.keys.keys()])
+      // Forgotten while it was loaded, or read of a table whose columns have changed: nobody would ever remove it.
+      const route = router.routeOf(set.table.oid)
+      if (this.#held.get(setName(set.join, set.table))?.set !== set) throw tableChanged(set.table)
+      if (route !== undefined && shapeOf(route.table) !== shapeOf(set.table)) throw tableChanged(set.table)
       router.addSet(set, anchors)
     } finally {
       pin.release()
@@ -134,8 +139,12 @@ export class MembershipSets {
 }
 
 /** Equal for semi-joins that hold the same inner rows under the same keys, whatever row they guard. */
-const setName = (join: SemiJoin): string =>
-  `${join.table.oid}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+const setName = (join: SemiJoin, table: Table): string =>
+  `${shapeOf(table)}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+
+/** The catalog is being read again: soon there is an answer. */
+const tableChanged = ({ schema, name }: Table): TidegateError =>
+  new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${schema}.${name} changed; subscribe again`, { retryAfterMs: 250 })
 
 const readableFamilies = new Set(['int', 'text', 'uuid', 'bpchar', 'enum', 'bool', 'numeric'])
 

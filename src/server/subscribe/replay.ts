@@ -11,6 +11,7 @@ import type { Audience } from '../route/audience.ts'
 import { rowsOfCommit } from '../route/commit-rows.ts'
 import { OutcomeEncoder, ordinalOfEvent } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
+import { sameColumns } from '../route/router.ts'
 import { membershipsBefore, membershipsStep, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
@@ -93,6 +94,8 @@ function sendCommit(
   const { audience } = request
   const { query, visible } = audience
   if (!commit.relations.has(query.table.oid)) return null
+  for (const { relation } of commit.changes())
+    if (relation.oid === query.table.oid && !sameColumns(relation, query.table)) throw new SpanError('POLICY_CHANGED')
   const encoder = new OutcomeEncoder(stream.relay.epoch, commit.commitLsn, commit.committedAtMicros)
   const before = audience.at(views.before)
   const after = audience.at(views.after)

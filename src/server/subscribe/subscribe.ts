@@ -23,6 +23,15 @@ export interface SubscribeOptions {
   readonly random: () => number
 }
 
+const maxAttempts = 5
+
+/** @param chance spreads those who come back, 0 to 1 */
+const unknownNow = (cause: unknown, chance: number): TidegateError =>
+  new TidegateError('UNAVAILABLE', 'the catalog changed and cannot be read; subscribe again', {
+    cause,
+    retryAfterMs: 500 + Math.floor(chance * 2000),
+  })
+
 type AnySubscription = LiveSubscription | ChangesSubscription
 
 class User implements AudienceUser {
@@ -50,6 +59,8 @@ class User implements AudienceUser {
 export class SubscriptionDoor implements Subscriptions {
   readonly #options: SubscribeOptions
   readonly #audiences: Audiences
+  /** How often the catalog changed. */
+  #rechecks = 0
 
   constructor(options: SubscribeOptions) {
     this.#options = options
@@ -73,10 +84,7 @@ export class SubscriptionDoor implements Subscriptions {
     if (this.#options.stream.relay.epoch === '') {
       throw new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 })
     }
-    const prepared = await prepare(this.#options.prepare, principal, request)
-    const user = new User(principal, request, outlet)
-    const audience = await this.#audiences.join(prepared.audience, user)
-    if (user.ended !== null) throw user.ended
+    const { prepared, user, audience } = await this.#join(principal, request, outlet)
     const { since, code } = this.#resumeFrom(audience, request.since)
     const subscription = this.#make(user, audience, prepared, since)
     user.subscription = subscription
@@ -88,9 +96,31 @@ export class SubscriptionDoor implements Subscriptions {
     return subscription
   }
 
-  /** The catalog changed: every subscription is looked at anew. One whose answer is another now is ended, so that the
-   *  client subscribes again and is told what is wrong, if anything. */
+  /** Whoever comes while the catalog changes may have been prepared by the old one, and stand too late to be looked at
+   *  by `recheck`: it is prepared again. */
+  async #join(
+    principal: Principal,
+    request: SubscribeRequest,
+    outlet: Outlet,
+  ): Promise<{ prepared: Prepared; user: User; audience: Audience }> {
+    for (let attempt = 1; ; attempt++) {
+      const rechecks = this.#rechecks
+      const prepared = await prepare(this.#options.prepare, principal, request)
+      const user = new User(principal, request, outlet)
+      const audience = await this.#audiences.join(prepared.audience, user)
+      if (user.ended !== null) throw user.ended
+      if (rechecks === this.#rechecks) return { prepared, user, audience }
+      this.#audiences.leave(audience, user)
+      if (attempt === maxAttempts) throw changed(audience.query.table)
+    }
+  }
+
+  /** The catalog changed and has been forgotten: every subscription is looked at anew. One whose answer is another now is
+   *  ended, so that the client subscribes again and is told what is wrong, if anything. So is one that cannot be looked
+   *  at: what it showed may be hidden now. */
   async recheck(): Promise<void> {
+    this.#rechecks += 1
+    let failures = 0
     for (const user of this.#audiences.users()) {
       if (!(user instanceof User) || user.subscription === null) continue
       const { subscription } = user
@@ -99,10 +129,13 @@ export class SubscriptionDoor implements Subscriptions {
         if (this.#audiences.keyOf(audience) === subscription.audience.key) continue
         user.end(changed(subscription.audience.query.table))
       } catch (error) {
-        if (error instanceof TidegateError) user.end(error)
-        else throw error
+        failures += 1
+        if (failures === 1 && !(error instanceof TidegateError))
+          this.#options.stream.log.warn({ err: error }, 'a subscription could not be looked at anew; it ends')
+        user.end(error instanceof TidegateError ? error : unknownNow(error, this.#options.random()))
       }
     }
+    this.#audiences.closeUnused()
   }
 
   /** Tables whose columns changed: nothing of them may be judged any more. */
