@@ -12,6 +12,7 @@ import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
 import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
+import { Slice } from './route/slice.ts'
 import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
@@ -91,17 +92,28 @@ export class Pipeline {
     for await (const { epoch, commits, passedLsn } of relay.follow(signal)) {
       // What it says of columns, policies and privileges holds for the rows that follow, these included.
       if (commits.some(commit => this.#announces(commit))) await this.#options.onAnnounced()
+      const slice = new Slice()
       for (const commit of commits) {
         // A new epoch began while this batch was served: what is left of it belongs to nobody.
         if (epoch !== relay.epoch) break
         if (commit.spooled && this.#options.router.concerns(commit)) {
           head.resting = false
-          await serveLargeCommit(this.#options, commit)
-          head.resting = true
+          try {
+            await serveLargeCommit(this.#options, commit)
+          } finally {
+            head.resting = true
+          }
+          // A new epoch began meanwhile: the head is its own already.
+          if (epoch !== relay.epoch) break
         } else this.serveCommit(commit)
         this.#options.onMessages(commit)
         head.lsn = commit.commitLsn
         head.passedLsn = commit.endLsn
+        // A batch may hold 100,000 small commits: timers and sockets take their turn in between.
+        if (slice.over()) {
+          head.moved()
+          await slice.next()
+        }
       }
       if (epoch === relay.epoch && passedLsn > head.passedLsn) head.passedLsn = passedLsn
       head.moved()

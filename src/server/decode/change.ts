@@ -62,8 +62,9 @@ export interface Commit {
   /** Relations of the Relation messages that came since the commit before, the last of each OID: their tables' catalog
    *  entries may have changed, and a partition among them may be new. */
   readonly announced: readonly Relation[]
-  /** In wire order. Can be walked more than once; of a spooled commit each walk reads the file anew. */
-  changes(): Iterable<Change>
+  /** In wire order, beginning with the raw change number `from` (0 when left out). Can be walked more than once; of a
+   *  spooled commit each walk reads the file anew, from the megabyte in which `from` lies. */
+  changes(from?: number): Iterable<Change>
   /** Number of raw changes. */
   readonly changeCount: number
   /** True when its bytes are in a file instead of in memory: walk it in slices, do not collect it. */

@@ -9,6 +9,11 @@ const chunkBytes = 1 << 20
 /** Before each message: its length and the number of its relation, uint32 BE. */
 const headerBytes = 8
 
+interface Start {
+  readonly entry: number
+  readonly position: number
+}
+
 /** Row values go through this file, so only its owner may read it, and it is unlinked as soon as it is open: a process
  *  that is killed leaves nothing behind. Its size is bounded by the disk of `folder` alone; a full one is SPOOL_FAILED.
  *  Synchronous, because a message is taken in or walked in microseconds and the kernel's cache takes the writes. */
@@ -19,6 +24,9 @@ export class Spool {
   #pending: Buffer | null = Buffer.allocUnsafe(chunkBytes)
   #pendingBytes = 0
   #written = 0
+  #entries = 0
+  /** Where each chunk begins, 16 bytes and more for every MiB: a walk that begins in the middle skips to it. */
+  readonly #starts: Start[] = []
   #closed = false
 
   /** @throws SPOOL_FAILED */
@@ -36,6 +44,8 @@ export class Spool {
   append(relation: number, message: Buffer): void {
     const size = headerBytes + message.length
     if (this.#pendingBytes + size > chunkBytes) this.#flush()
+    if (this.#pendingBytes === 0) this.#starts.push({ entry: this.#entries, position: this.#written })
+    this.#entries += 1
     const pending = size > chunkBytes ? Buffer.allocUnsafe(size) : this.#pending!
     const at = size > chunkBytes ? 0 : this.#pendingBytes
     pending.writeUInt32BE(message.length, at)
@@ -52,9 +62,10 @@ export class Spool {
   }
 
   /** Calls back for the messages of one chunk at a time: gives an iterator over (relation, message). Each chunk is a new
-   *  Buffer, because tuples may outlive the walk; one that is kept keeps its chunk of 1 MiB alive. */
-  *entries(): Generator<readonly [relation: number, message: Buffer]> {
-    let position = 0
+   *  Buffer, because tuples may outlive the walk; one that is kept keeps its chunk of 1 MiB alive.
+   *  @param from begins with the entry `startBefore(from).entry` */
+  *entries(from = 0): Generator<readonly [relation: number, message: Buffer]> {
+    let { position } = this.startBefore(from)
     while (position < this.#written) {
       const chunk = this.#read(position, Math.min(chunkBytes, this.#written - position))
       let at = 0
@@ -73,6 +84,16 @@ export class Spool {
       }
       position += at
     }
+  }
+
+  /** The last entry at or before number `entry` at which a walk can begin. */
+  startBefore(entry: number): Start {
+    let found: Start = { entry: 0, position: 0 }
+    for (const start of this.#starts) {
+      if (start.entry > entry) break
+      found = start
+    }
+    return found
   }
 
   /** Closes and removes the file. A walk under way throws at its next chunk. */

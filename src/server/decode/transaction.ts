@@ -197,10 +197,15 @@ class OpenTransaction {
     const spool = this.#spool
     if (spool !== null) {
       const relations = [...this.#numbers.keys()]
-      return { ...parts, spooled: true, changes: () => spooledChanges(spool, relations), release: () => spool.close() }
+      return {
+        ...parts,
+        spooled: true,
+        changes: from => spooledChanges(spool, relations, from),
+        release: () => spool.close(),
+      }
     }
     const [messages, runs] = [this.#messages, this.#runs]
-    return { ...parts, spooled: false, changes: () => heldChanges(messages, runs), release: () => {} }
+    return { ...parts, spooled: false, changes: from => heldChanges(messages, runs, from), release: () => {} }
   }
 
   abandon(): void {
@@ -234,17 +239,20 @@ interface Run {
 
 const noMessages: readonly LogicalMessage[] = []
 
-function* heldChanges(messages: readonly Buffer[], runs: readonly Run[]): Generator<Change> {
+function* heldChanges(messages: readonly Buffer[], runs: readonly Run[], first = 0): Generator<Change> {
   for (let run = 0; run < runs.length; run++) {
     const { from, relation } = runs[run]!
     const until = runs[run + 1]?.from ?? messages.length
-    for (let index = from; index < until; index++) yield changeOf(messages[index]!, relation, index)
+    for (let index = Math.max(from, first); index < until; index++) yield changeOf(messages[index]!, relation, index)
   }
 }
 
-function* spooledChanges(spool: Spool, relations: readonly Relation[]): Generator<Change> {
-  let index = 0
-  for (const [number, message] of spool.entries()) yield changeOf(message, relations[number]!, index++)
+function* spooledChanges(spool: Spool, relations: readonly Relation[], first = 0): Generator<Change> {
+  let index = spool.startBefore(first).entry
+  for (const [number, message] of spool.entries(first)) {
+    if (index >= first) yield changeOf(message, relations[number]!, index)
+    index++
+  }
 }
 
 /** An Insert, Update or Delete message, or the empty one for a truncation, as a change.

@@ -73,6 +73,8 @@ export class MemoryRelay {
   readonly #pins = new Set<Pin>()
   #unserved: Commit[] = []
   #unservedBytes = 0
+  /** What the follower took last and may still be walking. */
+  #serving: readonly Commit[] = []
   #wake: (() => void) | null = null
   #room: (() => void)[] = []
 
@@ -167,6 +169,7 @@ export class MemoryRelay {
     let told = -1n
     try {
       while (!signal.aborted) {
+        this.#serving = []
         if (this.#unserved.length === 0 && this.#passedLsn === told) {
           await new Promise<void>(resolve => {
             this.#wake = resolve
@@ -177,10 +180,12 @@ export class MemoryRelay {
         this.#unserved = []
         this.#unservedBytes = 0
         told = this.#passedLsn
+        this.#serving = commits
         for (const resolve of this.#room.splice(0)) resolve()
         yield { epoch: this.#epoch, commits, passedLsn: told }
       }
     } finally {
+      this.#serving = []
       signal.removeEventListener('abort', onAbort)
     }
   }
@@ -262,8 +267,9 @@ export class MemoryRelay {
       const tooOld = entry.arrivedAtMs < oldest
       const tooFar = this.#passedLsn - entry.commit.commitLsn > BigInt(maxWalBytes)
       if (!(this.#windowBytes > maxBytes || tooOld || tooFar)) break
-      // What nobody has been served yet cannot leave: a large commit stays until it has passed.
-      if (this.#unserved.length > 0 && entry.commit.commitLsn >= this.#unserved[0]!.commitLsn) break
+      // What has not been served yet, or is being served, cannot leave: the file of a large commit is walked for seconds.
+      const unserved = this.#serving[0] ?? this.#unserved[0]
+      if (unserved !== undefined && entry.commit.commitLsn >= unserved.commitLsn) break
       evicted += 1
       this.#windowBytes -= windowBytesOf(entry.commit)
       this.#floorLsn = entry.commit.commitLsn

@@ -85,6 +85,13 @@ export class ChangesSubscription implements Subscription, Member {
     void this.#replay()
   }
 
+  /** A commit cannot be handed to it as it passes: it takes what it can from the relay. */
+  catchUp(): void {
+    if (this.#state.name !== 'attached') return
+    this.#fallBehind(headOf(this.#options.stream))
+    void this.#replay()
+  }
+
   resume(): void {
     if (this.#state.name === 'behind' && !this.#state.replaying) void this.#replay()
   }

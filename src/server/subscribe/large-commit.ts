@@ -1,15 +1,20 @@
 // Serves a commit too large to hold: walked from its spool in slices, judged row by row, sent in parts. Nobody stands
 // between two of its parts: the head moves when it is done.
-import { type MembershipSet, MembershipWriter } from '../authorize/membership.ts'
-import { judge } from '../authorize/visibility.ts'
+import { type MembershipSet, type MembershipView, MembershipWriter } from '../authorize/membership.ts'
+import { judge, type Op } from '../authorize/visibility.ts'
 import type { Commit } from '../decode/change.ts'
+import type { FoldedRow } from '../decode/fold.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
-import { rowsOfCommit } from '../route/commit-rows.ts'
 import { maxPartChars, truncateJson } from '../route/encode.ts'
 import { changeJson, lacksValues, OutcomeEncoder } from '../route/outcome.ts'
-import type { Route, Router } from '../route/router.ts'
+import type { Outgoing } from '../route/outgoing.ts'
+import type { Query } from '../route/query.ts'
+import { type Route, type Router, sameColumns } from '../route/router.ts'
+import { Slice } from '../route/slice.ts'
+import { prepareSpooled } from '../route/spooled-rows.ts'
+import { ChangesSubscription } from './changes-subscription.ts'
 import type { Holds } from './holds.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import type { SubscriptionDoor } from './subscribe.ts'
@@ -22,111 +27,245 @@ export interface LargeCommitOptions {
   readonly door: SubscriptionDoor
 }
 
-const sliceMs = 10
+/** How long one commit waits, in all, for live subscribers whose queue is full: they take a part slower than it is made,
+ *  though they take it. Whoever is still full then starts over, and is no member until it has caught up: a client that
+ *  hangs holds its neighbours up once. */
+const patienceMs = 1000
 
-/** What has been gathered for one live audience and not been sent. */
-interface Parts {
-  items: string[]
-  chars: number
+/** @throws SPOOL_FAILED when the file cannot be read */
+export async function serveLargeCommit(options: LargeCommitOptions, commit: Commit): Promise<void> {
+  const { relay, head, holds, door } = options
+  const { epoch } = relay
+  const slice = new Slice()
+  try {
+    const changed = await changedTables(options.router, commit, slice)
+    if (relay.epoch !== epoch) return
+    if (changed.size > 0) door.retire(changed)
+    const writer = await applyMemberships(options.router, commit, slice)
+    if (relay.epoch !== epoch) return
+    if (writer.failed.size > 0) door.endFailed(writer.failed)
+    holds.flipped(writer, head.lsn)
+    for (const oid of commit.relations) {
+      const route = options.router.routeOf(oid)
+      if (route !== undefined && route.audiences.size > 0)
+        await new LargeTable(options, commit, route, writer, slice).serve()
+    }
+    writer.settle()
+  } catch (error) {
+    // A new epoch began, and the files of the old one are closed: what is left of it belongs to nobody.
+    if (relay.epoch === epoch) throw error
+  }
 }
 
-export async function serveLargeCommit(options: LargeCommitOptions, commit: Commit): Promise<void> {
-  const { router, head, holds, door } = options
-  const slice = new Slice()
-  const changed = router.changedTables(commit)
-  if (changed.size > 0) door.retire(changed)
+/** As `Router.changedTables`, in slices. */
+async function changedTables(router: Router, commit: Commit, slice: Slice): Promise<ReadonlySet<number>> {
+  const changed = new Set<number>()
+  for (const { index, relation } of commit.changes()) {
+    if (index % 64 === 0 && slice.over()) await slice.next()
+    const route = router.routeOf(relation.oid)
+    if (route !== undefined && !sameColumns(relation, route.table)) changed.add(relation.oid)
+  }
+  return changed
+}
+
+async function applyMemberships(router: Router, commit: Commit, slice: Slice): Promise<MembershipWriter> {
   const writer = new MembershipWriter()
+  const concerned = [...commit.relations].some(oid => (router.routeOf(oid)?.sets.size ?? 0) > 0)
+  if (!concerned) return writer
   const sets = new Set<MembershipSet>()
   for (const change of commit.changes()) {
     router.applyMembership(change, writer, sets)
     if (slice.over()) await slice.next()
   }
-  if (writer.failed.size > 0) door.endFailed(writer.failed)
-  holds.flipped(writer, head.lsn)
-  const encoder = new OutcomeEncoder(options.relay.epoch, commit.commitLsn, commit.committedAtMicros)
-  for (const oid of commit.relations) {
-    const route = router.routeOf(oid)
-    if (route !== undefined && route.audiences.size > 0)
-      await serveTable(options, commit, route, writer, encoder, slice)
-  }
-  writer.settle()
+  return writer
 }
 
-async function serveTable(
-  { router, holds, head }: LargeCommitOptions,
-  commit: Commit,
-  route: Route,
-  writer: MembershipWriter,
-  encoder: OutcomeEncoder,
-  slice: Slice,
-): Promise<void> {
-  const gathered = new Map<Audience, Parts>()
-  const found = new Set<Audience>()
-  const cut = new Set<LiveSubscription>()
-  const send = (audience: Audience, items: readonly string[], done: boolean): void => {
-    const part = encoder.part(items, done)
-    for (const member of [...audience.members]) {
-      // Whoever had no room took a part of a delta that it will never see the end of: it starts over.
-      if (member instanceof LiveSubscription && !member.deliverPart(part, done, commit.commitLsn)) cut.add(member)
+/** What has been gathered for one live audience and not been sent. Audiences of one query share the texts. */
+interface Parts {
+  items: string[]
+  chars: number
+}
+
+/** One table's part of the commit. */
+class LargeTable {
+  readonly #options: LargeCommitOptions
+  readonly #commit: Commit
+  readonly #route: Route
+  readonly #writer: MembershipWriter
+  readonly #slice: Slice
+  readonly #encoder: OutcomeEncoder
+  readonly #gathered = new Map<Audience, Parts>()
+  readonly #views = new Map<Audience, MembershipView>()
+  /** What was made of the row at hand, by query and operation: audiences of one query share it. */
+  readonly #made = new Map<string, string | Outgoing | null>()
+  /** The part made last for each query: audiences that see the same rows share it. */
+  readonly #lastParts = new Map<Query, { readonly items: readonly string[]; readonly part: Outgoing }>()
+  readonly #full = new Set<LiveSubscription>()
+  readonly #cut = new Set<LiveSubscription>()
+  #patienceMs = patienceMs
+
+  constructor(options: LargeCommitOptions, commit: Commit, route: Route, writer: MembershipWriter, slice: Slice) {
+    this.#options = options
+    this.#commit = commit
+    this.#route = route
+    this.#writer = writer
+    this.#slice = slice
+    this.#encoder = new OutcomeEncoder(options.relay.epoch, commit.commitLsn, commit.committedAtMicros)
+  }
+
+  async serve(): Promise<void> {
+    const { relay, router, door } = this.#options
+    const { epoch } = relay
+    const rows = await prepareSpooled(this.#commit, this.#route.table)
+    if (relay.epoch !== epoch) return
+    if (rows.untold === 'unkeyed') {
+      door.retire(new Set([this.#route.table.oid]))
+      return
+    }
+    if (rows.untold === 'repeated') {
+      this.#startOver()
+      return
+    }
+    const found = new Set<Audience>()
+    for (const row of rows.walk(0)) {
+      if (typeof row !== 'number') {
+        found.clear()
+        if (row === 'truncate') for (const audience of this.#route.members) found.add(audience)
+        else router.collect(this.#route, row, found)
+        this.#made.clear()
+        for (const audience of found) {
+          if (audience.members.size === 0 || audience.hold !== null) continue
+          if (row === 'truncate') this.#truncate(audience)
+          else this.#judge(audience, row)
+        }
+      }
+      if (this.#full.size > 0) await this.#waitForRoom()
+      else if (this.#slice.over()) await this.#slice.next()
+      if (relay.epoch !== epoch) return
+    }
+    for (const [audience, { items }] of this.#gathered) if (audience.hold === null) this.#send(audience, items, true)
+    for (const member of this.#cut) member.resync('WINDOW_PASSED')
+  }
+
+  #truncate(audience: Audience): void {
+    if (audience.query.kind === 'live') this.#gather(audience, truncateJson)
+    else this.#deliver(audience, this.#encoder.changes(audience.query, true, [])[0]!)
+  }
+
+  #judge(audience: Audience, row: FoldedRow): void {
+    const { query } = audience
+    const old = row.truncated ? null : row.old
+    const op = judge(audience.visible, old, row.new, this.#before(audience), audience.now)
+    if (op === null) return
+    if (query.kind === 'changes') {
+      if (query.events?.has(op) !== false) this.#deliver(audience, this.#eventOf(query, op, row))
+    } else if (lacksValues(query, { op, row })) {
+      this.#cutAll(audience)
+      this.#options.holds.begin(audience, this.#options.head.lsn, null)
+    } else {
+      const json = this.#jsonOf(query, op, row)
+      if (json !== null) this.#gather(audience, json)
     }
   }
-  const add = (audience: Audience, json: string): void => {
-    let parts = gathered.get(audience)
+
+  #before(audience: Audience): MembershipView {
+    if (this.#writer.before.size === 0) return audience.now
+    let view = this.#views.get(audience)
+    if (view === undefined) {
+      view = audience.at(this.#writer.before)
+      this.#views.set(audience, view)
+    }
+    return view
+  }
+
+  #jsonOf(query: Query, op: Op, row: FoldedRow): string | null {
+    const name = `${query.number}${op}`
+    let json = this.#made.get(name) as string | null | undefined
+    if (json === undefined) {
+      json = changeJson(query, { op, row })
+      this.#made.set(name, json)
+    }
+    return json
+  }
+
+  #eventOf(query: Query, op: Op, row: FoldedRow): Outgoing {
+    const name = `${query.number}${op}`
+    let event = this.#made.get(name) as Outgoing | undefined
+    if (event === undefined) {
+      event = this.#encoder.change(query, { op, row })
+      this.#made.set(name, event)
+    }
+    return event
+  }
+
+  #deliver(audience: Audience, event: Outgoing): void {
+    for (const member of [...audience.members]) member.deliver([event], this.#commit.commitLsn)
+  }
+
+  #gather(audience: Audience, json: string): void {
+    let parts = this.#gathered.get(audience)
     if (parts === undefined) {
       parts = { items: [], chars: 0 }
-      gathered.set(audience, parts)
+      this.#gathered.set(audience, parts)
     }
     if (parts.chars > 0 && parts.chars + json.length > maxPartChars) {
-      send(audience, parts.items, false)
+      this.#send(audience, parts.items, false)
       parts.items = []
       parts.chars = 0
     }
     parts.items.push(json)
     parts.chars += json.length + 1
   }
-  for (const row of rowsOfCommit(commit, route.table)) {
-    found.clear()
-    if (row === 'truncate') for (const audience of route.members) found.add(audience)
-    else router.collect(route, row, found)
-    for (const audience of found) {
-      const { query } = audience
-      if (audience.members.size === 0 || audience.hold !== null) continue
-      if (row === 'truncate') {
-        if (query.kind === 'live') add(audience, truncateJson)
-        else
-          for (const member of [...audience.members]) member.deliver(encoder.changes(query, true, []), commit.commitLsn)
-        continue
-      }
-      const before = writer.before.size === 0 ? audience.now : audience.at(writer.before)
-      const op = judge(audience.visible, row.truncated ? null : row.old, row.new, before, audience.now)
-      if (op === null) continue
-      if (query.kind === 'changes') {
-        const events = encoder.changes(query, false, [{ op, row }])
-        for (const member of [...audience.members]) member.deliver(events, commit.commitLsn)
-      } else if (lacksValues(query, { op, row })) {
-        for (const member of [...audience.members]) if (member instanceof LiveSubscription) cut.add(member)
-        holds.begin(audience, head.lsn, null)
-      } else {
-        const json = changeJson(query, { op, row })
-        if (json !== null) add(audience, json)
+
+  #send(audience: Audience, items: readonly string[], done: boolean): void {
+    const part = this.#partOf(audience.query, items, done)
+    for (const member of audience.members) {
+      if (member instanceof LiveSubscription && !member.deliverPart(part, done, this.#commit.commitLsn))
+        this.#full.add(member)
+    }
+  }
+
+  #partOf(query: Query, items: readonly string[], done: boolean): Outgoing {
+    const last = this.#lastParts.get(query)
+    const isSame =
+      last !== undefined && last.items.length === items.length && items.every((item, i) => item === last.items[i])
+    if (isSame && (last.part.position !== null) === done) return last.part
+    const part = this.#encoder.part(items, done)
+    this.#lastParts.set(query, { items, part })
+    return part
+  }
+
+  /** Lets sockets take what they have. Whoever has no room in the end took parts of a delta whose end it will never see:
+   *  it starts over. */
+  async #waitForRoom(): Promise<void> {
+    const begun = performance.now()
+    for (;;) {
+      await this.#slice.next()
+      for (const member of this.#full) if (member.hasRoom) this.#full.delete(member)
+      const left = this.#patienceMs - (performance.now() - begun)
+      if (this.#full.size === 0 || left <= 0) break
+      // Sockets wake us by themselves; a turn of the event loop without an event would only spin.
+      await new Promise(resolve => setTimeout(resolve, 1))
+    }
+    this.#patienceMs -= performance.now() - begun
+    for (const member of this.#full) {
+      member.audience.members.delete(member)
+      this.#cut.add(member)
+    }
+    this.#full.clear()
+  }
+
+  #cutAll(audience: Audience): void {
+    for (const member of audience.members) if (member instanceof LiveSubscription) this.#cut.add(member)
+  }
+
+  /** Nothing can be told of this table's rows: everybody who could be concerned begins anew. */
+  #startOver(): void {
+    for (const audience of this.#route.members) {
+      for (const member of [...audience.members]) {
+        if (member instanceof LiveSubscription) member.resync('WINDOW_PASSED')
+        else if (member instanceof ChangesSubscription) member.catchUp()
       }
     }
-    if (slice.over()) await slice.next()
-  }
-  for (const [audience, parts] of gathered) if (audience.hold === null) send(audience, parts.items, true)
-  for (const member of cut) member.resync('WINDOW_PASSED')
-}
-
-/** Gives the event loop to the neighbours every few milliseconds. */
-class Slice {
-  #end = performance.now() + sliceMs
-
-  over(): boolean {
-    return performance.now() > this.#end
-  }
-
-  async next(): Promise<void> {
-    await new Promise<void>(resolve => setImmediate(resolve))
-    this.#end = performance.now() + sliceMs
   }
 }

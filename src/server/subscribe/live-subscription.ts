@@ -48,6 +48,7 @@ export class LiveSubscription implements Subscription, Member {
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
   #drained: (() => void)[] = []
+  #hasRoom = true
   /** Where the last delta brought it: ahead of the head while a large commit is being served to others. */
   #deliveredLsn = 0n
 
@@ -90,14 +91,19 @@ export class LiveSubscription implements Subscription, Member {
     if (!room && this.#state.name === 'attached') this.#fallBehind(lsn)
   }
 
-  /** Takes a part of a large commit's delta. @returns false when it had no room before the last part */
+  /** Takes a part of a large commit's delta. @returns false when it has no room for the next: see `hasRoom` */
   deliverPart(part: Outgoing, done: boolean, lsn: bigint): boolean {
     const room = this.#options.outlet.send(part)
     if (done) this.#deliveredLsn = lsn
     if (room || this.#state.name !== 'attached') return true
     if (done) this.#fallBehind(lsn)
-    else this.audience.members.delete(this)
+    else this.#hasRoom = false
     return done
+  }
+
+  /** False from a part that found no room until the outlet has some again. */
+  get hasRoom(): boolean {
+    return this.#hasRoom
   }
 
   /** A commit too large to be kept was cut short for this subscriber, or what it holds is void for another reason. */
@@ -111,6 +117,7 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   resume(): void {
+    this.#hasRoom = true
     for (const resolve of this.#drained.splice(0)) resolve()
     if (this.#state.name === 'behind' && !this.#state.advancing) void this.#advance()
   }
@@ -118,6 +125,7 @@ export class LiveSubscription implements Subscription, Member {
   close(): void {
     if (this.#state.name === 'closed') return
     this.#state = { name: 'closed' }
+    this.#hasRoom = true
     this.audience.members.delete(this)
     for (const resolve of this.#drained.splice(0)) resolve()
     this.#options.onClosed()

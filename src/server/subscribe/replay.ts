@@ -5,6 +5,7 @@
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { type MembershipsBefore, SetBefore } from '../authorize/membership.ts'
 import { judge } from '../authorize/visibility.ts'
+import type { Table } from '../catalog/table.ts'
 import type { Commit } from '../decode/change.ts'
 import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
@@ -12,6 +13,8 @@ import { rowsOfCommit } from '../route/commit-rows.ts'
 import { OutcomeEncoder, ordinalOfEvent } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { sameColumns } from '../route/router.ts'
+import { Slice } from '../route/slice.ts'
+import { preparedSpooled, prepareSpooled } from '../route/spooled-rows.ts'
 import { membershipsBefore, membershipsStep, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
@@ -26,13 +29,13 @@ export interface ReplayRequest {
 /** Where the replay stopped: at the head in this very turn, or at a position because the client is slow. */
 export type Replayed = { readonly atHead: true } | { readonly atHead: false; readonly position: Position }
 
-const sliceMs = 10
-
 /** @throws SpanError when the window does not reach back far enough, or a truncation hides what the reader could see */
 export async function replay(stream: Stream, request: ReplayRequest, done: (result: Replayed) => void): Promise<void> {
   const { relay, head } = stream
   const { audience } = request
   const { epoch } = relay
+  const { table } = audience.query
+  const slice = new Slice()
   let { from } = request
   for (;;) {
     while (!head.ready(0n)) {
@@ -43,28 +46,39 @@ export async function replay(stream: Stream, request: ReplayRequest, done: (resu
     if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
     const commits = commitsAfter(stream, from)
     const states = new MembershipStates(audience, commits)
-    const sliceEnd = performance.now() + sliceMs
-    let stopped: Position | null = null
+    let unprepared: Commit | null = null
     for (const commit of commits) {
-      const first = commit.commitLsn === from.lsn ? from.index : 0
-      const stop = sendCommit(stream, request, commit, first, states.next(commit))
-      from = stop ?? { epoch, lsn: commit.commitLsn, index: WHOLE_COMMIT }
-      if (stop !== null) {
-        stopped = stop
+      if (commit.spooled && commit.relations.has(table.oid) && preparedSpooled(commit, table) === null) {
+        unprepared = commit
         break
       }
-      if (performance.now() > sliceEnd) break
+      const first = commit.commitLsn === from.lsn ? from.index : 0
+      const { index, isFull } = sendCommit(stream, request, commit, first, states.next(commit), slice)
+      from = { epoch, lsn: commit.commitLsn, index }
+      if (isFull) {
+        done({ atHead: false, position: from })
+        return
+      }
+      if (slice.over()) break
     }
-    if (stopped !== null) {
-      done({ atHead: false, position: stopped })
-      return
-    }
-    if (from.lsn >= head.lsn || commits.length === 0) {
+    const isAtHead = commits.length === 0 || (from.lsn >= head.lsn && from.index === WHOLE_COMMIT)
+    if (unprepared === null && isAtHead) {
       done({ atHead: true })
       return
     }
+    if (unprepared !== null) await prepareHere(stream, unprepared, table)
     // Neighbours first: the rest in the next turn of the event loop.
-    await new Promise<void>(resolve => setImmediate(resolve))
+    await slice.next()
+  }
+}
+
+async function prepareHere({ relay }: Stream, commit: Commit, table: Table): Promise<void> {
+  try {
+    await prepareSpooled(commit, table)
+  } catch (error) {
+    // It left the window while it was walked, and its file with it.
+    if (relay.at(commit.commitLsn) !== commit) throw new SpanError('WINDOW_PASSED')
+    throw error
   }
 }
 
@@ -83,24 +97,29 @@ interface Views {
   readonly after: MembershipsBefore
 }
 
-/** @returns where it stopped, or null when the commit is done */
+/** @returns up to where it came: all of the commit, or less when the client is full or, in a spooled one, the slice over */
 function sendCommit(
   stream: Stream,
   request: ReplayRequest,
   commit: Commit,
   first: number,
   views: Views,
-): Position | null {
+  slice: Slice,
+): { readonly index: number; readonly isFull: boolean } {
   const { audience } = request
   const { query, visible } = audience
-  if (!commit.relations.has(query.table.oid)) return null
+  if (!commit.relations.has(query.table.oid)) return { index: WHOLE_COMMIT, isFull: false }
   for (const { relation } of commit.changes())
     if (relation.oid === query.table.oid && !sameColumns(relation, query.table)) throw new SpanError('POLICY_CHANGED')
   const encoder = new OutcomeEncoder(stream.relay.epoch, commit.commitLsn, commit.committedAtMicros)
   const before = audience.at(views.before)
   const after = audience.at(views.after)
-  for (const item of rowsOfCommit(commit, query.table)) {
+  for (const item of itemsOf(commit, query.table, first)) {
     let event: Outgoing
+    if (typeof item === 'number') {
+      if (slice.over()) return { index: Math.max(first, item * 2 + 1), isFull: false }
+      continue
+    }
     if (item === 'truncate') {
       if (first > 0) continue
       event = encoder.changes(query, true, [])[0]!
@@ -111,9 +130,17 @@ function sendCommit(
       if (query.events !== null && !query.events.has(op)) continue
       event = encoder.change(query, { op, row: item })
     }
-    if (!request.send(event)) return event.position
+    if (!request.send(event)) return { index: event.position!.index, isFull: true }
   }
-  return null
+  return { index: WHOLE_COMMIT, isFull: false }
+}
+
+/** @param first the number of the first event wanted, as `ordinalOfEvent` counts */
+function itemsOf(commit: Commit, table: Table, first: number): Iterable<FoldedRow | 'truncate' | number> {
+  if (!commit.spooled) return rowsOfCommit(commit, table)
+  const rows = preparedSpooled(commit, table)!
+  if (rows.untold !== null) throw new SpanError(rows.untold === 'unkeyed' ? 'POLICY_CHANGED' : 'WINDOW_PASSED')
+  return rows.walk(Math.max(0, Math.floor((first - 1) / 2)))
 }
 
 const stillVisible = (audience: Audience, row: FoldedRow, gone: boolean): boolean =>

@@ -107,7 +107,6 @@ test('[P4] whatever becomes visible in whatever order, what is acknowledged is t
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 60 }), async steps => {
       const { relay } = relayOf({ maxBytes: 0 })
-      const served = relay.follow(new AbortController().signal)[Symbol.asyncIterator]()
       const invisible: number[] = []
       let newest = 0
       for (const each of steps) {
@@ -115,7 +114,7 @@ test('[P4] whatever becomes visible in whatever order, what is acknowledged is t
           newest += 1
           invisible.push(newest)
           relay.append(commitAt(newest))
-          await served.next()
+          await serveAll(relay)
         } else if (each.do === 'see') invisible.splice(each.which % Math.max(1, invisible.length), 1)
         else {
           relay.sampled(parseSnapshot(`${invisible[0] ?? newest + 1}:${newest + 1}:${invisible.join(',')}`))
@@ -226,4 +225,22 @@ test('[P7] the reader waits while what was not followed yet is past its bound', 
   await serveAll(relay)
   await room
   expect(passed).toBe(true)
+})
+
+test('[P7] a commit that is being served does not leave, however far the window has moved on', async () => {
+  const { relay, clock } = relayOf({ maxAgeMs: 0, maxWalBytes: 10 })
+  const released: number[] = []
+  for (const lsn of [1, 2]) relay.append(commitAt(lsn, { spooled: true, onRelease: () => released.push(lsn) }))
+  const batches = relay.follow(new AbortController().signal)[Symbol.asyncIterator]()
+  await batches.next()
+  clock.now = 1000
+  relay.append(commitAt(3))
+  relay.sampled(parseSnapshot('10:10:'))
+  relay.evict()
+  expect(released).toEqual([])
+  // The next batch was asked for: what was in the one before it has been served.
+  await batches.next()
+  relay.evict()
+  relay.sampled(parseSnapshot('10:10:'))
+  expect(released).toEqual([1, 2])
 })
