@@ -12,6 +12,7 @@ import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
 import { Router } from './route/router.ts'
 import { SnapshotReader } from './snapshot/reader.ts'
+import type { Holdings } from './subscribe/audiences.ts'
 import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
 import { createRoleGate } from './subscribe/roles.ts'
@@ -19,7 +20,7 @@ import type { Stream } from './subscribe/stream.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
 import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
-import { Replication } from './wal/replication.ts'
+import { Replication, type ReplicationOptions } from './wal/replication.ts'
 
 /** How long one snapshot's statement, or its wait for the stream, may take. */
 const snapshotTimeoutMs = 30_000
@@ -28,12 +29,16 @@ export interface ServerDependencies {
   readonly log: Log
   /** Serves pages besides the wire's addresses: `tidegate dev` shows its example so. */
   readonly routes?: NonNullable<GatewayOptions['extraRoutes']>
+  /** Makes the replication session: measurements hold theirs until a backlog stands. */
+  readonly replicate?: (options: ReplicationOptions) => Replication
 }
 
 export interface TidegateServer {
   readonly port: number
   /** Resolves when the heartbeat's way through the WAL works. @throws what stops the server for good */
   ready(): Promise<void>
+  /** What it holds for its subscribers now. */
+  holdings(): Holdings
   /** Tells clients when to come back, lets the slot go, closes. */
   stop(): Promise<void>
 }
@@ -41,7 +46,8 @@ export interface TidegateServer {
 /** Starts a node: tracks the tables of TRACK, listens, and is ready when changes stream.
  *  @throws what an operator must mend: of TRACK at once (PRIVILEGE_MISSING, TABLE_UNKNOWN ...), the rest (WAL_LEVEL,
  *    PUBLICATION_MISSING ...) through `ready` */
-export async function startServer(config: Config, { log, routes }: ServerDependencies): Promise<TidegateServer> {
+export async function startServer(config: Config, dependencies: ServerDependencies): Promise<TidegateServer> {
+  const { log, routes, replicate = options => new Replication(options) } = dependencies
   const out = { write: (text: string) => log.info(text.trim()) }
   await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
@@ -121,7 +127,7 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
     log,
     now: Date.now,
   })
-  const replication = new Replication({
+  const replication = replicate({
     databaseUrl: config.databaseUrl,
     name: config.tidegateName,
     publication: config.tidegateName,
@@ -165,7 +171,12 @@ export async function startServer(config: Config, { log, routes }: ServerDepende
   const stop = (): Promise<void> => stopServer({ stopping, running, gateway, door, pools: [pool, upkeepPool] })
   try {
     const port = await gateway.listen(config.host, config.port)
-    return { port, ready: () => Promise.race([upkeep.ready, running.then(() => {})]), stop }
+    return {
+      port,
+      ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
+      holdings: () => door.holdings,
+      stop,
+    }
   } catch (error) {
     await stop()
     throw error

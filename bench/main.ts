@@ -1,0 +1,46 @@
+// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize [--json]. What each measures and
+// what limits it is in docs/performance.md.
+import { mkdirSync } from 'node:fs'
+import { Command } from 'commander'
+import { drain } from './drain.ts'
+import { type Figure, jsonOf, textOf } from './report.ts'
+
+interface Flags {
+  readonly json: boolean
+  readonly rounds: string
+  readonly scale: string
+  readonly pgBin?: string
+  readonly profile?: string
+}
+
+const program = new Command('bench')
+  .option('--json', 'print one object instead of text', false)
+  .option('--rounds <n>', 'rounds, interleaved; the median counts', '5')
+  .option('--scale <factor>', 'a part of the work, for a quick look: 0.1', '1')
+  .option('--pg-bin <folder>', 'PostgreSQL binaries with pg_recvlogical and pgbench')
+  .option('--profile <folder>', 'write a CPU profile of our side there')
+
+const optionsOf = () => {
+  const { rounds, scale, pgBin, profile } = program.opts<Flags>()
+  if (profile !== undefined) mkdirSync(profile, { recursive: true })
+  return {
+    rounds: Number(rounds),
+    scale: Number(scale),
+    binDir: pgBin ?? null,
+    profile: profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`],
+  }
+}
+
+const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) => Promise<Figure[]>>> = {
+  drain,
+}
+
+for (const [name, run] of Object.entries(benches)) {
+  program.command(name).action(async () => {
+    const figures = await run(optionsOf())
+    const isJson = program.opts<Flags>().json
+    process.stdout.write(isJson ? `${jsonOf(figures)}\n` : figures.map(figure => `${textOf(figure)}\n`).join(''))
+  })
+}
+
+await program.parseAsync()
