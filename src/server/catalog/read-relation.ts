@@ -85,6 +85,7 @@ export async function readRelation(
     identity: new Set(positions(identityOf(leaves, names)).filter(position => position !== -1)),
     replicaIdentity: weakestOf(leaves),
     partitioned: row.kind === 'p',
+    incarnation: streamed.map(({ number }) => number).join(' '),
     rowSecurity: row.rowSecurity,
     forceRowSecurity: row.forceRowSecurity,
     published: row.published && row.root === null,

@@ -21,6 +21,8 @@ export interface Table extends TableRef {
   readonly rowSecurity: boolean
   readonly forceRowSecurity: boolean
   readonly published: boolean
+  /** Changes when a column was dropped and added again by its name: its values are others, though the WAL says nothing. */
+  readonly incarnation?: string
   /** How Tidegate's own login may read it whole: plainly, through the function that `track` installed, or not at all. */
   readonly readThrough: 'table' | 'function' | null
 }
@@ -31,8 +33,8 @@ const shapes = new WeakMap<Table, string>()
 export function shapeOf(table: Table): string {
   let shape = shapes.get(table)
   if (shape === undefined) {
-    const { oid, columns, primaryKey, identity, readThrough } = table
-    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), readThrough]
+    const { oid, columns, primaryKey, identity, incarnation = '', readThrough } = table
+    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), incarnation, readThrough]
     shape = createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 12)
     shapes.set(table, shape)
   }
