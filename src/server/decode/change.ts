@@ -59,6 +59,8 @@ export interface Commit {
   readonly bytes: number
   /** OIDs of the relations it changes, truncations included. */
   readonly relations: ReadonlySet<number>
+  /** Every Relation that its changes name, each once: one for each layout of a table. */
+  readonly layouts: readonly Relation[]
   /** Relations of the Relation messages that came since the commit before, the last of each OID: their tables' catalog
    *  entries may have changed, and a partition among them may be new. */
   readonly announced: readonly Relation[]

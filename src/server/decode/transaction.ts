@@ -123,7 +123,9 @@ class OpenTransaction {
   currentOid = -1
   readonly #options: TransactionOptions
   readonly #spoolBytes: number
-  readonly #oids = new Set<number>()
+  /** Nearly every commit changes one table, and all of those share their set. */
+  #oids: ReadonlySet<number> = noOids
+  readonly #layouts: Relation[] = []
   readonly #runs: Run[] = []
   #messages: Buffer[] = []
   #count = 0
@@ -132,7 +134,7 @@ class OpenTransaction {
   #spool: Spool | null = null
   #current: Relation | null = null
   /** Relations that the spooled messages name, by number: bounded by the Relation messages of the transaction. */
-  readonly #numbers = new Map<Relation, number>()
+  #numbers: Map<Relation, number> | null = null
   #number = 0
   #logical: LogicalMessage[] | null = null
   #contentBytes = 0
@@ -153,7 +155,9 @@ class OpenTransaction {
     this.currentOid = relation.oid
     if (relation === this.#current) return
     this.#current = relation
-    this.#oids.add(relation.oid)
+    if (!this.#layouts.includes(relation)) this.#layouts.push(relation)
+    if (!this.#oids.has(relation.oid))
+      this.#oids = this.#oids.size === 0 ? onlyOid(relation) : new Set([...this.#oids, relation.oid])
     if (this.#spool === null) this.#runs.push({ from: this.#count, relation })
     else this.#number = this.#numberOf(relation)
   }
@@ -190,13 +194,14 @@ class OpenTransaction {
       committedAtMicros: begin.committedAtMicros,
       bytes,
       relations: this.#oids,
+      layouts: this.#layouts,
       announced,
       changeCount: this.#count,
       messages: this.#logical ?? noMessages,
     }
     const spool = this.#spool
     if (spool !== null) {
-      const relations = [...this.#numbers.keys()]
+      const relations = [...this.#numbers!.keys()]
       return {
         ...parts,
         spooled: true,
@@ -225,6 +230,7 @@ class OpenTransaction {
   }
 
   #numberOf(relation: Relation): number {
+    this.#numbers ??= new Map()
     const number = this.#numbers.get(relation) ?? this.#numbers.size
     this.#numbers.set(relation, number)
     return number
@@ -238,6 +244,17 @@ interface Run {
 }
 
 const noMessages: readonly LogicalMessage[] = []
+const noOids: ReadonlySet<number> = new Set()
+const oidSets = new WeakMap<Relation, ReadonlySet<number>>()
+
+function onlyOid(relation: Relation): ReadonlySet<number> {
+  let oids = oidSets.get(relation)
+  if (oids === undefined) {
+    oids = new Set([relation.oid])
+    oidSets.set(relation, oids)
+  }
+  return oids
+}
 
 function* heldChanges(messages: readonly Buffer[], runs: readonly Run[], first = 0): Generator<Change> {
   for (let run = 0; run < runs.length; run++) {

@@ -78,11 +78,17 @@ export class Router {
   /** Tables whose columns in this commit are not those that the catalog told: nothing of them may be judged. */
   changedTables(commit: Commit): ReadonlySet<number> {
     const changed = new Set<number>()
-    for (const change of commit.changes()) {
-      const route = this.#routes.get(change.relation.oid)
-      if (route !== undefined && !sameColumns(change.relation, route.table)) changed.add(change.relation.oid)
+    for (const relation of commit.layouts) {
+      const route = this.#routes.get(relation.oid)
+      if (route !== undefined && !sameColumns(relation, route.table)) changed.add(relation.oid)
     }
     return changed
+  }
+
+  /** Whether the commit changes a table whose rows decide for somebody. */
+  movesMemberships(commit: Commit): boolean {
+    for (const oid of commit.relations) if ((this.#routes.get(oid)?.sets.size ?? 0) > 0) return true
+    return false
   }
 
   /** Counts one change into the membership sets it concerns. */

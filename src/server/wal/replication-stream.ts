@@ -4,8 +4,8 @@ import type pg from 'pg'
 import { LogicalReplicationService } from 'pg-logical-replication'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { GulpReader } from './gulp-reader.ts'
-import { formatLsn, parseLsn } from './lsn.ts'
-import { MessageQueue } from './message-queue.ts'
+import { formatLsn } from './lsn.ts'
+import { MessageCopier, MessageQueue } from './message-queue.ts'
 import { copyConnection, type StatusUpdate, sendStatusUpdates } from './status-update.ts'
 import { type SystemIdentity, WalPlugin } from './wal-plugin.ts'
 import type { WalMessage, WalStream } from './wal-source.ts'
@@ -29,6 +29,7 @@ export interface ReplicationStreamOptions {
 export class ReplicationStream implements WalStream {
   readonly #options: ReplicationStreamOptions
   readonly #queue: MessageQueue
+  readonly #copier = new MessageCopier()
   readonly #reader: GulpReader
   readonly #plugin: WalPlugin
   readonly #service: LogicalReplicationService
@@ -68,9 +69,14 @@ export class ReplicationStream implements WalStream {
   async start(): Promise<SystemIdentity> {
     const started = Promise.withResolvers<void>()
     const service = this.#service
-    service.on('data', (lsn, data: Buffer) => this.#queue.push(data, lsn))
-    service.on('heartbeat', (lsn, _sentAt, replyRequested) => this.#keepalive(lsn, replyRequested))
-    service.on('start', () => started.resolve())
+    service.on('start', () => {
+      // Before the first message. The library would make a text of each message's position and hand both on through two
+      // emitters: 0.3 µs of the 1.6 µs that a message cost.
+      const connection = copyConnection(this.#client!)
+      connection.removeAllListeners('copyData')
+      connection.on('copyData', ({ chunk }) => this.#receive(chunk))
+      started.resolve()
+    })
     service.on('error', error => this.#lost(error))
     const abort = () => this.#finish(null)
     this.#options.signal.addEventListener('abort', abort, { once: true })
@@ -151,12 +157,20 @@ export class ReplicationStream implements WalStream {
     await this.#service.stop()
   }
 
-  #keepalive(lsn: string, replyRequested: boolean): void {
-    this.#queue.push(null, lsn)
-    const walEnd = parseLsn(lsn)
+  /** Takes XLogData (`w`: start and end of the WAL, the time, then the message) or a keepalive (`k`: end of the WAL, the
+   *  time, whether to reply). Source: PostgreSQL manual, Streaming Replication Protocol */
+  #receive(chunk: Buffer): void {
+    const [high, low] = [chunk.readUInt32BE(1), chunk.readUInt32BE(5)]
+    if (chunk[0] === 0x77) {
+      this.#queue.push(this.#copier.copy(chunk, 25), high, low)
+      return
+    }
+    if (chunk[0] !== 0x6b) return
+    this.#queue.push(null, high, low)
+    const walEnd = chunk.readBigUInt64BE(1)
     if (walEnd > this.#writtenLsn) this.#writtenLsn = walEnd
     // At shutdown the walsender asks this way whether all has arrived, and stays until it hears so.
-    if (replyRequested) this.#send({})
+    if (chunk[17] === 1) this.#send({})
   }
 
   #tick(): void {

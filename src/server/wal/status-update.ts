@@ -32,6 +32,8 @@ export function encodeStatusUpdate(update: StatusUpdate): Buffer {
 /** What we need of node-postgres's connection: it is not in its types, but it is what COPY and this replication use. */
 interface CopyConnection {
   sendCopyFromChunk(chunk: Buffer): void
+  on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): unknown
+  removeAllListeners(event: 'copyData'): unknown
   readonly stream: CopyStream
 }
 

@@ -2,7 +2,6 @@
 import pg from 'pg'
 import type { LogicalReplicationService } from 'pg-logical-replication'
 import { pinnedSettings } from '../database.ts'
-import { MessageCopier } from './message-queue.ts'
 
 export interface WalPluginOptions {
   readonly publication: string
@@ -22,7 +21,6 @@ type Plugin = Parameters<LogicalReplicationService['subscribe']>[0]
 
 export class WalPlugin implements Plugin {
   readonly options: WalPluginOptions
-  readonly #copier = new MessageCopier()
   /** Known once the copy has begun. */
   system: SystemIdentity | null = null
 
@@ -50,8 +48,9 @@ export class WalPlugin implements Plugin {
     return client.query(startReplication(slotName, lsn, this.options.publication))
   }
 
+  /** Never asked: once the copy has begun, the stream reads it itself. */
   parse(bytes: Buffer): Buffer {
-    return this.#copier.copy(bytes)
+    return bytes
   }
 }
 

@@ -18,6 +18,7 @@ function commitAt(
     committedAtMicros: 0n,
     bytes: options.bytes ?? 1000,
     relations: new Set(),
+    layouts: [],
     announced: [],
     changes: () => [],
     changeCount: 0,
