@@ -1,6 +1,7 @@
 // Connections to the database, every one with the same session settings, so that a value's text form means the same in a
 // query's row, in the WAL and on the wire.
 import pg from 'pg'
+import { TidegateError } from '../protocol/tidegate-error.ts'
 
 /** Settings that change how values are printed, pinned on every session we open, replication included. */
 export const pinnedSettings: Readonly<Record<string, string>> = {
@@ -52,4 +53,25 @@ export async function queryText(
 ): Promise<TextRow[]> {
   const result = await client.query<TextRow>({ text: sql, values: [...values], rowMode: 'array', types: rawTypes })
   return result.rows
+}
+
+/** 08: connection, 53: resources used up, 57: shutdown, start-up, cancelled. Source: PostgreSQL manual, Appendix A. */
+const awayStates = /^(08|53|57)[0-9A-Z]{3}$/
+const awayNetwork = /^(ECONN|ENOTFOUND|EAI_|ETIMEDOUT|EPIPE|EHOSTUNREACH|ENETUNREACH)/
+/** pg and its pool give these no code. */
+const awayMessages =
+  /^(Connection terminated|timeout e|Query read timeout|Client (has encountered|was closed)|connection timeout)/
+
+/** Waits for an answer of the database. @throws UNAVAILABLE when it is away, which is no fault of the question: an error
+ *  of every client that asks meanwhile would fill the log */
+export async function answered<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof TidegateError || !(error instanceof Error)) throw error
+    const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
+    const isAway = code === '' ? awayMessages.test(error.message) : awayStates.test(code) || awayNetwork.test(code)
+    if (!isAway) throw error
+    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause: error })
+  }
 }

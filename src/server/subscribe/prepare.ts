@@ -8,6 +8,7 @@ import { type FilterLimits, parseFilter } from '../../predicate/postgrest.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Catalog, Table, TableAccess } from '../catalog/table.ts'
+import { answered } from '../database.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import type { AudienceRequest } from './audiences.ts'
 import type { Principal, SubscribeRequest } from './subscription.ts'
@@ -34,12 +35,12 @@ export async function prepare(
   request: SubscribeRequest,
 ): Promise<Prepared> {
   const { catalog, admit, settingsOf, filterLimits } = options
-  await admit(principal.role)
-  const table = await catalog.table(request.schema, request.table)
+  await answered(admit(principal.role))
+  const table = await answered(catalog.table(request.schema, request.table))
   if (table.primaryKey.length === 0) {
     throw new TidegateError('NO_PRIMARY_KEY', `${nameOf(table)} has no primary key; add one`)
   }
-  const access = await catalog.access(table, principal.role)
+  const access = await answered(catalog.access(table, principal.role))
   const columns = columnsShown(access, request.select)
   const readable = table.columns.map((column, i) => (access.readable.has(i) ? column : { ...column, name: '' }))
   const filter = parseFilter(request.filters, readable, filterLimits)

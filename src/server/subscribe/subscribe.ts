@@ -5,6 +5,7 @@ import type { ResyncCode } from '../../protocol/codes.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
+import { answered } from '../database.ts'
 import type { Audience } from '../route/audience.ts'
 import { Audiences, type AudienceUser, changed } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
@@ -68,7 +69,7 @@ export class SubscriptionDoor implements Subscriptions {
   }
 
   admit(principal: Principal): Promise<void> {
-    return this.#options.prepare.admit(principal.role)
+    return answered(this.#options.prepare.admit(principal.role))
   }
 
   head(): { position: Position; stale: boolean; lagMs: number } {
