@@ -58,11 +58,17 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   })
   // Apart from the snapshots' connections: a queue of those must not hold up a fence that they wait for.
   const upkeepPool = createPool(config.databaseUrl, {
-    maxConnections: 3,
+    maxConnections: 2,
     applicationName: 'tidegate upkeep',
     queryTimeoutMs: 10_000,
   })
-  const catalog = createCatalog({ pool: upkeepPool, publication: config.tidegateName, roles: config.jwtRoles, log })
+  // And apart from both: who asks about a table that a migration has locked waits for it here, and holds up no heartbeat.
+  const catalogPool = createPool(config.databaseUrl, {
+    maxConnections: 2,
+    applicationName: 'tidegate catalog',
+    queryTimeoutMs: 10_000,
+  })
+  const catalog = createCatalog({ pool: catalogPool, publication: config.tidegateName, roles: config.jwtRoles, log })
   const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
   const head = new Head()
   const relay = new MemoryRelay({
@@ -168,7 +174,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   })
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
-  const stop = (): Promise<void> => stopServer({ stopping, running, gateway, door, pools: [pool, upkeepPool] })
+  const stop = (): Promise<void> =>
+    stopServer({ stopping, running, gateway, door, pools: [pool, upkeepPool, catalogPool] })
   try {
     const port = await gateway.listen(config.host, config.port)
     return {

@@ -105,6 +105,11 @@ export class MemoryRelay {
     return this.#windowBytes
   }
 
+  /** Splices under way. */
+  get pins(): number {
+    return this.#pins.size
+  }
+
   get retainedCommits(): number {
     return this.#window.length
   }

@@ -24,6 +24,10 @@ export class QueryRegistry {
   readonly #byText = new Map<string, { query: Query; users: number }>()
   #next = 1
 
+  get size(): number {
+    return this.#byText.size
+  }
+
   acquire(parts: Omit<Query, 'number' | 'text'>): Query {
     const text = queryText(parts)
     const held = this.#byText.get(text)

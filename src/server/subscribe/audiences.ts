@@ -17,6 +17,18 @@ export interface AudienceUser {
   end(error: TidegateError): void
 }
 
+/** How much a node holds for its subscribers: all 0 a grace after the last of them has left. */
+export interface Holdings {
+  readonly audiences: number
+  readonly queries: number
+  /** Membership sets, each of one bound semi-join. */
+  readonly memberships: number
+  /** Tables followed. */
+  readonly routes: number
+  /** Snapshots being read and joined to the stream. */
+  readonly splices: number
+}
+
 interface Held {
   readonly audience: Promise<Audience>
   /** The same, once it stands. */
@@ -57,6 +69,18 @@ export class Audiences {
 
   get size(): number {
     return this.#held.size
+  }
+
+  /** What is held, to be shown and checked. */
+  get holdings(): Holdings {
+    const { router, relay } = this.#stream
+    return {
+      audiences: this.#held.size,
+      queries: this.#queries.size,
+      memberships: this.#sets.size,
+      routes: router.routes.size,
+      splices: relay.pins,
+    }
   }
 
   /** The audience of this query and these claims, with its memberships loaded. `leave` when the user goes.

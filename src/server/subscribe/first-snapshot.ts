@@ -78,7 +78,10 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       for (const [key, row] of rows) delivered.set(key, keyJson(query.table, row))
       for (const json of partsOf(rows.map(([, row]) => objectJson(query.table, query.columns, row)))) {
         const room = request.send(new Outgoing('snapshot', `{"rows":[${json.join(',')}],"done":false}`, null))
-        if (!room) await request.drained()
+        if (room) continue
+        // Its pin holds commits back for as long as it waits: past the ring's bound it gives way, or nobody else is let in.
+        const drained = request.drained().then(() => true)
+        while (!(await Promise.race([drained, head.change().then(() => false)]))) if (abandoned()) return
       }
     }
     await reader.passed(fence)

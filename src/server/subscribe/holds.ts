@@ -8,7 +8,7 @@ import {
   mergeBefore,
   SetBefore,
 } from '../authorize/membership.ts'
-import type { Audience } from '../route/audience.ts'
+import type { Audience, Hold } from '../route/audience.ts'
 import { type Advanced, advance } from './advance.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { couldConcern, outerColumns } from './moved-rows.ts'
@@ -44,9 +44,7 @@ export class Holds {
 
   async #release(audience: Audience): Promise<void> {
     const hold = audience.hold!
-    const { head, limits, log } = this.#stream
-    const deadline = performance.now() + limits.maxHeldMs
-    const cancelled = (): boolean => audience.hold !== hold || performance.now() > deadline
+    const { head, limits } = this.#stream
     const finish = (result: Advanced): void => {
       if (audience.hold !== hold) return
       audience.hold = null
@@ -55,14 +53,30 @@ export class Holds {
       else for (const member of members) if (member instanceof LiveSubscription) member.resync(result.resync)
       head.moved()
     }
+    // A read may wait for a lock or for its turn far longer than anybody should be held: it is overtaken, not awaited.
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, limits.maxHeldMs)
+    })
+    await Promise.race([this.#fetch(audience, hold, finish), late])
+    clearTimeout(timer)
+    if (audience.hold !== hold) return
+    // Too long: everybody reads anew.
+    while (!head.resting) await head.change()
+    finish({ resync: 'INPUTS_CHANGED', outgoing: null })
+  }
+
+  /** Reads what moved and ends the hold with it, unless that ended otherwise. */
+  async #fetch(audience: Audience, hold: Hold, finish: (result: Advanced) => void): Promise<void> {
+    const { log } = this.#stream
+    const cancelled = (): boolean => audience.hold !== hold
     // The commit that began the hold is being served in this very turn: look at the stream after it.
     await new Promise<void>(resolve => setImmediate(resolve))
     for (let attempt = 0; !cancelled(); attempt++) {
       try {
         await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
-        if (audience.hold !== hold) return
       } catch (error) {
-        if (attempt === 0)
+        if (attempt === 0 && !cancelled())
           log.warn(
             { err: error, table: audience.query.table.name },
             'rows that a grant moved could not be read; trying again',
@@ -70,9 +84,6 @@ export class Holds {
         await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, 2000)))
       }
     }
-    // Too long: everybody reads anew.
-    while (!head.resting) await head.change()
-    finish({ resync: 'INPUTS_CHANGED', outgoing: null })
   }
 }
 

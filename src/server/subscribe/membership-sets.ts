@@ -27,6 +27,10 @@ export class MembershipSets {
     this.#stream = stream
   }
 
+  get size(): number {
+    return this.#held.size
+  }
+
   /** The loaded set of a bound semi-join. Release it when done.
    *  @throws IDENTITY_INSUFFICIENT, INDEX_NOT_READABLE, MEMBERSHIP_TOO_LARGE, UNAVAILABLE */
   async acquire(join: SemiJoin, table: Table): Promise<MembershipSet> {
@@ -127,6 +131,10 @@ export class MembershipSets {
       if (this.#held.get(setName(set.join, set.table))?.set !== set) throw tableChanged(set.table)
       if (route !== undefined && shapeOf(route.table) !== shapeOf(set.table)) throw tableChanged(set.table)
       router.addSet(set, anchors)
+    } catch (error) {
+      // What was counted so far must not be found by its keys.
+      set.clear()
+      throw error
     } finally {
       pin.release()
     }

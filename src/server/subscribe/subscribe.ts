@@ -7,7 +7,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
 import { answered } from '../database.ts'
 import type { Audience } from '../route/audience.ts'
-import { Audiences, type AudienceUser, changed } from './audiences.ts'
+import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
@@ -75,6 +75,10 @@ export class SubscriptionDoor implements Subscriptions {
   head(): { position: Position; stale: boolean; lagMs: number } {
     const { relay, head } = this.#options.stream
     return { position: { epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT }, ...this.#options.pulse() }
+  }
+
+  get holdings(): Holdings {
+    return this.#audiences.holdings
   }
 
   waitForTransaction(xid64: bigint, timeoutMs: number): Promise<Position> {
