@@ -18,6 +18,9 @@ export interface Table extends TableRef {
   readonly identity: ReadonlySet<number>
   readonly replicaIdentity: 'default' | 'nothing' | 'full' | 'index'
   readonly partitioned: boolean
+  /** OIDs of the partitions that hold rows: with one that is attached or detached rows come and go, and the WAL says
+   *  nothing of them. */
+  readonly leaves?: string
   readonly rowSecurity: boolean
   readonly forceRowSecurity: boolean
   readonly published: boolean
@@ -33,8 +36,8 @@ const shapes = new WeakMap<Table, string>()
 export function shapeOf(table: Table): string {
   let shape = shapes.get(table)
   if (shape === undefined) {
-    const { oid, columns, primaryKey, identity, incarnation = '', readThrough } = table
-    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), incarnation, readThrough]
+    const { oid, columns, primaryKey, identity, incarnation = '', leaves = '', readThrough } = table
+    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), incarnation, leaves, readThrough]
     shape = createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 12)
     shapes.set(table, shape)
   }
