@@ -178,6 +178,21 @@ test.each([
   await onlyLaterCommitsFollow(live)
 })
 
+test('[P1] rows read behind the lock of a TRUNCATE, empty whatever their snapshot sees, are not stamped before it', async () => {
+  const writer = new pg.Client({ connectionString: database.url })
+  await writer.connect()
+  await writer.query(`BEGIN; TRUNCATE messages; INSERT INTO messages VALUES (5, 1, 'w', 'after')`)
+  const opening = messages()
+  await until(
+    async () => (await database.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'`)).length > 0,
+  )
+  await writer.query('COMMIT')
+  await writer.end()
+  using live = await (await opening).exact()
+  expect(asSet(live.rows.list())).toEqual(asSet(await truth()))
+  await onlyLaterCommitsFollow(live)
+})
+
 test('[P4] changes subscribers are told of invisible commits once, and of none again after they are seen', async () => {
   const changes = new Reader('websocket', 'changes', 'messages', token)
   await changes.come(node)

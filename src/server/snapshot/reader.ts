@@ -13,7 +13,8 @@ import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
 import { Admission } from './admission.ts'
 
-/** Rows as of `snapshot`. Everything the snapshot sees commits before `fence`. */
+/** Rows as of `snapshot`. Everything the snapshot sees commits before `fence`, and so does a TRUNCATE that emptied the table
+ *  while the rows were read. */
 export interface FencedRows {
   readonly rows: readonly TextRow[]
   readonly snapshot: Snapshot
@@ -105,15 +106,17 @@ export class SnapshotReader {
       const client = await this.#connect()
       let failure: unknown = null
       try {
-        // One statement reads both: the snapshot is fixed before the position is looked at, never after.
         const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${this.#options.timeoutMs};
-          SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence`
-        const results = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; fence: string }>[]
-        const { snapshot, fence } = results.at(-1)!.rows[0]!
+          SELECT pg_current_snapshot()::text AS snapshot`
+        const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string }>[]
+        const { snapshot } = begun.at(-1)!.rows[0]!
         await client.query(setup)
         const rows = await read(client)
-        await client.query('COMMIT')
-        return { rows, snapshot: parseSnapshot(snapshot), fence: parseLsn(fence) }
+        // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
+        // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again.
+        const end = 'COMMIT; SELECT pg_current_wal_insert_lsn()::text AS fence'
+        const ended = (await client.query(end)) as unknown as pg.QueryResult<{ fence: string }>[]
+        return { rows, snapshot: parseSnapshot(snapshot), fence: parseLsn(ended.at(-1)!.rows[0]!.fence) }
       } catch (error) {
         failure = error
         throw peerErrorOf(error)
