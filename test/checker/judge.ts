@@ -1,0 +1,280 @@
+// Is what one reader was told the truth? Looks at a reader's record once the truth is known up to where it stands.
+import type { ChangeEvent, JsonRow } from '../../src/protocol/messages.ts'
+import { WHOLE_COMMIT } from '../../src/protocol/position.ts'
+import type { Sighting, Subscriber } from './subscriber.ts'
+import type { Truth, TruthCommit } from './truth.ts'
+import { nameOf, project } from './world.ts'
+
+export interface JudgeOptions {
+  readonly truth: Truth
+  /** A position that the node had not passed before this moment of performance.now(). */
+  ceiling(at: number): bigint
+  /** How long commits are kept for those who are away. */
+  readonly windowMs: number
+  /** Commits of more raw changes than this may pass through a file, and cannot be told again. */
+  readonly spooledChanges: number
+}
+
+/** What was counted, over all readers. */
+export interface Tally {
+  deltas: number
+  snapshots: number
+  changes: number
+  positions: number
+  compared: number
+  owed: number
+  readonly resyncs: Record<string, number>
+}
+
+export class Untrue extends Error {
+  readonly lsn: bigint
+  /** The row it is about. */
+  readonly row: string | null
+
+  constructor(message: string, lsn: bigint, row: string | null = null) {
+    super(message)
+    this.lsn = lsn
+    this.row = row
+  }
+}
+
+interface Place {
+  readonly lsn: bigint
+  readonly index: number
+}
+
+export class Judge {
+  readonly #reader: Subscriber
+  readonly #options: JudgeOptions
+  readonly #tally: Tally
+  /** The last position that it was told; null after a resync and before the first. */
+  #last: Place | null = null
+  #resync: { readonly code: string; readonly from: bigint; readonly at: number } | null = null
+  /** For changes: everything up to here was looked for and found. Null until it is known where the events begin. */
+  #from: Place | null = null
+  /** For changes: events by commit and name, of commits after `#from`. */
+  readonly #received = new Map<bigint, Set<string>>()
+
+  constructor(reader: Subscriber, options: JudgeOptions, tally: Tally) {
+    this.#reader = reader
+    this.#options = options
+    this.#tally = tally
+  }
+
+  /** What the truth must still hold for this reader. */
+  get needs(): bigint | null {
+    const candidates = [this.#last?.lsn, this.#from?.lsn, this.#resync?.from].filter(lsn => lsn !== undefined)
+    return candidates.length === 0 ? null : candidates.reduce((a, b) => (a < b ? a : b))
+  }
+
+  /** @throws Untrue */
+  look(): void {
+    const { sightings } = this.#reader
+    this.#reader.sightings = []
+    for (const sighting of sightings) {
+      if (sighting.what === 'resync') this.#resyncs(sighting)
+      else {
+        const before = this.#last?.lsn ?? 0n
+        this.#order(sighting)
+        if (this.#reader.options.kind === 'live') this.#live(sighting, before)
+        else this.#changes(sighting)
+      }
+    }
+  }
+
+  #resyncs({ lsn, code, at, longBefore }: Sighting): void {
+    const before = this.#resync?.from ?? this.#last?.lsn ?? lsn ?? longBefore
+    this.#resync = { code: code!, from: before < longBefore || lsn !== null ? before : longBefore, at }
+    this.#last = null
+    this.#from = null
+    this.#received.clear()
+  }
+
+  /** Positions never step back, and a resync has a cause. */
+  #order({ what, lsn, index }: Sighting): void {
+    const place = { lsn: lsn!, index }
+    const last = this.#last
+    if (last !== null) {
+      const isNew = what === 'delta' || what === 'change' || what === 'snapshot'
+      const order = place.lsn === last.lsn ? place.index - last.index : place.lsn < last.lsn ? -1 : 1
+      if (order < 0 || (isNew && order === 0))
+        throw new Untrue(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
+    }
+    this.#last = place
+    this.#tally.positions += 1
+    if (this.#resync !== null) this.#cause(this.#resync, place.lsn)
+    this.#resync = null
+  }
+
+  #cause({ code, from, at }: { code: string; from: bigint; at: number }, to: bigint): void {
+    const { truth, windowMs, spooledChanges } = this.#options
+    this.#tally.resyncs[code] = (this.#tally.resyncs[code] ?? 0) + 1
+    const commits = truth.between(from, to)
+    if (code === 'INPUTS_CHANGED') {
+      const { inputs } = this.#reader
+      if (commits.some(({ truncated }) => truncated.values().some(table => inputs.has(table)))) return
+    }
+    if (code === 'WINDOW_PASSED') {
+      if (commits.some(({ size }) => size > spooledChanges)) return
+      const first = commits[0]?.at
+      if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return
+    }
+    throw new Untrue(`resync ${code} without a cause between ${from.toString(16)} and ${to.toString(16)}`, to)
+  }
+
+  #live({ what, lsn: at, changes, early, rows, longBefore }: Sighting, before: bigint): void {
+    const lsn = at!
+    const { truth } = this.#options
+    const { query, user } = this.#reader.options
+    if (what === 'snapshot') this.#tally.snapshots += 1
+    if (what === 'delta') this.#tally.deltas += 1
+    for (const row of early ?? []) {
+      const name = nameOf(query.table, row)
+      const is = (shown: JsonRow): boolean => same(shown, row)
+      if (!truth.wasShownWithin(query, user, name, is, longBefore, lsn))
+        throw new Untrue(`a snapshot's part has ${JSON.stringify(row)}, which its reader never saw`, lsn, name)
+    }
+    const inserted = new Set(
+      changes?.filter(({ op }) => op === 'insert').map(change => nameOf(query.table, keyOf(change))),
+    )
+    for (const change of changes ?? []) {
+      if (change.op === 'truncate') {
+        const commits = truth.between(before, lsn)
+        if (!commits.some(({ truncated }) => truncated.has(query.table)))
+          throw new Untrue('a truncate that never was', lsn)
+        continue
+      }
+      const name = nameOf(query.table, change.key)
+      const shown = truth.shown(query, user, name, lsn)
+      if (change.op === 'delete') {
+        if (shown !== null && !inserted.has(name)) throw new Untrue(`${name} deleted and still visible`, lsn, name)
+      } else if (shown === null) throw new Untrue(`${change.op} of ${name}, which its reader may not see`, lsn, name)
+      else if (change.op === 'insert' && !same(change.row, shown))
+        throw new Untrue(`insert of ${JSON.stringify(change.row)}, not ${JSON.stringify(shown)}`, lsn, name)
+      else if (change.op === 'update')
+        for (const [column, value] of Object.entries(change.set))
+          if (shown[column] !== value)
+            throw new Untrue(`update of ${name}: ${column} is not ${JSON.stringify(value)}`, lsn, name)
+    }
+    if (rows !== undefined) {
+      this.#tally.compared += 1
+      equal(rows, truth.state(query, user, lsn), lsn)
+    }
+  }
+
+  #changes(sighting: Sighting): void {
+    const { what, lsn, index, at, change } = sighting
+    const place = { lsn: lsn!, index }
+    const isWhole = index === WHOLE_COMMIT
+    if (what === 'change') {
+      const name = this.#event(sighting, change!)
+      if (this.#from === null) {
+        this.#from = place
+        return
+      }
+      const names = this.#received.get(place.lsn) ?? new Set<string>()
+      if (names.has(name)) throw new Untrue(`${change!.op} of ${name} came twice`, place.lsn, name)
+      names.add(name)
+      this.#received.set(place.lsn, names)
+    } else if (this.#from === null) {
+      this.#from = place
+      return
+    }
+    const done = isWhole ? place.lsn : place.lsn - 1n
+    if (done <= this.#from.lsn && !(done === this.#from.lsn && this.#from.index !== WHOLE_COMMIT)) return
+    // Of the commit in whose middle it began, what it was told before is not known.
+    const upTo = this.#options.ceiling(at)
+    for (const commit of this.#options.truth.between(this.#from.lsn, done)) this.#owed(commit, upTo)
+    this.#received.delete(this.#from.lsn)
+    this.#from = { lsn: done, index: WHOLE_COMMIT }
+  }
+
+  /** @returns the row's name, once the event is known to be true */
+  #event({ lsn: at, floor, at: receivedAt }: Sighting, event: ChangeEvent): string {
+    const lsn = at!
+    const { truth, ceiling } = this.#options
+    const { query, user } = this.#reader.options
+    this.#tally.changes += 1
+    const commit = truth.commit(lsn)
+    if (commit === undefined) throw new Untrue(`${event.op} at a position where nothing commits`, lsn)
+    if (event.op === 'truncate') {
+      if (!commit.truncated.has(query.table)) throw new Untrue('a truncate that never was', lsn)
+      return 'truncate'
+    }
+    const name = nameOf(query.table, event.key!)
+    const expected = this.#expected(commit, name)
+    if (expected === null || expected.op !== event.op)
+      throw new Untrue(`${event.op} of ${name}, where ${expected?.op ?? 'nothing'} is true`, lsn, name)
+    for (const [told, row, label] of [
+      [event.new, expected.op === 'delete' ? null : expected.after, 'new'],
+      [event.old, expected.op === 'insert' ? null : expected.before, 'old'],
+    ] as const) {
+      if (row === null ? told !== undefined : told === undefined || !same(told, project(query, row)))
+        throw new Untrue(
+          `${event.op} of ${name}: ${label} is ${JSON.stringify(told)}, not ${JSON.stringify(row)}`,
+          lsn,
+          name,
+        )
+    }
+    // The commit that takes a row away may take its memberships along, as a cascade does: its delete is judged by the state
+    // before, and may come as long as it comes with that commit.
+    const from = floor > lsn ? floor : expected.op === 'delete' ? lsn - 1n : lsn
+    if (truth.allowedWithin(query, user, expected.row, from, max(from, ceiling(receivedAt))) === 'none')
+      throw new Untrue(`${event.op} of ${name} was sent after it was hidden`, lsn, name)
+    return name
+  }
+
+  #expected(
+    commit: TruthCommit,
+    name: string,
+  ): { op: string; before: JsonRow | null; after: JsonRow | null; row: JsonRow } | null {
+    const { truth } = this.#options
+    const { query, user } = this.#reader.options
+    const ends = commit.touched.get(query.table)?.get(name)
+    if (ends === undefined) return null
+    const { before, after } = ends
+    const was = before !== null && truth.allows(query, user, before, commit.lsn - 1n)
+    const is = after !== null && truth.allows(query, user, after, commit.lsn)
+    const op = was ? (is ? 'update' : 'delete') : is ? 'insert' : null
+    if (op === null || (query.events !== undefined && !query.events.includes(op))) return null
+    return { op, before, after, row: (is ? after : before)! }
+  }
+
+  /** Every event of the commit that its reader could see, and still could when it was due, has come. */
+  #owed(commit: TruthCommit, upTo: bigint): void {
+    const { truth } = this.#options
+    const { query, user } = this.#reader.options
+    const received = this.#received.get(commit.lsn)
+    this.#received.delete(commit.lsn)
+    if (commit.truncated.has(query.table) && !received?.has('truncate'))
+      throw new Untrue('a truncate never came', commit.lsn)
+    for (const name of commit.touched.get(query.table)?.keys() ?? []) {
+      const expected = this.#expected(commit, name)
+      if (expected === null) continue
+      this.#tally.owed += 1
+      if (received?.has(name)) continue
+      if (truth.allowedWithin(query, user, expected.row, commit.lsn, max(commit.lsn, upTo)) === 'all')
+        throw new Untrue(`${expected.op} of ${name} never came`, commit.lsn, name)
+    }
+  }
+}
+
+const max = (a: bigint, b: bigint): bigint => (a > b ? a : b)
+const text = ({ lsn, index }: Place): string =>
+  `${lsn.toString(16)}${index === WHOLE_COMMIT ? '' : `-${index.toString(16)}`}`
+const keyOf = (change: { readonly op: string; readonly key?: JsonRow }): JsonRow => change.key!
+
+export function same(a: JsonRow, b: JsonRow): boolean {
+  const columns = Object.keys(a)
+  return columns.length === Object.keys(b).length && columns.every(column => column in b && a[column] === b[column])
+}
+
+/** @throws Untrue with the first difference */
+export function equal(held: ReadonlyMap<string, JsonRow>, shown: ReadonlyMap<string, JsonRow>, lsn: bigint): void {
+  for (const [name, row] of held) {
+    const other = shown.get(name)
+    if (other === undefined) throw new Untrue(`it holds ${JSON.stringify(row)}, which is not visible`, lsn, name)
+    if (!same(row, other)) throw new Untrue(`it holds ${JSON.stringify(row)}, not ${JSON.stringify(other)}`, lsn, name)
+  }
+  for (const [name, row] of shown) if (!held.has(name)) throw new Untrue(`it lacks ${JSON.stringify(row)}`, lsn, name)
+}

@@ -1,0 +1,270 @@
+// A strict reader of one query: it applies what it is told, refuses what does not fit, and keeps a record of it all for
+// the verdict. An upsert would hide a repeated or lost change; here an insert of a known key is a failure.
+import type { ChangeEvent, DeltaEvent, JsonRow, RowChange, SnapshotEvent } from '../../src/protocol/messages.ts'
+import { parseQueryPositions, WHOLE_COMMIT } from '../../src/protocol/position.ts'
+import type { Random } from './random.ts'
+import { connect, Refused, type Transport, type Wire, type WireEvent } from './wires.ts'
+import { type CheckedQuery, nameOf, policies } from './world.ts'
+
+/** Something a reader was told, and when. */
+export interface Sighting {
+  readonly what: 'subscribed' | 'snapshot' | 'delta' | 'change' | 'position' | 'resync'
+  /** Null where no position came with it. */
+  readonly lsn: bigint | null
+  readonly index: number
+  /** performance.now() */
+  readonly at: number
+  /** How far the node had come, at least, when this connection began. */
+  readonly floor: bigint
+  /** The same a few seconds before. */
+  readonly longBefore: bigint
+  readonly changes?: readonly RowChange[]
+  readonly change?: ChangeEvent
+  /** Rows of a snapshot that came before its last part. */
+  readonly early?: readonly JsonRow[]
+  /** All it holds after this event, for some of the events. */
+  readonly rows?: ReadonlyMap<string, JsonRow>
+  readonly code?: string
+}
+
+export interface SubscriberOptions {
+  readonly name: string
+  readonly transport: Transport
+  readonly kind: 'live' | 'changes'
+  readonly query: CheckedQuery
+  readonly user: string
+  readonly token: string
+  readonly random: Random
+  /** How far the node has come, at least: the greatest position that any reader was told. */
+  floor(longBefore: boolean): bigint
+  told(lsn: bigint): void
+}
+
+/** One event in this many, besides the first few of a connection, is compared row by row. */
+const sampleOneIn = 6
+
+export class Subscriber {
+  readonly options: SubscriberOptions
+  readonly rows = new Map<string, JsonRow>()
+  /** What the verdict has not looked at yet. */
+  sightings: Sighting[] = []
+  /** The last events, for the report. At most `maxHistory`. */
+  readonly history: string[] = []
+  failure: string | null = null
+  /** Where it may come back, as text; null for a fresh beginning. */
+  since: string | null = null
+  lsn: bigint | null = null
+  /** Errors that ended a connection, by code. */
+  readonly errors: string[] = []
+  connected = false
+  paused = false
+  resumes = 0
+  exact = false
+  #wire: Wire | null = null
+  #connection = 0
+  #parts: RowChange[] = []
+  #early: JsonRow[] = []
+  #floor = 0n
+  #longBefore = 0n
+  #fresh = 0
+
+  constructor(options: SubscriberOptions) {
+    this.options = options
+  }
+
+  /** Connects, at its position if it has one. @returns false when it was refused with a code that lets it come later */
+  async come(url: string): Promise<boolean> {
+    const { transport, kind, query, token, floor } = this.options
+    this.#connection += 1
+    const connection = this.#connection
+    this.#floor = floor(false)
+    this.#longBefore = floor(true)
+    this.#fresh = 3
+    if (this.since !== null) this.resumes += 1
+    this.#log(`-- comes, since ${this.since}, the stream is past ${this.#floor.toString(16)}`)
+    this.#drop()
+    this.connected = true
+    const isMine = (): boolean => this.#connection === connection
+    try {
+      const wire = await connect({
+        url,
+        transport,
+        kind,
+        query,
+        token,
+        since: this.since,
+        onEvent: event => {
+          if (isMine()) this.#take(event)
+        },
+        onEnd: () => {
+          if (isMine()) this.#ended('closed')
+        },
+      })
+      if (isMine()) this.#wire = wire
+      else wire.close()
+      return true
+    } catch (error) {
+      if (isMine()) this.#ended(error instanceof Refused ? error.code : 'closed')
+      return false
+    }
+  }
+
+  leave(): void {
+    this.#connection += 1
+    this.#wire?.close()
+    this.#wire = null
+    this.connected = false
+    this.paused = false
+    this.#log('-- leaves')
+  }
+
+  pause(): void {
+    this.paused = true
+    this.#log('-- takes nothing')
+    this.#wire?.pause()
+  }
+
+  goOn(): void {
+    this.paused = false
+    this.#log('-- goes on')
+    this.#wire?.resume()
+  }
+
+  fail(message: string): void {
+    if (this.failure !== null) return
+    this.failure = message
+    this.#log(`FAILED ${message}`)
+  }
+
+  #ended(code: string): void {
+    this.#connection += 1
+    this.#wire?.close()
+    this.#wire = null
+    this.connected = false
+    this.paused = false
+    this.errors.push(code)
+    this.#log(`-- ended: ${code}`)
+  }
+
+  /** What came of an event whose last part did not. */
+  #drop(): void {
+    this.#parts = []
+    this.#early = []
+    if (this.options.kind === 'changes' || this.exact) return
+    this.rows.clear()
+    this.since = null
+    this.lsn = null
+  }
+
+  #void(): void {
+    this.exact = false
+    this.rows.clear()
+    this.#parts = []
+    this.#early = []
+    this.since = null
+    this.lsn = null
+  }
+
+  #take(event: WireEvent): void {
+    this.#log(`${event.position ?? ''} ${event.event} ${JSON.stringify(event.data)}`)
+    try {
+      this.#apply(event)
+    } catch (error) {
+      this.fail(error instanceof Error ? error.message : String(error))
+    }
+  }
+
+  #apply({ event, position, data }: WireEvent): void {
+    if (event === 'error') {
+      this.#ended((data as { code: string }).code)
+    } else if (event === 'subscribed') {
+      const { resumed } = data as { resumed: boolean }
+      if (resumed && this.since === null) throw new Error('resumed without a position')
+      // After a resync in a poll of its own, the position before says nothing.
+      if (this.options.kind === 'live') {
+        if (position !== null && resumed) this.#see('subscribed', position)
+      } else if (resumed || this.since === null) this.#see('subscribed', position)
+    } else if (event === 'resync') {
+      const { code } = data as { code: string }
+      this.#sighting({ what: 'resync', lsn: this.lsn, index: 0, code })
+      this.#void()
+    } else if (event === 'snapshot') {
+      const part = data as SnapshotEvent
+      if (this.exact) throw new Error('a snapshot nobody asked for')
+      for (const key of part.gone ?? []) this.rows.delete(this.#name(key))
+      for (const row of part.rows) this.rows.set(this.#name(row), row)
+      if (!part.done) {
+        this.#early.push(...part.rows)
+        return
+      }
+      this.exact = true
+      const early = this.#early
+      this.#early = []
+      this.#see('snapshot', position, { early })
+    } else if (event === 'delta') {
+      const delta = data as DeltaEvent
+      if (!this.exact) throw new Error('a delta before the snapshot was whole')
+      this.#parts.push(...delta.changes)
+      if (!delta.done) return
+      const changes = this.#parts
+      this.#parts = []
+      for (const change of changes) this.#change(change)
+      this.#see('delta', position, { changes })
+    } else if (event === 'change') {
+      this.#see('change', position, { change: data as ChangeEvent })
+    } else if ((event === 'heartbeat' || event === 'position') && position !== null) {
+      if (this.options.kind === 'live' && !this.exact) {
+        if (parseQueryPositions(position)![0]!.lsn !== 0n) throw new Error('a position before the state was whole')
+      } else this.#see('position', position)
+    }
+  }
+
+  #see(what: Sighting['what'], position: string | null, more: Partial<Sighting> = {}): void {
+    if (position === null) {
+      if (what !== 'subscribed') throw new Error(`a ${what} without a position`)
+      return
+    }
+    const { lsn, index } = parseQueryPositions(position)![0]!
+    if (lsn === 0n) return
+    this.since = position
+    this.lsn = lsn
+    this.options.told(index === WHOLE_COMMIT ? lsn : lsn - 1n)
+    const sampled = this.options.kind === 'live' && (this.#fresh-- > 0 || this.options.random.once(sampleOneIn))
+    this.#sighting({ what, lsn, index, ...more, ...(sampled ? { rows: new Map(this.rows) } : {}) })
+  }
+
+  #sighting(sighting: Omit<Sighting, 'at' | 'floor' | 'longBefore'>): void {
+    this.sightings.push({ ...sighting, at: performance.now(), floor: this.#floor, longBefore: this.#longBefore })
+  }
+
+  #change(change: RowChange): void {
+    if (change.op === 'truncate') {
+      this.rows.clear()
+      return
+    }
+    const name = this.#name(change.key)
+    const row = this.rows.get(name)
+    if (change.op === 'insert') {
+      if (row !== undefined) throw new Error(`insert of the known key ${name}`)
+      this.rows.set(name, change.row)
+    } else if (row === undefined) throw new Error(`${change.op} of the unknown key ${name}`)
+    else if (change.op === 'delete') this.rows.delete(name)
+    else this.rows.set(name, { ...row, ...change.set })
+  }
+
+  #name(row: JsonRow): string {
+    return nameOf(this.options.query.table, row)
+  }
+
+  #log(line: string): void {
+    this.history.push(line.slice(0, 400))
+    if (this.history.length > maxHistory) this.history.splice(0, this.history.length - maxHistory)
+  }
+
+  /** The tables whose changes may void what it holds. */
+  get inputs(): ReadonlySet<string> {
+    return new Set(policies[this.options.query.table].inputs)
+  }
+}
+
+const maxHistory = 3000
