@@ -83,13 +83,16 @@ interface OpenRow {
 export class RowFold implements FoldedRows {
   readonly #keyColumns: readonly number[]
   readonly #relationOid: number
+  readonly #vanished: Set<string> | null
   readonly #rows = new Map<string, OpenRow>()
   #truncated = false
   #unkeyed = 0
 
-  constructor(keyColumns: readonly number[], relationOid: number) {
+  /** @param vanished takes the keys of rows that came and went: whoever looked in between has seen them */
+  constructor(keyColumns: readonly number[], relationOid: number, vanished: Set<string> | null = null) {
     this.#keyColumns = keyColumns
     this.#relationOid = relationOid
+    this.#vanished = vanished
   }
 
   get truncated(): boolean {
@@ -154,7 +157,7 @@ export class RowFold implements FoldedRows {
       if (row.new !== null) row.lastIndex = index
       row.new = null
       row.truncated = true
-      if (row.old === null) this.#rows.delete(row.key)
+      if (row.old === null) this.#vanish(row.key)
     }
   }
 
@@ -178,10 +181,15 @@ export class RowFold implements FoldedRows {
     if (open === undefined) {
       this.#rows.set(key, { key, old, new: null, lastIndex: index, truncated: false, carried: false })
     } else if (open.old === null) {
-      this.#rows.delete(key)
+      this.#vanish(key)
     } else {
       open.new = null
       open.lastIndex = index
     }
+  }
+
+  #vanish(key: string): void {
+    this.#rows.delete(key)
+    this.#vanished?.add(key)
   }
 }

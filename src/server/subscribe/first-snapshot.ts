@@ -72,8 +72,9 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       // While memberships move, rows wait for the end: what Postgres showed may be revoked in the stream already.
       const unseen = relay.unseen(first, head.lsn)
       if (membershipsBefore(audience, unseen).size > 0) continue
-      const touched = foldTable(unseen, query.table).rows
-      const rows = [...pending].filter(([key]) => !touched.has(key))
+      const vanished = new Set<string>()
+      const touched = foldTable(unseen, query.table, vanished).rows
+      const rows = [...pending].filter(([key]) => !touched.has(key) && !vanished.has(key))
       pending = new Map()
       for (const [key, row] of rows) delivered.set(key, keyJson(query.table, row))
       for (const json of partsOf(rows.map(([, row]) => objectJson(query.table, query.columns, row)))) {
@@ -122,7 +123,8 @@ function atHead(
   moved: MovedRows,
 ): FinalRows {
   const { query } = audience
-  const touched = foldTable(unseen, query.table)
+  const vanished = new Set<string>()
+  const touched = foldTable(unseen, query.table, vanished)
   const rows = new Map(touched.truncated ? [] : pending)
   const gone = new Set<string>(touched.truncated ? delivered.values() : [])
   const partial: Row[] = []
@@ -136,6 +138,8 @@ function atHead(
       gone.delete(delivered.get(key) ?? '')
     } else if (delivered.has(key)) gone.add(delivered.get(key)!)
   }
+  // A row that came after the first chunk was read and went since: a later chunk may have found it.
+  for (const key of vanished) place(key, null, undefined)
   // What was read under a key that another row has taken over, is not this row's.
   for (const { key, new: row, carried } of touched.rows.values()) {
     place(key, row, carried ? undefined : pending.get(key))

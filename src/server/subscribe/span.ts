@@ -17,9 +17,10 @@ export class SpanError extends Error {
   }
 }
 
-/** @throws SpanError for a commit too large to fold in memory, or of a table whose columns changed since */
-export function foldTable(commits: readonly Commit[], table: Table): FoldedRows {
-  const fold = new RowFold(table.primaryKey, table.oid)
+/** @param vanished takes the keys of rows that came and went within the commits
+ *  @throws SpanError for a commit too large to fold in memory, or of a table whose columns changed since */
+export function foldTable(commits: readonly Commit[], table: Table, vanished: Set<string> | null = null): FoldedRows {
+  const fold = new RowFold(table.primaryKey, table.oid, vanished)
   for (const change of changesOf(commits, table)) fold.add(change)
   if (fold.unkeyed > 0) throw new SpanError('POLICY_CHANGED')
   return fold

@@ -298,3 +298,34 @@ function apply(state: Map<string, string[]>, changes: Change[]): void {
     else state.set(key, texts(row.new) as string[])
   }
 }
+
+test('a row that came and went is no row, but who looked in between has seen its key', () => {
+  const vanished = new Set<string>()
+  const fold = new RowFold([0], full.oid, vanished)
+  const changes = [
+    insert(0, ['1', 'a', 'x']),
+    update(1, ['1', 'a', 'x'], ['2', 'a', 'x']),
+    remove(2, ['2', 'a', 'x']),
+    insert(3, ['3', 'a', 'x']),
+    truncate(4),
+  ]
+  for (const change of changes) fold.add(change)
+  expect([...fold.rows.keys()]).toEqual([])
+  expect([...vanished]).toEqual(['1', '2', '3'])
+})
+
+test('a row that took another key over says so: what it leaves out never stood there', () => {
+  const fold = new RowFold([0], full.oid)
+  const changes = [
+    update(0, ['1', 'a', 'x'], ['9', 'a', undefined]),
+    update(1, ['2', 'a', undefined], ['1', 'a', undefined]),
+    update(2, ['3', 'a', undefined], ['3', 'b', undefined]),
+  ]
+  for (const change of changes) fold.add(change)
+  expect([...fold.rows.values()].map(({ key, carried }) => [key, carried])).toEqual([
+    ['1', true],
+    ['9', true],
+    ['2', false],
+    ['3', false],
+  ])
+})
