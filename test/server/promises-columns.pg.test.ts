@@ -152,7 +152,8 @@ test('[P1] a projection shows what it names and the key; what it does not show s
   expect(written.lsn).toBeGreaterThan(before!.lsn)
   await live.stream.waitFor(() => {
     const beat = live.stream.events.findLast(({ event }) => event === 'heartbeat')
-    return beat !== undefined && parseQueryPositions(beat.id)![0]!.lsn >= written.lsn
+    const position = beat === undefined ? null : parseQueryPositions(beat.id)
+    return position !== null && position[0]!.lsn >= written.lsn
   })
   expect(live.stream.events.filter(({ event }) => event === 'delta').length).toBe(count)
   await database.query(`UPDATE people SET name = 'anna', salary = 2 WHERE id = 1`)
