@@ -1,7 +1,7 @@
 // Columns: what a role may not SELECT is nowhere, what a client did not ask for neither.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { ChangeEvent, DeltaEvent, RowChange } from '../../src/protocol/messages.ts'
-import { parsePosition, parseQueryPositions } from '../../src/protocol/position.ts'
+import { type Position, parsePosition, parseQueryPositions } from '../../src/protocol/position.ts'
 import { LiveSse, person, prepareDatabase, SseStream, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 
@@ -38,10 +38,23 @@ afterAll(async () => {
   await database?.[Symbol.asyncDispose]()
 })
 
+/** Waits until the stream has passed the transaction. @returns where it committed */
+async function passed(txid: string): Promise<Position> {
+  const response = await fetch(`${node.url}/v1/wait`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${tokens[auditor]}` },
+    body: JSON.stringify({ txid }),
+  })
+  return parsePosition(((await response.json()) as { position: string }).position)!
+}
+
 beforeEach(async () => {
-  await database.query(
-    `DELETE FROM people; INSERT INTO people VALUES (1, 'ann', 4711, 'secret', 1), (2, 'bob', 4712, 'secret', 2)`,
+  await database.query(`DELETE FROM people`)
+  const [row] = await database.query<{ txid: string }>(
+    `INSERT INTO people VALUES (1, 'ann', 4711, 'secret', 1), (2, 'bob', 4712, 'secret', 2) RETURNING pg_current_xact_id()::text AS txid`,
   )
+  // Changes begin where the stream stands, which may be before a commit that SELECT shows already.
+  await passed(row!.txid)
 })
 
 const open = async (role: string, query = ''): Promise<LiveSse> =>
@@ -143,12 +156,7 @@ test('[P1] a projection shows what it names and the key; what it does not show s
   const [row] = await database.query<{ txid: string }>(
     'UPDATE people SET name = name WHERE id = 1 RETURNING pg_current_xact_id()::text AS txid',
   )
-  const response = await fetch(`${node.url}/v1/wait`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${tokens[auditor]}`, 'content-type': 'application/json' },
-    body: JSON.stringify(row),
-  })
-  const written = parsePosition(((await response.json()) as { position: string }).position)!
+  const written = await passed(row!.txid)
   expect(written.lsn).toBeGreaterThan(before!.lsn)
   await live.stream.waitFor(() => {
     const beat = live.stream.events.findLast(({ event }) => event === 'heartbeat')
