@@ -64,7 +64,7 @@ export class Judge {
   /** What the truth must still hold for this reader. */
   get needs(): bigint | null {
     const candidates = [this.#last?.lsn, this.#from?.lsn, this.#resync?.from].filter(lsn => lsn !== undefined)
-    return candidates.length === 0 ? null : candidates.reduce((a, b) => (a < b ? a : b))
+    return candidates.toSorted((a, b) => Number(a - b))[0] ?? null
   }
 
   /** @throws Untrue */
@@ -82,9 +82,11 @@ export class Judge {
     }
   }
 
-  #resyncs({ lsn, code, at, longBefore }: Sighting): void {
-    const before = this.#resync?.from ?? this.#last?.lsn ?? lsn ?? longBefore
-    this.#resync = { code: code!, from: before < longBefore || lsn !== null ? before : longBefore, at }
+  #resyncs({ code, at, longBefore }: Sighting): void {
+    const last = this.#last
+    // In the middle of a commit, the rest of that commit is what it could not be told.
+    const from = last === null ? longBefore : last.index === WHOLE_COMMIT ? last.lsn : last.lsn - 1n
+    this.#resync = { code: code!, from: this.#resync?.from ?? from, at }
     this.#last = null
     this.#from = null
     this.#received.clear()
