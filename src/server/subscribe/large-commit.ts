@@ -11,7 +11,7 @@ import { maxPartChars, truncateJson } from '../route/encode.ts'
 import { changeJson, lacksValues, OutcomeEncoder } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Query } from '../route/query.ts'
-import { type Route, type Router, sameColumns } from '../route/router.ts'
+import type { Route, Router } from '../route/router.ts'
 import { Slice } from '../route/slice.ts'
 import { prepareSpooled } from '../route/spooled-rows.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
@@ -38,8 +38,7 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
   const { epoch } = relay
   const slice = new Slice()
   try {
-    const changed = await changedTables(options.router, commit, slice)
-    if (relay.epoch !== epoch) return
+    const changed = options.router.changedTables(commit)
     if (changed.size > 0) door.retire(changed)
     const writer = await applyMemberships(options.router, commit, slice)
     if (relay.epoch !== epoch) return
@@ -55,17 +54,6 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
     // A new epoch began, and the files of the old one are closed: what is left of it belongs to nobody.
     if (relay.epoch === epoch) throw error
   }
-}
-
-/** As `Router.changedTables`, in slices. */
-async function changedTables(router: Router, commit: Commit, slice: Slice): Promise<ReadonlySet<number>> {
-  const changed = new Set<number>()
-  for (const { index, relation } of commit.changes()) {
-    if (index % 64 === 0 && slice.over()) await slice.next()
-    const route = router.routeOf(relation.oid)
-    if (route !== undefined && !sameColumns(relation, route.table)) changed.add(relation.oid)
-  }
-  return changed
 }
 
 async function applyMemberships(router: Router, commit: Commit, slice: Slice): Promise<MembershipWriter> {

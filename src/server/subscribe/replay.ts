@@ -109,7 +109,7 @@ function sendCommit(
   const { audience } = request
   const { query, visible } = audience
   if (!commit.relations.has(query.table.oid)) return { index: WHOLE_COMMIT, isFull: false }
-  for (const { relation } of commit.changes())
+  for (const relation of commit.layouts)
     if (relation.oid === query.table.oid && !sameColumns(relation, query.table)) throw new SpanError('POLICY_CHANGED')
   const encoder = new OutcomeEncoder(stream.relay.epoch, commit.commitLsn, commit.committedAtMicros)
   const before = audience.at(views.before)
