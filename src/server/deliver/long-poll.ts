@@ -38,7 +38,8 @@ export class LongPoll implements Connection, MembershipOwner {
   readonly #principal: Principal
   readonly #request: StreamRequest
   readonly #members: readonly Membership[]
-  /** Per query: in the middle of a snapshot or delta of several parts, or waiting for the first part. */
+  /** Per query: in the middle of a snapshot or delta of several parts, or waiting for the first part, or for the
+   *  resync that is owed. */
   readonly #isPartial: boolean[]
   /** Bounded by `longPollMaxBytes`; past it SNAPSHOT_TOO_LARGE. */
   #events: string[] = []
@@ -66,7 +67,9 @@ export class LongPoll implements Connection, MembershipOwner {
       const head = subscriptions.head().position
       for (const [q, member] of this.#members.entries()) {
         const { resumed, kind } = member.subscription!
-        this.#isPartial[q] = kind === 'live' && !resumed
+        // An answer with a position at the head and without the resync would hide what was lost in between.
+        const isResyncOwed = !resumed && member.request.since !== null && member.request.since.lsn !== 0n
+        this.#isPartial[q] = isResyncOwed || (kind === 'live' && !resumed)
         member.open()
       }
       await this.#waitForNews(head)
@@ -157,7 +160,7 @@ export class LongPoll implements Connection, MembershipOwner {
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {
-    if (member.request.kind === 'live') this.#isPartial[member.id] = true
+    this.#isPartial[member.id] = member.request.kind === 'live'
     this.#add('resync', JSON.stringify({ code, reason }), member.id, null)
   }
 

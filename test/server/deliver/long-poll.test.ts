@@ -103,6 +103,13 @@ test('a position of another query is told resync, with the fresh snapshot in the
   expect(body.queries).toEqual([{ key: ['id'], resumed: false }])
 })
 
+test('[P4] changes that cannot resume are told resync in the same answer, also without wait', async () => {
+  await using node = await startGateway()
+  const { status, body } = await poll(node, '/v1/changes/orders?after=1f2e3d4c-1000.other')
+  expect(status).toBe(200)
+  expect(body.events.map(event => event.event)).toEqual(['resync'])
+})
+
 test('changes begin with a position, and several queries say whose each event is', async () => {
   await using node = await startGateway()
   const path = '/v1/changes?q=orders&q=open'

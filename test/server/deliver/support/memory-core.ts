@@ -44,8 +44,8 @@ export class MemoryCore implements Subscriptions {
     const query = this.query(request)
     const subscription = new MemorySubscription(this, query, principal, request, outlet)
     this.open.add(subscription)
-    // As the interface says: nothing comes before the promise resolves.
-    queueMicrotask(() => queueMicrotask(() => subscription.begin()))
+    // As the door does: nothing comes before the promise resolves, and not in the same turn.
+    setImmediate(() => subscription.begin())
     return subscription
   }
 
