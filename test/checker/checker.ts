@@ -352,7 +352,7 @@ class CheckedRun {
         line.startsWith('--') ||
         line.startsWith('FAILED') ||
         line.includes(`-${untrue.lsn.toString(16)}`) ||
-        / (subscribed|resync|snapshot) /.test(line) ||
+        / (resync|snapshot) /.test(line) ||
         (untrue.row !== null && keyTexts(untrue.row).every(text => line.includes(text))),
     )
     const story = untrue.row === null ? [] : this.#truth.story(query, user, untrue.row)
