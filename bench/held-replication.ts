@@ -75,11 +75,17 @@ const firstLsn = 0x10_0000_0000n
  *  is told to: what is measured behind it then does not wait for a writer. */
 export class RepeatingReplication extends Replication {
   readonly #ready = Promise.withResolvers<void>()
+  #isArmed = false
   #template: Template | null = null
   #lsn = firstLsn
   #id = Number(templateId)
   #gulps: WalMessage[][] = []
   #wake = Promise.withResolvers<void>()
+
+  /** The next commit with `templateId` is the template: what the slot repeats from earlier runs is not. */
+  arm(): void {
+    this.#isArmed = true
+  }
 
   /** Resolves when the template has come. */
   get ready(): Promise<void> {
@@ -98,8 +104,16 @@ export class RepeatingReplication extends Replication {
     for await (const life of super.lives(signal)) {
       const { stream } = life
       const gulps = () => this.#stream(stream, signal)
-      yield { ...life, stream: { gulps, acknowledge: () => {}, close: () => stream.close() } }
+      yield {
+        ...life,
+        stream: { gulps, acknowledge: (lsn: bigint) => this.#acknowledge(stream, lsn), close: () => stream.close() },
+      }
     }
+  }
+
+  /** Positions that were made up here must not reach Postgres. */
+  #acknowledge(stream: WalStream, lsn: bigint): void {
+    if (lsn < firstLsn) stream.acknowledge(lsn)
   }
 
   async *#stream(stream: WalStream, signal: AbortSignal): AsyncIterable<readonly WalMessage[]> {
@@ -108,7 +122,7 @@ export class RepeatingReplication extends Replication {
       for (const { data } of gulp) {
         if (data?.[0] === 0x42) messages = []
         if (data != null) messages.push(data)
-        if (data?.[0] === 0x43) this.#template ??= templateOf(messages)
+        if (data?.[0] === 0x43 && this.#isArmed) this.#template ??= templateOf(messages)
       }
       yield gulp
       if (this.#template !== null) break
@@ -138,7 +152,9 @@ export class RepeatingReplication extends Replication {
   }
 }
 
-function templateOf(messages: readonly Buffer[]): Template | null {
+/** Begin, Insert, Commit: the Relation message between them announces the table, and would have it looked up each time. */
+function templateOf(all: readonly Buffer[]): Template | null {
+  const messages = all.filter(message => message[0] !== 0x52)
   const row = messages.findIndex(message => message[0] === insert && message.includes(templateId))
   return row < 0 ? null : { messages, row, idAt: messages[row]!.indexOf(templateId) }
 }

@@ -2,7 +2,10 @@
 // what limits it is in docs/performance.md.
 import { mkdirSync } from 'node:fs'
 import { Command } from 'commander'
+import { authorize } from './authorize.ts'
 import { drain } from './drain.ts'
+import { fanOut } from './fan-out.ts'
+import { latency } from './latency.ts'
 import { type Figure, jsonOf, textOf } from './report.ts'
 
 interface Flags {
@@ -33,6 +36,9 @@ const optionsOf = () => {
 
 const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) => Promise<Figure[]>>> = {
   drain,
+  'fan-out': fanOut,
+  latency,
+  authorize,
 }
 
 for (const [name, run] of Object.entries(benches)) {

@@ -26,6 +26,9 @@ answer(
       await new Promise<void>(resolve => http.listen(0, '127.0.0.1', resolve))
       return { port: (http.address() as AddressInfo).port, creditPort: credits.port }
     },
+    once({ text }: { text: string }) {
+      for (const socket of sockets) socket.write(textFrame(text))
+    },
     repeat({ text, ...pace }: Pace & { text: string }) {
       const frame = textFrame(text)
       const bytes = Buffer.concat(Array.from({ length: pace.perTurn }, () => frame))

@@ -24,6 +24,9 @@ answer(
       return { port: (http.address() as AddressInfo).port, creditPort: credits.port }
     },
     // The event's name is short, and the text goes as one string, which is less work for it than an object.
+    once({ text }: { text: string }) {
+      io.to('room').emit('m', text)
+    },
     repeat({ text, ...pace }: Pace & { text: string }) {
       return credits.spend(pace, async perTurn => {
         for (let i = 0; i < perTurn; i++) io.to('room').emit('m', text)
@@ -31,5 +34,5 @@ answer(
       })
     },
   },
-  () => io.close(),
+  () => {},
 )

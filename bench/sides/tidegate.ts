@@ -58,7 +58,10 @@ answer(
     open: () => held().open(),
     close: () => held().close(),
     inserts: () => held().inserts,
+    arm: () => repeated().arm(),
     ready: () => repeated().ready,
+    /** One commit, for which nobody gives credit. */
+    once: () => repeated().repeat(1),
     async repeat(pace: Pace): Promise<Spent> {
       return credits.spend(pace, async perTurn => {
         repeated().repeat(perTurn)
