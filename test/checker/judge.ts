@@ -38,6 +38,14 @@ export class Untrue extends Error {
   }
 }
 
+interface Resync {
+  readonly code: string
+  /** What could not be told lies after this position. */
+  readonly from: bigint
+  readonly at: number
+  readonly seenAt: number
+}
+
 interface Place {
   readonly lsn: bigint
   readonly index: number
@@ -49,7 +57,9 @@ export class Judge {
   readonly #tally: Tally
   /** The last position that it was told; null after a resync and before the first. */
   #last: Place | null = null
-  #resync: { readonly code: string; readonly from: bigint; readonly at: number } | null = null
+  #resync: Resync | null = null
+  /** When it was told of `#last`. */
+  #seenAt = 0
   /** For changes: everything up to here was looked for and found. Null until it is known where the events begin. */
   #from: Place | null = null
   /** For changes: events by commit and name, of commits after `#from`. */
@@ -86,14 +96,14 @@ export class Judge {
     const last = this.#last
     // In the middle of a commit, the rest of that commit is what it could not be told.
     const from = last === null ? longBefore : last.index === WHOLE_COMMIT ? last.lsn : last.lsn - 1n
-    this.#resync = { code: code!, from: this.#resync?.from ?? from, at }
+    this.#resync = { code: code!, from: this.#resync?.from ?? from, at, seenAt: this.#seenAt }
     this.#last = null
     this.#from = null
     this.#received.clear()
   }
 
   /** Positions never step back, and a resync has a cause. */
-  #order({ what, lsn, index }: Sighting): void {
+  #order({ what, lsn, index, at }: Sighting): void {
     const place = { lsn: lsn!, index }
     const last = this.#last
     if (last !== null) {
@@ -103,12 +113,13 @@ export class Judge {
         throw new Untrue(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
     }
     this.#last = place
+    this.#seenAt = at
     this.#tally.positions += 1
     if (this.#resync !== null) this.#cause(this.#resync, place.lsn)
     this.#resync = null
   }
 
-  #cause({ code, from, at }: { code: string; from: bigint; at: number }, to: bigint): void {
+  #cause({ code, from, at, seenAt }: Resync, to: bigint): void {
     const { truth, windowMs, spooledChanges } = this.#options
     this.#tally.resyncs[code] = (this.#tally.resyncs[code] ?? 0) + 1
     const commits = truth.between(from, to)
@@ -120,6 +131,8 @@ export class Judge {
       if (commits.some(({ size }) => size > spooledChanges)) return
       const first = commits[0]?.at
       if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return
+      // Heartbeats of the stream's own are commits too: a position grows old without the writers.
+      if (at - seenAt >= windowMs) return
     }
     throw new Untrue(`resync ${code} without a cause between ${from.toString(16)} and ${to.toString(16)}`, to)
   }
