@@ -111,9 +111,7 @@ class CheckedRun {
     let failure: string | null = null
     while (failure === null && performance.now() < endAt) {
       await this.#round(writers)
-      if (process.env.CHECKER_DEBUG) say(`round written ${performance.now()}`)
       failure = await this.#verdict()
-      if (process.env.CHECKER_DEBUG) say(`round judged ${performance.now()}`)
       this.#rounds += 1
       if (this.#rounds % 10 === 0)
         say(`${this.#rounds} rounds, ${this.#truth.count} commits, ${JSON.stringify(this.#tally)}`)
