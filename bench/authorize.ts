@@ -107,13 +107,13 @@ async function ours(world: World, tokens: readonly string[], options: { changes:
   const before = await server.ask<NodeJS.MemoryUsage>('memory')
   await clients.ask('connect', connection({ kind: 'tidegate', port, creditPort, count: tokens.length, tokens }))
   const after = await server.ask<NodeJS.MemoryUsage>('memory')
-  await world.client.query('DELETE FROM public.messages WHERE id = $1', [templateId])
+  await server.ask('arm')
   await writeTemplate(world, 1, 'body')
   await server.ask('ready')
   // The deletion and the template have been delivered before what counts begins.
   await new Promise(resolve => setTimeout(resolve, 300))
   await clients.ask('learn')
-  void server.ask('repeat', { turns: 1, perTurn: 1, ahead: 1 })
+  await server.ask('once')
   await clients.ask('learned', { deliveries: 1 })
   let spent: Spent = { cpuMicros: 0, wallMs: 0 }
   for (const changes of [options.changes / 10, options.changes]) {
