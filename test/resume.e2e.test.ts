@@ -2,7 +2,7 @@
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { freePort, LocalPostgres } from '../src/cli/local-postgres.ts'
-import { jwtSecret, person, prepareDatabase, roomsSchema, selectAs, tokenFor, asSet } from './support/node.ts'
+import { asSet, jwtSecret, person, prepareDatabase, roomsSchema, selectAs, tokenFor } from './support/node.ts'
 import { TestDatabase } from './support/postgres.ts'
 import { Reader, transports } from './support/readers.ts'
 import { type RunningProcess, startCli } from './support/run-cli.ts'
@@ -10,9 +10,18 @@ import { type RunningProcess, startCli } from './support/run-cli.ts'
 const awayMs = Number(process.env.AWAY_MS ?? 60_000)
 const commits = 10_000
 
-async function startNode(databaseUrl: string, settings: Record<string, string> = {}): Promise<{ node: RunningProcess; url: string }> {
+async function startNode(
+  databaseUrl: string,
+  settings: Record<string, string> = {},
+): Promise<{ node: RunningProcess; url: string }> {
   const port = await freePort()
-  const node = startCli(['start'], { DATABASE_URL: databaseUrl, JWT_SECRET: jwtSecret, PORT: String(port), LOG_LEVEL: 'warn', ...settings })
+  const node = startCli(['start'], {
+    DATABASE_URL: databaseUrl,
+    JWT_SECRET: jwtSecret,
+    PORT: String(port),
+    LOG_LEVEL: 'warn',
+    ...settings,
+  })
   await node.until(({ out }) => out.includes('ready'))
   return { node, url: `http://127.0.0.1:${port}` }
 }
@@ -42,7 +51,10 @@ class PatientWriter {
           await client.connect()
           this.#client = client
         }
-        await this.#client.query(`INSERT INTO messages VALUES ($1::int, 1 + $1::int % 2, 'w', 'row') ON CONFLICT DO NOTHING`, [id])
+        await this.#client.query(
+          `INSERT INTO messages VALUES ($1::int, 1 + $1::int % 2, 'w', 'row') ON CONFLICT DO NOTHING`,
+          [id],
+        )
         return
       } catch (error) {
         // The server's own refusals are defects of this test; shutdowns (57) and broken connections are its subject.
@@ -60,7 +72,9 @@ class PatientWriter {
   }
 }
 
-test('[P4] away for a minute and 10,000 commits, through kill -9 and restarts: nothing missing, nothing repeated, no resync', { timeout: awayMs + 120_000 }, async () => {
+test('[P4] away for a minute and 10,000 commits, through kill -9 and restarts: nothing missing, nothing repeated, no resync', {
+  timeout: awayMs + 120_000,
+}, async () => {
   await using server = await LocalPostgres.create()
   await server.start()
   const database = await TestDatabase.create(server.url)
@@ -76,7 +90,8 @@ test('[P4] away for a minute and 10,000 commits, through kill -9 and restarts: n
   for (const reader of readers) await reader.come({ url })
   for (const reader of readers) if (reader.kind === 'live') await reader.until(() => reader.rows.exact)
   await database.query(`INSERT INTO messages VALUES (3, 1, 'w', 'seen')`)
-  for (const reader of readers) await reader.until(() => (reader.kind === 'live' ? reader.rows.rows.size === 2 : reader.changes.length === 1))
+  for (const reader of readers)
+    await reader.until(() => (reader.kind === 'live' ? reader.rows.rows.size === 2 : reader.changes.length === 1))
   for (const reader of readers) await reader.leave()
   await database.client.end()
 

@@ -1,8 +1,8 @@
 // One query read over each transport, able to leave and to come back at its position.
 import { once } from 'node:events'
 import { WebSocket } from 'ws'
-import { type SseEvent, SseStream, StrictRows } from './node.ts'
 import type { ChangeEvent } from '../../src/protocol/messages.ts'
+import { type SseEvent, SseStream, StrictRows } from './node.ts'
 
 export type Transport = 'websocket' | 'sse' | 'long-poll'
 export const transports: readonly Transport[] = ['websocket', 'sse', 'long-poll']
@@ -26,7 +26,13 @@ export class Reader {
   position: string | null = null
   #leave: () => Promise<void> = async () => {}
 
-  constructor(transport: Transport, kind: 'live' | 'changes', table: string, token: string, key: readonly string[] = ['id']) {
+  constructor(
+    transport: Transport,
+    kind: 'live' | 'changes',
+    table: string,
+    token: string,
+    key: readonly string[] = ['id'],
+  ) {
     this.transport = transport
     this.kind = kind
     this.table = table
@@ -55,7 +61,9 @@ export class Reader {
     while (!condition()) {
       if (this.failure !== null) throw this.failure
       if (Date.now() > deadline) {
-        throw new Error(`${this.transport} ${this.kind}: timed out; the last events: ${this.events.slice(-5).join(' ').slice(0, 2000)}`)
+        throw new Error(
+          `${this.transport} ${this.kind}: timed out; the last events: ${this.events.slice(-5).join(' ').slice(0, 2000)}`,
+        )
       }
       await new Promise(resolve => setTimeout(resolve, 5))
     }
@@ -107,7 +115,9 @@ export class Reader {
   }
 
   async #comeBySocket(place: Place): Promise<void> {
-    const socket = new WebSocket(`${place.url.replace('http', 'ws')}/v1/socket`, { headers: { authorization: `Bearer ${this.token}` } })
+    const socket = new WebSocket(`${place.url.replace('http', 'ws')}/v1/socket`, {
+      headers: { authorization: `Bearer ${this.token}` },
+    })
     let gone = false
     let tag = ''
     socket.on('error', error => {
