@@ -25,7 +25,9 @@ export class Stalled {
       const { rows } = await admin.query(`SELECT current_setting('synchronous_standby_names') AS names`)
       return rows[0].names === 'ghost'
     })
-    return new Stalled(url, admin)
+    const stalled = new Stalled(url, admin)
+    await stalled.#untilCommitsWait()
+    return stalled
   }
 
   /** Runs the statements as one transaction and resolves when its commit is in the WAL and waits. It keeps its locks. */
@@ -43,12 +45,39 @@ export class Stalled {
     })
     await until(async () => {
       if (failure !== null) throw failure
-      const waits = await this.#admin.query(
-        `SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'`,
-        [rows[0]!.pid],
-      )
-      return waits.rowCount === 1
+      return this.#waits(rows[0]!.pid)
     })
+  }
+
+  /** The sessions learn of the setting at once, but whether commits wait is decided by the checkpointer, when it next looks:
+   *  until then they go through. */
+  async #untilCommitsWait(): Promise<void> {
+    const probe = new pg.Client({ connectionString: this.#url })
+    await probe.connect()
+    const { rows } = await probe.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    const { pid } = rows[0]!
+    for (let waits = false; !waits; ) {
+      let isOver = false
+      const done = probe.query(`SELECT pg_logical_emit_message(true, 'probe', '')`).then(() => {
+        isOver = true
+      })
+      await until(async () => {
+        waits = await this.#waits(pid)
+        return waits || isOver
+      })
+      // A cancelled wait lets the commit through; it is in the WAL as it is.
+      if (waits) await this.#admin.query('SELECT pg_cancel_backend($1)', [pid])
+      await done
+    }
+    await probe.end()
+  }
+
+  async #waits(pid: number): Promise<boolean> {
+    const waiting = await this.#admin.query(
+      `SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'`,
+      [pid],
+    )
+    return waiting.rowCount === 1
   }
 
   /** Lets every commit through and resolves when all are visible. */
