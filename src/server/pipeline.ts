@@ -140,13 +140,17 @@ export class Pipeline {
       for (const change of commit.changes()) router.applyMembership(change, writer, this.#sets)
     }
     if (writer.failed.size > 0) door.endFailed(writer.failed)
+    for (const { table } of writer.truncated) door.truncated(table.oid)
 
     const outcomes = new Map<Audience, Outcome[]>()
     const truncated = new Set<Audience>()
     const found = this.#found
     for (const { route, fold } of router.fold(commit)) {
       if (fold.unkeyed > 0) door.retire(new Set([route.table.oid]))
-      if (fold.truncated) for (const audience of route.members) truncated.add(audience)
+      if (fold.truncated) {
+        door.truncated(route.table.oid)
+        for (const audience of route.members) truncated.add(audience)
+      }
       for (const row of fold.rows.values()) {
         found.clear()
         router.collect(route, row, found)

@@ -43,6 +43,12 @@ export async function prepareDatabase(
   await track({ ...options, tables: [...tables], print: false, dryRun: false }, silent)
 }
 
+/** As `tidegate track` does, on a database that was prepared. */
+export async function trackTables(database: TestDatabase, tables: readonly string[]): Promise<void> {
+  const options = { databaseUrl: database.url, adminUrl: database.url, name: 'tidegate' }
+  await track({ ...options, tables: [...tables], print: false, dryRun: false }, silent)
+}
+
 export class TestNode {
   readonly server: TidegateServer
   readonly url: string

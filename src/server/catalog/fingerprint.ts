@@ -49,6 +49,7 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
       UNION ALL
       SELECT concat_ws(' ', 'table', c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relowner, c.relrowsecurity,
         c.relforcerowsecurity, c.relreplident, c.relacl, n.nspacl, n.nspowner,
+        CASE WHEN c.relispartition AND c.relkind = 'r' THEN c.relfilenode END,
         (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attcollation, attnotnull, attgenerated,
           attisdropped, attacl), ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
         (SELECT string_agg(concat_ws(' ', indexrelid, indkey, indisunique, indisprimary, indisreplident, indisvalid,

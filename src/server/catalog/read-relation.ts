@@ -43,6 +43,7 @@ interface AttributeRow {
 
 interface LeafRow {
   oid: number
+  file: string
   name: string
   kind: string
   persistence: string
@@ -86,7 +87,9 @@ export async function readRelation(
     identity: new Set(positions(identityOf(leaves, names)).filter(position => position !== -1)),
     replicaIdentity: weakestOf(leaves),
     partitioned: row.kind === 'p',
-    ...(row.kind === 'p' ? { leaves: leaves.map(leaf => leaf.oid).join(' ') } : {}),
+    ...(row.kind === 'p'
+      ? { leaves: leaves.map(leaf => leaf.oid).join(' '), files: leaves.map(leaf => `${leaf.oid}:${leaf.file}`) }
+      : {}),
     incarnation: streamed.map(({ number }) => number).join(' '),
     rowSecurity: row.rowSecurity,
     forceRowSecurity: row.forceRowSecurity,
@@ -203,7 +206,7 @@ async function readLeaves(db: Kysely<unknown>, { oid, kind }: ClassRow): Promise
       ? sql`SELECT relid::oid AS oid FROM pg_partition_tree(${oid}::oid) WHERE isleaf AND relid <> ${oid}::oid`
       : sql`SELECT ${oid}::oid AS oid`
   const { rows } = await sql<LeafRow>`
-    SELECT c.oid, format('%s.%s', n.nspname, c.relname) AS name, c.relkind AS kind, c.relpersistence AS persistence,
+    SELECT c.oid, c.relfilenode::int8 AS file, format('%s.%s', n.nspname, c.relname) AS name, c.relkind AS kind, c.relpersistence AS persistence,
       c.relreplident AS "replicaIdentity",
       (SELECT json_agg(a.attname ORDER BY k.place)
        FROM pg_index x CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (number, place)

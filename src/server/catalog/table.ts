@@ -21,6 +21,8 @@ export interface Table extends TableRef {
   /** OIDs of the partitions that hold rows: with one that is attached or detached rows come and go, and the WAL says
    *  nothing of them. */
   readonly leaves?: string
+  /** `<OID>:<file>` of each of those partitions. A partition truncated under its own name has another file. */
+  readonly files?: readonly string[]
   readonly rowSecurity: boolean
   readonly forceRowSecurity: boolean
   readonly published: boolean

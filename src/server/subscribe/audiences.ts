@@ -181,6 +181,12 @@ export class Audiences {
     this.#held.clear()
   }
 
+  /** Tables that decide for somebody. */
+  membershipOids(): ReadonlySet<number> {
+    const audiences = [...this.#held.values()].flatMap(({ opened }) => (opened === null ? [] : [opened]))
+    return new Set(audiences.flatMap(({ sets }) => [...sets.values()].map(({ table }) => table.oid)))
+  }
+
   /** Users by audience, for looking at each again when the catalog changed. */
   users(): AudienceUser[] {
     return [...this.#held.values()].flatMap(held => [...held.users])

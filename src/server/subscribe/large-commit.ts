@@ -43,6 +43,7 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
     const writer = await applyMemberships(options.router, commit, slice)
     if (relay.epoch !== epoch) return
     if (writer.failed.size > 0) door.endFailed(writer.failed)
+    for (const { table } of writer.truncated) door.truncated(table.oid)
     holds.flipped(writer, head.lsn)
     for (const oid of commit.relations) {
       const route = options.router.routeOf(oid)
@@ -118,8 +119,10 @@ class LargeTable {
     for (const row of rows.walk(0)) {
       if (typeof row !== 'number') {
         found.clear()
-        if (row === 'truncate') for (const audience of this.#route.members) found.add(audience)
-        else router.collect(this.#route, row, found)
+        if (row === 'truncate') {
+          door.truncated(this.#route.table.oid)
+          for (const audience of this.#route.members) found.add(audience)
+        } else router.collect(this.#route, row, found)
         this.#made.clear()
         for (const audience of found) {
           if (audience.members.size === 0 || audience.hold !== null) continue

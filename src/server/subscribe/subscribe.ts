@@ -7,10 +7,12 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
 import { answered } from '../database.ts'
 import type { Audience } from '../route/audience.ts'
+import { parseLsn } from '../wal/lsn.ts'
 import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
+import { Rewrites } from './rewrites.ts'
 import type { Stream } from './stream.ts'
 import type { Outlet, Principal, SubscribeRequest, Subscription, Subscriptions } from './subscription.ts'
 import { waitForTransaction } from './wait.ts'
@@ -60,12 +62,14 @@ class User implements AudienceUser {
 export class SubscriptionDoor implements Subscriptions {
   readonly #options: SubscribeOptions
   readonly #audiences: Audiences
+  readonly #rewrites: Rewrites
   /** How often the catalog changed. */
   #rechecks = 0
 
   constructor(options: SubscribeOptions) {
     this.#options = options
     this.#audiences = new Audiences(options.stream)
+    this.#rewrites = new Rewrites(options.prepare.catalog)
   }
 
   admit(principal: Principal): Promise<void> {
@@ -114,6 +118,8 @@ export class SubscriptionDoor implements Subscriptions {
       const user = new User(principal, request, outlet)
       const audience = await this.#audiences.join(prepared.audience, user)
       if (user.ended !== null) throw user.ended
+      for (const table of [prepared.audience.query.table, ...prepared.audience.memberships])
+        this.#rewrites.followed(table, this.#options.stream.head.lsn)
       if (rechecks === this.#rechecks) return { prepared, user, audience }
       this.#audiences.leave(audience, user)
       if (attempt === maxAttempts) throw changed(audience.query.table)
@@ -125,13 +131,21 @@ export class SubscriptionDoor implements Subscriptions {
    *  at: what it showed may be hidden now. */
   async recheck(): Promise<void> {
     this.#rechecks += 1
+    const rewritten = await this.#rewrites.look(() => this.#passedNow())
+    // Memberships that went unsaid: the sets that hold them are not true, and whoever reads them subscribes anew.
+    const memberships = this.#audiences.membershipOids()
+    this.retire(new Set([...rewritten].filter(oid => memberships.has(oid))))
     let failures = 0
     for (const user of this.#audiences.users()) {
       if (!(user instanceof User) || user.subscription === null) continue
       const { subscription } = user
       try {
         const { audience } = await prepare(this.#options.prepare, user.principal, user.request)
-        if (this.#audiences.keyOf(audience) === subscription.audience.key) continue
+        if (this.#audiences.keyOf(audience) === subscription.audience.key) {
+          const isStale = subscription.kind === 'live' && rewritten.has(audience.query.table.oid)
+          if (isStale) subscription.resync('POLICY_CHANGED')
+          continue
+        }
         user.end(changed(subscription.audience.query.table))
       } catch (error) {
         failures += 1
@@ -141,6 +155,19 @@ export class SubscriptionDoor implements Subscriptions {
       }
     }
     this.#audiences.closeUnused()
+  }
+
+  /** The stream told of a truncation of these tables. */
+  truncated(oid: number): void {
+    this.#rewrites.truncated(oid)
+  }
+
+  /** The head, once it has passed everything that the catalog can show by now. */
+  async #passedNow(): Promise<bigint> {
+    const { pool, stream } = this.#options
+    const { rows } = await pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+    await stream.reader.passed(parseLsn(rows[0]!.lsn))
+    return stream.head.lsn
   }
 
   /** Tables whose columns changed: nothing of them may be judged any more. */
@@ -194,6 +221,9 @@ export class SubscriptionDoor implements Subscriptions {
     if (since.epoch !== relay.epoch) return { since: null, code: 'EPOCH_CHANGED' }
     if (since.tag !== audience.tag) return { since: null, code: 'QUERY_CHANGED' }
     if (!relay.covers(since.lsn)) return { since: null, code: 'WINDOW_PASSED' }
+    const memberships = [...audience.sets.values()].map(set => set.table)
+    const isVoid = [audience.query.table, ...memberships].some(({ oid }) => this.#rewrites.isVoid(oid, since.lsn))
+    if (isVoid) return { since: null, code: 'POLICY_CHANGED' }
     return { since, code: null }
   }
 }
