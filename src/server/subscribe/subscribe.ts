@@ -35,6 +35,8 @@ const unknownNow = (cause: unknown, chance: number): TidegateError =>
     retryAfterMs: 500 + Math.floor(chance * 2000),
   })
 
+const lookAgainMs = 1000
+
 type AnySubscription = LiveSubscription | ChangesSubscription
 
 class User implements AudienceUser {
@@ -63,6 +65,9 @@ export class SubscriptionDoor implements Subscriptions {
   readonly #options: SubscribeOptions
   readonly #audiences: Audiences
   readonly #rewrites: Rewrites
+  /** One look after the other. */
+  #rewriteLook: Promise<void> = Promise.resolve()
+  #closed = false
   /** How often the catalog changed. */
   #rechecks = 0
 
@@ -131,21 +136,13 @@ export class SubscriptionDoor implements Subscriptions {
    *  at: what it showed may be hidden now. */
   async recheck(): Promise<void> {
     this.#rechecks += 1
-    const rewritten = await this.#rewrites.look(() => this.#passedNow())
-    // Memberships that went unsaid: the sets that hold them are not true, and whoever reads them subscribes anew.
-    const memberships = this.#audiences.membershipOids()
-    this.retire(new Set([...rewritten].filter(oid => memberships.has(oid))))
     let failures = 0
     for (const user of this.#audiences.users()) {
       if (!(user instanceof User) || user.subscription === null) continue
       const { subscription } = user
       try {
         const { audience } = await prepare(this.#options.prepare, user.principal, user.request)
-        if (this.#audiences.keyOf(audience) === subscription.audience.key) {
-          const isStale = subscription.kind === 'live' && rewritten.has(audience.query.table.oid)
-          if (isStale) subscription.resync('POLICY_CHANGED')
-          continue
-        }
+        if (this.#audiences.keyOf(audience) === subscription.audience.key) continue
         user.end(changed(subscription.audience.query.table))
       } catch (error) {
         failures += 1
@@ -155,6 +152,28 @@ export class SubscriptionDoor implements Subscriptions {
       }
     }
     this.#audiences.closeUnused()
+    // Not awaited: it waits for the stream, and the stream may be waiting for this look at the catalog.
+    this.#rewriteLook = this.#rewriteLook.then(() => this.#endRewritten())
+  }
+
+  /** Rows of a partition that went without a word: who follows them reads anew. Tried until it could be looked at. */
+  async #endRewritten(): Promise<void> {
+    try {
+      const rewritten = await this.#rewrites.look(() => this.#passedNow())
+      if (rewritten.size === 0) return
+      // Of memberships: the sets that hold them are not true, and whoever reads them subscribes anew.
+      const memberships = this.#audiences.membershipOids()
+      this.retire(new Set([...rewritten].filter(oid => memberships.has(oid))))
+      for (const user of this.#audiences.users()) {
+        if (!(user instanceof User) || user.subscription?.kind !== 'live') continue
+        if (rewritten.has(user.subscription.audience.query.table.oid)) user.subscription.resync('POLICY_CHANGED')
+      }
+    } catch (error) {
+      if (this.#closed) return
+      this.#options.stream.log.warn({ err: error }, 'partitions could not be looked at; trying again')
+      await new Promise(resolve => setTimeout(resolve, lookAgainMs))
+      if (!this.#closed) await this.#endRewritten()
+    }
   }
 
   /** The stream told of a truncation of these tables. */
@@ -193,6 +212,7 @@ export class SubscriptionDoor implements Subscriptions {
   }
 
   close(): void {
+    this.#closed = true
     this.#audiences.close()
   }
 
