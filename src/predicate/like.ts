@@ -10,6 +10,13 @@ interface Piece {
   readonly points: readonly number[]
   /** The piece as text when it has no `_`, for `indexOf`. */
   readonly literal: string | null
+  /** How many `_` it begins and ends with. */
+  readonly leading: number
+  readonly trailing: number
+  /** What stands between them, when no `_` does. */
+  readonly core: string | null
+  /** Made when it is first looked for. */
+  bits?: Bits
 }
 
 const anyCharacter = -1
@@ -22,19 +29,41 @@ export function likeMatcher(pattern: string, fold: ((text: string) => string) | 
   return text => matches(fold(text), pieces)
 }
 
+type Fold = (text: string) => string
+
+const folds = new WeakMap<ReadonlyMap<string, string>, Fold>()
+
 /** lower() of a collation, or null when only Postgres knows it. */
-export function foldOf(type: SqlType): ((text: string) => string) | null {
+export function foldOf(type: SqlType): Fold | null {
   const lower = type.lower
-  if (lower !== undefined) return text => Array.from(text, char => lower.get(char) ?? char).join('')
-  return type.collation === 'c' ? text => text.replace(/[A-Z]+/g, letters => letters.toLowerCase()) : null
+  if (lower === undefined) return type.collation === 'c' ? foldAscii : null
+  let fold = folds.get(lower)
+  if (fold === undefined) {
+    fold = rememberingLast(text => Array.from(text, char => lower.get(char) ?? char).join(''))
+    folds.set(lower, fold)
+  }
+  return fold
+}
+
+const foldAscii = rememberingLast(text => text.replace(/[A-Z]+/g, letters => letters.toLowerCase()))
+
+const longText = 1024
+
+/** Keeps the last long text: every ILIKE of every subscription folds the same value of a row, 40 ms for 1 MB. */
+function rememberingLast(fold: Fold): Fold {
+  let last: { readonly text: string; readonly folded: string } | null = null
+  return text => {
+    if (text.length < longText) return fold(text)
+    if (last === null || last.text !== text) last = { text, folded: fold(text) }
+    return last.folded
+  }
 }
 
 function piecesOf(pattern: string): Piece[] {
   const pieces: Piece[] = []
   let points: number[] = []
   const finish = (): void => {
-    const literal = points.includes(anyCharacter) ? null : points.map(point => String.fromCodePoint(point)).join('')
-    pieces.push({ points, literal })
+    pieces.push(pieceOf(points))
     points = []
   }
   const chars = Array.from(pattern)
@@ -51,6 +80,15 @@ function piecesOf(pattern: string): Piece[] {
   }
   finish()
   return pieces
+}
+
+function pieceOf(points: readonly number[]): Piece {
+  const first = points.findIndex(point => point !== anyCharacter)
+  const leading = first < 0 ? points.length : first
+  const trailing = first < 0 ? 0 : points.length - 1 - points.findLastIndex(point => point !== anyCharacter)
+  const inner = points.slice(leading, points.length - trailing)
+  const core = inner.includes(anyCharacter) ? null : String.fromCodePoint(...inner)
+  return { points, literal: leading + trailing === 0 ? core : null, leading, trailing, core }
 }
 
 function matches(text: string, pieces: readonly Piece[]): boolean {
@@ -73,11 +111,72 @@ function find(text: string, from: number, piece: Piece): number {
     const at = text.indexOf(piece.literal, from)
     return at < 0 ? -1 : at + piece.literal.length
   }
-  for (let at = from; at <= text.length; at += widthAt(text, at)) {
-    const end = matchAt(text, at, piece)
-    if (end >= 0) return end
+  const start = forward(text, from, piece.leading)
+  if (start < 0) return -1
+  const end = piece.core === null ? findScattered(text, start, piece) : findLiteral(text, start, piece.core)
+  return end < 0 ? -1 : forward(text, end, piece.trailing)
+}
+
+function findLiteral(text: string, from: number, core: string): number {
+  const at = text.indexOf(core, from)
+  return at < 0 ? -1 : at + core.length
+}
+
+// `_` between other characters: bit i of the state is set while the piece's first i + 1 characters match what was just
+// read (Shift-And, Baeza-Yates and Gonnet 1992), so that each character of the text is looked at once. Trying the piece
+// at every place took a second for 250 characters over a value of 1 MB, for each subscription and row.
+function findScattered(text: string, from: number, piece: Piece): number {
+  piece.bits ??= bitsOf(piece.points.slice(piece.leading, piece.points.length - piece.trailing))
+  const { masks, others, last } = piece.bits
+  const words = others.length
+  const state = new Uint32Array(words)
+  for (let at = from; at < text.length; ) {
+    const point = text.codePointAt(at)!
+    at += point > 0xffff ? 2 : 1
+    const mask = masks.get(point) ?? others
+    let carry = 1
+    for (let word = 0; word < words; word++) {
+      const bits = state[word]!
+      state[word] = ((bits << 1) | carry) & mask[word]!
+      carry = bits >>> 31
+    }
+    if ((state[words - 1]! & last) !== 0) return at
   }
   return -1
+}
+
+interface Bits {
+  /** Where each character of the piece may stand. */
+  readonly masks: ReadonlyMap<number, Uint32Array>
+  /** Where any other may: at the `_`. */
+  readonly others: Uint32Array
+  /** The bit of the piece's end, in the last word. */
+  readonly last: number
+}
+
+function bitsOf(points: readonly number[]): Bits {
+  const others = new Uint32Array(Math.ceil(points.length / 32))
+  const set = (mask: Uint32Array, bit: number): void => {
+    mask[bit >>> 5]! |= 1 << (bit & 31)
+  }
+  for (const [bit, point] of points.entries()) if (point === anyCharacter) set(others, bit)
+  const masks = new Map<number, Uint32Array>()
+  for (const [bit, point] of points.entries()) {
+    if (point === anyCharacter) continue
+    if (!masks.has(point)) masks.set(point, others.slice())
+    set(masks.get(point)!, bit)
+  }
+  return { masks, others, last: 1 << ((points.length - 1) & 31) }
+}
+
+/** Where the next `count` characters end, or -1 when there are fewer. */
+function forward(text: string, from: number, count: number): number {
+  let at = from
+  for (let i = 0; i < count; i++) {
+    if (at >= text.length) return -1
+    at += widthAt(text, at)
+  }
+  return at
 }
 
 function matchAt(text: string, from: number, piece: Piece): number {

@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Expr, Memberships, Predicate, Row, SemiJoin, SqlType } from '../../src/predicate/algebra.ts'
 import { compile, evaluate } from '../../src/predicate/evaluate.ts'
@@ -176,6 +177,36 @@ describe('LIKE', () => {
     expect(likeMatcher(`${'%a'.repeat(120)}b`, null)('a'.repeat(200_000))).toBe(false)
     expect(likeMatcher(`${'%_a'.repeat(80)}%b`, null)('a'.repeat(200_000))).toBe(false)
     expect(process.cpuUsage(undefined).user - started).toBeLessThan(2_000_000)
+  })
+
+  test('[P7] a pattern of 250 characters over 1 MB is looked at once, wherever its _ stand', () => {
+    const text = 'a'.repeat(1_000_000)
+    const started = process.cpuUsage().user
+    for (const piece of ['a_'.repeat(120), '_'.repeat(250), `_${'a'.repeat(200)}_`, '_a'.repeat(20)])
+      expect(likeMatcher(`%${piece}b%`, null)(text)).toBe(false)
+    expect(process.cpuUsage().user - started).toBeLessThan(400_000)
+  })
+
+  test('pieces with _ are found as a regular expression finds them', () => {
+    const letters = fc.constantFrom('a', 'b', '😀', '\uffff')
+    const text = fc.array(letters, { maxLength: 40 }).map(parts => parts.join(''))
+    const short = fc.array(fc.oneof(letters, fc.constantFrom('_', '%', '_')), { maxLength: 8 })
+    // Pieces longer than a word of bits, too.
+    const long = fc.tuple(fc.nat(3), fc.nat(40), short).map(([lead, count, tail]) => {
+      return ['%', ...'_'.repeat(lead), ...'a_'.repeat(count), ...tail, '%']
+    })
+    const check = fc.property(
+      fc.oneof(
+        text,
+        text.map(t => t.repeat(4)),
+      ),
+      fc.oneof(short, long),
+      (subject, pattern) => {
+        const source = pattern.map(part => (part === '%' ? '.*' : part === '_' ? '.' : part)).join('')
+        expect(likeMatcher(pattern.join(''), null)(subject)).toBe(new RegExp(`^${source}$`, 'su').test(subject))
+      },
+    )
+    fc.assert(check, { numRuns: 2000 })
   })
 })
 

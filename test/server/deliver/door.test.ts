@@ -25,6 +25,7 @@ test.each([
   ['caf%C3%A9', { table: 'café' }],
   ['m?select=id,%22a,b%22,c%20d', { select: ['id', 'a,b', 'c d'] }],
   ['m?select=*', { select: null }],
+  ['m?select=+id+,++%22a%22%22+%22+', { select: ['id', 'a" '] }],
   [
     'm?room_id=eq.42&room_id=lt.50',
     {
@@ -50,6 +51,18 @@ test.each([
   const { queries, isNumbered } = read(url)
   expect(isNumbered).toBe(false)
   expect(queries[0]).toMatchObject({ kind: 'live', since: null, events: null, ...expected })
+})
+
+test('[P7] a select of nothing but spaces is refused at once', () => {
+  const started = process.cpuUsage().user
+  for (const text of [
+    `${'+'.repeat(8000)}%22`,
+    `a${'+'.repeat(8000)}b%22`,
+    `${'%22+'.repeat(4000)}`,
+    '%22'.repeat(8001),
+  ])
+    expect(() => read(`m?select=${text}`)).toThrow(expect.objectContaining({ code: 'FILTER_INVALID' }))
+  expect(process.cpuUsage().user - started).toBeLessThan(500_000)
 })
 
 test('changes may be chosen by operation, in a URL and in a frame', () => {
