@@ -1,9 +1,9 @@
 // The door: one HTTP server for WebSockets, event streams, long-polls and the small endpoints.
-import { createServer, type IncomingMessage, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocketServer } from 'ws'
-import { peerCodes } from '../../protocol/codes.ts'
+import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
@@ -67,6 +67,8 @@ class HttpGateway implements Gateway {
   readonly #routes: HttpRoutes
   readonly #websockets: ReturnType<typeof createWebSocketServer>
   readonly #server
+  /** The last response begun on each socket. */
+  readonly #answering = new WeakMap<Duplex, ServerResponse>()
   #ticker: NodeJS.Timeout | null = null
 
   constructor(options: GatewayOptions) {
@@ -96,13 +98,22 @@ class HttpGateway implements Gateway {
         maxHeaderSize: 16 * 1024,
         // Other upgrades (h2c of curl --http2) are ignored, as HTTP allows, and answered over HTTP/1.1.
         shouldUpgradeCallback: request => request.headers.upgrade?.toLowerCase() === 'websocket',
+        // Refused in `HttpRoutes`, by a code: Node's own answer has no body.
+        requireHostHeader: false,
       },
-      (request, response) => void this.#routes.handle(request, response),
+      (request, response) => this.#answer(request, response),
     )
+    // Node would answer an expectation it does not know with a bare 417; HTTP allows to pass it over.
+    this.#server.on('checkExpectation', (request, response) => this.#answer(request, response))
+    // Without a listener the socket would be cut off without a word.
+    this.#server.on('connect', (_request, socket) => {
+      socket.on('error', error => log.debug({ err: error }, 'a socket broke'))
+      refuse(socket, 'METHOD_NOT_ALLOWED', 'no CONNECT: this is no proxy')
+    })
     // Sockets that have not asked for anything yet; past it they are closed unheard.
     this.#server.maxConnections = limits.maxConnections + 1024
     this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head))
-    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseBrokenRequest(error, socket))
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#refuseBroken(error, socket))
   }
 
   async listen(host: string, port: number): Promise<number> {
@@ -134,6 +145,24 @@ class HttpGateway implements Gateway {
 
   connections(): number {
     return this.#connections.count
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    this.#answering.set(request.socket, response)
+    void this.#routes.handle(request, response)
+  }
+
+  /** What Node's parser refuses: the peer sees a code instead of a closed socket. */
+  #refuseBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
+    // In the middle of an answer a second one would be taken for a part of the first.
+    const response = this.#answering.get(socket)
+    const isAnswering = response?.headersSent === true && !response.writableFinished
+    if (error.code === 'ECONNRESET' || !socket.writable || isAnswering) socket.destroy()
+    else if (error.code === 'HPE_HEADER_OVERFLOW')
+      refuse(socket, 'FRAME_TOO_LARGE', 'the URL and headers are larger than 16384 bytes', 431)
+    else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
+      refuse(socket, 'BAD_FRAME', `the request was not whole within ${this.#services.limits.handshakeMs} ms`)
+    else refuse(socket, 'BAD_FRAME', 'the request is not HTTP')
   }
 
   #stopListening(): Promise<void> {
@@ -208,20 +237,17 @@ function createWebSocketServer(limits: GatewayLimits) {
     closeTimeout: limits.closeTimeoutMs,
     WebSocket: ProtocolSocket,
   }
-  return new WebSocketServer<typeof ProtocolSocket>(options)
+  const server = new WebSocketServer<typeof ProtocolSocket>(options)
+  server.on('wsClientError', (error, socket, request) => {
+    const code = request.method === 'GET' ? 'BAD_FRAME' : 'METHOD_NOT_ALLOWED'
+    refuse(socket, code, `this is no WebSocket handshake of version 13: ${error.message}`)
+  })
+  return server
 }
 
-/** Answers what Node's parser refuses: the peer sees a code instead of a closed socket. */
-function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
-  }
-  const isTooLarge = error.code === 'HPE_HEADER_OVERFLOW'
-  const body = isTooLarge
-    ? { code: 'FRAME_TOO_LARGE', message: 'the URL and headers are larger than 16384 bytes', retry: false }
-    : { code: 'BAD_FRAME', message: 'the request is not HTTP', retry: false }
-  endWith(socket, isTooLarge ? 431 : 400, JSON.stringify(body), {})
+/** Before there is a response to answer with. @param status where HTTP has one that says more than the code's own */
+function refuse(socket: Duplex, code: PeerCode, message: string, status: number = peerCodes[code].status): void {
+  endWith(socket, status, JSON.stringify({ code, message, retry: peerCodes[code].retry !== 'never' }), {})
 }
 
 function endWith(socket: Duplex, status: number, body: string, headers: Readonly<Record<string, string>>): void {

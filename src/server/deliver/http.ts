@@ -55,6 +55,9 @@ export class HttpRoutes {
 
   async #route(exchange: Exchange): Promise<void> {
     const { request, response, path } = exchange
+    if (request.headers.host === undefined && request.httpVersion === '1.1') {
+      throw new TidegateError('BAD_FRAME', 'the request has no Host header')
+    }
     // Asked by balancers, which send no Origin and know no token.
     if (path === '/health') return this.#health(exchange)
     if (path === '/ready') return this.#ready(exchange)

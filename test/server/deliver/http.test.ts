@@ -154,6 +154,41 @@ test('what is no HTTP, or has headers without end, gets an answer and no more', 
   expect((await fetch(`${node.url}/health`)).status).toBe(200)
 })
 
+const handshake = 'Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
+const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+
+test.each([
+  ['a request without Host', 'GET /v1/live/messages HTTP/1.1\r\n', 400, 'BAD_FRAME'],
+  ['CONNECT', 'CONNECT a.example:443 HTTP/1.1\r\nHost: a\r\n', 405, 'METHOD_NOT_ALLOWED'],
+  ['an expectation nobody knows', 'GET /nothing HTTP/1.1\r\nHost: a\r\nExpect: more\r\n', 404, 'NOT_FOUND'],
+  ['a handshake without a key', `GET /v1/socket HTTP/1.1\r\n${handshake}`, 400, 'BAD_FRAME'],
+  ['a handshake of an old version', `GET /v1/socket HTTP/1.1\r\n${handshake}${key}`, 400, 'BAD_FRAME'],
+  ['a handshake by POST', `POST /v1/socket HTTP/1.1\r\n${handshake}${key}`, 405, 'METHOD_NOT_ALLOWED'],
+  [
+    'two lengths of one body',
+    'POST /v1/wait HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n',
+    400,
+    'BAD_FRAME',
+  ],
+] as const)('[P8] %s is refused by a code', async (_, text, status, code) => {
+  await using node = await startGateway()
+  await using raw = await RawSocket.connect(node, `${text}\r\n`)
+  await raw.until(answer => answer.endsWith('}'))
+  expect(raw.text).toMatch(new RegExp(`^HTTP/1\\.1 ${status} [\\s\\S]*"code":"${code}","message":"[^"]{10,}"`))
+})
+
+test('[P8] what is no HTTP behind a stream that is being answered cuts it off, and puts no second answer into it', async () => {
+  await using node = await startGateway()
+  await using raw = await RawSocket.connect(
+    node,
+    `GET /v1/live/messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n\r\n`,
+  )
+  await raw.until(text => text.includes('event: '))
+  raw.socket.write('HELLO\r\n\r\n')
+  await raw.closed
+  expect(raw.text.match(/HTTP\/1\.1/g)).toHaveLength(1)
+})
+
 test.each([
   ['GET', '/nothing', 404, 'NOT_FOUND'],
   ['GET', '/v1/', 404, 'NOT_FOUND'],
