@@ -10,6 +10,7 @@ import type { Log } from './log.ts'
 import type { Head } from './relay/head.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
+import { Outbox } from './route/batch.ts'
 import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
 import { Slice } from './route/slice.ts'
@@ -38,6 +39,8 @@ export class Pipeline {
   readonly #options: PipelineOptions
   readonly #found = new Set<Audience>()
   readonly #sets = new Set<MembershipSet>()
+  /** Empty whenever the turn of the event loop ends. */
+  readonly #outbox = new Outbox()
   /** The session of this life, to acknowledge to; null while there is none. */
   stream: WalStream | null = null
   /** The slot whose epoch the relay holds. */
@@ -97,6 +100,7 @@ export class Pipeline {
         // A new epoch began while this batch was served: what is left of it belongs to nobody.
         if (epoch !== relay.epoch) break
         if (commit.spooled && this.#options.router.concerns(commit)) {
+          this.#outbox.handOut()
           head.resting = false
           try {
             await serveLargeCommit(this.#options, commit)
@@ -111,10 +115,12 @@ export class Pipeline {
         head.passedLsn = commit.endLsn
         // A batch may hold 100,000 small commits: timers and sockets take their turn in between.
         if (slice.over()) {
+          this.#outbox.handOut()
           head.moved()
           await slice.next()
         }
       }
+      this.#outbox.handOut()
       if (epoch === relay.epoch && passedLsn > head.passedLsn) head.passedLsn = passedLsn
       head.moved()
       // Timers, sockets and whoever waited for this position take their turn between two batches.
@@ -127,16 +133,22 @@ export class Pipeline {
     return commit.announced.some(({ oid }) => router.routeOf(oid) !== undefined)
   }
 
-  /** One commit, held in memory: in one turn of the event loop, so that nobody sees it half done. */
+  /** One commit, held in memory: in one turn of the event loop, so that nobody sees it half done. What it tells may wait
+   *  in the outbox for the commits that follow in the same turn, unless it ends or holds subscriptions. */
   serveCommit(commit: Commit): void {
     const { router, relay, head, holds, door } = this.#options
     if (!router.concerns(commit)) return
+    const outbox = this.#outbox
     const changed = router.changedTables(commit)
-    if (changed.size > 0) door.retire(changed)
+    if (changed.size > 0) {
+      outbox.handOut()
+      door.retire(changed)
+    }
 
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
     const writer = new MembershipWriter()
     if (router.movesMemberships(commit)) {
+      outbox.handOut()
       for (const change of commit.changes()) router.applyMembership(change, writer, this.#sets)
     }
     if (writer.failed.size > 0) door.endFailed(writer.failed)
@@ -146,6 +158,7 @@ export class Pipeline {
     const truncated = new Set<Audience>()
     const found = this.#found
     for (const { route, fold } of router.fold(commit)) {
+      if (fold.unkeyed > 0 || fold.truncated) outbox.handOut()
       if (fold.unkeyed > 0) door.retire(new Set([route.table.oid]))
       if (fold.truncated) {
         door.truncated(route.table.oid)
@@ -172,7 +185,9 @@ export class Pipeline {
     holds.flipped(writer, head.lsn)
     for (const [audience, list] of outcomes) {
       if (audience.query.kind !== 'live' || audience.hold !== null) continue
-      if (list.some(outcome => lacksValues(audience.query, outcome))) holds.begin(audience, head.lsn, null)
+      if (!list.some(outcome => lacksValues(audience.query, outcome))) continue
+      outbox.handOut()
+      holds.begin(audience, head.lsn, null)
     }
 
     // 99 commits of 100 concern nobody here; what follows would cost them 0.6 µs each.
@@ -187,7 +202,7 @@ export class Pipeline {
       const isTruncated = truncated.has(audience)
       const events =
         query.kind === 'live' ? encoder.delta(query, isTruncated, list) : encoder.changes(query, isTruncated, list)
-      if (events.length > 0) for (const member of audience.members) member.deliver(events, commit.commitLsn)
+      if (events.length > 0) outbox.add(audience, events, commit.commitLsn)
     }
     writer.settle()
   }

@@ -1,7 +1,7 @@
 // Bytes for a wire, made once for everybody who receives them.
 import type { ServerFrame } from '../../protocol/messages.ts'
-import { formatPosition } from '../../protocol/position.ts'
-import type { Outgoing } from '../subscribe/subscription.ts'
+import { formatPosition, formatQueryPositions } from '../../protocol/position.ts'
+import type { Batch, Outgoing } from '../subscribe/subscription.ts'
 
 /** A whole, unmasked WebSocket text frame (RFC 6455, section 5.2), ready for `socket.write`. */
 export function textFrame(text: string): Buffer {
@@ -42,6 +42,14 @@ export function websocketFrameOf(outgoing: Outgoing, query: number, id: number):
   return outgoing.websocketFrame
 }
 
+/** The frames of a batch, one after the other. */
+export function websocketBytesOf(batch: Batch, query: number): Buffer {
+  batch.websocketBytes ??= joined(batch.events.map(event => websocketFrameOf(event, query, 0)))
+  return batch.websocketBytes
+}
+
+const joined = (buffers: readonly Buffer[]): Buffer => (buffers.length === 1 ? buffers[0]! : Buffer.concat(buffers))
+
 function frameText(outgoing: Outgoing, address: string): string {
   const position = outgoing.position === null ? '' : `"position":"${formatPosition(outgoing.position)}",`
   return `{"type":"${outgoing.event}",${address},${position}${outgoing.json.slice(1)}`
@@ -53,6 +61,15 @@ export function sseLinesOf(outgoing: Outgoing): Buffer {
   outgoing.sseChunk ??= Buffer.from(`event: ${outgoing.event}\ndata: ${outgoing.json}\n`)
   return outgoing.sseChunk
 }
+
+/** The whole events of a batch, for streams of this one query. */
+export function sseBytesOf(batch: Batch, tag: string): Buffer {
+  batch.sseBytes ??= joined(batch.events.flatMap(event => [sseLinesOf(event), sseEndOf(event, tag)]))
+  return batch.sseBytes
+}
+
+const sseEndOf = ({ position }: Outgoing, tag: string): Buffer =>
+  position === null ? sseEnd : sseIdLine(formatQueryPositions([{ ...position, tag }]))
 
 /** The same lines for a stream of several queries, `"q"` spliced in front of the shared bytes. */
 export function sseLinesOfQuery(outgoing: Outgoing, q: number): [Buffer, Buffer] {

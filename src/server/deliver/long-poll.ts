@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http'
 import type { Position, QueryPosition } from '../../protocol/position.ts'
 import { comparePositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
@@ -157,6 +157,12 @@ export class LongPoll implements Connection, MembershipOwner {
     this.#add(outgoing.event, outgoing.json, member.id, own === null ? null : this.#position(member, own))
     // A delta or snapshot goes whole or not at all, so its parts are taken past the bound of a queue.
     return this.#chars <= this.#services.limits.sendQueueBytes || this.#isWaitingForParts()
+  }
+
+  memberSendsBatch(member: Membership, batch: Batch): boolean {
+    let hasRoom = true
+    for (const event of batch.events) hasRoom = this.memberSends(member, event)
+    return hasRoom
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {

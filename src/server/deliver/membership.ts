@@ -5,6 +5,7 @@
 // fit into 8 kB.
 import type { QueryPosition } from '../../protocol/position.ts'
 import type {
+  Batch,
   Outgoing,
   Outlet,
   Principal,
@@ -17,6 +18,8 @@ import type {
 export interface MembershipOwner {
   /** @returns false when its queue is past the bound */
   memberSends(member: Membership, outgoing: Outgoing): boolean
+  /** The same for events that the whole audience gets, few enough to be joined. */
+  memberSendsBatch(member: Membership, batch: Batch): boolean
   memberResyncs(member: Membership, code: string, reason: string): void
   memberFails(member: Membership, error: unknown): void
 }
@@ -100,6 +103,18 @@ export class Membership implements Outlet {
     if (outgoing.position !== null) this.#isSettled = true
     const hasRoom = this.#owner.memberSends(this, outgoing)
     if (!hasRoom) this.#wasRefused = true
+    return hasRoom
+  }
+
+  sendBatch(batch: Batch): boolean {
+    if (this.#state === 'open' && batch.isJoined) {
+      this.#isSettled = true
+      const hasRoom = this.#owner.memberSendsBatch(this, batch)
+      if (!hasRoom) this.#wasRefused = true
+      return hasRoom
+    }
+    let hasRoom = true
+    for (const event of batch.events) hasRoom = this.send(event) && hasRoom
     return hasRoom
   }
 

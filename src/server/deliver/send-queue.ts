@@ -28,11 +28,11 @@ export class SendQueue {
   readonly #maxBytes: number
   readonly #now: () => number
   readonly #onDrained: () => void
-  /** Bounded by `maxBytes`, one last event for each subscription, and the session's own replies. */
-  #pending: Buffer[] = []
+  /** What waits, the first apart: mostly one frame or one batch, and an array for each would be garbage. Bounded by
+   *  `maxBytes`, one last event for each subscription, and the session's own replies. */
+  #first: Buffer | null = null
+  #rest: Buffer[] = noFrames
   #pendingBytes = 0
-  #writes = 0
-  #written = 0
   #stalledSince: number | null = null
   #full = false
   #queued = false
@@ -65,13 +65,17 @@ export class SendQueue {
   /** Takes a frame in every case. @returns false when the queue is past its bound */
   push(frame: Buffer): boolean {
     if (this.#stopped) return true
-    this.#pending.push(frame)
+    if (this.#first === null) this.#first = frame
+    else if (this.#rest === noFrames) this.#rest = [frame]
+    else this.#rest.push(frame)
     this.#pendingBytes += frame.length
     if (!this.#queued && !this.#held) {
       this.#queued = true
       this.#turn.add(this)
     }
-    if (this.bytes > this.#maxBytes) this.#full = true
+    // While the peer takes everything, nothing but a control frame lies in the socket's own buffer.
+    if (this.#pendingBytes > this.#maxBytes || (this.#stalledSince !== null && this.bytes > this.#maxBytes))
+      this.#full = true
     return !this.#full
   }
 
@@ -89,63 +93,63 @@ export class SendQueue {
   flush(): void {
     this.#queued = false
     if (this.#stopped || this.#held) return
-    while (this.#pending.length > 0 && this.#stalledSince === null) {
-      this.#write(this.#takeSlice())
-      if (this.#socket.writableLength > 0) this.#stalledSince = this.#now()
+    while (this.#first !== null && this.#stalledSince === null) {
+      this.#socket.write(this.#takeSlice(this.#first))
+      if (this.#socket.writableLength > 0) this.#stall()
     }
-    this.#settle()
+    if (this.#full) this.#settle()
   }
 
   /** Hands everything to the socket now, and takes no more: what follows is a close frame or the end. */
   finish(): void {
     if (this.#stopped) return
-    while (this.#pending.length > 0) this.#write(this.#takeSlice())
+    while (this.#first !== null) this.#socket.write(this.#takeSlice(this.#first))
     this.stop()
   }
 
   /** Drops what waits, and takes no more. */
   stop(): void {
     this.#stopped = true
-    this.#pending = []
+    this.#first = null
+    this.#rest = noFrames
     this.#pendingBytes = 0
   }
 
-  #takeSlice(): Buffer {
-    const frames = this.#pending
+  #takeSlice(first: Buffer): Buffer {
+    const rest = this.#rest
     let count = 0
-    let bytes = 0
-    while (count < frames.length && (count === 0 || bytes + frames[count]!.length <= sliceBytes)) {
-      bytes += frames[count]!.length
+    let bytes = first.length
+    while (count < rest.length && bytes + rest[count]!.length <= sliceBytes) {
+      bytes += rest[count]!.length
       count += 1
     }
     this.#pendingBytes -= bytes
-    if (count === frames.length) {
-      this.#pending = []
-      return this.#turn.join(frames, bytes)
-    }
-    return this.#turn.join(frames.splice(0, count), bytes)
+    const slice = count === 0 ? first : this.#turn.join([first, ...rest.slice(0, count)], bytes)
+    this.#first = rest[count] ?? null
+    this.#rest = count + 1 < rest.length ? rest.slice(count + 1) : noFrames
+    return slice
   }
 
-  #write(slice: Buffer): void {
-    this.#writes += 1
-    this.#socket.write(slice, this.#afterWrite)
-  }
-
-  // Counted, because callbacks of writes that the kernel took at once come late, and control frames of ws are in
-  // `writableLength` too.
-  readonly #afterWrite = (): void => {
-    this.#written += 1
-    if (this.#stalledSince === null || this.#written < this.#writes) return
-    this.#stalledSince = null
-    this.flush()
+  // A callback for each write would cost as much as all else here (7.1 instead of 6.2 µs a delivery); an empty write is
+  // taken after everything before it, and says so.
+  #stall(): void {
+    this.#stalledSince = this.#now()
+    this.#socket.write(nothing, () => {
+      this.#stalledSince = null
+      this.flush()
+    })
   }
 
   #settle(): void {
-    if (!this.#full || this.bytes * 2 > this.#maxBytes) return
+    if (this.bytes * 2 > this.#maxBytes) return
     this.#full = false
     this.#onDrained()
   }
 }
+
+const nothing = Buffer.alloc(0)
+/** Never added to. */
+const noFrames: Buffer[] = []
 
 /** The end of the current turn of the event loop, shared by all sockets of a gateway. */
 export class Turn {
@@ -160,7 +164,6 @@ export class Turn {
 
   /** One buffer of several. Sockets of one audience get the same frames in the same turn: those are joined once. */
   join(frames: readonly Buffer[], bytes: number): Buffer {
-    if (frames.length === 1) return frames[0]!
     if (this.#last !== null && isSame(this.#last.frames, frames)) return this.#last.joined
     const joined = Buffer.concat(frames, bytes)
     this.#last = { frames, joined }

@@ -6,9 +6,9 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
-import { sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
+import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
@@ -143,6 +143,18 @@ export class EventStream implements Connection, MembershipOwner {
     const own = member.positionAfter(outgoing)
     const id = this.#issue(this.#members.map(other => (other === member ? own : other.position())))
     return this.#queue.push(id === null ? sseEnd : sseIdLine(id))
+  }
+
+  memberSendsBatch(member: Membership, batch: Batch): boolean {
+    const { subscription } = member
+    if (subscription === null) return true
+    if (this.#isNumbered || this.#members.length > 1) {
+      let hasRoom = true
+      for (const event of batch.events) hasRoom = this.memberSends(member, event)
+      return hasRoom
+    }
+    this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
+    return this.#queue.push(sseBytesOf(batch, subscription.tag))
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {

@@ -6,10 +6,10 @@ import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import type { Batch, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
 import type { Connection } from './connections.ts'
-import { serverFrame, websocketFrameOf } from './encode.ts'
+import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
@@ -118,6 +118,12 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const { subscription, id } = member
     if (subscription === null || this.#queue.push(websocketFrameOf(outgoing, subscription.query, id))) return true
+    this.#pauseOrRead()
+    return false
+  }
+
+  memberSendsBatch({ subscription }: Membership, batch: Batch): boolean {
+    if (subscription === null || this.#queue.push(websocketBytesOf(batch, subscription.query))) return true
     this.#pauseOrRead()
     return false
   }

@@ -8,14 +8,14 @@ import { cover } from '../../predicate/keys.ts'
 import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
 import type { Judge } from '../authorize/visibility.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
-import type { Outgoing } from './outgoing.ts'
+import type { Batch } from './batch.ts'
 import type { Query } from './query.ts'
 import type { BoundAnchor } from './row-index.ts'
 
 /** A subscriber that stands at the head of the stream, or with its audience at the start of a hold. */
 export interface Member {
-  /** Hands on the events of a commit (or of several, folded); it then stands at `lsn`. */
-  deliver(outgoing: readonly Outgoing[], lsn: bigint): void
+  /** Hands on events; it then stands at the batch's position. */
+  deliver(batch: Batch): void
 }
 
 /** From `since` on, the audience's frames wait: rows that its flipped memberships name are being fetched. */

@@ -5,6 +5,7 @@ import type { Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
+import type { Batch } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { reached } from './live-subscription.ts'
 import { replay } from './replay.ts'
@@ -66,11 +67,17 @@ export class ChangesSubscription implements Subscription, Member {
     return last !== null && last.epoch === head.epoch && last.lsn > head.lsn ? last : head
   }
 
-  deliver(outgoing: readonly Outgoing[]): void {
+  deliver(batch: Batch): void {
     if (this.#state.name !== 'attached') return
-    for (const event of outgoing) {
+    const { outlet } = this.#options
+    if (batch.isJoined) {
+      this.#lastSent = batch.events.at(-1)!.position
+      if (!outlet.sendBatch(batch)) this.#fallBehind(this.#lastSent!)
+      return
+    }
+    for (const event of batch.events) {
       this.#lastSent = event.position
-      if (this.#options.outlet.send(event)) continue
+      if (outlet.send(event)) continue
       // The rest of the commit comes from the relay, from the index where this event ends.
       this.#fallBehind(event.position!)
       return

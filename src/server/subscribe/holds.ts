@@ -9,6 +9,7 @@ import {
   SetBefore,
 } from '../authorize/membership.ts'
 import type { Audience, Hold } from '../route/audience.ts'
+import { Batch } from '../route/batch.ts'
 import { type Advanced, advance } from './advance.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { couldConcern, outerColumns } from './moved-rows.ts'
@@ -49,8 +50,11 @@ export class Holds {
       if (audience.hold !== hold) return
       audience.hold = null
       const members = [...audience.members]
-      if (result.resync === null) for (const member of members) member.deliver(result.outgoing, head.lsn)
-      else for (const member of members) if (member instanceof LiveSubscription) member.resync(result.resync)
+      const batch = result.resync === null ? new Batch(result.outgoing, head.lsn) : null
+      for (const member of members) {
+        if (batch !== null) member.deliver(batch)
+        else if (member instanceof LiveSubscription) member.resync(result.resync!)
+      }
       head.moved()
     }
     // A read may wait for a lock or for its turn far longer than anybody should be held: it is overtaken, not awaited.

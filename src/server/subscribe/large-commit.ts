@@ -7,6 +7,7 @@ import type { FoldedRow } from '../decode/fold.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
+import { Batch } from '../route/batch.ts'
 import { maxPartChars, truncateJson } from '../route/encode.ts'
 import { changeJson, lacksValues, OutcomeEncoder } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
@@ -190,7 +191,8 @@ class LargeTable {
   }
 
   #deliver(audience: Audience, event: Outgoing): void {
-    for (const member of [...audience.members]) member.deliver([event], this.#commit.commitLsn)
+    const batch = new Batch([event], this.#commit.commitLsn)
+    for (const member of [...audience.members]) member.deliver(batch)
   }
 
   #gather(audience: Audience, json: string): void {

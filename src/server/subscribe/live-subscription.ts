@@ -5,6 +5,7 @@ import type { Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
+import { Batch } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
@@ -84,11 +85,10 @@ export class LiveSubscription implements Subscription, Member {
     return at(0n)
   }
 
-  deliver(outgoing: readonly Outgoing[], lsn: bigint): void {
-    let room = true
-    for (const event of outgoing) room = this.#options.outlet.send(event) && room
-    this.#deliveredLsn = lsn
-    if (!room && this.#state.name === 'attached') this.#fallBehind(lsn)
+  deliver(batch: Batch): void {
+    const room = batch.events.length === 0 || this.#options.outlet.sendBatch(batch)
+    this.#deliveredLsn = batch.lsn
+    if (!room && this.#state.name === 'attached') this.#fallBehind(batch.lsn)
   }
 
   /** Takes a part of a large commit's delta. @returns false when it has no room for the next: see `hasRoom` */
@@ -208,7 +208,7 @@ export class LiveSubscription implements Subscription, Member {
           return
         }
         this.#attach()
-        this.deliver(result.outgoing, stream.head.lsn)
+        this.deliver(new Batch(result.outgoing, stream.head.lsn))
       })
     } catch (error) {
       if (!cancelled()) this.#fail(error)

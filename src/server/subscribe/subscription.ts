@@ -2,9 +2,10 @@
 
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
+import { Batch } from '../route/batch.ts'
 import { Outgoing } from '../route/outgoing.ts'
 
-export { Outgoing }
+export { Batch, Outgoing }
 
 /** Who asks: a database role and verified claims. */
 export interface Principal {
@@ -34,6 +35,8 @@ export interface Outlet {
   /** Takes an event into its bounded queue. False: the queue is past its bound (this event is still taken); the
    *  subscription then stands still at its position, holding no memory, until `Subscription.resume` is called. */
   send(outgoing: Outgoing): boolean
+  /** The same for events that everybody in the audience gets, joined where they are few. */
+  sendBatch(batch: Batch): boolean
   /** Everything the client holds of this subscription is void; a fresh snapshot follows. */
   resync(code: string, reason: string): void
   /** The subscription has ended with this error. */

@@ -1,0 +1,62 @@
+// Events on their way to every member of an audience at once: of one commit, or of several that came one after the other
+// in a turn of the event loop. Ten deltas then cost a member one call and one write, not ten.
+import type { Audience } from './audience.ts'
+import type { Outgoing } from './outgoing.ts'
+
+/** What is joined is at most about this large, so that a slow reader's queue passes its bound by no more. */
+const maxJoinedChars = 64 * 1024
+
+export class Batch {
+  readonly events: readonly Outgoing[]
+  /** Commit LSN where a live query stands after it. */
+  readonly lsn: bigint
+  /** Small enough to be taken as one. */
+  readonly isJoined: boolean
+  /** Bytes for a wire, made by the first receiver that needs them. All receivers are of one audience. */
+  websocketBytes: Buffer | undefined
+  sseBytes: Buffer | undefined
+
+  constructor(events: readonly Outgoing[], lsn: bigint) {
+    this.events = events
+    this.lsn = lsn
+    this.isJoined = events.length === 1 || charsOf(events) <= maxJoinedChars
+  }
+}
+
+/** Collects what commits in a row tell one audience. Whoever lets go of the turn, or looks at where members stand, hands
+ *  it out first. */
+export class Outbox {
+  #audience: Audience | null = null
+  #events: readonly Outgoing[] = []
+  #chars = 0
+  #lsn = 0n
+
+  add(audience: Audience, events: readonly Outgoing[], lsn: bigint): void {
+    const chars = charsOf(events)
+    if (audience === this.#audience && this.#chars + chars <= maxJoinedChars) {
+      this.#events = [...this.#events, ...events]
+      this.#chars += chars
+    } else {
+      this.handOut()
+      this.#audience = audience
+      this.#events = events
+      this.#chars = chars
+    }
+    this.#lsn = lsn
+  }
+
+  /** Delivers what waits. */
+  handOut(): void {
+    const audience = this.#audience
+    if (audience === null) return
+    this.#audience = null
+    const batch = new Batch(this.#events, this.#lsn)
+    for (const member of audience.members) member.deliver(batch)
+  }
+}
+
+function charsOf(events: readonly Outgoing[]): number {
+  let chars = 0
+  for (const { json } of events) chars += json.length
+  return chars
+}
