@@ -27,7 +27,13 @@ const collect = (value: string, before: readonly string[] = []): readonly string
 
 command('start', 'Run a server.', optionNames).action(async flags => {
   const config = loadConfig(process.env, flags)
-  const [{ start }, { startServer }] = await Promise.all([import('./commands/start.ts'), import('../server/server.ts')])
+  const [{ start }, { startServer }, { IdleMemory }] = await Promise.all([
+    import('./commands/start.ts'),
+    import('../server/server.ts'),
+    import('../server/idle-memory.ts'),
+  ])
+  // Here and not in the server: it is a matter of the whole process.
+  new IdleMemory()
   await start(config, startServer, print, stopSignal())
   // What a library still holds open must not keep a server alive that said goodbye.
   process.exit()
