@@ -64,6 +64,8 @@ export class LongPoll implements Connection, MembershipOwner {
     try {
       const { subscriptions } = this.#services
       await joinAll(this.#members, subscriptions, this.#principal)
+      // The client has gone: nobody reads the answer.
+      if (this.#isOver) return { status: 304, position: null, body: '' }
       const head = subscriptions.head().position
       for (const [q, member] of this.#members.entries()) {
         const { resumed, kind } = member.subscription!

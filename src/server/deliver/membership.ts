@@ -44,6 +44,8 @@ export class Membership implements Outlet {
   /** Bounded by `maxHeldChars` and one event more: past it the subscription is told to stand still. */
   #held: readonly Held[] = nothingHeld
   #heldChars = 0
+  /** Where the client stands while events are held: the subscription is past them already. */
+  #beforeHeld: QueryPosition | null = null
   /** False while the client holds no complete state that it could resume from. */
   #isSettled = false
   #wasRefused = false
@@ -74,6 +76,7 @@ export class Membership implements Outlet {
     }
     this.#subscription = subscription
     this.#isSettled = subscription.resumed || subscription.kind === 'changes'
+    if (this.#state === 'held') this.#beforeHeld = subscription.resumed ? this.request.since : this.#fresh()
     return subscription
   }
 
@@ -83,6 +86,7 @@ export class Membership implements Outlet {
     const wasToldToWait = this.#heldChars > this.#maxHeldChars
     const held = this.#held
     this.#held = nothingHeld
+    this.#beforeHeld = null
     this.#state = 'open'
     let hasRoom = true
     for (const event of held) {
@@ -143,6 +147,15 @@ export class Membership implements Outlet {
   /** Where the client may resume; null while it holds nothing complete. */
   position(): QueryPosition | null {
     if (this.#subscription === null || !this.#isSettled) return null
+    // Another query of the stream may be told first, with an id that names this one too: past its held events, a client
+    // that broke off there would never get them.
+    if (this.#held.length > 0) return this.#beforeHeld
+    return { ...this.#subscription.position(), tag: this.#subscription.tag }
+  }
+
+  /** Where changes begin that did not resume. Before it nothing was promised. */
+  #fresh(): QueryPosition | null {
+    if (this.#subscription?.kind !== 'changes' || this.#held.length > 0) return null
     return { ...this.#subscription.position(), tag: this.#subscription.tag }
   }
 
@@ -156,6 +169,7 @@ export class Membership implements Outlet {
     if (this.#isClosed()) return
     this.#state = 'closed'
     this.#held = nothingHeld
+    this.#beforeHeld = null
     this.#subscription?.close()
   }
 

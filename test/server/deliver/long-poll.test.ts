@@ -171,3 +171,22 @@ test('a client that leaves while it waits leaves nothing behind', async () => {
   await gone
   await until(() => node.core.open.size === 0 && node.gateway.connections() === 0)
 })
+
+test('a client that leaves while its queries are joined is no error of ours', async () => {
+  await using node = await startGateway()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  node.core.gate = promise
+  const abort = new AbortController()
+  const gone = fetch(`${node.url}/v1/live/messages`, {
+    headers: { Authorization: `Bearer ${alice}`, Accept: 'application/json' },
+    signal: abort.signal,
+  }).catch(() => {})
+  await until(() => node.core.waiting === 1)
+  abort.abort()
+  await gone
+  await until(() => node.gateway.connections() === 0)
+  resolve()
+  await until(() => node.core.waiting === 0)
+  await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  expect(node.logged).toEqual([])
+})

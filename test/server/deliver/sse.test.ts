@@ -109,6 +109,36 @@ test('several queries share a stream: each event says whose it is, and the id ho
   expect(positions[1]!.lsn).toBe(0x1010n)
 })
 
+test('[P4] an id names no query past events of it that have not been sent yet', async () => {
+  await using node = await startGateway()
+  const path = q('messages', 'orders', 'slow')
+  let whole: string
+  {
+    await using stream = await TestStream.open(node, path)
+    whole = (await stream.event('snapshot', event => event.data.q === 2)).id!
+  }
+  await until(() => node.core.open.size === 0)
+  node.core.insert('messages', 1)
+  node.core.insert('orders', 2)
+  // The last query joins late: what the others have to tell meanwhile is held until the headers are sent.
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const joined = node.core.requests.length
+  Object.defineProperty(node.core, 'gate', {
+    get: () => (node.core.requests.length === joined + 3 ? promise : Promise.resolve()),
+  })
+  const opening = TestStream.open(node, path, { Authorization: `Bearer ${alice}`, 'Last-Event-ID': whole })
+  await until(() => node.core.requests.length === joined + 3)
+  await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  resolve()
+  await using stream = await opening
+  await stream.event('delta', event => event.data.q === 1)
+  const before = parseQueryPositions(whole)!
+  const [first, second] = stream.events.filter(event => event.event === 'delta')
+  expect(first!.data.q).toBe(0)
+  expect(parseQueryPositions(first!.id!)![1]).toEqual(before[1])
+  expect(parseQueryPositions(second!.id!)![1]!.lsn).toBeGreaterThan(before[1]!.lsn)
+})
+
 test('[P4] a stream of several queries resumes each where it stood, and begins those anew that were not complete', async () => {
   await using node = await startGateway()
   const path = q('messages', 'orders')
