@@ -319,6 +319,10 @@ export const operatorCodes = {
     'A transaction too large for memory could not be written to, or read from, the temporary folder.',
     'Free space there, or name another folder with TMPDIR.',
   ),
+  STREAM_BEHIND: operator(
+    'Postgres answers, but what is written to it does not come back through the WAL; clients are told stale.',
+    'Look for a very large transaction or a busy machine; it catches up by itself. If not, restart and report it.',
+  ),
   LSN_WENT_BACKWARDS: operator(
     'An acknowledgement would move the slot back.',
     'Report it with the log: this is a fault of Tidegate.',

@@ -62,16 +62,20 @@ const awayNetwork = /^(ECONN|ENOTFOUND|EAI_|ETIMEDOUT|EPIPE|EHOSTUNREACH|ENETUNR
 const awayMessages =
   /^(Connection terminated|timeout e|Query read timeout|Client (has encountered|was closed)|connection timeout)/
 
+/** Whether an error says that the database is away, which is no fault of whoever asked it. */
+export function isAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
+  return code === '' ? awayMessages.test(error.message) : awayStates.test(code) || awayNetwork.test(code)
+}
+
 /** Waits for an answer of the database. @throws UNAVAILABLE when it is away, which is no fault of the question: an error
  *  of every client that asks meanwhile would fill the log */
 export async function answered<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {
-    if (error instanceof TidegateError || !(error instanceof Error)) throw error
-    const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
-    const isAway = code === '' ? awayMessages.test(error.message) : awayStates.test(code) || awayNetwork.test(code)
-    if (!isAway) throw error
+    if (error instanceof TidegateError || !isAway(error)) throw error
     throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause: error })
   }
 }

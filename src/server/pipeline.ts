@@ -6,7 +6,6 @@ import { type MembershipSet, MembershipWriter } from './authorize/membership.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
-import type { Log } from './log.ts'
 import type { Head } from './relay/head.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
@@ -17,6 +16,7 @@ import { Slice } from './route/slice.ts'
 import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
+import type { Trouble } from './trouble.ts'
 import type { Replication } from './wal/replication.ts'
 import type { WalStream } from './wal/wal-source.ts'
 
@@ -32,7 +32,7 @@ export interface PipelineOptions {
   readonly onMessages: (commit: Commit) => void
   /** A table that is followed was announced anew: resolves when its catalog entry has been looked at. */
   readonly onAnnounced: () => Promise<void>
-  readonly log: Log
+  readonly trouble: Trouble
 }
 
 export class Pipeline {
@@ -57,14 +57,13 @@ export class Pipeline {
 
   /** Reads the slot into the relay, life after life. */
   async ingest(signal: AbortSignal): Promise<void> {
-    const { replication, relay, head, door, spoolBytes, log } = this.#options
+    const { replication, relay, head, door, spoolBytes, trouble } = this.#options
     for await (const { slot, stream } of replication.lives(signal)) {
       if (slot.epoch !== relay.epoch) {
         const isFirst = relay.epoch === ''
         relay.begin(slot.epoch, slot.confirmedFlushLsn - 1n)
         head.begin(slot.confirmedFlushLsn - 1n)
         if (!isFirst) door.endEpoch()
-        log.info({ epoch: slot.epoch, slot: slot.slotName, from: String(slot.confirmedFlushLsn) }, 'epoch begins')
       }
       this.stream = stream
       this.slotName = slot.slotName
@@ -81,7 +80,7 @@ export class Pipeline {
           await relay.room()
         }
       } catch (error) {
-        if (!signal.aborted) log.warn({ err: error }, 'the replication session ended; it comes back by itself')
+        if (!signal.aborted) trouble.noticed(error)
       } finally {
         this.stream = null
         assembler.reset()

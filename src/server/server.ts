@@ -18,6 +18,7 @@ import { Holds } from './subscribe/holds.ts'
 import { createRoleGate } from './subscribe/roles.ts'
 import type { Stream } from './subscribe/stream.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
+import { Trouble } from './trouble.ts'
 import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
 import { Replication, type ReplicationOptions } from './wal/replication.ts'
@@ -118,6 +119,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       },
     },
   })
+  const trouble = new Trouble(log, Date.now)
   const upkeep: Upkeep = new Upkeep({
     pool: upkeepPool,
     relay,
@@ -131,6 +133,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       await door.recheck()
     },
     log,
+    trouble,
     now: Date.now,
   })
   const replication = replicate({
@@ -138,6 +141,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     name: config.tidegateName,
     publication: config.tidegateName,
     log,
+    trouble,
     slotMaxBytes: config.slotMaxBytes,
     // Of another slot's epoch the relay holds nothing that counts.
     resumeFrom: slotName => (slotName === pipeline.slotName ? relay.headEndLsn : null),
@@ -152,7 +156,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     spoolBytes: config.spoolBytes,
     onMessages: commit => upkeep.received(commit),
     onAnnounced: () => upkeep.announced(),
-    log,
+    trouble,
   })
   const gateway = createGateway({
     subscriptions: door,

@@ -1,9 +1,12 @@
 // What is done every second beside the stream: sample what SQL can see, let go of what is old, acknowledge the slot, send
 // the heartbeat on its way through the WAL, and look whether the catalog changed.
 import type pg from 'pg'
+import { TidegateError } from '../protocol/tidegate-error.ts'
+import { isAway } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import type { Log } from './log.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
+import type { Trouble } from './trouble.ts'
 import type { Beacon } from './wal/heartbeat.ts'
 import { parseSnapshot } from './wal/visibility.ts'
 import type { WalStream } from './wal/wal-source.ts'
@@ -19,12 +22,16 @@ export interface UpkeepOptions {
   readonly fingerprint: () => Promise<string>
   readonly onCatalogChange: () => Promise<void>
   readonly log: Log
+  /** Told when the database is away, and when the way through the WAL works again. */
+  readonly trouble: Trouble
   readonly now: () => number
 }
 
 const tickMs = 1000
 const maxLookMs = 1000
 const lookAgainMs = 100
+/** Longer than a dead connection takes to be noticed and told: past it, what keeps heartbeats has no other witness. */
+const unexplainedMs = 15_000
 
 export class Upkeep {
   readonly #options: UpkeepOptions
@@ -55,6 +62,7 @@ export class Upkeep {
       await this.#try('sample a snapshot', () => this.#sample())
       await this.#try('acknowledge the slot', async () => this.#acknowledge())
       await this.lookAtCatalog()
+      this.#lookAtPulse()
       await new Promise<void>(resolve => {
         const timer = setTimeout(done, tickMs)
         function done(): void {
@@ -99,6 +107,7 @@ export class Upkeep {
       const beacon = this.#options.beacon.read(commit.xid, message)
       if (beacon === null) continue
       this.#returned = { sentAtMs: beacon.sentAtMs, receivedAtMs: this.#options.now() }
+      this.#options.trouble.over(beacon.sentAtMs)
       this.#firstReturn()
     }
   }
@@ -112,6 +121,19 @@ export class Upkeep {
     const silentMs = now() - receivedAtMs
     const stale = silentMs > beaconMs * 3 + tickMs
     return { stale, lagMs: Math.max(0, stale ? silentMs : receivedAtMs - sentAtMs) }
+  }
+
+  /** Postgres answers and the session stands, but what is written does not come: said too, with what is known. */
+  #lookAtPulse(): void {
+    const { trouble } = this.#options
+    const { stale, lagMs } = this.pulse()
+    if (!stale || lagMs < unexplainedMs || trouble.isOpen) return
+    trouble.noticed(
+      new TidegateError(
+        'STREAM_BEHIND',
+        `no heartbeat has come back through the WAL for ${lagMs} ms, though Postgres answers`,
+      ),
+    )
   }
 
   async #emit(): Promise<void> {
@@ -151,10 +173,16 @@ export class Upkeep {
   }
 
   async #try(what: string, work: () => Promise<void>): Promise<void> {
+    const { trouble, now } = this.#options
+    const beganMs = now()
     try {
       await work()
       this.#warned.delete(what)
     } catch (error) {
+      if (isAway(error)) {
+        trouble.noticed(error, beganMs)
+        return
+      }
       // Said once, until it works again.
       if (!this.#warned.has(what))
         this.#options.log.warn({ err: error }, `could not ${what}; trying again every second`)

@@ -37,7 +37,7 @@ const importsOf = (file: string): string[] =>
 function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
-  if (/^(errors|log|config|database|metrics)\.ts$/.test(second)) return 'server/basics'
+  if (/^(errors|log|config|database|metrics|trouble)\.ts$/.test(second)) return 'server/basics'
   return /^(pipeline|server|upkeep)\.ts$/.test(second) ? 'server/top' : `server/${second}`
 }
 

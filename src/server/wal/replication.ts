@@ -6,7 +6,9 @@ import type { OperatorCode } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { createPool } from '../database.ts'
 import type { Log } from '../log.ts'
+import { Trouble } from '../trouble.ts'
 import { backoffMs } from './backoff.ts'
+import { formatLsn } from './lsn.ts'
 import { assertReady, keepSizeWarning, readFacts, standbyWarning } from './preflight.ts'
 import { ReplicationStream } from './replication-stream.ts'
 import {
@@ -28,6 +30,8 @@ export interface ReplicationOptions {
   readonly name: string
   readonly publication: string
   readonly log: Log
+  /** Told when a session ends or cannot start; left out: one of its own. */
+  readonly trouble?: Trouble
   /** WAL that the slot may make the server keep, before it is dropped to save the disk. */
   readonly slotMaxBytes: number
   /** The relay's head, null if it holds nothing. A slot acknowledged past it has a gap.
@@ -81,6 +85,7 @@ export class Replication {
       slotCheckMs: 10_000,
       createTimeoutMs: 30_000,
       maxPendingBytes: 8 * 2 ** 20,
+      trouble: new Trouble(options.log, Date.now),
       ...options,
     }
   }
@@ -89,7 +94,7 @@ export class Replication {
    *  @throws before the first life, what an operator must mend: DATABASE_UNREACHABLE, VERSION_UNSUPPORTED, WAL_LEVEL,
    *    NOT_REPLICATION, PUBLICATION_MISSING, SLOT_BLOCKED. After it every failure is logged and tried again. */
   async *lives(signal: AbortSignal): AsyncIterable<Life> {
-    const { databaseUrl, log } = this.#options
+    const { databaseUrl, trouble } = this.#options
     const pool = createPool(databaseUrl, { maxConnections: 2, applicationName: 'tidegate slot', queryTimeoutMs })
     let lived = false
     let attempt = 0
@@ -101,7 +106,7 @@ export class Replication {
         } catch (error) {
           if (signal.aborted) return
           if (!lived && error instanceof TidegateError && startCodes.some(code => code === error.code)) throw error
-          log.warn({ err: error }, 'the replication session could not start; trying again')
+          trouble.noticed(error)
         }
         if (life !== null) {
           lived = true
@@ -145,7 +150,12 @@ export class Replication {
         const epoch = epochOf(await stream.start(), slot.slotName)
         this.#slotName = slot.slotName
         const { slotName, confirmedFlushLsn } = slot
-        log.info({ slot: slotName, epoch, from: confirmedFlushLsn.toString(16), created }, 'streaming from the slot')
+        log.info(
+          { slot: slotName, epoch, from: formatLsn(confirmedFlushLsn), created },
+          created
+            ? 'streaming from a new slot: an epoch begins, and a client with a position of another one starts over'
+            : 'streaming from the slot',
+        )
         return { slot: { epoch, slotName, confirmedFlushLsn, created }, stream }
       } catch (error) {
         if (signal.aborted || !isInUse(error)) throw error
