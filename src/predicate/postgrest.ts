@@ -74,7 +74,10 @@ function predicateOf(
   }
   const position = node.column === '' ? undefined : positions.get(node.column)
   if (position === undefined)
-    throw new TidegateError('COLUMN_UNKNOWN', `the filter names "${shown(node.column)}", which is no readable column`)
+    throw new TidegateError(
+      'COLUMN_UNKNOWN',
+      `the filter names ${JSON.stringify(shown(node.column))}, which is no readable column`,
+    )
   const { name, type } = columns[position]!
   const predicate = conditionOf({ kind: 'column', column: position, name, type }, node.operator, node.value)
   return node.negated ? not(predicate) : predicate

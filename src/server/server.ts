@@ -40,6 +40,8 @@ export interface TidegateServer {
   ready(): Promise<void>
   /** What it holds for its subscribers now. */
   holdings(): Holdings
+  /** WebSockets, event streams and requests held open. */
+  connections(): number
   /** Tells clients when to come back, lets the slot go, closes. */
   stop(): Promise<void>
 }
@@ -186,6 +188,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       port,
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
       holdings: () => door.holdings,
+      connections: () => gateway.connections(),
       stop,
     }
   } catch (error) {

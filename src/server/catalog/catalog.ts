@@ -105,7 +105,10 @@ export class PostgresCatalog implements Catalog {
       this.#relations.known(relationKey(schema, name)) ??
       (await this.#reading(reading => this.#relation(reading, schema, name)))
     if (relation === null)
-      throw new TidegateError('TABLE_UNKNOWN', `there is no table ${schema}.${name}; check the name and the schema`)
+      throw new TidegateError(
+        'TABLE_UNKNOWN',
+        `there is no table ${shown(schema)}.${shown(name)}; check the name and the schema`,
+      )
     if (relation.unsupported !== null)
       throw new TidegateError(
         'TABLE_UNSUPPORTED',
@@ -191,3 +194,6 @@ export class PostgresCatalog implements Catalog {
 }
 
 const relationKey = (schema: string, name: string): string => JSON.stringify([schema, name])
+
+/** A name that somebody sent: on one line, and no longer than two names are. */
+const shown = (name: string): string => JSON.stringify(name.slice(0, 130)).slice(1, -1)

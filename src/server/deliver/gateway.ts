@@ -178,10 +178,20 @@ class HttpGateway implements Gateway {
     await closed
   }
 
+  // One for all: a closure for each would stay with its socket.
+  readonly #onSocketError = (error: Error): void => {
+    this.#services.log.debug({ err: error }, 'a socket broke')
+  }
+
   async #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): Promise<void> {
     // The server listens on TCP only.
     const socket = stream as Socket
-    socket.on('error', error => this.#services.log.debug({ err: error }, 'a socket broke'))
+    socket.on('error', this.#onSocketError)
+    // Frames would stand in front of the answer that an earlier request still waits for.
+    if (this.#answering.get(socket)?.writableFinished === false) {
+      socket.destroy()
+      return
+    }
     try {
       const { path, parameters } = splitUrl(request.url ?? '/')
       if (path !== '/v1/socket') {
@@ -189,10 +199,13 @@ class HttpGateway implements Gateway {
       }
       refuseForeignOrigin(request, this.#allowedOrigins)
       const place = this.#connections.takePlace()
-      socket.on('close', () => place.release())
+      const release = (): void => place.release()
+      socket.on('close', release)
       const credentials = await this.#credentials(request, parameters)
       this.#connections.refuseIfDraining()
       this.#websockets.handleUpgrade(request, socket, head, ws => {
+        socket.off('close', release)
+        ws.place = place
         place.hold(new WebSocketConnection(this.#services, ws, socket, credentials))
       })
     } catch (error) {

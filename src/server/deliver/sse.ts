@@ -93,7 +93,10 @@ export class EventStream implements Connection, MembershipOwner {
       const data = { ...this.#numbered(q), key, resumed, ...(warnings.length === 0 ? {} : { warnings }) }
       this.#queue.push(sseEvent('subscribed', data, null))
     }
-    this.#queue.release()
+    // Behind an answer to an earlier request of this connection that is not over, the response has no socket yet, and bytes
+    // written below it would stand in front of that answer.
+    if (response.socket !== null) this.#queue.release()
+    else response.write(':\n\n', () => this.#queue.release())
     for (const member of this.#members) member.open()
   }
 
@@ -154,7 +157,7 @@ export class EventStream implements Connection, MembershipOwner {
       return hasRoom
     }
     this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
-    return this.#queue.push(sseBytesOf(batch, subscription.tag))
+    return this.#queue.pushBatch(sseBytesOf(batch, subscription.tag))
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {

@@ -19,7 +19,7 @@ export function parseStreamPosition(text: string, count: number): (QueryPosition
   const queries = count === 1 ? 'one query' : `the ${count} queries of this URL`
   throw new TidegateError(
     'POSITION_INVALID',
-    `"${text.slice(0, 80)}" is no position of ${queries}; leave it out to begin fresh`,
+    `${JSON.stringify(text.slice(0, 80))} is no position of ${queries}; leave it out to begin fresh`,
   )
 }
 

@@ -30,6 +30,9 @@ export interface Authenticator {
 /** Past it a token is refused unread; the largest header Node takes is 16 KiB. */
 const maxTokenBytes = 16_384
 
+/** Claims nested deeper than this are refused: JSON.stringify, Postgres and whoever compares them give up somewhere below. */
+const maxClaimDepth = 64
+
 /** How long fetched keys are trusted, and how long after a fetch an unknown key ID starts no other: tokens with made-up
  *  key IDs must not turn into requests to the issuer. */
 const keysMaxAgeMs = 600_000
@@ -87,6 +90,7 @@ function principalOf(
   payload: JWTPayload,
   { roleClaim, defaultRole, clockToleranceMs = 0 }: AuthenticatorOptions,
 ): Principal {
+  if (isNestedDeeper(payload, maxClaimDepth)) throw invalid(`its claims are nested deeper than ${maxClaimDepth}`)
   const text = JSON.stringify(payload)
   // Postgres takes neither in text: the same token would be judged here and raise there.
   if (text.includes('\\u0000') || /\\ud[89a-f]/i.test(text)) throw invalid('its claims hold a NUL or half a character')
@@ -95,6 +99,11 @@ function principalOf(
   const expiresAt = payload.exp === undefined ? null : payload.exp * 1000 + clockToleranceMs
   return { role, claims: payload, expiresAt }
 }
+
+const isNestedDeeper = (value: unknown, depth: number): boolean =>
+  typeof value === 'object' &&
+  value !== null &&
+  (depth === 0 || Object.values(value).some(item => isNestedDeeper(item, depth - 1)))
 
 /** Says what is wrong with a token without repeating any of it. */
 function refusalOf(error: unknown): unknown {

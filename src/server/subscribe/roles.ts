@@ -34,7 +34,7 @@ export function createRoleGate(options: RoleGateOptions): RoleGate {
       if (!allowed.has(role))
         throw new TidegateError(
           'ROLE_REFUSED',
-          `JWT_ROLES does not list the role "${role}"; add it there, or name another`,
+          `JWT_ROLES does not list the role ${JSON.stringify(role.slice(0, 130))}; add it there, or name another`,
         )
       let answer = answers.get(role)
       if (answer === undefined || now() - answer.at >= maxAgeMs) {

@@ -1,6 +1,15 @@
 import { expect, test } from 'vitest'
 import { closeCodeOf } from '../../../src/protocol/codes.ts'
-import { alice, bob, startGateway, type TestGateway, TestSocket, TestStream, tokenOf } from './support/gateway.ts'
+import {
+  alice,
+  bob,
+  startGateway,
+  type TestGateway,
+  TestSocket,
+  TestStream,
+  tokenOf,
+  until,
+} from './support/gateway.ts'
 import { RawSocket } from './support/raw-socket.ts'
 
 const app = 'https://app.example.com'
@@ -187,6 +196,21 @@ test('[P8] what is no HTTP behind a stream that is being answered cuts it off, a
   raw.socket.write('HELLO\r\n\r\n')
   await raw.closed
   expect(raw.text.match(/HTTP\/1\.1/g)).toHaveLength(1)
+})
+
+const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n`
+
+test('[P7] requests that wait behind another of their connection are answered in order, and let go with it', async () => {
+  await using node = await startGateway()
+  const poll = `${get('/v1/live/messages')}Accept: application/json\r\n\r\n`
+  const raw = await RawSocket.connect(node, `${poll}${get('/v1/live/messages')}\r\n${get('/v1/changes/messages')}\r\n`)
+  await raw.until(text => text.includes('event: subscribed'))
+  // The stream's bytes go below its response: they may not stand in front of the poll's answer.
+  expect(raw.text).toMatch(/^HTTP\/1\.1 (200|304)[\s\S]*HTTP\/1\.1 200[\s\S]*event: subscribed/)
+  expect(raw.text.match(/HTTP\/1\.1/g)).toHaveLength(2)
+  expect(node.gateway.connections()).toBe(2)
+  await raw[Symbol.asyncDispose]()
+  await until(() => node.gateway.connections() === 0)
 })
 
 test.each([

@@ -191,3 +191,13 @@ test('no message repeats anything of the token', async () => {
   const token = await bySecretToken({ sub: 'private-claim', iss: 'private-issuer' }, 'HS256', `${secret}!`)
   expect(await refusal(bySecret().authenticate(token))).not.toContain('private')
 })
+
+test('[P7] claims nested without end are refused, however they were signed, and no word of them is told', async () => {
+  const nested = (depth: number): unknown => JSON.parse(`${'['.repeat(depth)}{"a":"hush"}${']'.repeat(depth)}`)
+  const { authenticate } = bySecret()
+  for (const depth of [70, 3000]) {
+    const text = await refusal(authenticate(await bySecretToken({ sub: 'ada', deep: nested(depth) })))
+    expect(text).toBe('TOKEN_INVALID: the token is not accepted: its claims are nested deeper than 64')
+  }
+  expect((await authenticate(await bySecretToken({ sub: 'ada', deep: nested(60) }))).claims.sub).toBe('ada')
+})
