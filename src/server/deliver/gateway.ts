@@ -183,6 +183,11 @@ class HttpGateway implements Gateway {
     this.#services.log.debug({ err: error }, 'a socket broke')
   }
 
+  // One for all: a closure for each would stay with its socket.
+  readonly #onSocketError = (error: Error): void => {
+    this.#services.log.debug({ err: error }, 'a socket broke')
+  }
+
   async #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): Promise<void> {
     // The server listens on TCP only.
     const socket = stream as Socket
@@ -204,6 +209,8 @@ class HttpGateway implements Gateway {
       const credentials = await this.#credentials(request, parameters)
       this.#connections.refuseIfDraining()
       this.#websockets.handleUpgrade(request, socket, head, ws => {
+        socket.off('close', release)
+        ws.place = place
         socket.off('close', release)
         ws.place = place
         place.hold(new WebSocketConnection(this.#services, ws, socket, credentials))

@@ -8,15 +8,15 @@ import { comparePositions, formatPosition, formatQueryPositions, type QueryPosit
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Batch, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
-import type { Connection } from './connections.ts'
+import type { Connection, Place } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
-import { nextBeat, pulseOf } from './pulse.ts'
+import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
 import { closeReason, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
-import { type Effect, type Session, type SessionEvent, startSession, step } from './session.ts'
+import { type Effect, type Session, isDue, type SessionEvent, startSession, step } from './session.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
 /** Closes of ws itself, for what broke the WebSocket protocol, in our codes: 1009 or 1008 alone would tell a client to
@@ -30,6 +30,32 @@ const violations = new Map<number, PeerCode>([
 
 export class ProtocolSocket extends WebSocket {
   listener: WebSocketConnection | null = null
+  /** Released when it has closed. */
+  place: Place | null = null
+
+  // Told directly: listeners of its own for each event would take 250 bytes of every socket.
+  override emit(event: string | symbol, ...values: unknown[]): boolean {
+    const { listener } = this
+    if (listener === null) return super.emit(event, ...values)
+    switch (event) {
+      case 'message':
+        listener.message(values[0] as RawData, values[1] as boolean)
+        break
+      case 'ping':
+        listener.ping(values[0] as Buffer)
+        break
+      case 'pong':
+        listener.pong()
+        break
+      case 'error':
+        listener.broke(values[0] as Error)
+        break
+      case 'close':
+        listener.disconnected()
+        this.place?.release()
+    }
+    return super.listenerCount(event) > 0 ? super.emit(event, ...values) : true
+  }
 
   // ws gives a reason, if only an empty one, when it answers a client's close frame; none when it refuses a frame.
   override close(code?: number, reason?: string | Buffer): void {
@@ -39,13 +65,13 @@ export class ProtocolSocket extends WebSocket {
   }
 }
 
-export class WebSocketConnection implements Connection, MembershipOwner {
+export class WebSocketConnection implements Connection, MembershipOwner, Vitals {
   readonly #services: Services
   readonly #ws: ProtocolSocket
   readonly #queue: SendQueue
   readonly #bucket: TokenBucket
-  /** By the session's join number; at most `maxSubscriptions`. */
-  readonly #members = new Map<number, Membership>()
+  /** At most `maxSubscriptions`. A list, as the session's. */
+  #members: readonly Membership[] = noMembers
   #session: Session
   #heardAt: number
   #nextBeatAt: number
@@ -71,7 +97,6 @@ export class WebSocketConnection implements Connection, MembershipOwner {
     // The first at a random fraction: connections that came together would otherwise beat together for ever.
     this.#nextBeatAt = now + services.random() * limits.heartbeatMs
     ws.listener = this
-    ws.on('message', onMessage).on('ping', onPing).on('pong', onPong).on('error', onError).on('close', onClose)
     const refused = credentials instanceof TidegateError
     const start = startSession(refused ? null : credentials, now, limits)
     this.#session = start.session
@@ -82,9 +107,7 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   tick(now: number): void {
     if (this.#session.state === 'closed') return
     const { heartbeatMs, slowConsumerMs } = this.#services.limits
-    const heardAt = this.#isPaused ? null : this.#heardAt
-    const vitals = { nextBeatAt: this.#nextBeatAt, heardAt, stalledSince: this.#queue.stalledSince }
-    switch (pulseOf(vitals, now, heartbeatMs, slowConsumerMs)) {
+    switch (pulseOf(this, now, heartbeatMs, slowConsumerMs)) {
       case 'slow':
         // What waits would only stand before the close frame.
         this.#queue.stop()
@@ -103,7 +126,20 @@ export class WebSocketConnection implements Connection, MembershipOwner {
         this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
         this.#beat()
     }
-    this.#dispatch({ type: 'tick', now })
+    if (isDue(this.#session, now)) this.#dispatch({ type: 'tick', now })
+    else this.#pauseOrRead()
+  }
+
+  get nextBeatAt(): number {
+    return this.#nextBeatAt
+  }
+
+  get heardAt(): number | null {
+    return this.#isPaused ? null : this.#heardAt
+  }
+
+  get stalledSince(): number | null {
+    return this.#queue.stalledSince
   }
 
   goAway(error: TidegateError): void {
@@ -210,13 +246,13 @@ export class WebSocketConnection implements Connection, MembershipOwner {
         this.#join(effect, effect.request)
         break
       case 'rejoin': {
-        const since = this.#members.get(effect.from)?.position() ?? null
+        const since = this.#memberOf(effect.from)?.position() ?? null
         this.#leave(effect.from)
         this.#join(effect, { ...effect.request, since })
         break
       }
       case 'open':
-        this.#members.get(effect.join)?.open()
+        this.#memberOf(effect.join)?.open()
         break
       case 'leave':
         this.#leave(effect.join)
@@ -250,7 +286,7 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: SubscribeRequest): void {
     const maxHeldChars = this.#services.limits.sendQueueBytes
     const member = new Membership(request, this, { id, join, maxHeldChars })
-    this.#members.set(join, member)
+    this.#members = [...this.#members, member]
     member.enter(this.#services.subscriptions, principal).then(
       subscription => {
         if (subscription === null) return
@@ -263,13 +299,17 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   }
 
   #leave(join: number): void {
-    this.#members.get(join)?.close()
-    this.#members.delete(join)
+    this.#memberOf(join)?.close()
+    this.#members = this.#members.filter(member => member.join !== join)
+  }
+
+  #memberOf(join: number): Membership | undefined {
+    return this.#members.find(member => member.join === join)
   }
 
   #leaveAll(): void {
-    for (const member of this.#members.values()) member.close()
-    this.#members.clear()
+    for (const member of this.#members) member.close()
+    this.#members = noMembers
   }
 
   #send(frame: ServerFrame): void {
@@ -284,8 +324,8 @@ export class WebSocketConnection implements Connection, MembershipOwner {
     const { position: head, stale, lagMs } = this.#services.subscriptions.head()
     const positions: { [id: string]: string } = {}
     let lowest: QueryPosition | null = null
-    for (const [id, { join }] of this.#session.members) {
-      const position = this.#members.get(join)?.position() ?? null
+    for (const { id, join } of this.#session.members) {
+      const position = this.#memberOf(join)?.position() ?? null
       if (position === null) continue
       positions[id] = formatQueryPositions([position])
       const isLower = lowest === null || isBefore(position, lowest, head.epoch)
@@ -296,7 +336,7 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   }
 
   #drained(): void {
-    for (const member of [...this.#members.values()]) member.resume()
+    for (const member of this.#members) member.resume()
     this.#pauseOrRead()
   }
 
@@ -315,24 +355,7 @@ export class WebSocketConnection implements Connection, MembershipOwner {
   }
 }
 
-const connectionOf = (ws: WebSocket): WebSocketConnection | null => (ws instanceof ProtocolSocket ? ws.listener : null)
-
-// The same functions for every socket: closures of each would be a tenth of what an idle one may weigh.
-function onMessage(this: WebSocket, data: RawData, isBinary: boolean): void {
-  connectionOf(this)?.message(data, isBinary)
-}
-function onPing(this: WebSocket, data: Buffer): void {
-  connectionOf(this)?.ping(data)
-}
-function onPong(this: WebSocket): void {
-  connectionOf(this)?.pong()
-}
-function onError(this: WebSocket, error: Error): void {
-  connectionOf(this)?.broke(error)
-}
-function onClose(this: WebSocket): void {
-  connectionOf(this)?.disconnected()
-}
+const noMembers: readonly Membership[] = []
 
 /** Positions of two epochs have no order among them: the one that is not the head's is older. */
 const isBefore = (a: QueryPosition, b: QueryPosition, epoch: string): boolean =>

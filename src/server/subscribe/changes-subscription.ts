@@ -7,7 +7,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
 import type { Batch } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
-import { reached } from './live-subscription.ts'
+import { type LiveOwner, reached } from './live-subscription.ts'
 import { replay } from './replay.ts'
 import { SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -26,7 +26,7 @@ export interface ChangesOptions {
   readonly warnings: readonly Warning[]
   /** null to begin at the head. */
   readonly since: Position | null
-  onClosed(): void
+  readonly owner: Pick<LiveOwner, 'onClosed'>
 }
 
 export class ChangesSubscription implements Subscription, Member {
@@ -107,7 +107,7 @@ export class ChangesSubscription implements Subscription, Member {
     if (this.#state.name === 'closed') return
     this.#state = { name: 'closed' }
     this.audience.members.delete(this)
-    this.#options.onClosed()
+    this.#options.owner.onClosed()
   }
 
   #fallBehind(position: Position): void {

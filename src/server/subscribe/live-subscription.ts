@@ -25,45 +25,62 @@ type State =
   | { readonly name: 'behind'; readonly lsn: bigint; readonly advancing: boolean }
   | { readonly name: 'closed' }
 
+const joining: State = { name: 'joining' }
+const attached: State = { name: 'attached' }
+const closed: State = { name: 'closed' }
+
+/** Whose subscription it is. Told by name instead of by closures, and asked for what takes room and is seldom needed: the
+ *  settings of a reader are 800 bytes. */
+export interface LiveOwner {
+  reader(): Reader
+  onClosed(): void
+}
+
 export interface LiveOptions {
   readonly stream: Stream
   readonly audience: Audience
-  readonly reader: Reader
+  readonly owner: LiveOwner
   readonly outlet: Outlet
   readonly warnings: readonly Warning[]
   /** Commit LSN to resume from; null for a fresh snapshot. */
   readonly since: bigint | null
-  onClosed(): void
 }
 
 export class LiveSubscription implements Subscription, Member {
   readonly kind = 'live'
   readonly query: number
-  readonly tag: string
-  readonly key: readonly string[]
   readonly resumed: boolean
   readonly warnings: readonly Warning[]
   readonly audience: Audience
-  readonly #options: LiveOptions
+  readonly #stream: Stream
+  readonly #owner: LiveOwner
+  readonly #outlet: Outlet
   #state: State
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
-  #drained: (() => void)[] = []
+  #drained: readonly (() => void)[] = nobodyWaits
   #hasRoom = true
   /** Where the last delta brought it: ahead of the head while a large commit is being served to others. */
   #deliveredLsn = 0n
 
   constructor(options: LiveOptions) {
-    const { audience } = options
-    this.#options = options
-    this.audience = audience
-    this.query = audience.query.number
-    this.tag = audience.tag
-    this.key = audience.query.table.primaryKey.map(column => audience.query.table.columns[column]!.name)
+    this.#stream = options.stream
+    this.#owner = options.owner
+    this.#outlet = options.outlet
+    this.audience = options.audience
+    this.query = options.audience.query.number
     this.resumed = options.since !== null
     this.warnings = options.warnings
-    this.#state =
-      options.since === null ? { name: 'joining' } : { name: 'behind', lsn: options.since, advancing: false }
+    this.#state = options.since === null ? joining : { name: 'behind', lsn: options.since, advancing: false }
+  }
+
+  get tag(): string {
+    return this.audience.tag
+  }
+
+  get key(): readonly string[] {
+    const { primaryKey, columns } = this.audience.query.table
+    return primaryKey.map(column => columns[column]!.name)
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands. */
@@ -73,7 +90,7 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   position(): Position {
-    const { relay, head } = this.#options.stream
+    const { relay, head } = this.#stream
     const at = (lsn: bigint): Position => ({ epoch: relay.epoch, lsn, index: WHOLE_COMMIT })
     if (this.#state.name === 'behind') return at(this.#state.lsn)
     if (this.#state.name === 'attached') {
@@ -86,14 +103,14 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   deliver(batch: Batch): void {
-    const room = batch.events.length === 0 || this.#options.outlet.sendBatch(batch)
+    const room = batch.events.length === 0 || this.#outlet.sendBatch(batch)
     this.#deliveredLsn = batch.lsn
     if (!room && this.#state.name === 'attached') this.#fallBehind(batch.lsn)
   }
 
   /** Takes a part of a large commit's delta. @returns false when it has no room for the next: see `hasRoom` */
   deliverPart(part: Outgoing, done: boolean, lsn: bigint): boolean {
-    const room = this.#options.outlet.send(part)
+    const room = this.#outlet.send(part)
     if (done) this.#deliveredLsn = lsn
     if (room || this.#state.name !== 'attached') return true
     if (done) this.#fallBehind(lsn)
@@ -111,30 +128,36 @@ export class LiveSubscription implements Subscription, Member {
     if (this.#state.name === 'closed') return
     this.audience.members.delete(this)
     this.#deliveredLsn = 0n
-    this.#state = { name: 'joining' }
-    this.#options.outlet.resync(code, resyncCodes[code])
+    this.#state = joining
+    this.#outlet.resync(code, resyncCodes[code])
     void this.#join()
   }
 
   resume(): void {
     this.#hasRoom = true
-    for (const resolve of this.#drained.splice(0)) resolve()
+    this.#wake()
     if (this.#state.name === 'behind' && !this.#state.advancing) void this.#advance()
   }
 
   close(): void {
     if (this.#state.name === 'closed') return
-    this.#state = { name: 'closed' }
+    this.#state = closed
     this.#hasRoom = true
     this.audience.members.delete(this)
-    for (const resolve of this.#drained.splice(0)) resolve()
-    this.#options.onClosed()
+    this.#wake()
+    this.#owner.onClosed()
+  }
+
+  #wake(): void {
+    const drained = this.#drained
+    this.#drained = nobodyWaits
+    for (const resolve of drained) resolve()
   }
 
   #fail(error: unknown): void {
     if (this.#state.name === 'closed') return
     this.close()
-    this.#options.outlet.fail(error)
+    this.#outlet.fail(error)
   }
 
   #fallBehind(lsn: bigint): void {
@@ -143,7 +166,7 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   #attach(): void {
-    this.#state = { name: 'attached' }
+    this.#state = attached
     this.audience.members.add(this)
   }
 
@@ -151,7 +174,8 @@ export class LiveSubscription implements Subscription, Member {
     this.#run += 1
     const run = this.#run
     const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'joining'
-    const { stream, audience, reader, outlet } = this.#options
+    const { audience } = this
+    const [stream, outlet, reader] = [this.#stream, this.#outlet, this.#owner.reader()]
     let sent = false
     try {
       for (let attempt = 1; !cancelled(); attempt++) {
@@ -166,7 +190,10 @@ export class LiveSubscription implements Subscription, Member {
               room = outlet.send(part)
               return room
             },
-            drained: () => new Promise<void>(resolve => this.#drained.push(resolve)),
+            drained: () => 
+              new Promise<void>(resolve => {
+                this.#drained = [...this.#drained, resolve]
+              }),
             joined: () => {
               if (room) this.#attach()
               else this.#fallBehind(stream.head.lsn)
@@ -195,7 +222,8 @@ export class LiveSubscription implements Subscription, Member {
     const { lsn } = this.#state
     this.#state = { name: 'behind', lsn, advancing: true }
     const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'behind'
-    const { stream, audience } = this.#options
+    const { audience } = this
+    const stream = this.#stream
     try {
       if (!(await reached(stream, lsn, cancelled))) {
         if (!cancelled())
@@ -215,6 +243,8 @@ export class LiveSubscription implements Subscription, Member {
     }
   }
 }
+
+const nobodyWaits: readonly (() => void)[] = []
 
 const maxAttempts = 8
 const retryMs = 50

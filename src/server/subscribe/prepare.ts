@@ -9,7 +9,6 @@ import type { Warning } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Catalog, Table, TableAccess } from '../catalog/table.ts'
 import { answered } from '../database.ts'
-import type { Reader } from '../snapshot/reader.ts'
 import type { AudienceRequest } from './audiences.ts'
 import type { Principal, SubscribeRequest } from './subscription.ts'
 
@@ -24,7 +23,6 @@ export interface PrepareOptions {
 
 export interface Prepared {
   readonly audience: AudienceRequest
-  readonly reader: Reader
   readonly warnings: readonly Warning[]
 }
 
@@ -44,8 +42,7 @@ export async function prepare(
   const columns = columnsShown(access, request.select)
   const readable = table.columns.map((column, i) => (access.readable.has(i) ? column : { ...column, name: '' }))
   const filter = parseFilter(request.filters, readable, filterLimits)
-  const settings = settingsOf(principal)
-  const byName = new Map(settings)
+  const byName = new Map(settingsOf(principal))
   const predicate = bind(and(access.policy, filter), name => byName.get(name))
   assertJudgeable(table, access.memberships, predicate)
   return {
@@ -54,7 +51,6 @@ export async function prepare(
       predicate,
       memberships: access.memberships,
     },
-    reader: { role: principal.role, settings },
     warnings: access.warnings,
   }
 }

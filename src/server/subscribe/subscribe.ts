@@ -7,10 +7,11 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
 import { answered } from '../database.ts'
 import type { Audience } from '../route/audience.ts'
+import type { Reader } from '../snapshot/reader.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
-import { LiveSubscription } from './live-subscription.ts'
+import { type LiveOwner, LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
 import { Rewrites } from './rewrites.ts'
 import type { Stream } from './stream.ts'
@@ -39,7 +40,14 @@ const lookAgainMs = 1000
 
 type AnySubscription = LiveSubscription | ChangesSubscription
 
-class User implements AudienceUser {
+/** What all users share. */
+interface Common {
+  readonly audiences: Audiences
+  readonly settingsOf: PrepareOptions['settingsOf']
+}
+
+class User implements AudienceUser, LiveOwner {
+  readonly #common: Common
   readonly principal: Principal
   readonly request: SubscribeRequest
   readonly outlet: Outlet
@@ -47,10 +55,19 @@ class User implements AudienceUser {
   /** Set when its audience ended before the subscription stood. */
   ended: TidegateError | null = null
 
-  constructor(principal: Principal, request: SubscribeRequest, outlet: Outlet) {
-    this.principal = principal
-    this.request = request
-    this.outlet = outlet
+  constructor(common: Common, who: { principal: Principal; request: SubscribeRequest; outlet: Outlet }) {
+    this.#common = common
+    this.principal = who.principal
+    this.request = who.request
+    this.outlet = who.outlet
+  }
+
+  reader(): Reader {
+    return { role: this.principal.role, settings: this.#common.settingsOf(this.principal) }
+  }
+
+  onClosed(): void {
+    if (this.subscription !== null) this.#common.audiences.leave(this.subscription.audience, this)
   }
 
   end(error: TidegateError): void {
@@ -64,6 +81,7 @@ class User implements AudienceUser {
 export class SubscriptionDoor implements Subscriptions {
   readonly #options: SubscribeOptions
   readonly #audiences: Audiences
+  readonly #common: Common
   readonly #rewrites: Rewrites
   /** One look after the other. */
   #rewriteLook: Promise<void> = Promise.resolve()
@@ -74,6 +92,7 @@ export class SubscriptionDoor implements Subscriptions {
   constructor(options: SubscribeOptions) {
     this.#options = options
     this.#audiences = new Audiences(options.stream)
+    this.#common = { audiences: this.#audiences, settingsOf: options.prepare.settingsOf }
     this.#rewrites = new Rewrites(options.prepare.catalog)
   }
 
@@ -120,7 +139,7 @@ export class SubscriptionDoor implements Subscriptions {
     for (let attempt = 1; ; attempt++) {
       const rechecks = this.#rechecks
       const prepared = await prepare(this.#options.prepare, principal, request)
-      const user = new User(principal, request, outlet)
+      const user = new User(this.#common, { principal, request, outlet })
       const audience = await this.#audiences.join(prepared.audience, user)
       if (user.ended !== null) throw user.ended
       for (const table of [prepared.audience.query.table, ...prepared.audience.memberships])
@@ -223,10 +242,10 @@ export class SubscriptionDoor implements Subscriptions {
       audience,
       outlet: user.outlet,
       warnings: prepared.warnings,
-      onClosed: () => this.#audiences.leave(audience, user),
+      owner: user,
     }
     return audience.query.kind === 'live'
-      ? new LiveSubscription({ ...options, reader: prepared.reader, since: since?.lsn ?? null })
+      ? new LiveSubscription({ ...options, since: since?.lsn ?? null })
       : new ChangesSubscription({ ...options, since })
   }
 
