@@ -245,7 +245,8 @@ function subscribe(
 ): Step {
   const { id } = frame
   // An error frame with this id would speak of the subscription that holds it already.
-  if (memberOf(session, id) !== undefined) return close(badFrame(`subscription id ${id} is in use; unsubscribe it first`))
+  if (memberOf(session, id) !== undefined)
+    return close(badFrame(`subscription id ${id} is in use; unsubscribe it first`))
   if (session.members.length >= limits.maxSubscriptions) {
     const message = `this connection holds ${session.members.length} subscriptions; unsubscribe some`
     return refuse(session, id, new TidegateError('TOO_MANY_SUBSCRIPTIONS', message))
@@ -340,4 +341,5 @@ const tokenMissing = (why: string): TidegateError =>
 const keepsConnection = (error: unknown): boolean =>
   !(error instanceof TidegateError) || error.code === 'UNAVAILABLE' || error.code === 'BUSY'
 
-const without = (members: readonly Member[], id: number): readonly Member[] => members.filter(member => member.id !== id)
+const without = (members: readonly Member[], id: number): readonly Member[] =>
+  members.filter(member => member.id !== id)
