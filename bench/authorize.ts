@@ -100,8 +100,8 @@ const weight = (name: string, ours: number, peer: number): Figure => ({
 })
 
 async function ours(world: World, tokens: readonly string[], options: { changes: number; profile: readonly string[] }) {
-  await using server = new Child('./sides/tidegate.ts', ['--expose-gc', ...options.profile])
-  await using clients = new Child('./clients.ts')
+  await using server = new Child('./sides/tidegate.ts', { execArgv: ['--expose-gc', ...options.profile], cpu: 0 })
+  await using clients = new Child('./clients.ts', { cpu: 1 })
   const start = { databaseUrl: world.postgres.url, replication: 'repeated' }
   const { port, creditPort } = await server.ask<{ port: number; creditPort: number }>('start', start)
   const before = await server.ask<NodeJS.MemoryUsage>('memory')
@@ -139,7 +139,7 @@ async function peers({ client }: World, users: readonly string[], changes: numbe
 }
 
 async function idle(world: World, kind: 'tidegate' | 'bare', tokens: readonly string[]): Promise<number> {
-  await using server = new Child(`./sides/${kind}.ts`, ['--expose-gc'])
+  await using server = new Child(`./sides/${kind}.ts`, { execArgv: ['--expose-gc'] })
   await using clients = new Child('./clients.ts')
   const start = { databaseUrl: world.postgres.url, replication: 'plain' }
   const { port } = await server.ask<{ port: number }>('start', start)

@@ -1,13 +1,25 @@
 // A process of a measurement: asked by messages, answers each. Sides and clients run apart, so that each has its own core
 // and its own CPU time.
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { IdleMemory } from '../src/server/idle-memory.ts'
 
 interface Answer {
   readonly id: number
   readonly result?: unknown
   readonly error?: string
 }
+
+export interface ChildOptions {
+  readonly execArgv?: readonly string[]
+  /** The one processor it runs on, where that can be had. Loopback TCP is twice as fast between two processes that the
+   *  scheduler happens to put on one core: the same sender gave 185 k and 426 k deliveries/s. */
+  readonly cpu?: 0 | 1
+}
+
+const canPin = existsSync('/usr/bin/taskset') && availableParallelism() > 1
 
 /** The asking end. */
 export class Child {
@@ -16,9 +28,14 @@ export class Child {
   #next = 1
 
   /** @param module beside this file, such as './sides/bare.ts' */
-  constructor(module: string, execArgv: readonly string[] = []) {
+  constructor(module: string, { execArgv = [], cpu }: ChildOptions = {}) {
     const path = fileURLToPath(new URL(module, import.meta.url))
-    this.#process = fork(path, { execArgv: [...process.execArgv, ...execArgv], serialization: 'advanced' })
+    const node = [process.execPath, ...process.execArgv, ...execArgv, path]
+    const [command, ...args] = cpu === undefined || !canPin ? node : ['taskset', '-c', String(cpu), ...node]
+    this.#process = spawn(command!, args, {
+      stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+      serialization: 'advanced',
+    })
     this.#process.on('message', (answer: Answer) => {
       const waiting = this.#waiting.get(answer.id)
       this.#waiting.delete(answer.id)
@@ -63,4 +80,15 @@ export function answer(answers: Readonly<Record<string, (options: never) => unkn
 export function cpuMicros(): number {
   const { user, system } = process.cpuUsage()
   return user + system
+}
+
+/** What this process weighs once it has rested: garbage collected, and what V8 holds without need given back, as
+ *  `tidegate start` does by itself. For every side alike. */
+export async function restedMemory(): Promise<NodeJS.MemoryUsage> {
+  // V8 looks for what to give back after a collection.
+  globalThis.gc?.()
+  const idle = new IdleMemory({ quietMs: 500, busyFrom: 1.1 })
+  while (!idle.isRested) await new Promise(resolve => setTimeout(resolve, 100))
+  idle.stop()
+  return process.memoryUsage()
 }

@@ -1,5 +1,6 @@
 // Pacing that is the same for every sender: it is at most so many broadcasts ahead of what all clients have received
 // together. A client process says so with one byte for each broadcast, on a connection of its own.
+import { closeSync, openSync, writeSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { cpuMicros } from './child.ts'
 
@@ -10,12 +11,16 @@ export interface Pace {
   readonly perTurn: number
   /** Broadcasts that may be under way. */
   readonly ahead: number
+  /** A FIFO that gets a byte for each broadcast when it has been written: the clients stand still until then. */
+  readonly gate?: string
 }
 
 export interface Spent {
   readonly cpuMicros: number
   readonly wallMs: number
 }
+
+const byte = Buffer.alloc(1)
 
 export class Credits {
   readonly port: number
@@ -40,14 +45,17 @@ export class Credits {
   }
 
   /** Sends until every broadcast has been received by everybody. */
-  async spend({ turns, perTurn, ahead }: Pace, send: (perTurn: number) => Promise<void>): Promise<Spent> {
+  async spend({ turns, perTurn, ahead, gate }: Pace, send: (perTurn: number) => Promise<void>): Promise<Spent> {
     this.#received = 0
+    const fifo = gate === undefined ? null : openSync(gate, 'r+')
     const [cpu, start] = [cpuMicros(), performance.now()]
     for (let sent = 0; sent < turns; sent++) {
       await this.#until(sent - ahead + 1)
       await send(perTurn)
+      if (fifo !== null) writeSync(fifo, byte)
     }
     await this.#until(turns)
+    if (fifo !== null) closeSync(fifo)
     return { cpuMicros: cpuMicros() - cpu, wallMs: performance.now() - start }
   }
 

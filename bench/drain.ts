@@ -20,7 +20,7 @@ const peerSlot = 'peer'
 export async function drain(options: DrainOptions): Promise<Figure[]> {
   const { scale } = options
   await using world = await World.create(options.binDir)
-  await using ours = new Child('./sides/tidegate.ts', options.profile)
+  await using ours = new Child('./sides/tidegate.ts', { execArgv: options.profile })
   await using clients = new Child('./clients.ts')
   const users = await world.users(queries, user => user + 1)
   const { port } = await ours.ask<{ port: number }>('start', {

@@ -2,9 +2,13 @@
 // against a bare loop over sockets with one prebuilt frame, and against Socket.IO; one message a turn of the event loop,
 // and ten. And our event streams against our WebSockets.
 //
-// All senders are paced alike (credits.ts). What counts is the sender's CPU time for a delivery, given as deliveries per
-// second of one core: the rate by the clock is the same when the sender has a core to itself, and it alone would also
-// tell how busy the clients and the neighbours are.
+// All senders are paced alike (credits.ts), each on one core and its clients on another, and the clients read only between
+// two broadcasts. What counts is the sender's CPU time for a delivery, given as deliveries per second of one core: the
+// clock would also tell how busy the clients and the neighbours are.
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { Child } from './child.ts'
 import type { Connect } from './clients.ts'
 import type { Spent } from './credits.ts'
@@ -32,21 +36,19 @@ export async function fanOut({ binDir, rounds, scale, profile }: Options): Promi
   const figures: Figure[] = []
   for (const sockets of [1000, 5000]) {
     const rates = new Map<string, number[]>()
-    const clock = new Map<string, number[]>()
     for (let round = 0; round < rounds; round++) {
       const sides: Side[] = ['websocket', 'bare', 'socket.io', 'sse']
       for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
-        for (const [perTurn, { cpuMicros, wallMs }] of await measure(world, {
+        for (const [perTurn, { cpuMicros }] of await measure(world, {
           side,
           sockets,
           tokens,
           scale,
           profile,
         })) {
-          const count = Math.ceil((deliveries * scale) / sockets) * sockets * perTurn
+          const count = turnsOf(deliveries * scale, sockets) * sockets * perTurn
           const name = `${side} ${perTurn}`
           rates.set(name, [...(rates.get(name) ?? []), (count / cpuMicros) * 1e6])
-          clock.set(name, [...(clock.get(name) ?? []), (count / wallMs) * 1000])
           say(`${sockets} sockets, ${name} a turn: ${((count / cpuMicros) * 1000).toFixed(0)} k/s of one core`)
         }
       }
@@ -64,7 +66,6 @@ export async function fanOut({ binDir, rounds, scale, profile }: Options): Promi
         against: names[peer],
         goal: { text: `ratio ${goal}`, met: ratio >= goal },
         details: {
-          byTheClock: { ours: Math.round(median(clock.get(our)!)), peer: Math.round(median(clock.get(their)!)) },
           ourRounds: rounded(rates.get(our)!),
           peerRounds: rounded(rates.get(their)!),
         },
@@ -96,9 +97,9 @@ async function measure(world: World, options: Measured): Promise<[number, Spent]
   const { side, sockets, tokens, scale, profile } = options
   const isOurs = side === 'websocket' || side === 'sse'
   await using server = isOurs
-    ? new Child('./sides/tidegate.ts', profile)
-    : new Child(`./sides/${side.replace('.', '-')}.ts`)
-  await using clients = new Child('./clients.ts')
+    ? new Child('./sides/tidegate.ts', { execArgv: profile, cpu: 0 })
+    : new Child(`./sides/${side.replace('.', '-')}.ts`, { cpu: 0 })
+  await using clients = new Child('./clients.ts', { cpu: 1 })
   const start = { databaseUrl: world.postgres.url, replication: 'repeated' }
   const { port, creditPort } = await server.ask<{ port: number; creditPort: number }>('start', start)
   const connect: Connect = {
@@ -124,22 +125,24 @@ async function measure(world: World, options: Measured): Promise<[number, Spent]
   const learned = await clients.ask<{ deliveryBytes: number }>('learned', { deliveries: sockets })
   if (side === 'websocket') say(`a delivery is ${learned.deliveryBytes} bytes`)
   const results: [number, Spent][] = []
-  for (const [perTurn, ahead] of [
-    [1, 16],
-    [10, 4],
-  ] as const) {
+  const gate = join(await mkdtemp(join(tmpdir(), 'tidegate-bench-')), 'gate')
+  execFileSync('mkfifo', [gate])
+  for (const perTurn of [1, 10]) {
     // The first turns warm the compiler up.
-    for (const turns of [Math.ceil((40_000 * scale) / sockets), Math.ceil((deliveries * scale) / sockets)]) {
-      await clients.ask('count', { perBroadcast: sockets * perTurn })
-      const spent = await server.ask<Spent>('repeat', { turns, perTurn, ahead, text })
+    for (const turns of [turnsOf(40_000 * scale, sockets), turnsOf(deliveries * scale, sockets)]) {
+      await clients.ask('count', { perBroadcast: sockets * perTurn, gate: { path: gate, turns } })
+      const spent = await server.ask<Spent>('repeat', { turns, perTurn, ahead: 1, gate, text })
       const received = await clients.ask<number>('received')
       const expected = turns * perTurn * sockets
       if (received !== expected) throw new Error(`${received} deliveries were received; ${expected} were owed`)
       results.push([perTurn, spent])
     }
   }
+  await rm(dirname(gate), { recursive: true })
   return results.filter((_, i) => i % 2 === 1)
 }
+
+const turnsOf = (count: number, sockets: number): number => Math.max(2, Math.ceil(count / sockets))
 
 /** What our delta of the template's row is on the wire, for the peers: the same bytes. */
 const text =

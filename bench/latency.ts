@@ -41,7 +41,9 @@ export async function latency({ binDir, rounds, scale, profile }: Options): Prom
   const our: Latencies[] = []
   const peer: Latencies[] = []
   const one = async (isOurs: boolean): Promise<void> => {
-    await using server = new Child(isOurs ? './sides/tidegate.ts' : './sides/bare-stream.ts', isOurs ? profile : [])
+    await using server = new Child(isOurs ? './sides/tidegate.ts' : './sides/bare-stream.ts', {
+      execArgv: isOurs ? profile : [],
+    })
     await using clients = new Child('./clients.ts')
     if (!isOurs) await world.client.query(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, [slot])
     const start = { databaseUrl: world.postgres.url, replication: 'plain', slot, rooms }

@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { WebSocketServer } from 'ws'
 import { textFrame } from '../../src/server/deliver/encode.ts'
-import { answer } from '../child.ts'
+import { answer, restedMemory } from '../child.ts'
 import { Credits, type Pace } from '../credits.ts'
 
 const credits = await Credits.listen()
@@ -37,13 +37,7 @@ answer(
         await nextTurn()
       })
     },
-    async memory() {
-      for (let i = 0; i < 5; i++) {
-        globalThis.gc?.()
-        await new Promise(resolve => setTimeout(resolve, 100))
-      }
-      return process.memoryUsage()
-    },
+    memory: restedMemory,
   },
   () => {},
 )

@@ -4,7 +4,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { createLog } from '../../src/server/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { Replication } from '../../src/server/wal/replication.ts'
-import { answer, cpuMicros } from '../child.ts'
+import { answer, cpuMicros, restedMemory } from '../child.ts'
 import { Credits, type Pace, type Spent } from '../credits.ts'
 import { HeldReplication, RepeatingReplication } from '../held-replication.ts'
 import { jwtSecret, name } from '../world.ts'
@@ -70,13 +70,7 @@ answer(
       })
     },
     cpu: cpuMicros,
-    async memory() {
-      for (let i = 0; i < 5; i++) {
-        globalThis.gc?.()
-        await new Promise(resolve => setTimeout(resolve, 100))
-      }
-      return process.memoryUsage()
-    },
+    memory: restedMemory,
   },
   () => server?.stop(),
 )

@@ -16,7 +16,7 @@ import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
 import { closeReason, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
-import { type Effect, type Session, isDue, type SessionEvent, startSession, step } from './session.ts'
+import { type Effect, isDue, type Session, type SessionEvent, startSession, step } from './session.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
 /** Closes of ws itself, for what broke the WebSocket protocol, in our codes: 1009 or 1008 alone would tell a client to
@@ -159,7 +159,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
   }
 
   memberSendsBatch({ subscription }: Membership, batch: Batch): boolean {
-    if (subscription === null || this.#queue.push(websocketBytesOf(batch, subscription.query))) return true
+    if (subscription === null || this.#queue.pushBatch(websocketBytesOf(batch, subscription.query))) return true
     this.#pauseOrRead()
     return false
   }
