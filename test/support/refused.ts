@@ -7,6 +7,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { jwtSecret, SseStream } from './node.ts'
 import type { Transport } from './readers.ts'
+import { secretWord } from './refusals-schema.ts'
 
 export interface Ask {
   readonly kind?: 'live' | 'changes'
@@ -195,10 +196,19 @@ export function misfitOf(answer: Answer, code: PeerCode): string | null {
   if (answer.retry !== (entry.retry !== 'never')) return `retry ${answer.retry}`
   if ((entry.retry === 'now' || entry.retry === 'later') && answer.retryAfterMs === null) return 'no retryAfterMs'
   if (answer.message === '') return 'no message'
-  const leak = /\n| at .*:\d+|node_modules|\.ts\b|syntax|pg_|SELECT .* FROM|invalid (input|byte)|relation "|eyJ/.exec(
-    answer.message,
-  )
-  return leak === null ? null : `the message shows ${JSON.stringify(leak[0])}: ${answer.message}`
+  const leak = leakOf(answer.message, secretWord)
+  return leak === null ? null : `the message shows ${JSON.stringify(leak)}: ${answer.message}`
+}
+
+/** Stack traces, paths, SQL, tokens, and the words of Postgres, Node or a library about what they were asked. A remedy may
+ *  name a function of Postgres's, or the statement to run. */
+const inside =
+  /[\r\n]| at \S+ \(|:\d+:\d+|node_modules|node:|\.[jt]s\b|\/(work|tmp|home|usr)\/|syntax error|at or near|\bSELECT\b.*\bFROM\b|\$\d\b.*\bFROM\b|invalid (input|byte)|relation ""|does not exist|violates|permission denied|Unexpected token|in JSON at|of undefined|is not a function|Maximum call stack|eyJ|ECONN/
+
+/** What a message shows and must not, or null. What the peer sent itself is quoted as JSON, and not looked at. */
+export function leakOf(message: string, secret: string): string | null {
+  if (message.includes(secret)) return secret
+  return inside.exec(message.replace(/"(?:[^"\\]|\\.)*"/g, '""'))?.[0] ?? null
 }
 
 interface LogLine {

@@ -81,7 +81,10 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
       chunks.push(chunk)
     })
     request.on('end', () => resolve(Buffer.concat(chunks).toString()))
-    request.on('error', reject)
-    request.on('close', () => reject(new TidegateError('BAD_FRAME', 'the body ended early')))
+    // A client that goes in the middle is no fault of ours, which would go into the log.
+    const endedEarly = (cause?: unknown): void =>
+      reject(new TidegateError('BAD_FRAME', 'the body ended early', { cause }))
+    request.on('error', endedEarly)
+    request.on('close', endedEarly)
   })
 }

@@ -200,6 +200,26 @@ test('[P8] what is no HTTP behind a stream that is being answered cuts it off, a
 
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n`
 
+test('[P7] clients that go in the middle of a body, or of a poll that is being joined, leave no error in the log', async () => {
+  await using node = await startGateway()
+  let open = (): void => {}
+  node.core.gate = new Promise<void>(resolve => {
+    open = resolve
+  })
+  const half = await RawSocket.connect(
+    node,
+    `${get('/v1/wait').replace('GET', 'POST')}Content-Length: 20\r\n\r\n{"txid"`,
+  )
+  const poll = await RawSocket.connect(node, `${get('/v1/live/messages')}Accept: application/json\r\n\r\n`)
+  await until(() => node.gateway.connections() === 2 && node.core.waiting === 1)
+  await Promise.all([half[Symbol.asyncDispose](), poll[Symbol.asyncDispose]()])
+  await until(() => node.gateway.connections() === 0)
+  open()
+  await until(() => node.core.waiting === 0)
+  expect((await fetch(`${node.url}/health`)).status).toBe(200)
+  expect(node.logged).toEqual([])
+})
+
 test('[P7] requests that wait behind another of their connection are answered in order, and let go with it', async () => {
   await using node = await startGateway()
   const poll = `${get('/v1/live/messages')}Accept: application/json\r\n\r\n`
