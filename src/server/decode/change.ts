@@ -65,8 +65,11 @@ export interface Commit {
    *  entries may have changed, and a partition among them may be new. */
   readonly announced: readonly Relation[]
   /** In wire order, beginning with the raw change number `from` (0 when left out). Can be walked more than once; of a
-   *  spooled commit each walk reads the file anew, from the megabyte in which `from` lies. */
+   *  spooled commit each walk reads the file anew, from the chunk in which `from` lies. */
   changes(from?: number): Iterable<Change>
+  /** The same, each to be looked at before the next is asked for and not to be kept: of a spooled commit the next may take
+   *  its memory. */
+  passing(from?: number): Iterable<Change>
   /** Number of raw changes. */
   readonly changeCount: number
   /** True when its bytes are in a file instead of in memory: walk it in slices, do not collect it. */

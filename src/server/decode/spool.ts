@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 
-/** Bytes written or read at once: the memory that a spool, and each walk of one, takes. */
-const chunkBytes = 1 << 20
+/** Bytes written or read at once: the memory that a spool, and each walk of one, takes. A slow reader begins a walk for
+ *  every half of its queue, each time at the beginning of a chunk: of a megabyte it would pass over most. */
+const chunkBytes = 1 << 17
 /** Before each message: its length and the number of its relation, uint32 BE. */
 const headerBytes = 8
 
@@ -25,7 +26,7 @@ export class Spool {
   #pendingBytes = 0
   #written = 0
   #entries = 0
-  /** Where each chunk begins, 16 bytes and more for every MiB: a walk that begins in the middle skips to it. */
+  /** Where each chunk begins, about 50 bytes for every 128 KiB: a walk that begins in the middle skips to it. */
   readonly #starts: Start[] = []
   #closed = false
 
@@ -61,13 +62,27 @@ export class Spool {
     this.#pending = null
   }
 
-  /** Calls back for the messages of one chunk at a time: gives an iterator over (relation, message). Each chunk is a new
-   *  Buffer, because tuples may outlive the walk; one that is kept keeps its chunk of 1 MiB alive.
+  /** The messages, read chunk by chunk. Each chunk is a new Buffer: a message that is kept keeps its chunk alive.
    *  @param from begins with the entry `startBefore(from).entry` */
-  *entries(from = 0): Generator<readonly [relation: number, message: Buffer]> {
+  entries(from = 0): Iterable<readonly [relation: number, message: Buffer]> {
+    return this.#walk(from, length => Buffer.allocUnsafeSlow(length))
+  }
+
+  /** The same through one Buffer: a message is there until the next is asked for. A million rows walked ten times would
+   *  leave 500 MB of chunks to the garbage collector, which sees of each only a small object and lets them pile up. */
+  passing(from = 0): Iterable<readonly [relation: number, message: Buffer]> {
+    let shared: Buffer | null = null
+    return this.#walk(from, length => {
+      if (length > chunkBytes) return Buffer.allocUnsafeSlow(length)
+      shared ??= Buffer.allocUnsafeSlow(chunkBytes)
+      return shared.subarray(0, length)
+    })
+  }
+
+  *#walk(from: number, allocate: (length: number) => Buffer): Generator<readonly [relation: number, message: Buffer]> {
     let { position } = this.startBefore(from)
     while (position < this.#written) {
-      const chunk = this.#read(position, Math.min(chunkBytes, this.#written - position))
+      const chunk = this.#read(position, allocate(Math.min(chunkBytes, this.#written - position)))
       let at = 0
       while (at + headerBytes <= chunk.length) {
         const length = chunk.readUInt32BE(at)
@@ -76,7 +91,7 @@ export class Spool {
         if (start + length <= chunk.length) {
           yield [relation, chunk.subarray(start, start + length)]
         } else if (at === 0) {
-          yield [relation, this.#read(position + start, length)]
+          yield [relation, this.#read(position + start, allocate(length))]
         } else {
           break
         }
@@ -122,10 +137,11 @@ export class Spool {
     }
   }
 
-  #read(position: number, length: number): Buffer {
+  /** Fills the chunk. */
+  #read(position: number, chunk: Buffer): Buffer {
+    const { length } = chunk
     // The number of a closed file may already be another file's.
     if (this.#closed) throw new TidegateError('SPOOL_FAILED', 'a commit was walked after it was released')
-    const chunk = Buffer.allocUnsafeSlow(length)
     try {
       for (let done = 0; done < length; ) {
         const count = readSync(this.#file, chunk, done, length - done, position + done)

@@ -3,10 +3,11 @@
 // 35 to walk; finding the columns costs 30 more, and 200 where the bytes have left the processor's cache; decoding all
 // five to strings 450 more.
 import type { Change, Commit, LogicalMessage, Relation } from './change.ts'
+import { HeldCommit, type Run } from './held-commit.ts'
 import { decodeMessage, lengthAt, unreadable } from './pgoutput.ts'
 import { RelationCache } from './relation-cache.ts'
+import { changeOf, insert, remove, truncation, update } from './row-message.ts'
 import { Spool } from './spool.ts'
-import { identityView, WireTuple } from './tuple.ts'
 
 export interface TransactionOptions {
   /** Bytes of memory a transaction may take before its messages go to a file. Default 32 MiB. */
@@ -24,10 +25,6 @@ const messageOverhead = 112
 const maxContentBytes = 1 << 20
 const maxContentBytesPerCommit = 16 << 20
 const maxMessagesPerCommit = 10_000
-
-const [insert, update, remove] = [0x49, 0x55, 0x44] // 'I', 'U', 'D'
-/** Stands for a truncated table in a list of messages. */
-const truncation = Buffer.alloc(0)
 
 /** One replication session's messages, in order. */
 export class TransactionAssembler {
@@ -196,21 +193,19 @@ class OpenTransaction {
       relations: this.#oids,
       layouts: this.#layouts,
       announced,
-      changeCount: this.#count,
       messages: this.#logical ?? noMessages,
     }
     const spool = this.#spool
-    if (spool !== null) {
-      const relations = [...this.#numbers!.keys()]
-      return {
-        ...parts,
-        spooled: true,
-        changes: from => spooledChanges(spool, relations, from),
-        release: () => spool.close(),
-      }
+    if (spool === null) return new HeldCommit({ ...parts, rows: this.#messages, runs: this.#runs })
+    const relations = [...this.#numbers!.keys()]
+    return {
+      ...parts,
+      changeCount: this.#count,
+      spooled: true,
+      changes: from => spooledChanges(relations, spool.entries(from), spool.startBefore(from ?? 0).entry, from),
+      passing: from => spooledChanges(relations, spool.passing(from), spool.startBefore(from ?? 0).entry, from),
+      release: () => spool.close(),
     }
-    const [messages, runs] = [this.#messages, this.#runs]
-    return { ...parts, spooled: false, changes: from => heldChanges(messages, runs, from), release: () => {} }
   }
 
   abandon(): void {
@@ -237,12 +232,6 @@ class OpenTransaction {
   }
 }
 
-/** From this change on, up to the next run, the messages are of this relation. */
-interface Run {
-  readonly from: number
-  readonly relation: Relation
-}
-
 const noMessages: readonly LogicalMessage[] = []
 const noOids: ReadonlySet<number> = new Set()
 const oidSets = new WeakMap<Relation, ReadonlySet<number>>()
@@ -256,48 +245,15 @@ function onlyOid(relation: Relation): ReadonlySet<number> {
   return oids
 }
 
-function* heldChanges(messages: readonly Buffer[], runs: readonly Run[], first = 0): Generator<Change> {
-  for (let run = 0; run < runs.length; run++) {
-    const { from, relation } = runs[run]!
-    const until = runs[run + 1]?.from ?? messages.length
-    for (let index = Math.max(from, first); index < until; index++) yield changeOf(messages[index]!, relation, index)
-  }
-}
-
-function* spooledChanges(spool: Spool, relations: readonly Relation[], first = 0): Generator<Change> {
-  let index = spool.startBefore(first).entry
-  for (const [number, message] of spool.entries(first)) {
+function* spooledChanges(
+  relations: readonly Relation[],
+  entries: Iterable<readonly [relation: number, message: Buffer]>,
+  start: number,
+  first = 0,
+): Generator<Change> {
+  let index = start
+  for (const [number, message] of entries) {
     if (index >= first) yield changeOf(message, relations[number]!, index)
     index++
   }
 }
-
-/** An Insert, Update or Delete message, or the empty one for a truncation, as a change.
- *  @throws WAL_UNREADABLE */
-function changeOf(bytes: Buffer, relation: Relation, index: number): Change {
-  if (bytes.length === 0) return { kind: 'truncate', index, relation }
-  const tupleLetter = bytes[5]
-  // The partition decides what the old tuple holds, not the letter: see relation-cache.ts.
-  const identityOnly = relation.replicaIdentity !== 'full'
-  switch (bytes[0]) {
-    case insert:
-      if (tupleLetter !== newTuple) break
-      return { kind: 'insert', index, relation, new: new WireTuple(relation, bytes, 6) }
-    case update: {
-      if (tupleLetter === newTuple) {
-        const after = new WireTuple(relation, bytes, 6)
-        return { kind: 'update', index, relation, old: identityView(after), new: after }
-      }
-      if (tupleLetter !== keyTuple && tupleLetter !== oldTuple) break
-      const old = new WireTuple(relation, bytes, 6, identityOnly)
-      if (bytes[old.end] !== newTuple) break
-      return { kind: 'update', index, relation, old, new: new WireTuple(relation, bytes, old.end + 1) }
-    }
-    case remove:
-      if (tupleLetter !== keyTuple && tupleLetter !== oldTuple) break
-      return { kind: 'delete', index, relation, old: new WireTuple(relation, bytes, 6, identityOnly) }
-  }
-  throw unreadable(`the tuple of a change to ${relation.schema}.${relation.name} is of an unknown kind`, bytes)
-}
-
-const [newTuple, keyTuple, oldTuple] = [0x4e, 0x4b, 0x4f] // 'N', 'K', 'O'

@@ -52,6 +52,9 @@ interface Straggler {
   endBeforeLsn: bigint | null
 }
 
+/** Larger than any sample, and a small integer: an infinity would be an object of its own for each commit. */
+const never = 2 ** 30 - 1
+
 const unservedBytesLimit = 16 * 1024 * 1024
 
 export class MemoryRelay {
@@ -141,7 +144,7 @@ export class MemoryRelay {
     const entry: Entry = {
       commit,
       arrivedAtMs: this.#options.now(),
-      visibleAt: Number.POSITIVE_INFINITY,
+      visibleAt: never,
       inWindow: true,
       inRing: true,
     }
@@ -257,8 +260,7 @@ export class MemoryRelay {
   sampled(snapshot: Snapshot): void {
     this.#sample += 1
     for (const entry of this.#recent) {
-      if (entry.visibleAt === Number.POSITIVE_INFINITY && snapshot.sees(entry.commit.xid))
-        entry.visibleAt = this.#sample
+      if (entry.visibleAt === never && snapshot.sees(entry.commit.xid)) entry.visibleAt = this.#sample
     }
     this.#prune()
   }
@@ -341,7 +343,7 @@ export class MemoryRelay {
   }
 }
 
-const isVisible = (entry: Entry): boolean => entry.visibleAt !== Number.POSITIVE_INFINITY
+const isVisible = (entry: Entry): boolean => entry.visibleAt !== never
 
 /** A spooled commit takes no memory, only disk; it leaves with its age. */
 const windowBytesOf = (commit: Commit): number => (commit.spooled ? 1024 : commit.bytes + 200)
