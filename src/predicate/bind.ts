@@ -187,7 +187,8 @@ class Binder {
       // A key that is constant picks inner rows, not outer ones.
       else where = and(where, { kind: 'compare', op: '=', left: inner, right: bound })
     }
-    return { ...join, keys, where }
+    // Without the room for more that a list has which grew: 128 bytes for each reader.
+    return { ...join, keys: keys.slice(), where }
   }
 
   /** @param isUnknown true when an operand is NULL and decides alone */

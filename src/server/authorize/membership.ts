@@ -10,6 +10,8 @@ import { innerKey } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change } from '../decode/change.ts'
+import { Few, type ReadonlyFew } from './few.ts'
+import type { Judge } from './visibility.ts'
 
 export interface KeyCount {
   count: number
@@ -21,20 +23,23 @@ export interface KeyCount {
  *  those that held the key before it. */
 export class KeyHolders {
   readonly name: string
-  readonly #byKey = new Map<string, Set<MembershipSet>>()
+  readonly #byKey = new Map<string, Few<MembershipSet>>()
 
   constructor(name: string) {
     this.name = name
   }
 
-  of(key: string): ReadonlySet<MembershipSet> | undefined {
+  of(key: string): ReadonlyFew<MembershipSet> | undefined {
     return this.#byKey.get(key)
   }
 
   add(key: string, set: MembershipSet): void {
-    const sets = this.#byKey.get(key)
-    if (sets === undefined) this.#byKey.set(key, new Set([set]))
-    else sets.add(set)
+    let sets = this.#byKey.get(key)
+    if (sets === undefined) {
+      sets = new Few()
+      this.#byKey.set(key, sets)
+    }
+    sets.add(set)
   }
 
   remove(key: string, set: MembershipSet): void {
@@ -50,7 +55,6 @@ export class MembershipSet {
   readonly join: SemiJoin
   readonly table: Table
   readonly holders: KeyHolders
-  readonly matches: (row: Row) => boolean
   readonly keys = new Map<string, KeyCount>()
   /** Inner rows that satisfy `where`, and those among them with a NULL in the key. */
   total = 0
@@ -59,22 +63,33 @@ export class MembershipSet {
    *  it is visible then, and whoever does is told so. */
   failure: unknown = null
   readonly #maxRows: number
+  /** `where` as a function, while it is needed. */
+  #where: Judge | null
 
-  /** @param maxRows past it the set counts no further and fails */
+  /** @param maxRows past it the set counts no further and fails
+   *  @throws what cannot be judged exactly */
   constructor(join: SemiJoin, table: Table, holders: KeyHolders, maxRows: number) {
     this.join = join
     this.table = table
     this.holders = holders
     this.#maxRows = maxRows
-    const where = compile(join.where)
-    this.matches = row => {
-      try {
-        return where(row, noMemberships) === true
-      } catch (error) {
-        this.failure ??= error
-        return false
-      }
+    this.#where = compile(join.where)
+  }
+
+  /** Whether an inner row satisfies `where`. */
+  matches(row: Row): boolean {
+    try {
+      this.#where ??= compile(this.join.where)
+      return this.#where(row, noMemberships) === true
+    } catch (error) {
+      this.failure ??= error
+      return false
     }
+  }
+
+  /** It stands, and may never be moved: what judges its rows takes 1.4 kB and is made again when it is. */
+  rest(): void {
+    this.#where = null
   }
 
   /** Adds (+1) or takes away (-1) an inner row that satisfies `where`. */

@@ -7,6 +7,7 @@ import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
 import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
 import type { Judge } from '../authorize/visibility.ts'
+import { Few } from '../authorize/few.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import type { Batch } from './batch.ts'
 import type { Query } from './query.ts'
@@ -25,31 +26,63 @@ export interface Hold {
   readonly before: MembershipsBefore
 }
 
+export type OnFailure = (error: unknown, query: Query) => void
+
 export class Audience {
   readonly query: Query
   /** Policy and filter, bound to the reader's claims. */
   readonly predicate: Predicate
-  readonly visible: Judge
   readonly sets: ReadonlyMap<SemiJoin, MembershipSet>
   readonly anchors: readonly BoundAnchor[] | null
   readonly key: string
-  /** Travels in positions: resuming under another tag is a resync. */
-  readonly tag: string
   readonly now: MembershipView
-  readonly members = new Set<Member>()
+  readonly members = new Few<Member>()
   hold: Hold | null = null
-  /** Told of the first row that could not be judged; further ones are counted. */
-  onFailure: (error: unknown) => void = () => {}
+  readonly #onFailure: OnFailure
+  #hasFailed = false
+  #visible: Judge | null = null
 
-  constructor(query: Query, predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>) {
+  /** @param onFailure told of the first row that could not be judged
+   *  @throws FILTER_UNSUPPORTED, POLICY_UNSUPPORTED for what cannot be judged exactly */
+  constructor(
+    query: Query,
+    predicate: Predicate,
+    sets: ReadonlyMap<SemiJoin, MembershipSet>,
+    onFailure: OnFailure = () => {},
+  ) {
     this.query = query
     this.predicate = predicate
-    this.visible = guarded(compile(predicate), [...sets.values()], error => this.onFailure(error))
+    this.#onFailure = onFailure
+    // Thrown now, made again when a row comes: most readers' own rows are long in coming, and it takes 0.7 kB.
+    compile(predicate)
     this.sets = sets
     this.anchors = boundAnchors(predicate, sets)
     this.key = audienceKey(query, predicate, new Set([...sets.values()].map(set => set.table)))
-    this.tag = createHash('sha256').update(this.key).digest('base64url').slice(0, 12)
     this.now = new MembershipView(sets)
+  }
+
+  /** Travels in positions: resuming under another tag is a resync. */
+  get tag(): string {
+    return this.key.slice(0, 12)
+  }
+
+  /** When a decision fails, the answer is "not visible": a value that Postgres would raise on, or a set that is not exact
+   *  any more because one of its rows could not be counted. */
+  get visible(): Judge {
+    if (this.#visible === null) {
+      const [judge, sets] = [compile(this.predicate), [...this.sets.values()]]
+      this.#visible = (row, memberships) => {
+        try {
+          for (const set of sets) if (set.failure !== null) throw set.failure
+          return judge(row, memberships)
+        } catch (error) {
+          if (!this.#hasFailed) this.#onFailure(error, this.query)
+          this.#hasFailed = true
+          return false
+        }
+      }
+    }
+    return this.#visible
   }
 
   /** The memberships as they were before. */
@@ -58,24 +91,13 @@ export class Audience {
   }
 }
 
-/** When a decision fails, the answer is "not visible": a value that Postgres would raise on, or a set that is not exact any
- *  more because one of its rows could not be counted. */
-function guarded(judge: Judge, sets: readonly MembershipSet[], onFailure: (error: unknown) => void): Judge {
-  return (row, memberships) => {
-    try {
-      for (const set of sets) if (set.failure !== null) throw set.failure
-      return judge(row, memberships)
-    } catch (error) {
-      onFailure(error)
-      return false
-    }
-  }
-}
-
-/** @param memberships the tables of the predicate's semi-joins; their columns are part of what it means */
+/** Equal for audiences that share every decision, on every node and after every restart. A digest: the text is far longer,
+ *  and kept for each reader.
+ *  @param memberships the tables of the predicate's semi-joins; their columns are part of what it means */
 export function audienceKey(query: Query, predicate: Predicate, memberships: Iterable<Table>): string {
   const shapes = new Set([...memberships].map(shapeOf))
-  return `${query.text}|${[...shapes].sort().join(',')}|${fingerprint(predicate)}`
+  const text = `${query.text}|${[...shapes].sort().join(',')}|${fingerprint(predicate)}`
+  return createHash('sha256').update(text).digest('base64url')
 }
 
 function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>): BoundAnchor[] | null {

@@ -1,5 +1,6 @@
 // Who asked for it? From the changes of a commit to the audiences they could concern, and to the membership sets they move.
 
+import { Few, type ReadonlyFew } from '../authorize/few.ts'
 import type { MembershipSet, MembershipWriter } from '../authorize/membership.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change, Commit, Relation } from '../decode/change.ts'
@@ -24,7 +25,7 @@ export interface Touched {
 
 export class Router {
   readonly #routes = new Map<number, Route>()
-  readonly #bySet = new Map<MembershipSet, Set<Audience>>()
+  readonly #bySet = new Map<MembershipSet, Few<Audience>>()
 
   get routes(): ReadonlyMap<number, Route> {
     return this.#routes
@@ -38,7 +39,7 @@ export class Router {
     const route = this.#open(audience.query.table)
     route.audiences.add(audience, audience.anchors)
     route.members.add(audience)
-    for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Set<Audience>()).add(audience)
+    for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Few<Audience>()).add(audience)
   }
 
   removeAudience(audience: Audience): void {
@@ -65,7 +66,7 @@ export class Router {
   }
 
   /** Audiences whose predicate reads this set. */
-  audiencesOf(set: MembershipSet): ReadonlySet<Audience> {
+  audiencesOf(set: MembershipSet): ReadonlyFew<Audience> {
     return this.#bySet.get(set) ?? nobody
   }
 
@@ -141,7 +142,7 @@ export class Router {
   }
 }
 
-const nobody: ReadonlySet<Audience> = new Set()
+const nobody: ReadonlyFew<Audience> = new Set()
 
 const verdicts = new WeakMap<Relation, { table: Table; same: boolean }>()
 

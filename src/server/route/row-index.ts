@@ -2,12 +2,13 @@
 // could reach. Items are looked up by the keys of their anchors; an item without anchors is handed every row.
 import type { Anchor, Row, SqlType } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
+import { Few, type ReadonlyFew } from '../authorize/few.ts'
 import type { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 
-interface JoinColumn<T> {
+interface JoinColumn<T extends NonNullable<unknown>> {
   readonly column: number
   readonly holders: KeyHolders
-  readonly bySet: Map<MembershipSet, Set<T>>
+  readonly bySet: Map<MembershipSet, Few<T>>
 }
 
 /** An anchor whose semi-join is answered by a loaded set. */
@@ -15,9 +16,9 @@ export type BoundAnchor =
   | Extract<Anchor, { kind: 'const' }>
   | { readonly kind: 'set'; readonly column: number; readonly set: MembershipSet }
 
-export class RowIndex<T> {
+export class RowIndex<T extends NonNullable<unknown>> {
   readonly #types: readonly SqlType[]
-  readonly #byValue = new Map<number, Map<string, Set<T>>>()
+  readonly #byValue = new Map<number, Map<string, Few<T>>>()
   readonly #byJoin = new Map<string, JoinColumn<T>>()
   readonly #everyRow = new Set<T>()
   readonly #items = new Set<T>()
@@ -70,17 +71,17 @@ export class RowIndex<T> {
 
   #addAnchor(item: T, anchor: BoundAnchor): void {
     if (anchor.kind === 'const') {
-      const byKey = getOrInsert(this.#byValue, anchor.column, () => new Map<string, Set<T>>())
-      for (const key of anchor.keys) getOrInsert(byKey, key, () => new Set<T>()).add(item)
+      const byKey = getOrInsert(this.#byValue, anchor.column, () => new Map<string, Few<T>>())
+      for (const key of anchor.keys) getOrInsert(byKey, key, () => new Few<T>()).add(item)
       return
     }
     const name = `${anchor.column}:${anchor.set.holders.name}`
     const join = getOrInsert(this.#byJoin, name, () => ({
       column: anchor.column,
       holders: anchor.set.holders,
-      bySet: new Map<MembershipSet, Set<T>>(),
+      bySet: new Map<MembershipSet, Few<T>>(),
     }))
-    getOrInsert(join.bySet, anchor.set, () => new Set<T>()).add(item)
+    getOrInsert(join.bySet, anchor.set, () => new Few<T>()).add(item)
   }
 
   #removeAnchor(item: T, anchor: BoundAnchor): void {
@@ -104,10 +105,10 @@ export class RowIndex<T> {
 }
 
 /** The smaller side leads: those who hold the key, or those who asked. */
-function collectHolders<T>(
+function collectHolders<T extends NonNullable<unknown>>(
   holders: KeyHolders,
   key: string,
-  bySet: ReadonlyMap<MembershipSet, ReadonlySet<T>>,
+  bySet: ReadonlyMap<MembershipSet, ReadonlyFew<T>>,
   found: Set<T>,
 ): void {
   const sets = holders.of(key)

@@ -4,6 +4,7 @@
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { Few } from '../authorize/few.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
@@ -30,12 +31,14 @@ export interface Holdings {
 }
 
 interface Held {
-  readonly audience: Promise<Audience>
-  /** The same, once it stands. */
+  /** While it is opened. */
+  opening: Promise<Audience> | null
+  /** Once it stands. */
   opened: Audience | null
-  readonly users: Set<AudienceUser>
-  /** What its predicate reads. */
-  readonly oids: ReadonlySet<number>
+  readonly users: Few<AudienceUser>
+  /** What its policies and filter read, the query's own first. */
+  readonly table: Table
+  readonly memberships: readonly Table[]
   grace: NodeJS.Timeout | null
 }
 
@@ -91,17 +94,19 @@ export class Audiences {
     let held = this.#held.get(key)
     if (held === undefined) {
       held = {
-        audience: this.#open(query, request),
+        opening: this.#open(query, request),
         opened: null,
-        users: new Set(),
+        users: new Few(),
+        table: request.query.table,
+        memberships: request.memberships,
         grace: null,
-        oids: oidsOf(request),
       }
       this.#held.set(key, held)
       const opened = held
-      opened.audience.then(
+      opened.opening!.then(
         audience => {
           opened.opened = audience
+          opened.opening = null
           // Retired while its memberships were loaded.
           if (this.#held.get(key) !== opened) this.#dispose(audience)
         },
@@ -114,7 +119,7 @@ export class Audiences {
     this.#endGrace(key, held)
     held.users.add(user)
     try {
-      const audience = await held.audience
+      const audience = held.opened ?? (await held.opening!)
       if (this.#held.get(key) !== held) throw changed(query.table)
       return audience
     } catch (error) {
@@ -144,7 +149,7 @@ export class Audiences {
   /** Ends every audience that reads one of these tables, or all. Its users are told to subscribe again. */
   retire(oids: ReadonlySet<number> | null, errorOf: (table: Table) => TidegateError): void {
     for (const [key, held] of this.#held) {
-      if (oids?.isDisjointFrom(held.oids)) continue
+      if (oids !== null && ![held.table, ...held.memberships].some(({ oid }) => oids.has(oid))) continue
       this.#held.delete(key)
       this.#endGrace(key, held)
       if (held.opened === null) continue
@@ -212,15 +217,13 @@ export class Audiences {
       for (const set of sets.values()) this.#sets.release(set)
       throw changed(query.table)
     }
-    const audience = new Audience(query, request.predicate, sets)
-    let failures = 0
-    audience.onFailure = error => {
-      failures += 1
-      if (failures === 1)
-        this.#stream.log.warn({ err: error, table: query.table.name }, 'a row could not be judged: not visible')
-    }
+    const audience = new Audience(query, request.predicate, sets, this.#onFailure)
     this.#stream.router.addAudience(audience)
     return audience
+  }
+
+  readonly #onFailure = (error: unknown, query: Query): void => {
+    this.#stream.log.warn({ err: error, table: query.table.name }, 'a row could not be judged: not visible')
   }
 
   #close(key: string, audience: Audience): void {
@@ -249,9 +252,6 @@ function membershipsOf({ predicate, memberships }: AudienceRequest): Table[] {
   const oids = new Set(semiJoinsOf(predicate).map(join => join.table.oid))
   return memberships.filter(table => oids.has(table.oid))
 }
-
-const oidsOf = (request: AudienceRequest): ReadonlySet<number> =>
-  new Set([request.query.table.oid, ...request.memberships.map(table => table.oid)])
 
 export const changed = (table: Table): TidegateError =>
   new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${table.schema}.${table.name}, its policies or privileges changed`, {

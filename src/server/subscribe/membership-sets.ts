@@ -131,6 +131,7 @@ export class MembershipSets {
       if (this.#held.get(setName(set.join, set.table))?.set !== set) throw tableChanged(set.table)
       if (route !== undefined && shapeOf(route.table) !== shapeOf(set.table)) throw tableChanged(set.table)
       router.addSet(set, anchors)
+      set.rest()
     } catch (error) {
       // What was counted so far must not be found by its keys.
       set.clear()
