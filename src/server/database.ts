@@ -40,8 +40,11 @@ export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
     connectionTimeoutMillis: 10_000,
     ...(options.queryTimeoutMs === undefined ? {} : { query_timeout: options.queryTimeoutMs }),
   })
-  // A connection that breaks while idle is replaced by the next checkout; without a listener it would end the process.
+  // A connection that breaks is replaced by the next checkout, and whoever holds it hears of it from the next query. Without
+  // a listener it would end the process: the pool's own is there only while the connection is idle in it, not while somebody
+  // who holds it is between two queries.
   pool.on('error', () => {})
+  pool.on('connect', client => client.on('error', () => {}))
   return pool
 }
 

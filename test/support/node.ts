@@ -214,6 +214,12 @@ export class StrictRows {
     this.#key = key
   }
 
+  /** A connection ended: what came of an event whose last part did not is void. */
+  interrupt(): void {
+    this.#parts = []
+    if (!this.exact) this.rows.clear()
+  }
+
   take({ event, data }: { event: string; data: unknown }): void {
     if (event === 'subscribed') this.#key = (data as { key?: string[] }).key ?? this.#key
     else if (event === 'resync') {

@@ -143,6 +143,11 @@ export class ReplicationStream implements WalStream {
     return this.#reader.isHeld
   }
 
+  /** The process of Postgres that streams to us; null before it is known. */
+  get serverPid(): number | null {
+    return (this.#client as unknown as { processID?: number | null } | null)?.processID ?? null
+  }
+
   get pendingBytes(): number {
     return this.#queue.bytes
   }

@@ -58,6 +58,8 @@ const retry = { firstMs: 250, maxMs: 10_000 }
 const stableMs = 10_000
 const pollMs = 250
 const queryTimeoutMs = 5000
+/** Whoever holds the slot for longer holds it up. */
+const busyMs = 1000
 
 /** These stop a start; later on the operator may be at work, so they are logged and tried again. */
 const startCodes: readonly OperatorCode[] = [
@@ -74,6 +76,8 @@ export class Replication {
   readonly #options: Required<ReplicationOptions>
   /** The slot of the life before, to notice that someone dropped it. */
   #slotName: string | null = null
+  /** Who streamed to us in the life before. */
+  #serverPid: number | null = null
 
   /** @throws CONFIG_INVALID */
   constructor(options: ReplicationOptions) {
@@ -149,6 +153,7 @@ export class Replication {
       try {
         const epoch = epochOf(await stream.start(), slot.slotName)
         this.#slotName = slot.slotName
+        this.#serverPid = stream.serverPid
         const { slotName, confirmedFlushLsn } = slot
         log.info(
           { slot: slotName, epoch, from: formatLsn(confirmedFlushLsn), created },
@@ -166,7 +171,7 @@ export class Replication {
   /** Finds our slot or makes one, and waits while another process streams from it. */
   async #acquire(pool: pg.Pool, signal: AbortSignal): Promise<{ slot: SlotRow; created: boolean }> {
     const { databaseUrl, name, log, slotMaxBytes, resumeFrom } = this.#options
-    let waitingFor: number | null = null
+    let waiting = null as { pid: number; since: number; isTold: boolean } | null
     for (;;) {
       signal.throwIfAborted()
       const decision = decideSlot({
@@ -179,10 +184,19 @@ export class Replication {
       if (decision.action === 'create') {
         const slot = await this.#create(pool, decision.drop, decision.cause)
         if (slot !== null) return { slot, created: true }
-      } else if (waitingFor !== decision.pid) {
-        waitingFor = decision.pid
-        const fields = { code: 'SLOT_BUSY', slot: decision.slot.slotName, pid: decision.pid }
-        log.warn(fields, 'another process streams from the slot; waiting until it lets go')
+      } else {
+        const { pid, slot } = decision
+        if (waiting?.pid !== pid) waiting = { pid, since: performance.now(), isTold: false }
+        // Our own former session has not noticed yet that we are gone, and others only look in: neither is news.
+        const isNews = pid !== this.#serverPid && performance.now() - waiting.since >= busyMs
+        if (isNews && !waiting.isTold) {
+          waiting.isTold = true
+          const fields = { code: 'SLOT_BUSY', slot: slot.slotName, pid }
+          log.warn(
+            fields,
+            'another process streams from the slot; waiting until it lets go. If it is no node that is about to end, stop it, or give this one another TIDEGATE_NAME',
+          )
+        }
       }
       await sleep(pollMs, undefined, { signal })
     }

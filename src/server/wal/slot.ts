@@ -59,8 +59,7 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
   const name = `the slot ${slot.slotName}`
   if (slot.activePid !== null) return { action: 'wait', slot, pid: slot.activePid }
   if (isLost(slot)) {
-    const reason = slot.invalidationReason ?? 'its WAL was removed, see max_slot_wal_keep_size'
-    return create('SLOT_LOST', `${name} was invalidated: ${reason}`, question.rows)
+    return create('SLOT_LOST', `${name} was invalidated: ${reasonOf(slot)}`, question.rows)
   }
   if (isOverLimit(slot, slotMaxBytes)) return create('SLOT_OVER_LIMIT', overLimit(slot, slotMaxBytes), question.rows)
   const head = question.relayHead(slot)
@@ -69,6 +68,19 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
     return create('SLOT_AHEAD', `${name} was acknowledged up to ${at}, the relay holds up to ${from}`, question.rows)
   }
   return { action: 'stream', slot }
+}
+
+/** Before Postgres 17 the server gives no reason, and there is but one. */
+function reasonOf({ invalidationReason }: SlotRow): string {
+  switch (invalidationReason) {
+    case null:
+    case 'wal_removed':
+      return 'it kept more WAL than max_slot_wal_keep_size, and the server removed it; raise that setting, or find what holds Tidegate up'
+    case 'idle_timeout':
+      return 'nobody streamed from it for idle_replication_slot_timeout; raise that setting, or keep Tidegate running'
+    default:
+      return invalidationReason
+  }
 }
 
 const isLost = (slot: SlotRow): boolean =>

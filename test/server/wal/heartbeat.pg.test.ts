@@ -5,8 +5,8 @@ import { expect, test } from 'vitest'
 import { LocalPostgres } from '../../../src/cli/local-postgres.ts'
 import { createPool } from '../../../src/server/database.ts'
 import { Beacon } from '../../../src/server/wal/heartbeat.ts'
+import { FaultyLink } from '../../support/faulty-link.ts'
 import { TestDatabase } from '../../support/postgres.ts'
-import { FreezableProxy } from './freezable-proxy.ts'
 import { query, Reader, schema } from './reader.ts'
 
 const prefix = 'tidegate'
@@ -146,7 +146,7 @@ test('[P6] a heartbeat does not wait for a synchronous standby that is missing',
 
 test('a database that does not answer fails the heartbeat instead of keeping it', async () => {
   await using database = await TestDatabase.create()
-  await using proxy = await FreezableProxy.create(database.url)
+  await using proxy = await FaultyLink.to(database.url)
   const pool = createPool(proxy.url, { maxConnections: 1 })
   try {
     const beacon = new Beacon({ pool, prefix, secret: randomBytes(32), timeoutMs: 200 })

@@ -8,8 +8,8 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { LocalPostgres } from '../../../src/cli/local-postgres.ts'
 import { formatLsn } from '../../../src/server/wal/lsn.ts'
+import { FaultyLink } from '../../support/faulty-link.ts'
 import { certificate, privateKey } from './certificate.ts'
-import { FreezableProxy } from './freezable-proxy.ts'
 import { confirmedFlush, query, Reader, schema } from './reader.ts'
 
 let server: LocalPostgres
@@ -208,7 +208,7 @@ test('[P6] the session never becomes a synchronous standby, and reads commits th
 })
 
 test('[P6] a frozen holder loses the slot after wal_sender_timeout, and the next takes over', async () => {
-  const holder = spawn(process.execPath, [fileURLToPath(new URL('./holder.ts', import.meta.url)), server.url, '1000'], {
+  const holder = spawn(process.execPath, [fileURLToPath(new URL('./holder.ts', import.meta.url)), server.url, '3000'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   try {
@@ -307,7 +307,7 @@ test('over TLS it streams, waits for a slow consumer and comes back', async () =
 
 test('a connection that is open but silent is given up, and another made', async () => {
   {
-    await using proxy = await FreezableProxy.create(server.url)
+    await using proxy = await FaultyLink.to(server.url)
     await using reader = new Reader({ databaseUrl: proxy.url, walSenderTimeoutMs: 500 })
     await reader.until(() => reader.lives.length === 1)
     await query(server.url, "INSERT INTO notes VALUES ('one')")
