@@ -3,6 +3,7 @@ import type { ClientFrame } from '../../../src/protocol/messages.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import {
   type Accepted,
+  isDue,
   type Session,
   type SessionEvent,
   startSession,
@@ -139,6 +140,21 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
 
 test.each(cases)('%s', (_name, events, start, state, effects) => {
   expect(after(events, start).slice(0, 2)).toEqual([state, effects])
+})
+
+test('[P7] a tick is due exactly when it does something, so that idle sockets need none', () => {
+  const handshake = startSession(null, 0, limits).session
+  const authenticating = step(handshake, frame({ type: 'auth', token: 'x' }), limits).session
+  const open = startSession(alice, 0, limits).session
+  const forever = startSession({ ...alice, expiresAt: null }, 0, limits).session
+  const sessions: Session[] = [handshake, authenticating, open, forever, { state: 'closed' }]
+  const due = sessions.map(session => [0, 999, 1000, 4999, 5000, 1e12].filter(now => isDue(session, now)))
+  expect(due).toEqual([[1000, 4999, 5000, 1e12], [1000, 4999, 5000, 1e12], [5000, 1e12], [], []])
+  for (const session of sessions) {
+    for (const now of [0, 999, 1000, 4999, 5000, 1e12]) {
+      expect(step(session, { type: 'tick', now }, limits).effects.length > 0).toBe(isDue(session, now))
+    }
+  }
 })
 
 test('the function is total: every event is answered in every state, and a closed session stays closed', () => {
