@@ -1,4 +1,4 @@
-// A set that mostly has one element: 32 bytes then, where a Set of one takes 152. Each reader with claims of its own has half a
+// A set that mostly has one element: 40 bytes then, where a Set of one takes 152. Each reader with claims of its own has half a
 // dozen of them.
 
 export interface ReadonlyFew<T extends NonNullable<unknown>> extends Iterable<T> {
