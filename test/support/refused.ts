@@ -5,7 +5,8 @@ import { WebSocket } from 'ws'
 import { closeCodeOf, type PeerCode, peerCodes } from '../../src/protocol/codes.ts'
 import { loadConfig } from '../../src/server/config.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
-import { jwtSecret, SseStream } from './node.ts'
+import { jwtSecret, LiveSse, SseStream } from './node.ts'
+import type { TestDatabase } from './postgres.ts'
 import type { Transport } from './readers.ts'
 import { secretWord } from './refusals-schema.ts'
 
@@ -245,5 +246,50 @@ export class LoggedNode {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.server.stop()
+  }
+}
+
+/** Every refusal that a neighbour's delivery has followed: the input and its code, each pair once. */
+export const ledger = new Set<string>()
+
+/** A node, and a neighbour who follows room 1 since before anything was refused. */
+export class Bench {
+  readonly node: LoggedNode
+  readonly #database: TestDatabase
+  readonly #neighbour: LiveSse
+  #sent = 0
+
+  private constructor(node: LoggedNode, database: TestDatabase, neighbour: LiveSse) {
+    this.node = node
+    this.#database = database
+    this.#neighbour = neighbour
+  }
+
+  /** @param token of a member of room 1 */
+  static async open(node: LoggedNode, database: TestDatabase, token: string): Promise<Bench> {
+    return new Bench(node, database, await (await LiveSse.open(node, '/v1/live/messages', token)).exact())
+  }
+
+  /** Something was refused: the neighbour is told of its next row all the same, of each row once, and the log has at most
+   *  one warning of what happened. @throws when that is not so */
+  async wasRefused(input: unknown, code: PeerCode): Promise<void> {
+    const { stream, rows } = this.#neighbour
+    const id = 1_000_000 + this.#sent
+    this.#sent += 1
+    await this.#database.query('INSERT INTO messages VALUES ($1, 1, $2, $2)', [id, 'x'])
+    await stream.waitFor(() => rows.rows.has(`[${id}]`) || this.#neighbour.failure !== null || stream.ended)
+    if (this.#neighbour.failure !== null) throw this.#neighbour.failure
+    const inserts = rows.history.filter(line => line.includes('"op":"insert"')).length
+    if (stream.ended || rows.resyncs.length > 0 || inserts !== this.#sent)
+      throw new Error(`the neighbour was told ${inserts} rows of ${this.#sent}, and ${rows.resyncs.length} resyncs`)
+    const { lines } = this.node
+    if (lines.length > 1 || lines.some(({ level }) => level >= 50)) throw new Error(JSON.stringify(lines))
+    lines.length = 0
+    ledger.add(JSON.stringify([input instanceof Uint8Array ? Buffer.from(input).toString('hex') : input, code]))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#neighbour.stream.close()
+    await this.node[Symbol.asyncDispose]()
   }
 }
