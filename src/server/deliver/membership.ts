@@ -46,6 +46,8 @@ export class Membership implements Outlet {
   #heldChars = 0
   /** Where the client stands while events are held: the subscription is past them already. */
   #beforeHeld: QueryPosition | null = null
+  /** The client has not been told yet that it lost what lies between. */
+  #owesResync = false
   /** False while the client holds no complete state that it could resume from. */
   #isSettled = false
   #wasRefused = false
@@ -76,6 +78,8 @@ export class Membership implements Outlet {
     }
     this.#subscription = subscription
     this.#isSettled = subscription.resumed || subscription.kind === 'changes'
+    const { since } = this.request
+    this.#owesResync = this.#isSettled && !subscription.resumed && since !== null && since.lsn !== 0n
     if (this.#state === 'held') this.#beforeHeld = subscription.resumed ? this.request.since : this.#fresh()
     return subscription
   }
@@ -129,6 +133,7 @@ export class Membership implements Outlet {
       return
     }
     if (this.request.kind === 'live') this.#isSettled = false
+    this.#owesResync = false
     this.#owner.memberResyncs(this, code, reason)
   }
 
@@ -147,8 +152,9 @@ export class Membership implements Outlet {
   /** Where the client may resume; null while it holds nothing complete. */
   position(): QueryPosition | null {
     if (this.#subscription === null || !this.#isSettled) return null
-    // Another query of the stream may be told first, with an id that names this one too: past its held events, a client
-    // that broke off there would never get them.
+    // Another query of the stream may be told first, with an id that names this one too: past its resync or its held
+    // events, a client that broke off there would never get them.
+    if (this.#owesResync) return this.request.since
     if (this.#held.length > 0) return this.#beforeHeld
     return { ...this.#subscription.position(), tag: this.#subscription.tag }
   }

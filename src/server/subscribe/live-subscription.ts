@@ -190,7 +190,7 @@ export class LiveSubscription implements Subscription, Member {
               room = outlet.send(part)
               return room
             },
-            drained: () => 
+            drained: () =>
               new Promise<void>(resolve => {
                 this.#drained = [...this.#drained, resolve]
               }),
@@ -205,7 +205,7 @@ export class LiveSubscription implements Subscription, Member {
           // large to lay over it. A snapshot taken a moment later sees both.
           if (!(error instanceof SpanError) || cancelled()) throw error
           if (attempt === maxAttempts) throw unsettled(audience, error)
-          if (sent) outlet.resync('INPUTS_CHANGED', resyncCodes.INPUTS_CHANGED)
+          if (sent) outlet.resync(error.code, resyncCodes[error.code])
           sent = false
           await new Promise(resolve => setTimeout(resolve, retryMs * attempt))
         }

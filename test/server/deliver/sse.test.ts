@@ -139,6 +139,39 @@ test('[P4] an id names no query past events of it that have not been sent yet', 
   expect(parseQueryPositions(second!.id!)![1]!.lsn).toBeGreaterThan(before[1]!.lsn)
 })
 
+test('[P4] an id names no query past a resync that it has not been told yet', async () => {
+  await using node = await startGateway()
+  const path = '/v1/changes?q=messages&q=orders'
+  let stood: string
+  {
+    await using stream = await TestStream.open(node, path)
+    await stream.event('subscribed', event => event.data.q === 1)
+    node.core.insert('messages', 0)
+    const [messages] = (await stream.event('change')).id!.split('~')
+    stood = `${messages}~1f2e3d4c-1000.other`
+  }
+  await until(() => node.core.open.size === 0)
+  node.core.insert('messages', 1)
+  await using stream = await TestStream.open(node, path, {
+    Authorization: `Bearer ${alice}`,
+    'Last-Event-ID': stood,
+  })
+  await stream.event('resync')
+  node.core.insert('messages', 2)
+  await stream.event('change', event => JSON.stringify(event.data).includes('"id":2'))
+  expect(stream.events.map(({ event, data }) => [event, data.q])).toEqual([
+    ['subscribed', 0],
+    ['subscribed', 1],
+    ['change', 0],
+    ['resync', 1],
+    ['change', 0],
+  ])
+  const [before, after] = stream.events.filter(({ event }) => event === 'change')
+  // Whoever breaks off here comes back with what it held, and is told then.
+  expect(before!.id!.split('~')[1]).toBe('1f2e3d4c-1000.other')
+  expect(after!.id!.split('~')[1]).not.toContain('other')
+})
+
 test('[P4] a stream of several queries resumes each where it stood, and begins those anew that were not complete', async () => {
   await using node = await startGateway()
   const path = q('messages', 'orders')
