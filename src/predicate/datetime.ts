@@ -19,7 +19,7 @@ export function readDatetime(family: 'date' | 'timestamp' | 'timestamptz', typeN
   const year = bc === undefined ? Number(yearText) : 1 - Number(yearText)
   // JavaScript's calendar ends in the year 275760, the one of Postgres later: refused rather than wrapped.
   if (Number(yearText) === 0 || Math.abs(year) > (bc === undefined ? 270_000 : 4_700)) throw invalid(typeName)
-  if (family === 'date' && match[4] !== undefined) throw invalid(typeName)
+  if (family === 'date' && (match[4] !== undefined || offset !== undefined)) throw invalid(typeName)
   const moment = new Date(0)
   moment.setUTCFullYear(year, Number(month) - 1, Number(day))
   if (moment.getUTCMonth() !== Number(month) - 1 || moment.getUTCDate() !== Number(day)) throw invalid(typeName)

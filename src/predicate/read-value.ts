@@ -40,7 +40,7 @@ export function readValue(sqlType: SqlType, text: string): string {
       return readTime(type.name, trimSpace(text))
     case 'bytea':
       if (!text.includes('\\')) return `\\x${Buffer.from(text).toString('hex')}`
-      if (!/^\\x([0-9a-f]{2})*$/i.test(text)) throw new ValueError('a value is not a bytea in the form \\x0af9')
+      if (!/^\\x([0-9a-fA-F]{2})*$/.test(text)) throw new ValueError('a value is not a bytea in the form \\x0af9')
       return text.toLowerCase()
     case 'enum':
       if (type.labels?.includes(text) !== true) throw new ValueError(`a value is not a label of ${type.name}`)

@@ -75,6 +75,9 @@ const decimals = [
   '0x10',
 ]
 const dates = [
+  '202020-02-02-3030',
+  '2020-02-02+15:59',
+  '2020-02-02 Z',
   '2020-02-29',
   '2021-02-29',
   '2020-13-01',
@@ -158,7 +161,7 @@ const cases: readonly (readonly [SqlType, readonly string[], must: readonly stri
     ['10:11', '10:11:12', '23:59:59.999999', '24:00:00', '10:60', '1:2', ''],
     ['10:11', '23:59:59.999999'],
   ],
-  [sqlTypes.bytea, ['\\x', '\\xAbCd', '\\xabc', '\\xzz', 'plain'], ['\\xAbCd']],
+  [sqlTypes.bytea, ['\\x', '\\xAbCd', '\\xabc', '\\xzz', '\\X', '\\XAbCd', 'plain'], ['\\xAbCd']],
   [sqlTypes.text, ['', 'a', ' 😀 ', 'a\\b'], ['', ' 😀 ']],
   [
     sqlTypes.jsonb,

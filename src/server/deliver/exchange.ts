@@ -6,6 +6,8 @@ import type { Log } from '../log.ts'
 import { corsHeaders } from './origin.ts'
 import { refusalOf } from './refusal.ts'
 
+const sliceBytes = 64 * 1024
+
 export interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -29,6 +31,22 @@ export function splitUrl(url: string): { path: string; parameters: URLSearchPara
   return { path: url.slice(0, mark), parameters: new URLSearchParams(url.slice(mark + 1)) }
 }
 
+/** Runs once when the answer is over or the client has gone. Node tells a response that waits behind another of its
+ *  connection of neither once an Upgrade or CONNECT has come behind it: then only the socket is closed. */
+export function whenOver({ request, response }: Exchange, act: () => void): void {
+  const { socket } = request
+  const over = (): void => {
+    response.off('close', over)
+    socket.off('close', over)
+    act()
+  }
+  response.on('close', over)
+  // As many as requests wait on it, each of which holds a place.
+  socket.setMaxListeners(0).on('close', over)
+}
+
+export const isGone = ({ request, response }: Exchange): boolean => response.destroyed || request.socket.destroyed
+
 export function allowCors(exchange: Exchange): void {
   exchange.cors = corsHeaders(exchange.origin)
 }
@@ -41,17 +59,35 @@ export function answerJson(
 ): void {
   const { response, request } = exchange
   if (response.headersSent || response.destroyed) return
+  const bytes = Buffer.from(body)
   // A body nobody read would be taken for the next request on this connection.
   const connection: Record<string, string> = request.complete ? {} : { Connection: 'close' }
   response.writeHead(status, {
     'Content-Type': 'application/json; charset=utf-8',
-    'Content-Length': String(Buffer.byteLength(body)),
+    'Content-Length': String(bytes.length),
     'Cache-Control': 'no-store',
     ...exchange.cors,
     ...connection,
     ...headers,
   })
-  response.end(body)
+  endInSlices(response, bytes)
+}
+
+/** Each slice when those before have been taken: so a peer that takes something is told from one that takes nothing. */
+function endInSlices(response: ServerResponse, body: Buffer): void {
+  let at = 0
+  const go = (): void => {
+    while (at + sliceBytes < body.length) {
+      const slice = body.subarray(at, at + sliceBytes)
+      at += sliceBytes
+      if (!response.write(slice)) {
+        response.once('drain', go)
+        return
+      }
+    }
+    response.end(body.subarray(at))
+  }
+  go()
 }
 
 /** Status, body and Retry-After of a refusal. */

@@ -9,6 +9,7 @@ import type { Log } from '../log.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import { admit, admitPrincipal } from './admit.ts'
 import { Connections } from './connections.ts'
+import { Departures } from './departures.ts'
 import { retryAfterHeader, splitUrl } from './exchange.ts'
 import { type HttpOptions, HttpRoutes, refuseForeignOrigin } from './http.ts'
 import { bearerOf } from './identify.ts'
@@ -74,7 +75,8 @@ class HttpGateway implements Gateway {
   constructor(options: GatewayOptions) {
     const limits = { ...defaultLimits, ...options.limits }
     const { subscriptions, authenticator, log, now = Date.now, random = Math.random } = options
-    const services = { subscriptions, authenticator, limits, log, turn: new Turn(), now, random }
+    const departures = new Departures(log)
+    const services = { subscriptions, authenticator, limits, log, departures, turn: new Turn(), now, random }
     this.#services = services
     this.#connections = new Connections(limits.maxConnections)
     this.#tickets = new Tickets(limits, now)
@@ -107,8 +109,9 @@ class HttpGateway implements Gateway {
     this.#server.on('checkExpectation', (request, response) => this.#answer(request, response))
     // Without a listener the socket would be cut off without a word.
     this.#server.on('connect', (_request, socket) => {
-      socket.on('error', error => log.debug({ err: error }, 'a socket broke'))
-      refuse(socket, 'METHOD_NOT_ALLOWED', 'no CONNECT: this is no proxy')
+      socket.on('error', this.#onSocketError)
+      if (this.#isAnswering(socket)) socket.destroy()
+      else refuse(socket, 'METHOD_NOT_ALLOWED', 'no CONNECT: this is no proxy')
     })
     // Sockets that have not asked for anything yet; past it they are closed unheard.
     this.#server.maxConnections = limits.maxConnections + 1024
@@ -152,11 +155,17 @@ class HttpGateway implements Gateway {
     void this.#routes.handle(request, response)
   }
 
+  /** Whether an earlier request of this connection still waits for the end of its answer: anything written now would stand
+   *  in front of it, or inside it. */
+  #isAnswering(socket: Duplex): boolean {
+    return this.#answering.get(socket)?.writableFinished === false
+  }
+
   /** What Node's parser refuses: the peer sees a code instead of a closed socket. */
   #refuseBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
     // In the middle of an answer a second one would be taken for a part of the first.
     const response = this.#answering.get(socket)
-    const isAnswering = response?.headersSent === true && !response.writableFinished
+    const isAnswering = response?.writableFinished === false && (response.headersSent || response.socket === null)
     if (error.code === 'ECONNRESET' || !socket.writable || isAnswering) socket.destroy()
     else if (error.code === 'HPE_HEADER_OVERFLOW')
       refuse(socket, 'FRAME_TOO_LARGE', 'the URL and headers are larger than 16384 bytes', 431)
@@ -183,17 +192,11 @@ class HttpGateway implements Gateway {
     this.#services.log.debug({ err: error }, 'a socket broke')
   }
 
-  // One for all: a closure for each would stay with its socket.
-  readonly #onSocketError = (error: Error): void => {
-    this.#services.log.debug({ err: error }, 'a socket broke')
-  }
-
   async #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): Promise<void> {
     // The server listens on TCP only.
     const socket = stream as Socket
     socket.on('error', this.#onSocketError)
-    // Frames would stand in front of the answer that an earlier request still waits for.
-    if (this.#answering.get(socket)?.writableFinished === false) {
+    if (this.#isAnswering(socket)) {
       socket.destroy()
       return
     }
@@ -209,8 +212,6 @@ class HttpGateway implements Gateway {
       const credentials = await this.#credentials(request, parameters)
       this.#connections.refuseIfDraining()
       this.#websockets.handleUpgrade(request, socket, head, ws => {
-        socket.off('close', release)
-        ws.place = place
         socket.off('close', release)
         ws.place = place
         place.hold(new WebSocketConnection(this.#services, ws, socket, credentials))

@@ -4,7 +4,16 @@ import { z } from 'zod'
 import { formatPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Connection, Connections } from './connections.ts'
-import { allowCors, answerJson, answerRefusal, type Exchange, exchangeOf, readBody } from './exchange.ts'
+import {
+  allowCors,
+  answerJson,
+  answerRefusal,
+  type Exchange,
+  exchangeOf,
+  isGone,
+  readBody,
+  whenOver,
+} from './exchange.ts'
 import { identify, lastEventIdOf } from './identify.ts'
 import { LongPoll } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
@@ -106,7 +115,7 @@ export class HttpRoutes {
       const streamRequest = parseStreamUrl({ kind, table, parameters, lastEventId, maxQueries })
       if (wantsJson(request)) {
         const poll = new LongPoll({ services, response, principal, request: streamRequest })
-        response.on('close', () => poll.leave())
+        whenOver(exchange, () => poll.leave())
         hold(poll)
         const { status, position, body } = await poll.answer()
         answerPoll(exchange, status, position, body)
@@ -114,7 +123,7 @@ export class HttpRoutes {
       }
       const onIssued = redeemed === null ? null : redeemed.issued
       const stream = new EventStream({ services, response, principal, request: streamRequest, onIssued })
-      response.on('close', () => stream.leave())
+      whenOver(exchange, () => stream.leave())
       hold(stream)
       await stream.start(exchange.cors)
     })
@@ -150,10 +159,10 @@ export class HttpRoutes {
   /** Counts the request among the connections until its response is closed. */
   async #inPlace(exchange: Exchange, serve: (hold: (connection: Connection) => void) => Promise<void>): Promise<void> {
     const place = this.#options.connections.takePlace()
-    exchange.response.on('close', () => place.release())
+    whenOver(exchange, () => place.release())
     await serve(connection => {
       // While its token was checked the client may have gone, or this node may have begun to leave.
-      if (exchange.response.destroyed) connection.terminate()
+      if (isGone(exchange)) connection.terminate()
       this.#options.connections.refuseIfDraining()
       place.hold(connection)
     })

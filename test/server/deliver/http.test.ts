@@ -163,6 +163,7 @@ test('what is no HTTP, or has headers without end, gets an answer and no more', 
   expect((await fetch(`${node.url}/health`)).status).toBe(200)
 })
 
+const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n`
 const handshake = 'Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
 const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
 
@@ -193,12 +194,11 @@ test('[P8] what is no HTTP behind a stream that is being answered cuts it off, a
     `GET /v1/live/messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n\r\n`,
   )
   await raw.until(text => text.includes('event: '))
-  raw.socket.write('HELLO\r\n\r\n')
+  // Behind one that waits, too.
+  raw.socket.write(`${get('/v1/live/rooms')}\r\nHELLO\r\n\r\n`)
   await raw.closed
   expect(raw.text.match(/HTTP\/1\.1/g)).toHaveLength(1)
 })
-
-const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${alice}\r\n`
 
 test('[P7] clients that go in the middle of a body, or of a poll that is being joined, leave no error in the log', async () => {
   await using node = await startGateway()
@@ -218,6 +218,18 @@ test('[P7] clients that go in the middle of a body, or of a poll that is being j
   await until(() => node.core.waiting === 0)
   expect((await fetch(`${node.url}/health`)).status).toBe(200)
   expect(node.logged).toEqual([])
+})
+
+test.each([
+  ['CONNECT', 'CONNECT a.example:443 HTTP/1.1\r\nHost: a\r\n\r\n'],
+  ['an Upgrade', `GET /v1/socket HTTP/1.1\r\n${handshake}${key}Sec-WebSocket-Version: 13\r\n\r\n`],
+])('[P7] requests that wait behind a stream are let go when %s comes behind them', async (_, text) => {
+  await using node = await startGateway()
+  const raw = await RawSocket.connect(node, `${get('/v1/live/messages')}\r\n`)
+  await raw.until(answer => answer.includes('event: subscribed'))
+  raw.socket.write(`${get('/v1/changes/messages')}\r\n${get('/v1/live/rooms')}Accept: application/json\r\n\r\n${text}`)
+  await raw.closed
+  await until(() => node.gateway.connections() === 0 && node.core.open.size === 0)
 })
 
 test('[P7] requests that wait behind another of their connection are answered in order, and let go with it', async () => {
