@@ -1,6 +1,5 @@
 // Events on their way to every member of an audience at once: of one commit, or of several that came one after the other
 // in a turn of the event loop. Ten deltas then cost a member one call and one write, not ten.
-import type { Audience } from './audience.ts'
 import type { Outgoing } from './outgoing.ts'
 
 /** What is joined is at most about this large, so that a slow reader's queue passes its bound by no more. */
@@ -23,15 +22,20 @@ export class Batch {
   }
 }
 
+/** An audience, as far as it is delivered to. */
+interface Receivers {
+  readonly members: Iterable<{ deliver(batch: Batch): void }>
+}
+
 /** Collects what commits in a row tell one audience. Whoever lets go of the turn, or looks at where members stand, hands
  *  it out first. */
 export class Outbox {
-  #audience: Audience | null = null
+  #audience: Receivers | null = null
   #events: readonly Outgoing[] = []
   #chars = 0
   #lsn = 0n
 
-  add(audience: Audience, events: readonly Outgoing[], lsn: bigint): void {
+  add(audience: Receivers, events: readonly Outgoing[], lsn: bigint): void {
     const chars = charsOf(events)
     if (audience === this.#audience && this.#chars + chars <= maxJoinedChars) {
       this.#events = [...this.#events, ...events]
