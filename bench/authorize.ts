@@ -19,6 +19,9 @@ interface Options {
 }
 
 const counts = [1, 100, 1000, 5000]
+/** Sockets whose weight is the figure, and those before them: what the first compile and cache belongs to nobody. */
+const idleCount = 5000
+const idleBefore = 500
 const perGulp = 100
 
 const peerFunction = `
@@ -39,17 +42,14 @@ export async function authorize({ binDir, rounds, scale, profile }: Options): Pr
   await using world = await World.create(binDir)
   await world.client.query(peerFunction)
   // The room of the first user is the one that changes; each has a room of its own.
-  const users = await world.users(Math.max(...counts), user => user + 1)
+  const users = await world.users(idleBefore + idleCount, user => user + 1)
   const tokens = await tokensFor(users)
   await writeTemplate(world, 1, 'body')
   const our = new Map<number, number[]>(counts.map(count => [count, []]))
   const peer = new Map<number, number[]>(counts.map(count => [count, []]))
-  const memory: { own: number; shared: number; bare: number } = { own: 0, shared: 0, bare: 0 }
   for (let round = 0; round < rounds; round++) {
     for (const count of round % 2 === 0 ? counts : counts.toReversed()) {
-      const measured = await ours(world, tokens.slice(0, count), { changes: 100_000 * scale, profile })
-      our.get(count)!.push(measured.rate)
-      if (count === 5000) memory.own = measured.kilobytes
+      our.get(count)!.push(await ours(world, tokens.slice(0, count), { changes: 100_000 * scale, profile }))
       peer
         .get(count)!
         .push(await peers(world, users.slice(0, count), Math.max(1, Math.round((20_000 / count) * scale))))
@@ -58,8 +58,9 @@ export async function authorize({ binDir, rounds, scale, profile }: Options): Pr
       )
     }
   }
-  memory.shared = await idle(world, 'tidegate', tokens.slice(0, 1))
-  memory.bare = await idle(world, 'bare', [])
+  const own = await idle(world, 'tidegate', tokens)
+  const shared = await idle(world, 'tidegate', tokens.slice(0, 1))
+  const bare = await idle(world, 'bare', [])
   const alone = median(our.get(1)!)
   const figures = counts.map((count): Figure => {
     const [ours, theirs] = [median(our.get(count)!), median(peer.get(count)!)]
@@ -81,8 +82,8 @@ export async function authorize({ binDir, rounds, scale, profile }: Options): Pr
     }
   })
   figures.push(
-    weight('idle sockets that share a live query', memory.shared, memory.bare),
-    weight('idle sockets, each with a user and a live query of its own', memory.own, memory.bare),
+    weight('idle sockets that share a live query', shared, bare),
+    weight('idle sockets, each with a user and a live query of its own', own, bare),
   )
   return figures
 }
@@ -99,14 +100,16 @@ const weight = (name: string, ours: number, peer: number): Figure => ({
   details: {},
 })
 
-async function ours(world: World, tokens: readonly string[], options: { changes: number; profile: readonly string[] }) {
+async function ours(
+  world: World,
+  tokens: readonly string[],
+  options: { changes: number; profile: readonly string[] },
+): Promise<number> {
   await using server = new Child('./sides/tidegate.ts', { execArgv: ['--expose-gc', ...options.profile], cpu: 0 })
   await using clients = new Child('./clients.ts', { cpu: 1 })
   const start = { databaseUrl: world.postgres.url, replication: 'repeated' }
   const { port, creditPort } = await server.ask<{ port: number; creditPort: number }>('start', start)
-  const before = await server.ask<NodeJS.MemoryUsage>('memory')
   await clients.ask('connect', connection({ kind: 'tidegate', port, creditPort, count: tokens.length, tokens }))
-  const after = await server.ask<NodeJS.MemoryUsage>('memory')
   await server.ask('arm')
   await writeTemplate(world, 1, 'body')
   await server.ask('ready')
@@ -124,7 +127,7 @@ async function ours(world: World, tokens: readonly string[], options: { changes:
     if (received !== turns * perGulp) throw new Error(`${received} of ${turns * perGulp} changes were delivered`)
   }
   const changes = Math.ceil(options.changes / perGulp) * perGulp
-  return { rate: (changes / spent.cpuMicros) * 1e6, kilobytes: kilobytes(before, after, tokens.length) }
+  return (changes / spent.cpuMicros) * 1e6
 }
 
 /** Changes per second of the backend that asks. */
@@ -138,21 +141,22 @@ async function peers({ client }: World, users: readonly string[], changes: numbe
   return (changes / (performance.now() - start)) * 1000
 }
 
+/** Resident kB for each further socket. @param tokens one each, or one for all */
 async function idle(world: World, kind: 'tidegate' | 'bare', tokens: readonly string[]): Promise<number> {
   await using server = new Child(`./sides/${kind}.ts`, { execArgv: ['--expose-gc'] })
   await using clients = new Child('./clients.ts')
   const start = { databaseUrl: world.postgres.url, replication: 'plain' }
   const { port } = await server.ask<{ port: number }>('start', start)
-  // What the first connections compile and cache belongs to nobody.
-  await clients.ask('connect', connection({ kind, port, creditPort: null, count: 500, tokens }))
+  const each = tokens.length > 1
+  const connect = (count: number, tokens: readonly string[]): Connect =>
+    connection({ kind, port, creditPort: null, count, tokens })
+  await clients.ask('connect', connect(idleBefore, each ? tokens.slice(0, idleBefore) : tokens))
   const before = await server.ask<NodeJS.MemoryUsage>('memory')
   await using others = new Child('./clients.ts')
-  await others.ask('connect', connection({ kind, port, creditPort: null, count: 5000, tokens }))
-  return kilobytes(before, await server.ask<NodeJS.MemoryUsage>('memory'), 5000)
+  await others.ask('connect', connect(idleCount, each ? tokens.slice(idleBefore) : tokens))
+  const after = await server.ask<NodeJS.MemoryUsage>('memory')
+  return (after.rss - before.rss) / 1000 / idleCount
 }
-
-const kilobytes = (before: NodeJS.MemoryUsage, after: NodeJS.MemoryUsage, count: number): number =>
-  (after.rss - before.rss) / 1000 / count
 
 const connection = (given: Pick<Connect, 'kind' | 'port' | 'creditPort' | 'count' | 'tokens'>): Connect => ({
   ...given,
