@@ -93,10 +93,10 @@ export class Router {
   }
 
   /** Counts one change into the membership sets it concerns. */
-  applyMembership(change: Change, writer: MembershipWriter, found: Set<MembershipSet>): void {
+  applyMembership(change: Change, writer: MembershipWriter): void {
     const route = this.#routes.get(change.relation.oid)
     if (route === undefined || route.sets.size === 0) return
-    found.clear()
+    const found = new Set<MembershipSet>()
     if (change.kind === 'truncate') route.sets.all(found)
     else {
       if (change.kind !== 'insert') route.sets.collect(change.old, found)

@@ -64,7 +64,7 @@ async function prepare(commit: Commit, table: Table): Promise<SpooledRows> {
   const keys = new KeyHashes(commit.changeCount)
   // What came before the last truncation is gone; what was touched after it, was inserted after it.
   let truncatedAt = -1
-  for (const change of commit.changes()) {
+  for (const change of commit.passing()) {
     if (change.index % 64 === 0 && slice.over()) await slice.next()
     if (change.relation.oid !== table.oid) continue
     if (change.kind === 'truncate') {
@@ -82,7 +82,7 @@ async function prepare(commit: Commit, table: Table): Promise<SpooledRows> {
   const fold = new RowFold(table.primaryKey, table.oid)
   if (repeated.size > 0) {
     let bytes = 0
-    for (const change of commit.changes(truncatedAt + 1)) {
+    for (const change of commit.passing(truncatedAt + 1)) {
       if (change.index % 64 === 0 && slice.over()) await slice.next()
       if (change.relation.oid !== table.oid || !isRepeated(change, table, repeated)) continue
       const before = fold.rows.size
@@ -109,7 +109,7 @@ function* walk(
   from: number,
 ): Iterable<FoldedRow | 'truncate' | number> {
   if (truncatedAt >= 0 && from === 0) yield 'truncate'
-  for (const change of commit.changes(Math.max(from, truncatedAt + 1))) {
+  for (const change of commit.passing(Math.max(from, truncatedAt + 1))) {
     if (change.index % 256 === 0) yield change.index
     if (change.relation.oid !== table.oid) continue
     if (isRepeated(change, table, repeated)) {
@@ -139,8 +139,8 @@ function keysOf(change: Change, table: Table): (string | undefined)[] {
   return next === old ? [old] : [old, next]
 }
 
-/** The change with rows of their own: a tuple of the file's would keep its whole chunk in memory. */
-function detached(change: Change): Change {
+/** The change with rows of their own: the file's tuples are gone when the walk goes on. */
+export function detached(change: Change): Change {
   if (change.kind === 'insert') return { ...change, new: copyOf(change.new) }
   if (change.kind === 'delete') return { ...change, old: copyOf(change.old) }
   if (change.kind === 'update') return { ...change, old: copyOf(change.old), new: copyOf(change.new) }
@@ -154,7 +154,7 @@ const copyOf = (tuple: Tuple): Tuple =>
   )
 
 /** About what a folded row takes: two versions, each value a string. */
-function bytesOf(change: Change): number {
+export function bytesOf(change: Change): number {
   if (change.kind === 'truncate') return 0
   const tuple = change.kind === 'delete' ? change.old : change.new
   let bytes = 200

@@ -6,6 +6,7 @@ import type { Change, Commit } from '../decode/change.ts'
 import { type FoldedRows, RowFold } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { sameColumns } from '../route/router.ts'
+import { keptChanges } from './spooled-memberships.ts'
 
 /** Why a span cannot be judged: the client then starts over. */
 export class SpanError extends Error {
@@ -50,8 +51,9 @@ export function membershipsStep(audience: Audience, commit: Commit): Map<Members
 function* changesOf(commits: readonly Commit[], table: Table): Iterable<Change> {
   for (const commit of commits) {
     if (!commit.relations.has(table.oid)) continue
-    if (commit.spooled) throw new SpanError('WINDOW_PASSED')
-    for (const change of commit.changes()) {
+    const changes = commit.spooled ? keptChanges(commit, table.oid) : commit.changes()
+    if (changes === null) throw new SpanError('WINDOW_PASSED')
+    for (const change of changes) {
       if (change.relation.oid !== table.oid) continue
       if (!sameColumns(change.relation, table)) throw new SpanError('POLICY_CHANGED')
       yield change

@@ -21,6 +21,7 @@ function commitAt(
     layouts: [],
     announced: [],
     changes: () => [],
+    passing: () => [],
     changeCount: 0,
     spooled: options.spooled ?? false,
     messages: [],
