@@ -84,8 +84,7 @@ export class Oracle {
    *  subscription; null when there was none. @param mayEcho the client may have closed first, with any code there is */
   closed(code: number | null, last: PeerCode | null, input: unknown, mayEcho = false): void {
     // Whoever closes first hears its own code back, or none.
-    const isEcho =
-      code === null || code === 1000 || code === 1005 || code === 1006 || (mayEcho && last === null && code >= 3000)
+    const isEcho = code === null || code === 1000 || code === 1005 || code === 1006 || (mayEcho && last === null)
     if (last !== null && code !== null && code >= 4000 && code !== closeCodeOf(last))
       this.fail(`closed with ${code} after ${last}`, input)
     if (isEcho || documentedCloses.has(code)) return

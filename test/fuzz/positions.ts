@@ -17,6 +17,8 @@ interface Moment {
 
 interface Attempt {
   readonly since: string
+  /** What was done to a position that was given, for the message of a failure. */
+  readonly how: string
   /** What must stand there if it is accepted; null when nobody could know. */
   readonly rows: readonly JsonRow[] | null
 }
@@ -44,7 +46,8 @@ export const positions: Actor = async (run, random) => {
         follower = await (await LiveSse.open(run, path, run.token)).exact()
         continue
       }
-      const position = stream.lastEventId
+      // Of the commit itself: what stood just before a heartbeat's position may be its commit's work already.
+      const position = stream.events.findLast(({ event }) => event === 'delta' || event === 'snapshot')!.id
       const lsn = BigInt(`0x${/-([0-9a-f]+)/.exec(position)![1]}`)
       if (moments.at(-1)?.position !== position) moments.push({ position, lsn, rows })
       if (moments.length > maxMoments) moments.splice(0, maxMoments / 2)
@@ -83,31 +86,44 @@ function attemptOf(random: Random, moments: readonly Moment[], foreign: string):
   const told = (text: bigint, extra = ''): string => `${epoch}-${text.toString(16)}${extra}.${tag}`
   switch (random.below(10)) {
     case 0:
-      return { since: foreign, rows: null }
+      return { how: 'a foreign one', since: foreign, rows: null }
     case 1:
-      return { since: told(lsn - 1n), rows: moments[at - 1]?.rows ?? null }
+      return { how: `one byte before ${position}`, since: told(lsn - 1n), rows: moments[at - 1]?.rows ?? null }
     case 2:
       // Between two commits stands what the first has left.
       return next === undefined
-        ? { since: position, rows }
-        : { since: told(lsn + BigInt(random.below(Number(next - lsn)))), rows }
+        ? { how: 'the last', since: position, rows }
+        : { how: `between ${position} and the next`, since: told(lsn + BigInt(random.below(Number(next - lsn)))), rows }
     case 3:
-      return { since: told(lsn, `-${random.below(4).toString(16)}`), rows: null }
+      return { how: 'inside a commit', since: told(lsn, `-${random.below(4).toString(16)}`), rows: null }
     case 4:
-      return { since: told(random.pick([0n, 1n, 2n ** 63n, 2n ** 64n - 1n, lsn + 2n ** 40n, lsn / 2n])), rows: null }
+      return {
+        how: 'elsewhere',
+        since: told(random.pick([0n, 1n, 2n ** 63n, 2n ** 64n - 1n, lsn + 2n ** 40n, lsn / 2n])),
+        rows: null,
+      }
     case 5:
       return {
+        how: 'another epoch',
         since: position.replace(epoch!, random.pick(['00000000', 'ffffffff', epoch!.toUpperCase()])),
         rows: null,
       }
     case 6:
-      return { since: `${position.slice(0, -2)}${random.pick(['xx', '', '__', 'x'.repeat(40)])}`, rows: null }
+      return {
+        how: 'another tag',
+        since: `${position.slice(0, -2)}${random.pick(['xx', '', '__', 'x'.repeat(40)])}`,
+        rows: null,
+      }
     case 7:
-      return { since: mutateText(random, position), rows: null }
+      return { how: 'broken', since: mutateText(random, position), rows: null }
     case 8:
-      return { since: random.pick([...nasty, `${position}~${position}`, '-', `-${position}`]), rows: null }
+      return {
+        how: 'no position',
+        since: random.pick([...nasty, `${position}~${position}`, '-', `-${position}`]),
+        rows: null,
+      }
     default:
-      return { since: position, rows }
+      return { how: 'as it was given', since: position, rows }
   }
 }
 
@@ -117,7 +133,8 @@ const before = (rows: readonly JsonRow[]): StrictRows => {
   return held
 }
 
-async function byPoll(run: Run, { since, rows }: Attempt, now: readonly JsonRow[]): Promise<void> {
+async function byPoll(run: Run, attempt: Attempt, now: readonly JsonRow[]): Promise<void> {
+  const { since } = attempt
   if (!since.isWellFormed()) return
   const events: { event: string; data: unknown }[] = []
   // A poll may answer with a part of what is new, and where it ends: asked again until nothing is left.
@@ -141,10 +158,11 @@ async function byPoll(run: Run, { since, rows }: Attempt, now: readonly JsonRow[
     }
     after = body.position
   }
-  compare(run, since, rows, now, events)
+  compare(run, attempt, now, events)
 }
 
-async function bySocket(run: Run, { since, rows }: Attempt, now: readonly JsonRow[]): Promise<void> {
+async function bySocket(run: Run, attempt: Attempt, now: readonly JsonRow[]): Promise<void> {
+  const { since, rows } = attempt
   const socket = await FuzzSocket.open(run, run.token)
   const events: { event: string; data: unknown }[] = []
   let isRefused = false
@@ -167,13 +185,12 @@ async function bySocket(run: Run, { since, rows }: Attempt, now: readonly JsonRo
   const isOver = (): boolean => isRefused || socket.isClosed || (isAnswered && (rows === null || stands()))
   await comesTrue(isOver, 5000)
   socket.terminate()
-  if (!isRefused) compare(run, since, rows, now, events)
+  if (!isRefused) compare(run, attempt, now, events)
 }
 
 function compare(
   run: Run,
-  since: string,
-  rows: readonly JsonRow[] | null,
+  { since, rows, how }: Attempt,
   now: readonly JsonRow[],
   events: readonly { event: string; data: unknown }[],
 ): void {
@@ -185,11 +202,11 @@ function compare(
   try {
     for (const event of events) held.take(event)
   } catch (error) {
-    run.oracle.fail(`after ${since}: ${String(error)}`, events)
+    run.oracle.fail(`after ${since}, ${how}, with ${asSet(rows ?? [])}: ${String(error)}`, events)
     return
   }
   // Over a socket a fresh snapshot may not have come whole before it was let go.
   if (isFresh && !held.exact) return
   if (String(asSet(held.list())) !== String(asSet(now)))
-    run.oracle.fail(`after ${since} stand ${asSet(held.list())}, and Postgres has ${asSet(now)}`, events)
+    run.oracle.fail(`after ${since}, ${how}, stand ${asSet(held.list())}, and Postgres has ${asSet(now)}`, events)
 }

@@ -203,7 +203,10 @@ class HttpGateway implements Gateway {
     try {
       const { path, parameters } = splitUrl(request.url ?? '/')
       if (path !== '/v1/socket') {
-        throw new TidegateError('NOT_FOUND', `there is no WebSocket at ${path.slice(0, 200)}; it is /v1/socket`)
+        throw new TidegateError(
+          'NOT_FOUND',
+          `there is no WebSocket at ${JSON.stringify(path.slice(0, 200))}; it is /v1/socket`,
+        )
       }
       refuseForeignOrigin(request, this.#allowedOrigins)
       const place = this.#connections.takePlace()

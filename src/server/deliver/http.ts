@@ -173,11 +173,14 @@ export class HttpRoutes {
 export function refuseForeignOrigin(request: IncomingMessage, allowed: AllowedOrigins): void {
   const { origin, host } = request.headers
   if (isOriginAllowed(origin, host, allowed)) return
-  throw new TidegateError('ORIGIN_REFUSED', `pages of ${origin?.slice(0, 200)} may not connect; see ALLOWED_ORIGINS`)
+  throw new TidegateError(
+    'ORIGIN_REFUSED',
+    `pages of ${JSON.stringify(origin?.slice(0, 200))} may not connect; see ALLOWED_ORIGINS`,
+  )
 }
 
 const notFound = (path: string): TidegateError =>
-  new TidegateError('NOT_FOUND', `there is nothing at ${path.slice(0, 200)}`)
+  new TidegateError('NOT_FOUND', `there is nothing at ${JSON.stringify(path.slice(0, 200))}`)
 
 /** An event stream unless JSON is asked for and events are not. */
 function wantsJson(request: IncomingMessage): boolean {
