@@ -43,8 +43,8 @@ export function websocketFrameOf(outgoing: Outgoing, query: number, id: number):
 }
 
 /** The frames of a batch, one after the other. */
-export function websocketBytesOf(batch: Batch, query: number): Buffer {
-  batch.websocketBytes ??= joined(batch.events.map(event => websocketFrameOf(event, query, 0)))
+export function websocketBytesOf(batch: Batch): Buffer {
+  batch.websocketBytes ??= joined(batch.events.map(event => websocketFrameOf(event, batch.audience.query.number, 0)))
   return batch.websocketBytes
 }
 
@@ -63,7 +63,8 @@ export function sseLinesOf(outgoing: Outgoing): Buffer {
 }
 
 /** The whole events of a batch, for streams of this one query. */
-export function sseBytesOf(batch: Batch, tag: string): Buffer {
+export function sseBytesOf(batch: Batch): Buffer {
+  const { tag } = batch.audience
   batch.sseBytes ??= joined(batch.events.flatMap(event => [sseLinesOf(event), sseEndOf(event, tag)]))
   return batch.sseBytes
 }

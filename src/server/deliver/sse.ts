@@ -113,7 +113,10 @@ export class EventStream implements Connection, MembershipOwner {
     const vitals = { nextBeatAt: this.#nextBeatAt, heardAt: null, stalledSince: this.#queue.stalledSince }
     const pulse = pulseOf(vitals, now, heartbeatMs, slowConsumerMs)
     // Who takes nothing is not told why either: an EventSource comes back by itself, and resumes.
-    if (pulse === 'slow') this.terminate()
+    if (pulse === 'slow') {
+      this.#services.departures.gaveUp('SLOW_CONSUMER', 'event stream')
+      this.terminate()
+    }
     if (pulse !== 'beat') return
     this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
     if (this.#queue.isFull || !this.#response.headersSent) return
@@ -149,15 +152,13 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberSendsBatch(member: Membership, batch: Batch): boolean {
-    const { subscription } = member
-    if (subscription === null) return true
     if (this.#isNumbered || this.#members.length > 1) {
       let hasRoom = true
       for (const event of batch.events) hasRoom = this.memberSends(member, event)
       return hasRoom
     }
     this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
-    return this.#queue.pushBatch(sseBytesOf(batch, subscription.tag))
+    return this.#queue.pushBatch(sseBytesOf(batch))
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {

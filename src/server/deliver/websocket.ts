@@ -109,6 +109,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     const { heartbeatMs, slowConsumerMs } = this.#services.limits
     switch (pulseOf(this, now, heartbeatMs, slowConsumerMs)) {
       case 'slow':
+        this.#services.departures.gaveUp('SLOW_CONSUMER', 'WebSocket')
         // What waits would only stand before the close frame.
         this.#queue.stop()
         this.#break(new TidegateError('SLOW_CONSUMER', `nothing was taken for ${slowConsumerMs} ms; connect again`))
@@ -119,6 +120,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
           this.#isSuspect = true
           return
         }
+        this.#services.departures.gaveUp('HEARTBEAT_MISSED', 'WebSocket')
         this.#break(new TidegateError('HEARTBEAT_MISSED', `nothing was heard for ${2 * heartbeatMs} ms; connect again`))
         this.#ws.terminate()
         return
@@ -158,8 +160,8 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     return false
   }
 
-  memberSendsBatch({ subscription }: Membership, batch: Batch): boolean {
-    if (subscription === null || this.#queue.pushBatch(websocketBytesOf(batch, subscription.query))) return true
+  memberSendsBatch(_member: Membership, batch: Batch): boolean {
+    if (this.#queue.pushBatch(websocketBytesOf(batch))) return true
     this.#pauseOrRead()
     return false
   }

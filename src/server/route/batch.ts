@@ -5,26 +5,33 @@ import type { Outgoing } from './outgoing.ts'
 /** What is joined is at most about this large, so that a slow reader's queue passes its bound by no more. */
 const maxJoinedChars = 64 * 1024
 
+/** An audience, as far as it is delivered to. */
+export interface Receivers {
+  readonly query: { readonly number: number }
+  readonly tag: string
+  readonly members: Iterable<{ deliver(batch: Batch): void }>
+}
+
 export class Batch {
+  readonly audience: Receivers
   readonly events: readonly Outgoing[]
   /** Commit LSN where a live query stands after it. */
   readonly lsn: bigint
+  /** Of a commit that is still being served: the head comes after it. */
+  readonly isAhead: boolean
   /** Small enough to be taken as one. */
   readonly isJoined: boolean
-  /** Bytes for a wire, made by the first receiver that needs them. All receivers are of one audience. */
+  /** Bytes for a wire, made by the first receiver that needs them. */
   websocketBytes: Buffer | undefined
   sseBytes: Buffer | undefined
 
-  constructor(events: readonly Outgoing[], lsn: bigint) {
+  constructor(audience: Receivers, events: readonly Outgoing[], lsn: bigint, isAhead = false) {
+    this.audience = audience
     this.events = events
     this.lsn = lsn
+    this.isAhead = isAhead
     this.isJoined = events.length === 1 || charsOf(events) <= maxJoinedChars
   }
-}
-
-/** An audience, as far as it is delivered to. */
-interface Receivers {
-  readonly members: Iterable<{ deliver(batch: Batch): void }>
 }
 
 /** Collects what commits in a row tell one audience. Whoever lets go of the turn, or looks at where members stand, hands
@@ -54,7 +61,7 @@ export class Outbox {
     const audience = this.#audience
     if (audience === null) return
     this.#audience = null
-    const batch = new Batch(this.#events, this.#lsn)
+    const batch = new Batch(audience, this.#events, this.#lsn)
     for (const member of audience.members) member.deliver(batch)
   }
 }

@@ -70,13 +70,12 @@ export class ChangesSubscription implements Subscription, Member {
   deliver(batch: Batch): void {
     if (this.#state.name !== 'attached') return
     const { outlet } = this.#options
+    if (batch.isAhead) this.#lastSent = batch.events.at(-1)!.position
     if (batch.isJoined) {
-      this.#lastSent = batch.events.at(-1)!.position
-      if (!outlet.sendBatch(batch)) this.#fallBehind(this.#lastSent!)
+      if (!outlet.sendBatch(batch)) this.#fallBehind(batch.events.at(-1)!.position!)
       return
     }
     for (const event of batch.events) {
-      this.#lastSent = event.position
       if (outlet.send(event)) continue
       // The rest of the commit comes from the relay, from the index where this event ends.
       this.#fallBehind(event.position!)

@@ -50,7 +50,7 @@ export class Holds {
       if (audience.hold !== hold) return
       audience.hold = null
       const members = [...audience.members]
-      const batch = result.resync === null ? new Batch(result.outgoing, head.lsn) : null
+      const batch = result.resync === null ? new Batch(audience, result.outgoing, head.lsn) : null
       for (const member of members) {
         if (batch !== null) member.deliver(batch)
         else if (member instanceof LiveSubscription) member.resync(result.resync!)

@@ -104,7 +104,6 @@ export class LiveSubscription implements Subscription, Member {
 
   deliver(batch: Batch): void {
     const room = batch.events.length === 0 || this.#outlet.sendBatch(batch)
-    this.#deliveredLsn = batch.lsn
     if (!room && this.#state.name === 'attached') this.#fallBehind(batch.lsn)
   }
 
@@ -236,7 +235,7 @@ export class LiveSubscription implements Subscription, Member {
           return
         }
         this.#attach()
-        this.deliver(new Batch(result.outgoing, stream.head.lsn))
+        this.deliver(new Batch(audience, result.outgoing, stream.head.lsn))
       })
     } catch (error) {
       if (!cancelled()) this.#fail(error)
