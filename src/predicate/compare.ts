@@ -6,6 +6,7 @@ import type { CompareOp, Expr, SqlType } from './algebra.ts'
 import { parseArray } from './array-text.ts'
 import { orderDatetimes } from './datetime.ts'
 import { numericKey, orderNumerics } from './numeric-text.ts'
+import { rememberLong } from './remember-long.ts'
 import { baseOf, sqlTypes } from './sql-types.ts'
 import { ValueError } from './value-error.ts'
 
@@ -174,10 +175,10 @@ const arrayKeys = new WeakMap<ToKey, ToKey>()
 function arrayKeyOf(itemKey: ToKey): ToKey {
   const known = arrayKeys.get(itemKey)
   if (known !== undefined) return known
-  const toKey = (text: string): string => {
+  const toKey = rememberLong(text => {
     const { shape, items } = parseArray(text)
     return shape + items.map(item => (item === null ? 'n' : withLength(itemKey(item)))).join('')
-  }
+  })
   arrayKeys.set(itemKey, toKey)
   return toKey
 }

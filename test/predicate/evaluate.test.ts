@@ -187,6 +187,23 @@ describe('LIKE', () => {
     expect(process.cpuUsage().user - started).toBeLessThan(400_000)
   })
 
+  test('[P7] many conditions on long values work on each value once', () => {
+    const lower = new Map([['A', 'a']])
+    const folded = { ...sqlTypes.text, collation: 'deterministic', lower } as const
+    const arrays = { oid: 1007, name: 'integer[]', family: 'array', element: sqlTypes.int4 } as const
+    const conditions = Array.from({ length: 100 }, (_, i): Predicate[] => [
+      { kind: 'like', arg: column(0, folded), pattern: constant(`b${i}%`), insensitive: true },
+      { kind: 'compare', op: '=', left: column(1, arrays), right: constant(`{${i}}`, arrays) },
+    ]).flat()
+    const judging = compile({ kind: 'or', args: conditions })
+    const started = process.cpuUsage().user
+    const items = Array.from({ length: 10_000 }, (_, i) => i)
+    for (const first of ['1', '2'])
+      expect(judging(rowOf(first + 'A'.repeat(300_000), `{${first},${items}}`), none)).toBe(false)
+    expect(judging(rowOf(`B7${'A'.repeat(1000)}`, '{1}'), none)).toBe(true)
+    expect(process.cpuUsage().user - started).toBeLessThan(1_000_000)
+  })
+
   test('pieces with _ are found as a regular expression finds them', () => {
     const letters = fc.constantFrom('a', 'b', '😀', '\uffff')
     const text = fc.array(letters, { maxLength: 40 }).map(parts => parts.join(''))
