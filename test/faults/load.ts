@@ -1,17 +1,19 @@
 // Those who write while things break: a steady number of small commits a second, whatever becomes of the server.
 import pg from 'pg'
-import { firstEventId } from './readers.ts'
+import { firstEventId, firstLargeEventId, firstLargeRowId } from './readers.ts'
 
 export const commitsPerSecond = 300
 /** Connections; the ids that one of them inserts ascend, and are its number modulo this. */
 export const writers = 3
 /** Rows that are changed again and again. */
 export const stateRows = 150
+const largeRows = 3
 
 export class Load {
   readonly #url: string
   readonly #running: Promise<void>[] = []
   #next = Array.from({ length: writers }, (_, writer) => firstEventId - (firstEventId % writers) + writers + writer)
+  #large = 0
   #stopped = false
   #pause: { readonly over: Promise<void>; readonly end: () => void } | null = null
   #busy = 0
@@ -31,6 +33,10 @@ export class Load {
     return Math.max(...this.#next)
   }
 
+  get nextLargeId(): number {
+    return firstLargeEventId + this.#large
+  }
+
   /** Resolves when nothing is being written. */
   async pause(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
@@ -47,6 +53,18 @@ export class Load {
     this.#stopped = true
     this.goOn()
     await Promise.all(this.#running)
+  }
+
+  /** One commit more, of an event and a row with a large value. */
+  async large(bytes: number): Promise<void> {
+    const client = await connected(this.#url)
+    const n = this.#large++
+    const row = firstLargeRowId + (n % largeRows)
+    await client.query(
+      `INSERT INTO messages VALUES (${firstLargeEventId + n}, 1, 'large', repeat('x', ${bytes}));
+       INSERT INTO messages VALUES (${row}, 1, 'large', repeat('y', ${bytes})) ON CONFLICT (id) DO UPDATE SET body = repeat('z', ${bytes - n})`,
+    )
+    await client.end()
   }
 
   async #write(writer: number): Promise<void> {

@@ -7,8 +7,14 @@ import { connect, type Wire, type WireEvent } from './wires.ts'
 /** Rows below are changed again and again and read by live queries, those from here on are inserted once and read as
  *  changes. */
 export const firstEventId = 1000
+/** Rows from here on to the first event, and events from here on, are large: only those read them who are to be slow. */
+export const firstLargeRowId = 900
+export const firstLargeEventId = 1_000_000_000
 
-const filters = { live: `id=lt.${firstEventId}`, changes: `id=gte.${firstEventId}` } as const
+const filters = {
+  live: { all: `id=lt.${firstEventId}`, small: `id=lt.${firstLargeRowId}` },
+  changes: { all: `id=gte.${firstEventId}`, small: `id=gte.${firstEventId}&id=lt.${firstLargeEventId}` },
+} as const
 
 /** A client that hears nothing for so long takes its connection for dead. The server speaks every second. */
 const silenceMs = 3000
@@ -18,6 +24,7 @@ const historyLines = 40
 export interface LoyalReaderOptions {
   readonly transport: Transport
   readonly kind: 'live' | 'changes'
+  readonly rows: 'all' | 'small'
   readonly url: string
   readonly token: string
 }
@@ -62,6 +69,13 @@ export class LoyalReader {
     return this.#wire !== null && this.#since !== null && (this.kind === 'changes' || this.rows.exact)
   }
 
+  /** Whether a row of this id is among those that it asks for. */
+  asksFor(id: number): boolean {
+    if (this.#options.rows === 'small' && (id >= firstLargeEventId || (id >= firstLargeRowId && id < firstEventId)))
+      return false
+    return this.kind === 'live' ? id < firstEventId : id >= firstEventId
+  }
+
   get resyncs(): string[] {
     return this.rows.resyncs
   }
@@ -92,8 +106,8 @@ export class LoyalReader {
     if (this.kind === 'live' && !this.rows.exact) this.#since = null
     const connection = this.#connection
     const isMine = (): boolean => this.#connection === connection
-    const { url, token, kind, transport } = this.#options
-    const at = { url, token, kind, transport, table: 'messages', filter: filters[kind], since: this.#since }
+    const { url, token, kind, transport, rows } = this.#options
+    const at = { url, token, kind, transport, table: 'messages', filter: filters[kind][rows], since: this.#since }
     this.#wire = connect({
       ...at,
       onEvent: event => {

@@ -9,7 +9,7 @@ import { type Transport, transports } from '../support/readers.ts'
 import { until } from '../support/stalled.ts'
 import { Load, stateRows, writers } from './load.ts'
 import { NodeProcess, windowMs } from './node-process.ts'
-import { firstEventId, LoyalReader } from './readers.ts'
+import { firstEventId, firstLargeEventId, LoyalReader } from './readers.ts'
 
 const patienceMs = 40_000
 
@@ -22,12 +22,20 @@ export const newSlot =
   'info: streaming from a new slot: an epoch begins, and a client with a position of another one starts over'
 export const changesComeAgain = 'info: changes come again'
 
+const together = 'Its client may come back and resume; further ones are told together, once a minute'
+export const gaveUp = {
+  silent: `info HEARTBEAT_MISSED: closed: The peer was silent for two heartbeats. ${together}`,
+  slow: `info SLOW_CONSUMER: closed: The peer did not take its data for too long. ${together}`,
+}
+
 export const noResyncs = (world: World): string[][] => world.readers.map(() => [])
 
 export interface WorldOptions {
   /** A server of its own, which may be killed; it syncs to the disk. */
   readonly ownServer: boolean
   readonly node?: Readonly<Record<string, string>>
+  /** More readers will join before `weigh` is called. */
+  readonly joinedLater?: boolean
 }
 
 export class World {
@@ -43,6 +51,7 @@ export class World {
   readonly #token: string
   /** Events from here on are owed to every change feed. */
   #owedFrom = firstEventId
+  #owedLargeFrom = firstLargeEventId
   #weight = 0
 
   private constructor(fields: {
@@ -63,7 +72,7 @@ export class World {
     this.#token = fields.token
   }
 
-  static async begin({ ownServer, node: settings = {} }: WorldOptions): Promise<World> {
+  static async begin({ ownServer, node: settings = {}, joinedLater = false }: WorldOptions): Promise<World> {
     const server = ownServer ? await LocalPostgres.create() : null
     await server?.start()
     const database = await TestDatabase.create(server?.url ?? inject('databaseUrl'))
@@ -82,8 +91,9 @@ export class World {
     const world = new World({ server, link, node, load, database, ada, token: await tokenFor(ada) })
     load.start()
     for (const transport of transports)
-      for (const kind of ['live', 'changes'] as const) world.neighbours.push(world.reader(transport, kind))
-    await world.#warm()
+      for (const kind of ['live', 'changes'] as const)
+        world.neighbours.push(world.#reader(transport, kind, 'small', node.url))
+    if (!joinedLater) await world.weigh()
     return world
   }
 
@@ -95,24 +105,17 @@ export class World {
     return [...this.neighbours, ...this.#others]
   }
 
-  /** @param url its way to the node */
-  reader(transport: Transport, kind: 'live' | 'changes', url: string = this.node.url): LoyalReader {
-    return new LoyalReader({ transport, kind, url, token: this.#token }).start()
+  #reader(transport: Transport, kind: 'live' | 'changes', rows: 'all' | 'small', url: string): LoyalReader {
+    return new LoyalReader({ transport, kind, rows, url, token: this.#token }).start()
   }
 
-  /** One reader more, which is held to the same. */
+  /** One reader more, of the large rows too, which is held to the same. @param url its way to the node */
   async join(transport: Transport, kind: 'live' | 'changes', url: string): Promise<LoyalReader> {
-    const reader = this.reader(transport, kind, url)
+    const reader = this.#reader(transport, kind, 'all', url)
     this.#others.push(reader)
     await until(() => reader.isThere || reader.failure !== null, patienceMs)
     if (kind === 'changes') this.#owedFrom = this.load.nextId
     return reader
-  }
-
-  /** It is not held to anything any more. */
-  leave(reader: LoyalReader): void {
-    reader.stop()
-    this.#others.splice(this.#others.indexOf(reader), 1)
   }
 
   /** Starts its own server again. After kill -9 the server's children hold its memory for a moment. */
@@ -144,6 +147,7 @@ export class World {
   async forgive(): Promise<void> {
     await this.everybodyIsThere()
     this.#owedFrom = this.load.nextId
+    this.#owedLargeFrom = this.load.nextLargeId
   }
 
   async everybodyIsThere(): Promise<void> {
@@ -163,28 +167,43 @@ export class World {
   /** [P1] [P4] With the load paused: every live query equals the SELECT; every event that is owed has come, once, in order. */
   async expectWhole(): Promise<void> {
     await this.load.pause()
+    try {
+      await this.#expectWholeWhilePaused()
+    } finally {
+      this.load.goOn()
+    }
+  }
+
+  async #expectWholeWhilePaused(): Promise<void> {
     const rows = await selectAs(this.database, this.#ada, `SELECT * FROM messages WHERE id < ${firstEventId}`)
-    const events = await selectAs(this.database, this.#ada, `SELECT id FROM messages WHERE id >= ${this.#owedFrom}`)
-    const state = sorted(rows)
-    const owed = events.map(({ id }) => Number(id)).sort((a, b) => a - b)
+    const events = await selectAs(this.database, this.#ada, `SELECT id FROM messages WHERE id >= ${firstEventId}`)
+    const isOwed = (id: number): boolean => (id < firstLargeEventId ? id >= this.#owedFrom : id >= this.#owedLargeFrom)
+    const ids = events
+      .map(({ id }) => Number(id))
+      .filter(isOwed)
+      .sort((a, b) => a - b)
+    const owedTo = new Map(this.readers.map(reader => [reader, ids.filter(id => reader.asksFor(id))]))
+    const stateFor = new Map(
+      this.readers.map(reader => [reader, sorted(rows.filter(({ id }) => reader.asksFor(Number(id))))]),
+    )
     const stateOf = (reader: LoyalReader): string[] => sorted(reader.rows.list())
-    const cameTo = (reader: LoyalReader): number[] =>
-      reader.inserted.filter(id => id >= this.#owedFrom).sort((a, b) => a - b)
+    const cameTo = (reader: LoyalReader): number[] => reader.inserted.filter(isOwed).sort((a, b) => a - b)
     const isWhole = (reader: LoyalReader): boolean =>
-      reader.kind === 'live' ? stateOf(reader).join() === state.join() : cameTo(reader).length >= owed.length
+      reader.kind === 'live'
+        ? stateOf(reader).join() === stateFor.get(reader)!.join()
+        : cameTo(reader).length >= owedTo.get(reader)!.length
     await until(() => this.readers.every(reader => reader.failure !== null || isWhole(reader)), patienceMs).catch(
       () => {},
     )
     for (const reader of this.readers) {
       expect(reader.failure).toBe(null)
-      if (reader.kind === 'live') expect(stateOf(reader), reader.name).toEqual(state)
+      if (reader.kind === 'live') expect(stateOf(reader), reader.name).toEqual(stateFor.get(reader))
       else {
-        expect(cameTo(reader), reader.name).toEqual(owed)
+        expect(cameTo(reader), reader.name).toEqual(owedTo.get(reader))
         expect(repeated(reader.inserted), reader.name).toEqual([])
         expect(outOfOrder(reader.inserted), reader.name).toEqual([])
       }
     }
-    this.load.goOn()
   }
 
   /** By reader: what it was told since this was asked last. */
@@ -223,10 +242,12 @@ export class World {
     }
   }
 
-  /** Until everybody is there and the window is as full as it will be: it weighs as much as all else that moves. */
-  async #warm(): Promise<void> {
+  /** From here on it is held to what it weighs now. Once everybody is there and the window is as full as it will be, which
+   *  weighs as much as all else that moves. */
+  async weigh(): Promise<void> {
     await this.everybodyIsThere()
     this.#owedFrom = this.load.nextId
+    this.#weight = 0
     const fullAt = performance.now() + windowMs
     await until(async () => {
       await new Promise(resolve => setTimeout(resolve, 1000))
@@ -249,8 +270,9 @@ function repeated(ids: readonly number[]): number[] {
 function outOfOrder(ids: readonly number[]): number[] {
   const last = new Map<number, number>()
   return ids.filter(id => {
-    const before = last.get(id % writers) ?? 0
-    last.set(id % writers, id)
+    const writer = id < firstLargeEventId ? id % writers : writers
+    const before = last.get(writer) ?? 0
+    last.set(writer, id)
     return id < before
   })
 }

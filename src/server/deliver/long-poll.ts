@@ -47,6 +47,9 @@ export class LongPoll implements Connection, MembershipOwner {
   #failure: unknown = null
   #isOver = false
   #wake: (() => void) | null = null
+  /** Bytes of the answer that the socket was given, and when it was given the last of them. */
+  #handedOver = -1
+  #takenAt = 0
 
   constructor({ services, response, principal, request }: LongPollOptions) {
     this.#services = services
@@ -85,7 +88,18 @@ export class LongPoll implements Connection, MembershipOwner {
     }
   }
 
-  tick(): void {}
+  /** An answer that nobody takes is held in memory, up to `longPollMaxBytes` of it. */
+  tick(now: number): void {
+    const { headersSent, socket } = this.#response
+    if (!headersSent || socket === null) return
+    if (this.#handedOver !== socket.bytesWritten) {
+      this.#handedOver = socket.bytesWritten
+      this.#takenAt = now
+    } else if (now - this.#takenAt >= this.#services.limits.slowConsumerMs) {
+      this.#services.departures.gaveUp('SLOW_CONSUMER', 'long-poll')
+      this.terminate()
+    }
+  }
 
   goAway(error: TidegateError): void {
     this.#failed(error)

@@ -1,6 +1,7 @@
 // What every transport needs of its surroundings.
 import type { Log } from '../log.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
+import type { Departures } from './departures.ts'
 import type { GatewayLimits } from './limits.ts'
 import type { Turn } from './send-queue.ts'
 
@@ -14,6 +15,7 @@ export interface Services {
   readonly authenticator: Authenticator
   readonly limits: GatewayLimits
   readonly log: Log
+  readonly departures: Departures
   readonly turn: Turn
   /** Milliseconds since 1970. */
   readonly now: () => number
