@@ -34,7 +34,7 @@ export interface Verdict {
 
 /** Small bounds, so that what is rare elsewhere is common here. */
 const settings: Record<string, string> = {
-  HANDSHAKE_MS: '1000',
+  HANDSHAKE_MS: '3000',
   HEARTBEAT_MS: '1000',
   AUDIENCE_GRACE_MS: '100',
   RESUME_WAIT_MS: '100',

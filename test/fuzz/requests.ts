@@ -138,6 +138,8 @@ function judge(run: Run, data: Buffer, text: string): void {
   if (/^HEAD /.test(input)) return
   const length = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, start))?.[1]
   const body = Buffer.from(text.slice(start + 4, start + 4 + Number(length ?? 0)), 'latin1').toString()
+  // Not a refusal: a machine that is too busy is told so.
+  if (status === 503 && body.startsWith('{"ready":false')) return
   try {
     run.oracle.refusal(JSON.parse(body), status, input) satisfies PeerCode | null
   } catch {
