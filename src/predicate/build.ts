@@ -1,10 +1,11 @@
 // Builds predicates that are already simplified as far as three-valued logic allows.
 import { alwaysFalse, alwaysTrue, type Predicate, type SemiJoin } from './algebra.ts'
+import { fingerprint } from './fingerprint.ts'
 
-/** Conjunction: flattens, drops `true`, is `false` as soon as one part is. `unknown` stays: it is not `false`. */
+/** Conjunction: flattens, drops `true` and what stands twice, is `false` as soon as one part is. `unknown` stays: it is not `false`. */
 export const and = (...args: readonly Predicate[]): Predicate => combine('and', args)
 
-/** Disjunction: flattens, drops `false`, is `true` as soon as one part is. */
+/** Disjunction: flattens, drops `false` and what stands twice, is `true` as soon as one part is. */
 export const or = (...args: readonly Predicate[]): Predicate => combine('or', args)
 
 /** Negation: of a constant a constant, of a negation its argument. */
@@ -26,9 +27,19 @@ function combine(kind: 'and' | 'or', args: readonly Predicate[]): Predicate {
     hasUnknown ||= arg.kind === 'unknown'
     distinct.add(arg)
   }
-  const parts = [...distinct]
+  const parts = distinct.size < 2 ? [...distinct] : eachOnce(distinct)
   if (parts.length === 0) return kind === 'and' ? alwaysTrue : alwaysFalse
   return parts.length === 1 ? parts[0]! : { kind, args: parts }
+}
+
+/** A membership that its own policy and the one that reads it tie to `auth.uid()` says so twice, in each reader's copy. */
+function eachOnce(parts: Iterable<Predicate>): Predicate[] {
+  const byName = new Map<string, Predicate>()
+  for (const part of parts) {
+    const name = fingerprint(part)
+    if (!byName.has(name)) byName.set(name, part)
+  }
+  return [...byName.values()]
 }
 
 /** A predicate of which is only asked whether it is true, as of a policy or a WHERE: where `false` and `unknown` mean the

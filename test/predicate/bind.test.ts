@@ -162,6 +162,9 @@ describe('building', () => {
     expect(and(a, unknown)).toEqual({ kind: 'and', args: [a, unknown] })
     expect(and(unknown, { kind: 'unknown' })).toEqual(unknown)
     expect(and(a, { kind: 'false' })).toEqual({ kind: 'false' })
+    // What stands twice counts once, also as a copy.
+    expect(and(a, { ...a })).toBe(a)
+    expect(or(a, { ...a })).toBe(a)
     expect(or(a, or(a, unknown))).toEqual({ kind: 'or', args: [a, unknown] })
     expect(not(unknown)).toBe(unknown)
     expect(not(not(a))).toBe(a)
