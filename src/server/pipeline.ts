@@ -10,9 +10,12 @@ import type { Head } from './relay/head.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
 import { Outbox } from './route/batch.ts'
-import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
+import { CommitOutcomes } from './route/commit-outcomes.ts'
+import { Found } from './route/found.ts'
+import { lacksValues, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
 import { Slice } from './route/slice.ts'
+import { ViewsBefore } from './route/views-before.ts'
 import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
@@ -143,66 +146,62 @@ export class Pipeline {
     }
 
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
-    const writer = new MembershipWriter()
-    if (router.movesMemberships(commit)) {
-      outbox.handOut()
-      for (const change of commit.changes()) router.applyMembership(change, writer)
-    }
-    if (writer.failed.size > 0) door.endFailed(writer.failed)
-    for (const { table } of writer.truncated) door.truncated(table.oid)
+    const writer = router.movesMemberships(commit) ? this.#moveMemberships(commit) : null
+    const before = writer === null ? null : new ViewsBefore(writer.before)
 
-    const outcomes = new Map<Audience, Outcome[]>()
-    const truncated = new Set<Audience>()
-    let found = new Set<Audience>()
+    const outcomes = new CommitOutcomes()
+    let truncated = nobody
     for (const { route, fold } of router.fold(commit)) {
       if (fold.unkeyed > 0 || fold.truncated) outbox.handOut()
       if (fold.unkeyed > 0) door.retire(new Set([route.table.oid]))
       if (fold.truncated) {
         door.truncated(route.table.oid)
-        for (const audience of route.members) truncated.add(audience)
+        truncated = truncated.union(route.members)
       }
       for (const row of fold.rows.values()) {
-        // Never cleared: a table that `clear` leaves behind points to its successor. Once one is old, V8 keeps all that follow
-        // until it collects everything, and what lay in them: a million rows moved 400 MB into the old generation.
-        if (found.size > 0) found = new Set()
+        const found = new Found<Audience>()
         router.collect(route, row, found)
-        for (const audience of found) {
+        outcomes.turnTo(row)
+        for (const audience of found.items) {
           if (audience.members.size === 0 || audience.hold !== null) continue
-          const before = writer.before.size === 0 ? audience.now : audience.at(writer.before)
-          const op = judge(audience.visible, row.truncated ? null : row.old, row.new, before, audience.now)
-          if (op === null) continue
-          const list = outcomes.get(audience)
-          if (list === undefined) outcomes.set(audience, [{ op, row }])
-          else list.push({ op, row })
+          const was = before === null ? audience.now : before.of(audience)
+          const op = judge(audience.visible, row.truncated ? null : row.old, row.new, was, audience.now)
+          if (op !== null) outcomes.add(audience, op)
         }
       }
     }
-    for (const audience of truncated) if (!outcomes.has(audience)) outcomes.set(audience, [])
+    if (truncated.size > 0) outcomes.addEmpty(truncated)
 
     // Then grants and revocations: what they move was not touched by the commit and must be read. Until then nothing is
     // sent to those whom they concern.
-    holds.flipped(writer, head.lsn)
-    for (const [audience, list] of outcomes) {
-      if (audience.query.kind !== 'live' || audience.hold !== null) continue
-      if (!list.some(outcome => lacksValues(audience.query, outcome))) continue
-      outbox.handOut()
-      holds.begin(audience, head.lsn, null)
-    }
-
+    if (writer !== null) holds.flipped(writer, head.lsn)
     // 99 commits of 100 concern nobody here; what follows would cost them 0.6 µs each.
-    if (outcomes.size === 0) {
-      writer.settle()
-      return
+    if (outcomes.size > 0) {
+      outcomes.forEach((audience, list) => {
+        if (audience.query.kind !== 'live' || audience.hold !== null) return
+        if (!list.some(outcome => lacksValues(audience.query, outcome))) return
+        outbox.handOut()
+        holds.begin(audience, head.lsn, null)
+      })
+      const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)
+      outcomes.forEach((audience, list) => {
+        if (audience.hold !== null || audience.members.size === 0) return
+        const events = encoder.encode(audience.query, truncated.has(audience), list)
+        if (events.length > 0) outbox.add(audience, events, commit.commitLsn)
+      })
     }
-    const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)
-    for (const [audience, list] of outcomes) {
-      if (audience.hold !== null || audience.members.size === 0) continue
-      const { query } = audience
-      const isTruncated = truncated.has(audience)
-      const events =
-        query.kind === 'live' ? encoder.delta(query, isTruncated, list) : encoder.changes(query, isTruncated, list)
-      if (events.length > 0) outbox.add(audience, events, commit.commitLsn)
-    }
-    writer.settle()
+    writer?.settle()
+  }
+
+  #moveMemberships(commit: Commit): MembershipWriter {
+    const { router, door } = this.#options
+    this.#outbox.handOut()
+    const writer = new MembershipWriter()
+    for (const change of commit.changes()) router.applyMembership(change, writer)
+    if (writer.failed.size > 0) door.endFailed(writer.failed)
+    for (const { table } of writer.truncated) door.truncated(table.oid)
+    return writer
   }
 }
+
+const nobody: ReadonlySet<Audience> = new Set()

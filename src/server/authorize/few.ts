@@ -40,6 +40,11 @@ export class Few<T extends NonNullable<unknown>> implements ReadonlyFew<T> {
     return true
   }
 
+  /** The only element; null when there are none or several. Most are looked at without an iterator then. */
+  get only(): T | null {
+    return this.#one
+  }
+
   // As that of a Set: what is deleted meanwhile does not disturb it.
   [Symbol.iterator](): Iterator<T, undefined> {
     if (this.#many !== null) return this.#many.values()

@@ -62,6 +62,7 @@ export class MembershipSet {
   /** Why the set is not exact any more: a row could not be judged, or there are more than `maxRows`. Nothing that reads
    *  it is visible then, and whoever does is told so. */
   failure: unknown = null
+  mark = 0
   readonly #maxRows: number
   /** `where` as a function, while it is needed. */
   #where: Judge | null

@@ -38,6 +38,9 @@ export class Audience {
   readonly now: MembershipView
   readonly members = new Few<Member>()
   hold: Hold | null = null
+  /** Commit LSN up to which its members have been told, where that is ahead of the head: see `Outbox`. */
+  toldLsn = 0n
+  mark = 0
   readonly #onFailure: OnFailure
   #hasFailed = false
   #visible: Judge | null = null

@@ -9,7 +9,13 @@ const maxJoinedChars = 64 * 1024
 export interface Receivers {
   readonly query: { readonly number: number }
   readonly tag: string
-  readonly members: Iterable<{ deliver(batch: Batch): void }>
+  /** Commit LSN up to which they have been told: ahead of the head while its commit is being served. */
+  toldLsn: bigint
+  readonly members: Iterable<Receiver> & { readonly only: Receiver | null }
+}
+
+interface Receiver {
+  deliver(batch: Batch): void
 }
 
 export class Batch {
@@ -62,7 +68,10 @@ export class Outbox {
     if (audience === null) return
     this.#audience = null
     const batch = new Batch(audience, this.#events, this.#lsn)
-    for (const member of audience.members) member.deliver(batch)
+    const { members } = audience
+    if (members.only !== null) members.only.deliver(batch)
+    else for (const member of members) member.deliver(batch)
+    audience.toldLsn = batch.lsn
   }
 }
 

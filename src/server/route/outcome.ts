@@ -44,6 +44,13 @@ export class OutcomeEncoder {
   readonly #ordinals = new Map<RowEnds, number>()
   readonly #deltas = new Map<string, readonly Outgoing[]>()
   readonly #rows = new Map<string, string | null>()
+  /** What was encoded last: of a row's audiences, most have one query and share a list. */
+  #last: {
+    readonly query: Query
+    readonly truncated: boolean
+    readonly outcomes: readonly Outcome[]
+    readonly events: readonly Outgoing[]
+  } | null = null
 
   /** @param committedAtMicros as the wire has it, of the last commit folded in */
   constructor(epoch: string, lsn: bigint, committedAtMicros: bigint) {
@@ -54,6 +61,16 @@ export class OutcomeEncoder {
 
   get lsn(): bigint {
     return this.#lsn
+  }
+
+  /** What the query's readers are told; see `delta` and `changes`. */
+  encode(query: Query, truncated: boolean, outcomes: readonly Outcome[]): readonly Outgoing[] {
+    const last = this.#last
+    if (last?.outcomes === outcomes && last.query === query && last.truncated === truncated) return last.events
+    const events =
+      query.kind === 'live' ? this.delta(query, truncated, outcomes) : this.changes(query, truncated, outcomes)
+    this.#last = { query, truncated, outcomes, events }
+    return events
   }
 
   /** The delta of a live query; empty when nothing that it shows has changed. */

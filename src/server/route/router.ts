@@ -6,6 +6,7 @@ import type { Table } from '../catalog/table.ts'
 import type { Change, Commit, Relation } from '../decode/change.ts'
 import { type FoldedRow, type FoldedRows, RowFold } from '../decode/fold.ts'
 import type { Audience } from './audience.ts'
+import { type Finds, Found } from './found.ts'
 import { type BoundAnchor, getOrInsert, RowIndex } from './row-index.ts'
 
 /** What is followed of one table. */
@@ -96,13 +97,13 @@ export class Router {
   applyMembership(change: Change, writer: MembershipWriter): void {
     const route = this.#routes.get(change.relation.oid)
     if (route === undefined || route.sets.size === 0) return
-    const found = new Set<MembershipSet>()
+    const found = new Found<MembershipSet>()
     if (change.kind === 'truncate') route.sets.all(found)
     else {
       if (change.kind !== 'insert') route.sets.collect(change.old, found)
       if (change.kind !== 'delete') route.sets.collect(change.new, found)
     }
-    for (const set of found) writer.apply(set, change)
+    for (const set of found.items) writer.apply(set, change)
   }
 
   /** Folds the commit's changes per row, for tables with audiences. */
@@ -122,7 +123,7 @@ export class Router {
   }
 
   /** Audiences that one row, old or new, could concern. */
-  collect(route: Route, row: FoldedRow, found: Set<Audience>): void {
+  collect(route: Route, row: FoldedRow, found: Finds<Audience>): void {
     if (row.old !== null) route.audiences.collect(row.old, found)
     if (row.new !== null) route.audiences.collect(row.new, found)
   }

@@ -2,8 +2,9 @@
 // could reach. Items are looked up by the keys of their anchors; an item without anchors is handed every row.
 import type { Anchor, Row, SqlType } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
-import { Few, type ReadonlyFew } from '../authorize/few.ts'
+import { Few } from '../authorize/few.ts'
 import type { KeyHolders, MembershipSet } from '../authorize/membership.ts'
+import type { Finds } from './found.ts'
 
 interface JoinColumn<T extends NonNullable<unknown>> {
   readonly column: number
@@ -46,25 +47,25 @@ export class RowIndex<T extends NonNullable<unknown>> {
   }
 
   /** Adds every item: for a truncation, which concerns all. */
-  all(found: Set<T>): void {
+  all(found: Finds<T>): void {
     for (const item of this.#items) found.add(item)
   }
 
   /** Adds to `found` every item that could be concerned with this row version. */
-  collect(row: Row, found: Set<T>): void {
+  collect(row: Row, found: Finds<T>): void {
     for (const item of this.#everyRow) found.add(item)
     for (const [column, byKey] of this.#byValue) {
       const text = row.text(column)
       // Unknown: nobody can be ruled out by this column.
-      if (text === undefined) for (const items of byKey.values()) for (const item of items) found.add(item)
+      if (text === undefined) for (const items of byKey.values()) addAll(items, found)
       else if (text !== null) {
         const items = byKey.get(keyOf(this.#types[column]!, text))
-        if (items !== undefined) for (const item of items) found.add(item)
+        if (items !== undefined) addAll(items, found)
       }
     }
     for (const { column, holders, bySet } of this.#byJoin.values()) {
       const text = row.text(column)
-      if (text === undefined) for (const items of bySet.values()) for (const item of items) found.add(item)
+      if (text === undefined) for (const items of bySet.values()) addAll(items, found)
       else if (text !== null) collectHolders(holders, keyOf(this.#types[column]!, text), bySet, found)
     }
   }
@@ -108,19 +109,25 @@ export class RowIndex<T extends NonNullable<unknown>> {
 function collectHolders<T extends NonNullable<unknown>>(
   holders: KeyHolders,
   key: string,
-  bySet: ReadonlyMap<MembershipSet, ReadonlyFew<T>>,
-  found: Set<T>,
+  bySet: ReadonlyMap<MembershipSet, Few<T>>,
+  found: Finds<T>,
 ): void {
   const sets = holders.of(key)
   if (sets === undefined) return
   if (sets.size <= bySet.size) {
     for (const set of sets) {
       const items = bySet.get(set)
-      if (items !== undefined) for (const item of items) found.add(item)
+      if (items !== undefined) addAll(items, found)
     }
   } else {
-    for (const [set, items] of bySet) if (sets.has(set)) for (const item of items) found.add(item)
+    for (const [set, items] of bySet) if (sets.has(set)) addAll(items, found)
   }
+}
+
+function addAll<T extends NonNullable<unknown>>(items: Few<T>, found: Finds<T>): void {
+  const { only } = items
+  if (only !== null) found.add(only)
+  else for (const item of items) found.add(item)
 }
 
 export function getOrInsert<K, V>(map: Map<K, V>, key: K, make: () => V): V {
