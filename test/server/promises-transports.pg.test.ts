@@ -422,3 +422,26 @@ test('a ticket opens one WebSocket or one event stream, and its rows are those o
   expect(response.status).toBe(200)
   await response.body!.cancel()
 })
+
+test('[P4] the positions in the ids of a stream of several queries never step back', { timeout: 20_000 }, async () => {
+  const queries = ['messages', 'messages?id=lt.950', 'messages?id=gt.1', 'messages?room_id=eq.1']
+  const path = `?${queries.map(query => `q=${encodeURIComponent(query)}`).join('&')}`
+  for (const kind of ['live', 'changes'] as const) {
+    const stream = await SseStream.open(node, `/v1/${kind}${path}`, token)
+    await stream.until(({ event, data }) => event === 'subscribed' && (data as { q: number }).q === 3)
+    for (let id = 900; id < 903; id++)
+      await database.query(`INSERT INTO messages VALUES (${id}, 1, 'w', 'to all of them')`)
+    await stream.until(({ data }) => JSON.stringify(data).startsWith('{"q":3,') && JSON.stringify(data).includes('902'))
+    const stands = queries.map(() => 0n)
+    for (const { id } of stream.events) {
+      for (const [q, part] of id.split('~').entries()) {
+        if (part === '' || part === '-') continue
+        const { lsn } = parseQueryPositions(part)![0]!
+        expect(lsn, id).toBeGreaterThanOrEqual(stands[q]!)
+        stands[q] = lsn
+      }
+    }
+    stream.close()
+    await database.query('DELETE FROM messages WHERE id >= 900')
+  }
+})

@@ -64,7 +64,9 @@ export class ChangesSubscription implements Subscription, Member {
     if (this.#state.name === 'behind') return this.#state.position
     const head = headOf(this.#options.stream)
     const last = this.#lastSent
-    return last !== null && last.epoch === head.epoch && last.lsn > head.lsn ? last : head
+    if (last !== null && last.epoch === head.epoch && last.lsn > head.lsn) return last
+    const { toldLsn } = this.#options.audience
+    return toldLsn > head.lsn ? { ...head, lsn: toldLsn } : head
   }
 
   deliver(batch: Batch): void {

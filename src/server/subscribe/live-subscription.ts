@@ -96,7 +96,9 @@ export class LiveSubscription implements Subscription, Member {
     if (this.#state.name === 'attached') {
       if (this.audience.hold !== null) return at(this.audience.hold.since)
       if (this.#deliveredLsn > head.lsn) return at(this.#deliveredLsn)
-      return at(head.lsn)
+      // Another audience of the commit may be told while this one has been: its ids must not step back.
+      const { toldLsn } = this.audience
+      return at(toldLsn > head.lsn ? toldLsn : head.lsn)
     }
     // Before the first snapshot is whole there is nothing to resume: position 0 asks for a fresh one.
     return at(0n)
