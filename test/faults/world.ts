@@ -1,6 +1,6 @@
 // A database under load, a node in a process of its own behind a link that can be hurt, and strict readers of every kind over
 // every wire; and what must hold of all of them after whatever was done to them.
-import { expect, inject } from 'vitest'
+import { expect, inject, vi } from 'vitest'
 import { LocalPostgres } from '../../src/cli/local-postgres.ts'
 import { FaultyLink } from '../support/faulty-link.ts'
 import { person, prepareDatabase, roomsSchema, selectAs, tokenFor } from '../support/node.ts'
@@ -12,6 +12,8 @@ import { NodeProcess, windowMs } from './node-process.ts'
 import { firstEventId, firstLargeEventId, LoyalReader } from './readers.ts'
 
 const patienceMs = 40_000
+// Most take a few seconds; the others wait for a limit of ten or thirty.
+vi.setConfig({ testTimeout: 90_000 })
 
 /** What the log says, whole: of every event one line, no line besides. */
 export const cutOff: unknown = expect.stringMatching(
