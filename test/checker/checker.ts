@@ -1,17 +1,20 @@
 // One checked run: writers and readers in rounds, and at the end of each, once everything is quiet, the verdict.
-import { randomUUID } from 'node:crypto'
-import pg from 'pg'
-import type { LocalPostgres } from '../../src/cli/local-postgres.ts'
 import type { JsonRow } from '../../src/protocol/messages.ts'
-import { parseLsn } from '../../src/server/wal/lsn.ts'
 import { prepareDatabase, selectAs, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { equal, Judge, type Tally, Untrue } from './judge.ts'
+import { Client } from './client.ts'
+import type { Cluster } from './cluster.ts'
+import { Horizon } from './horizon.ts'
+import { equal, Judge, Untrue } from './judge.ts'
+import { type Misfortune, misfortunes } from './misfortunes.ts'
 import type { CheckedNode } from './nodes.ts'
 import { Random } from './random.ts'
+import { report } from './report.ts'
+import { dropSlot, invalidateSlot } from './slot-loss.ts'
 import { Subscriber } from './subscriber.ts'
+import { count, newTally, type Tally, wireCounts } from './tally.ts'
 import { Truth } from './truth.ts'
-import { transports } from './wires.ts'
+import { type Transport, transports } from './wires.ts'
 import { type CheckedQuery, nameOf, queries, schema, tableNames } from './world.ts'
 import { type WriterCounts, Writers } from './writers.ts'
 
@@ -20,18 +23,24 @@ export interface CheckerOptions {
   readonly minutes: number
   /** Length of a round, without the wait for quiet. */
   readonly roundMs: number
-  readonly readers: number
+  /** Connections of readers; each holds up to four queries. */
+  readonly clients: number
   readonly writers: number
-  /** A server that nobody else uses; null when commits may not be stalled, because others do. */
-  readonly server: LocalPostgres | null
-  readonly serverUrl: string
+  /** A server that nobody else uses. */
+  readonly cluster: Cluster
+  /** Whether commits stall in the WAL. */
+  readonly stalls: boolean
+  /** Whether node and Postgres are killed and restarted, and the slot is lost. */
+  readonly crashes: boolean
   readonly truncateOneIn: number
   readonly largeRows: number
   readonly windowMs: number
-  readonly spooledChanges: number
-  startNode(databaseUrl: string): Promise<CheckedNode>
-  /** Chance that the node is killed in a round: one in this many; 0 for never. */
-  readonly crashOneIn: number
+  readonly spoolBytes: number
+  /** How many people read and are written about. */
+  readonly users?: number
+  /** What befalls node and server in a round; drawn from the seed when not given. */
+  readonly plan?: typeof misfortunes
+  startNode(databaseUrl: string, settings: Record<string, string>): Promise<CheckedNode>
   say(line: string): void
 }
 
@@ -39,18 +48,25 @@ export interface Verdict {
   /** Null when everything was true; else what was not, and its history. */
   readonly failure: string | null
   readonly rounds: number
+  /** In the truth, and told again by its slots after a crash. */
   readonly commits: number
+  readonly repeated: number
   readonly tally: Tally
-  readonly resumes: number
   readonly pauses: number
-  readonly crashes: number
-  /** Connections that the node ended, by code. */
+  readonly laggards: number
+  /** Queries let go of and taken up again on a connection that stayed. */
+  readonly swaps: number
+  /** Subscriptions that began while commits were in the WAL that no SELECT showed. */
+  readonly begunWhileStalled: number
+  readonly misfortunes: Readonly<Record<string, number>>
+  readonly epochs: number
+  /** Connections and subscriptions that the node ended, by code. */
   readonly ended: Readonly<Record<string, number>>
   readonly writers: WriterCounts
 }
 
 export async function check(options: CheckerOptions): Promise<Verdict> {
-  await using database = await TestDatabase.create(options.serverUrl)
+  const database = await TestDatabase.create(options.cluster.url)
   const run = new CheckedRun(options, database)
   try {
     return await run.run()
@@ -60,212 +76,264 @@ export async function check(options: CheckerOptions): Promise<Verdict> {
 }
 
 interface Checked {
-  readonly reader: Subscriber
-  readonly judge: Judge
+  readonly client: Client
+  readonly judges: readonly { readonly reader: Subscriber; readonly judge: Judge }[]
 }
 
 class CheckedRun {
   readonly #options: CheckerOptions
-  readonly #database: TestDatabase
-  readonly #random: Random
-  readonly #users = Array.from({ length: 6 }, () => randomUUID())
-  readonly #tally: Tally = { deltas: 0, snapshots: 0, changes: 0, positions: 0, compared: 0, owed: 0, resyncs: {} }
+  #database: TestDatabase
+  readonly #horizon: Horizon
+  readonly #steps: Random
+  readonly #users: readonly string[]
+  readonly #tally = newTally()
   readonly #ended: Record<string, number> = {}
-  /** Where the WAL ended, asked at each of these moments. */
-  #polls: { at: number; lsn: bigint }[] = []
-  /** The greatest position told to any reader by then. */
-  #floors: { at: number; lsn: bigint }[] = [{ at: 0, lsn: 0n }]
+  readonly #misfortunes: Record<string, number> = {}
   #checked: Checked[] = []
   #truth!: Truth
+  #writers!: Writers
   #node!: CheckedNode
-  #resumes = 0
+  #lostSlots = 0
   #pauses = 0
-  #crashes = 0
+  #laggards = 0
+  #swaps = 0
+  #begunWhileStalled = 0
   #rounds = 0
   #names = 0
 
   constructor(options: CheckerOptions, database: TestDatabase) {
     this.#options = options
     this.#database = database
-    this.#random = new Random(options.seed)
+    this.#horizon = new Horizon(database.url)
+    this.#steps = Random.of(options.seed, 'steps')
+    this.#users = usersOf(options.seed, options.users ?? 6)
   }
 
   async run(): Promise<Verdict> {
-    const { seed, minutes, startNode, say, server, writers: connections, truncateOneIn, largeRows } = this.#options
-    const database = this.#database
+    const { seed, minutes, say, stalls, writers, truncateOneIn, largeRows, crashes } = this.#options
+    const { url } = this.#database
     say(`seed ${seed}`)
-    await prepareDatabase(database, schema, tableNames)
-    this.#truth = await Truth.begin(database.url)
-    const writers = new Writers({
-      url: database.url,
-      users: this.#users,
-      random: this.#random.fork(),
-      connections,
-      truncateOneIn,
-      stalls: server !== null,
-      largeRows,
-    })
-    await writers.seed()
-    this.#node = await startNode(database.url)
+    await prepareDatabase(this.#database, schema, tableNames)
+    this.#truth = await Truth.begin(url)
+    const users = this.#users
+    this.#writers = new Writers({ url, users, seed, connections: writers, truncateOneIn, stalls, largeRows, crashes })
+    await this.#writers.seed()
+    await this.#start()
     const endAt = performance.now() + minutes * 60_000
     let failure: string | null = null
     while (failure === null && performance.now() < endAt) {
-      await this.#round(writers)
+      await this.#round()
       failure = await this.#verdict()
       this.#rounds += 1
       if (this.#rounds % 10 === 0)
-        say(`${this.#rounds} rounds, ${this.#truth.count} commits, ${JSON.stringify(this.#tally)}`)
+        say(`${this.#rounds} rounds, ${this.#truth.count} commits, resyncs ${JSON.stringify(this.#tally.resyncs)}`)
     }
+    if (failure !== null) failure = [failure, 'what the node said last:', ...this.#node.log()].join('\n')
     return {
       failure,
       rounds: this.#rounds,
       commits: this.#truth.count,
+      repeated: this.#truth.repeated,
       tally: this.#tally,
-      resumes: this.#resumes + this.#checked.reduce((sum, { reader }) => sum + reader.resumes, 0),
       pauses: this.#pauses,
-      crashes: this.#crashes,
+      laggards: this.#laggards,
+      swaps: this.#swaps,
+      begunWhileStalled: this.#begunWhileStalled,
+      misfortunes: this.#misfortunes,
+      epochs: this.#horizon.epochs.length,
       ended: this.#ended,
-      writers: writers.counts,
+      writers: this.#writers.counts,
     }
   }
 
   async end(): Promise<void> {
-    for (const { reader } of this.#checked) reader.leave()
+    for (const { client } of this.#checked) client.leave()
     await this.#node?.stop()
     await this.#truth?.end()
+    await this.#connect()
+    await this.#database[Symbol.asyncDispose]()
   }
 
-  async #round(writers: Writers): Promise<void> {
+  async #round(): Promise<void> {
+    const { seed, roundMs, crashes, plan: draw = misfortunes } = this.#options
+    const plan = crashes ? draw(seed, this.#rounds, roundMs) : []
+    if (plan[0]?.misfortune.what === 'slot invalidated') await this.#befalls(plan.shift()!.misfortune, 0)
+    for (const { client } of this.#checked) client.lagBehind()
     const stop = new AbortController()
-    const polling = this.#poll(stop.signal)
-    const writing = writers.run(stop.signal)
-    const ended = Promise.all([polling, writing])
+    const ended = Promise.all([this.#horizon.poll(stop.signal), this.#writers.run(stop.signal)])
     ended.catch(() => stop.abort())
-    const until = performance.now() + this.#options.roundMs
-    const crashAt =
-      this.#options.crashOneIn > 0 && this.#random.once(this.#options.crashOneIn)
-        ? performance.now() + this.#random.below(this.#options.roundMs)
-        : null
-    let crashed = false
-    while (performance.now() < until && !stop.signal.aborted) {
-      if (crashAt !== null && !crashed && performance.now() > crashAt) {
-        crashed = true
-        await this.#crash()
+    const until = performance.now() + roundMs
+    const begunAt = performance.now()
+    const suffered = (async () => {
+      for (const { atMs, misfortune } of plan) {
+        await sleep(Math.max(0, begunAt + atMs - performance.now()))
+        await this.#befalls(misfortune, atMs)
       }
+    })()
+    suffered.catch(() => stop.abort())
+    while (performance.now() < until && !stop.signal.aborted) {
       await this.#step()
-      await sleep(this.#random.below(40))
+      await sleep(this.#steps.below(40))
     }
+    await suffered
     stop.abort()
     await ended
+    await this.#connect()
   }
 
   /** Somebody comes, goes, comes back, stops reading or goes on. */
   async #step(): Promise<void> {
-    const random = this.#random
-    if (this.#checked.length < this.#options.readers) {
+    const random = this.#steps
+    if (this.#checked.length < this.#options.clients) {
       await this.#newcomer()
       return
     }
-    const { reader } = random.pick(this.#checked)
-    if (reader.failure !== null) return
-    if (!reader.connected) {
-      void reader.come(this.#node.url)
-    } else if (reader.paused) reader.goOn()
-    else if (random.once(3)) {
-      reader.leave()
-      if (random.once(3)) void reader.come(this.#node.url)
-    } else if (random.once(4)) {
-      reader.pause()
+    const { client } = random.pick(this.#checked)
+    const choice = random.below(12)
+    if (!client.connected) void client.come(this.#node.url)
+    else if (client.paused) client.goOn()
+    else if (choice < 4) {
+      client.leave()
+      if (random.once(3)) void client.come(this.#node.url)
+    } else if (choice < 6) {
+      client.pause()
       this.#pauses += 1
-    } else if (random.once(8)) {
-      reader.leave()
+    } else if (choice < 9) {
+      if (client.swap(random)) this.#swaps += 1
+    } else if (choice === 9) {
+      client.leave()
       // Not before the verdict on what it was told.
       await this.#newcomer()
     }
   }
 
+  /** Who it is and what it asks depends on the seed and its number only. */
   async #newcomer(): Promise<void> {
-    const random = this.#random
-    const user = random.pick(this.#users)
     this.#names += 1
-    const reader = new Subscriber({
-      name: `reader ${this.#names}`,
-      transport: random.pick(transports),
-      kind: random.once(3) ? 'changes' : 'live',
-      query: random.pick(queries),
-      user,
+    const random = Random.of(this.#options.seed, 'client', this.#names)
+    const user = random.pick(this.#users)
+    const transport = random.pick(transports)
+    const streamKind = random.once(3) ? 'changes' : 'live'
+    const wanted = new Map<string, { kind: 'live' | 'changes'; query: CheckedQuery }>()
+    for (let i = random.pick([1, 1, 2, 4]); i > 0; i--) {
+      const at = random.below(queries.length)
+      const isOther = transport === 'websocket' && random.once(3)
+      const kind = isOther ? (random.once(2) ? 'changes' : 'live') : streamKind
+      const query = queries[at]!
+      // One connection follows a query once.
+      const name = `${kind} ${query.table} ${query.filter} ${query.select}`
+      wanted.set(name, { kind, query: kind === 'changes' ? { ...query, ...someEvents(random) } : query })
+    }
+    const readers = [...wanted.values()].map(({ kind, query }, i) =>
+      this.#reader({
+        name: `reader ${this.#names}.${i}`,
+        transport,
+        kind,
+        query,
+        user,
+        random,
+        shared: wanted.size > 1,
+      }),
+    )
+    const isLaggard = transport !== 'long-poll' && random.once(6)
+    if (isLaggard) this.#laggards += 1
+    if (this.#writers.stalledNow > 0) this.#begunWhileStalled += readers.length
+    const client = new Client({
+      name: `client ${this.#names}`,
+      transport,
       token: await tokenFor(user),
-      random: random.fork(),
-      floor: longBefore => this.#floor(longBefore),
-      told: lsn => this.#told(lsn),
+      readers,
+      isLaggard,
     })
-    const truth = this.#truth
-    const { windowMs, spooledChanges } = this.#options
-    const judge = new Judge(reader, { truth, windowMs, spooledChanges, ceiling: at => this.#ceiling(at) }, this.#tally)
-    this.#checked.push({ reader, judge })
-    void reader.come(this.#node.url)
+    this.#checked.push({ client, judges: readers.map(reader => ({ reader, judge: this.#judge(reader) })) })
+    void client.come(this.#node.url)
   }
 
-  async #crash(): Promise<void> {
-    this.#crashes += 1
+  #reader({ shared, ...wanted }: Wanted): Subscriber {
+    const counts = wireCounts(this.#tally, wanted.transport, wanted.kind)
+    counts.readers += 1
+    if (shared) counts.shared += 1
+    if (wanted.query.filter !== '' || wanted.query.events !== undefined) counts.filtered += 1
+    const horizon = this.#horizon
+    return new Subscriber({
+      ...wanted,
+      random: Random.of(this.#options.seed, wanted.name),
+      counts,
+      floor: longBefore => horizon.floor(longBefore),
+      told: (epoch, lsn) => horizon.told(epoch, lsn),
+    })
+  }
+
+  #judge(reader: Subscriber): Judge {
+    const { windowMs, spoolBytes } = this.#options
+    const ceiling = (at: number): bigint => this.#horizon.ceiling(at)
+    return new Judge(reader, { truth: this.#truth, windowMs, spoolBytes, ceiling }, this.#tally)
+  }
+
+  async #start(): Promise<void> {
+    const { startNode, windowMs, spoolBytes } = this.#options
+    const settings = { WINDOW_MAX_AGE_MS: String(windowMs), SPOOL_BYTES: String(spoolBytes) }
+    this.#node = await startNode(this.#database.url, settings)
+  }
+
+  async #befalls(misfortune: Misfortune, atMs: number): Promise<void> {
+    const { seed, cluster } = this.#options
+    const random = Random.of(seed, 'misfortune', this.#rounds, atMs)
+    const { what } = misfortune
+    count(this.#misfortunes, 'how' in misfortune ? `${what} ${misfortune.how}` : what)
+    const { url } = this.#database
+    if (what === 'postgres') return await cluster.crash(misfortune.how, random)
+    if (what === 'slot dropped under the node') {
+      this.#lostSlots += 1
+      return await dropSlot(url, true)
+    }
     await this.#node.kill()
-    await sleep(this.#random.below(1000))
-    // A node that comes back begins before what the last one told.
-    this.#floors = [{ at: 0, lsn: 0n }]
-    this.#node = await this.#options.startNode(this.#database.url)
+    this.#horizon.restarted()
+    if (what === 'both') await cluster.crash(misfortune.how, random)
+    else if (what === 'slot dropped while away') await dropSlot(url, false)
+    else if (what === 'slot invalidated') await invalidateSlot(url, () => this.#truth.read())
+    else await sleep(random.below(1000))
+    if (what.startsWith('slot')) this.#lostSlots += 1
+    await this.#start()
   }
 
-  #told(lsn: bigint): void {
-    const last = this.#floors.at(-1)!
-    if (lsn > last.lsn) this.#floors.push({ at: performance.now(), lsn })
-  }
-
-  #floor(longBefore: boolean): bigint {
-    if (!longBefore) return this.#floors.at(-1)!.lsn
-    const before = performance.now() - longMs
-    return this.#floors.findLast(({ at }) => at <= before)?.lsn ?? 0n
-  }
-
-  #ceiling(at: number): bigint {
-    return this.#polls.find(poll => poll.at >= at)?.lsn ?? this.#polls.at(-1)!.lsn
-  }
-
-  async #poll(signal: AbortSignal): Promise<void> {
-    const client = new pg.Client({ connectionString: this.#database.url })
-    await client.connect()
+  /** The server may have crashed since. */
+  async #connect(): Promise<void> {
     try {
-      while (!signal.aborted) {
-        this.#polls.push({ at: performance.now(), lsn: await insertLsn(client) })
-        await sleep(10)
-      }
-    } finally {
-      await client.end()
+      await this.#database.query('SELECT 1')
+    } catch {
+      await this.#database.client.end().catch(() => {})
+      this.#database = await TestDatabase.connect(this.#database)
     }
   }
 
   /** @returns the first untruth with its history; null when there is none */
   async #verdict(): Promise<string | null> {
-    const end = await insertLsn(this.#database.client)
+    const end = await this.#horizon.look(this.#database.client)
     const stuck = await this.#quiet(end)
-    this.#polls.push({ at: performance.now(), lsn: await insertLsn(this.#database.client) })
+    await this.#horizon.look(this.#database.client)
     await this.#truth.read()
-    for (const { reader, judge } of this.#checked) {
-      try {
-        judge.look()
-        if (reader.failure !== null)
-          throw new Untrue(reader.failure, reader.lsn ?? 0n, /\[.*\]/.exec(reader.failure)?.[0] ?? null)
-      } catch (error) {
-        if (!(error instanceof Untrue)) throw error
-        return this.#report(reader, error)
+    for (const { judges } of this.#checked) {
+      for (const { reader, judge } of judges) {
+        try {
+          judge.look()
+          if (reader.failure !== null)
+            throw new Untrue(reader.failure, reader.lsn ?? 0n, /\[.*\]/.exec(reader.failure)?.[0] ?? null)
+        } catch (error) {
+          if (!(error instanceof Untrue)) throw error
+          return report(reader, error, this.#truth)
+        }
       }
     }
-    if (stuck !== null)
-      return this.#report(
-        stuck,
-        new Untrue(`it did not come to ${end.toString(16)}; it stands at ${stuck.lsn?.toString(16)}`, end),
-      )
-    const failure = await this.#asPostgresSees(end)
+    if (stuck !== null) {
+      const message = `it did not come to ${end.toString(16)}; it stands at ${stuck.lsn?.toString(16)}`
+      return report(stuck, new Untrue(message, end), this.#truth)
+    }
+    const failure = this.#node.fault() ?? this.#endings() ?? (await this.#asPostgresSees(end))
     if (failure !== null) return failure
+    const { epochs } = this.#horizon
+    if (epochs.length > 1 + this.#lostSlots)
+      return `${epochs.length} epochs, and ${this.#lostSlots} slots were lost: ${epochs.join(', ')}`
     this.#forget()
     return null
   }
@@ -273,14 +341,31 @@ class CheckedRun {
   /** Waits until every reader that is there has been told of everything. @returns one that is not in time */
   async #quiet(end: bigint): Promise<Subscriber | null> {
     const deadline = performance.now() + quietMs
-    for (const { reader } of this.#checked) {
-      if (reader.paused) reader.goOn()
-      if (!reader.connected && reader.failure === null && this.#random.once(2)) void reader.come(this.#node.url)
+    for (const { client } of this.#checked) if (client.paused || client.options.isLaggard) client.goOn()
+    const wanted = this.#checked.filter(({ client }) => client.connected || this.#steps.once(2))
+    for (const { client } of wanted) {
+      const { readers } = client.options
+      for (;;) {
+        const late = readers.find(
+          ({ failure, attached, lsn }) => failure === null && !(attached && lsn !== null && lsn >= end),
+        )
+        if (late === undefined) break
+        if (performance.now() > deadline) return late
+        // Whoever is sent away with a code that lets it come back must get through in the end.
+        if (readers.some(({ attached }) => !attached)) await client.complete(this.#node.url)
+        await sleep(20)
+      }
     }
-    for (const { reader } of this.#checked) {
-      while (reader.connected && reader.failure === null && (reader.lsn === null || reader.lsn < end)) {
-        if (performance.now() > deadline) return reader
-        await sleep(10)
+    return null
+  }
+
+  /** What the node ended, it may have ended only with a code that lets one come back; a bare end is a crash of something. */
+  #endings(): string | null {
+    for (const { client } of this.#checked) {
+      for (const { code, isRetryable } of client.endings.splice(0)) {
+        count(this.#ended, code)
+        if (!isRetryable || (code === 'closed' && !this.#options.crashes))
+          return `${client.options.name} (${client.options.transport}) was ended with ${code}`
       }
     }
     return null
@@ -289,9 +374,9 @@ class CheckedRun {
   /** Each live query and each of the checker's own answers equal the SELECT. */
   async #asPostgresSees(end: bigint): Promise<string | null> {
     const answers = new Map<string, ReadonlyMap<string, JsonRow>>()
-    for (const { reader } of this.#checked) {
+    for (const reader of this.#checked.flatMap(({ judges }) => judges.map(judge => judge.reader))) {
       const { query, user, kind } = reader.options
-      if (kind !== 'live' || !reader.connected || !reader.exact) continue
+      if (kind !== 'live' || !reader.attached || !reader.exact) continue
       const question = `${user} ${queries.indexOf(query)}`
       const asked = answers.get(question) ?? (await this.#select(query, user))
       if (!answers.has(question)) {
@@ -308,7 +393,7 @@ class CheckedRun {
         equal(reader.rows, asked, end)
       } catch (error) {
         if (!(error instanceof Untrue)) throw error
-        return this.#report(reader, error)
+        return report(reader, error, this.#truth)
       }
     }
     return null
@@ -323,64 +408,53 @@ class CheckedRun {
 
   /** What is not needed for those who may come back. */
   #forget(): void {
-    for (const { reader } of this.#checked)
-      for (const code of reader.errors.splice(0)) this.#ended[code] = (this.#ended[code] ?? 0) + 1
-    const kept = this.#options.readers
-    while (this.#checked.length > kept) {
-      const [gone] = this.#checked.splice(0, 1)
-      gone!.reader.leave()
-      this.#resumes += gone!.reader.resumes
-    }
-    let needed = this.#floor(true)
-    for (const { reader, judge } of this.#checked) {
+    const gone = this.#checked.splice(0, Math.max(0, this.#checked.length - this.#options.clients))
+    for (const { client } of gone) client.leave()
+    let needed = this.#horizon.floor(true)
+    for (const { reader, judge } of this.#checked.flatMap(({ judges }) => judges)) {
       for (const lsn of [judge.needs, reader.lsn]) if (lsn !== null && lsn < needed) needed = lsn
     }
     this.#truth.prune(needed - 1n)
-    const before = performance.now() - longMs
-    this.#polls = this.#polls.filter(({ at }) => at >= before)
-    const last = this.#floors.findLastIndex(({ at }) => at <= before)
-    if (last > 0) this.#floors.splice(0, last)
+    this.#horizon.forget()
   }
+}
 
-  #report(reader: Subscriber, untrue: Untrue): string {
-    const { name, transport, kind, query, user } = reader.options
-    const told = reader.history.filter(
-      (line, i) =>
-        i > reader.history.length - 12 ||
-        line.startsWith('--') ||
-        line.startsWith('FAILED') ||
-        line.includes(`-${untrue.lsn.toString(16)}`) ||
-        / (resync|snapshot) /.test(line) ||
-        (untrue.row !== null && keyTexts(untrue.row).every(text => line.includes(text))),
-    )
-    const story = untrue.row === null ? [] : this.#truth.story(query, user, untrue.row)
-    const resyncStory =
-      untrue.row === null ? this.#truth.commits.filter(({ lsn }) => lsn >= untrue.lsn - 2000n).slice(0, 5) : []
-    return [
-      `${name} (${transport} ${kind} ${query.table}?${query.filter} select ${query.select ?? '*'} as ${user}): ${untrue.message}, at ${untrue.lsn.toString(16)}`,
-      'what it was told:',
-      ...told.slice(-60).map(line => `  ${line}`),
-      'what happened:',
-      ...story.slice(-60).map(line => `  ${line}`),
-      ...resyncStory.map(
-        ({ lsn, size, touched }) => `  ${lsn.toString(16)} ${size} changes of ${[...touched.keys()].join(', ')}`,
-      ),
-    ].join('\n')
-  }
+interface Wanted {
+  readonly name: string
+  readonly transport: Transport
+  readonly kind: 'live' | 'changes'
+  readonly query: CheckedQuery
+  readonly user: string
+  readonly random: Random
+  readonly shared: boolean
 }
 
 const quietMs = 30_000
-const longMs = 5000
 
-/** As the key stands in an event. */
-const keyTexts = (name: string): string[] => {
-  const values = JSON.parse(name) as unknown[]
-  return values.length === 1 ? [`"id":${values[0]}`] : [`"room_id":${values[0]}`]
+/** Half of those who follow changes ask for some kinds of events only. */
+function someEvents(random: Random): { events?: readonly string[] } {
+  if (random.once(2)) return {}
+  return {
+    events: random.pick([
+      ['insert'],
+      ['update'],
+      ['delete'],
+      ['insert', 'delete'],
+      ['insert', 'update'],
+      ['update', 'delete'],
+    ]),
+  }
+}
+
+/** The subjects of the readers' tokens. */
+export function usersOf(seed: number, length: number): string[] {
+  const random = Random.of(seed, 'users')
+  return Array.from({ length }, () => uuid(random))
+}
+
+function uuid(random: Random): string {
+  const hex = Array.from({ length: 32 }, () => random.below(16).toString(16)).join('')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20)}`
 }
 
 const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
-
-async function insertLsn(client: pg.Client): Promise<bigint> {
-  const { rows } = await client.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
-  return parseLsn(rows[0]!.lsn)
-}

@@ -1,8 +1,10 @@
 // Is what one reader was told the truth? Looks at a reader's record once the truth is known up to where it stands.
-import type { ChangeEvent, JsonRow } from '../../src/protocol/messages.ts'
+import type { ChangeEvent, JsonRow, RowChange } from '../../src/protocol/messages.ts'
 import { WHOLE_COMMIT } from '../../src/protocol/position.ts'
+import { maxHeldMs } from './nodes.ts'
 import type { Sighting, Subscriber } from './subscriber.ts'
-import type { Truth, TruthCommit } from './truth.ts'
+import { count, type Tally, type WireCounts } from './tally.ts'
+import type { Ends, Truth, TruthCommit } from './truth.ts'
 import { nameOf, project } from './world.ts'
 
 export interface JudgeOptions {
@@ -11,19 +13,8 @@ export interface JudgeOptions {
   ceiling(at: number): bigint
   /** How long commits are kept for those who are away. */
   readonly windowMs: number
-  /** Commits of more raw changes than this may pass through a file, and cannot be told again. */
-  readonly spooledChanges: number
-}
-
-/** What was counted, over all readers. */
-export interface Tally {
-  deltas: number
-  snapshots: number
-  changes: number
-  positions: number
-  compared: number
-  owed: number
-  readonly resyncs: Record<string, number>
+  /** Commits of more bytes than this may pass through a file, and cannot be told again. */
+  readonly spoolBytes: number
 }
 
 export class Untrue extends Error {
@@ -44,6 +35,10 @@ interface Resync {
   readonly from: bigint
   readonly at: number
   readonly seenAt: number
+  /** Of the position before. */
+  readonly epoch: number | null
+  /** How often it was told that the epoch changed. */
+  readonly epochChanges: number
 }
 
 interface Place {
@@ -55,9 +50,12 @@ export class Judge {
   readonly #reader: Subscriber
   readonly #options: JudgeOptions
   readonly #tally: Tally
+  readonly #counts: WireCounts
   /** The last position that it was told; null after a resync and before the first. */
   #last: Place | null = null
   #resync: Resync | null = null
+  /** Of the last position. */
+  #epoch: number | null = null
   /** When it was told of `#last`. */
   #seenAt = 0
   /** For changes: everything up to here was looked for and found. Null until it is known where the events begin. */
@@ -69,6 +67,7 @@ export class Judge {
     this.#reader = reader
     this.#options = options
     this.#tally = tally
+    this.#counts = reader.options.counts
   }
 
   /** What the truth must still hold for this reader. */
@@ -96,14 +95,23 @@ export class Judge {
     const last = this.#last
     // In the middle of a commit, the rest of that commit is what it could not be told.
     const from = last === null ? longBefore : last.index === WHOLE_COMMIT ? last.lsn : last.lsn - 1n
-    this.#resync = { code: code!, from: this.#resync?.from ?? from, at, seenAt: this.#seenAt }
+    const before = this.#resync
+    this.#resync = {
+      code: code!,
+      from: before?.from ?? from,
+      at,
+      seenAt: this.#seenAt,
+      epoch: before === null ? this.#epoch : before.epoch,
+      epochChanges: (before?.epochChanges ?? 0) + (code === 'EPOCH_CHANGED' ? 1 : 0),
+    }
     this.#last = null
     this.#from = null
     this.#received.clear()
   }
 
   /** Positions never step back, and a resync has a cause. */
-  #order({ what, lsn, index, at }: Sighting): void {
+  #order(sighting: Sighting): void {
+    const { what, lsn, index, at } = sighting
     const place = { lsn: lsn!, index }
     const last = this.#last
     if (last !== null) {
@@ -112,37 +120,74 @@ export class Judge {
       if (order < 0 || (isNew && order === 0))
         throw new Untrue(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
     }
+    this.#inEpoch(sighting)
     this.#last = place
     this.#seenAt = at
-    this.#tally.positions += 1
-    if (this.#resync !== null) this.#cause(this.#resync, place.lsn)
+    this.#counts.positions += 1
+    if (this.#resync !== null) {
+      const cause = this.#cause(this.#resync, place.lsn)
+      if (cause === null) {
+        const { code, from } = this.#resync
+        throw new Untrue(
+          `resync ${code} without a cause between ${from.toString(16)} and ${place.lsn.toString(16)}`,
+          place.lsn,
+        )
+      }
+      count(this.#tally.resyncs, `${this.#resync.code}: ${cause}`)
+    }
     this.#resync = null
   }
 
-  #cause({ code, from, at, seenAt }: Resync, to: bigint): void {
-    const { truth, windowMs, spooledChanges } = this.#options
-    this.#tally.resyncs[code] = (this.#tally.resyncs[code] ?? 0) + 1
+  /** Of each slot that was lost it was told once, and of no other. */
+  #inEpoch({ epoch, lsn, beganFresh }: Sighting): void {
+    const before = this.#epoch
+    this.#epoch = epoch
+    if (before === null) return
+    const moved = epoch! - before
+    if (moved < 0) throw new Untrue('it is back in an epoch that was over', lsn!)
+    const told = this.#resync?.epochChanges ?? 0
+    if (told > moved) throw new Untrue(`told ${told} times of a new epoch, where ${moved} began`, lsn!)
+    if (moved > 0 && told === 0 && !beganFresh) throw new Untrue('in another epoch without a resync', lsn!)
+  }
+
+  /** @returns what made it start over, of the causes that P4 knows; null when there is none */
+  #cause({ code, from, at, seenAt, epochChanges }: Resync, to: bigint): string | null {
+    const { truth, windowMs, spoolBytes } = this.#options
+    if (code === 'EPOCH_CHANGED') return epochChanges > 0 ? 'the slot was lost' : null
+    const { inputs, options } = this.#reader
+    const tables = [options.query.table, ...inputs]
     const commits = truth.between(from, to)
     if (code === 'INPUTS_CHANGED') {
-      const { inputs } = this.#reader
-      if (commits.some(({ truncated }) => truncated.values().some(table => inputs.has(table)))) return
+      const isTruncated = commits.some(({ truncated }) => truncated.values().some(table => inputs.has(table)))
+      if (isTruncated) return 'its memberships were truncated'
+      // Rows that a grant or revocation moves are read; who waits for them past the bound starts over.
+      const lateAt = performance.timeOrigin + at - maxHeldMs
+      const isLate = commits.some(commit => commit.at <= lateAt && this.#movesMemberships(commit))
+      return isLate ? 'rows that its memberships moved could not be read in time' : null
     }
-    if (code === 'WINDOW_PASSED') {
-      if (commits.some(({ size }) => size > spooledChanges)) return
-      const first = commits[0]?.at
-      if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return
-      // Heartbeats of the stream's own are commits too: a position grows old without the writers.
-      if (at - seenAt >= windowMs) return
-    }
-    throw new Untrue(`resync ${code} without a cause between ${from.toString(16)} and ${to.toString(16)}`, to)
+    if (code !== 'WINDOW_PASSED') return null
+    const first = commits[0]?.at
+    if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return 'away too long'
+    // Heartbeats of the stream's own are commits too: a position grows old without the writers.
+    if (at - seenAt >= windowMs) return 'away too long'
+    const isLarge = commits.some(({ bytes, touched }) => bytes > spoolBytes && tables.some(table => touched.has(table)))
+    return isLarge ? 'a commit of its tables that is not held in memory' : null
+  }
+
+  #movesMemberships({ touched }: TruthCommit): boolean {
+    const { user } = this.#reader.options
+    const isOwn = ({ before, after }: Ends): boolean => before?.user_id === user || after?.user_id === user
+    return this.#reader.inputs.values().some(table => touched.get(table)?.values().some(isOwn) ?? false)
   }
 
   #live({ what, lsn: at, changes, early, rows, longBefore }: Sighting, before: bigint): void {
     const lsn = at!
     const { truth } = this.#options
     const { query, user } = this.#reader.options
-    if (what === 'snapshot') this.#tally.snapshots += 1
-    if (what === 'delta') this.#tally.deltas += 1
+    if (what === 'snapshot') this.#counts.snapshots += 1
+    if (what === 'snapshot' && early!.length > 0) this.#counts.chunked += 1
+    if (what === 'delta') this.#counts.deltas += 1
+    if (what === 'delta' && this.#isFolded(changes!, before, lsn)) this.#counts.folded += 1
     for (const row of early ?? []) {
       const name = nameOf(query.table, row)
       const is = (shown: JsonRow): boolean => same(shown, row)
@@ -172,9 +217,21 @@ export class Judge {
             throw new Untrue(`update of ${name}: ${column} is not ${JSON.stringify(value)}`, lsn, name)
     }
     if (rows !== undefined) {
-      this.#tally.compared += 1
+      this.#counts.compared += 1
       equal(rows, truth.state(query, user, lsn), lsn)
     }
+  }
+
+  /** Rows of it were touched by a commit before its last. */
+  #isFolded(changes: readonly RowChange[], before: bigint, lsn: bigint): boolean {
+    const { query } = this.#reader.options
+    const commits = this.#options.truth.between(before, lsn - 1n)
+    if (commits.length === 0) return false
+    return changes.some(change => {
+      if (change.op === 'truncate') return false
+      const name = nameOf(query.table, change.key)
+      return commits.some(({ touched }) => touched.get(query.table)?.has(name))
+    })
   }
 
   #changes(sighting: Sighting): void {
@@ -209,7 +266,7 @@ export class Judge {
     const lsn = at!
     const { truth, ceiling } = this.#options
     const { query, user } = this.#reader.options
-    this.#tally.changes += 1
+    this.#counts.changes += 1
     const commit = truth.commit(lsn)
     if (commit === undefined) throw new Untrue(`${event.op} at a position where nothing commits`, lsn)
     if (event.op === 'truncate') {

@@ -7,6 +7,16 @@ export class Random {
     this.#state = seed >>> 0
   }
 
+  /** The generator of one actor: what it draws depends on the seed and on who it is, never on how fast others were. */
+  static of(seed: number, ...actor: readonly (string | number)[]): Random {
+    let hash = 0x811c9dc5 ^ seed
+    for (const character of actor.join(' ')) hash = Math.imul(hash ^ character.codePointAt(0)!, 0x01000193)
+    const random = new Random(hash)
+    // Seeds that lie side by side begin alike.
+    for (let i = 0; i < 3; i++) random.next()
+    return random
+  }
+
   /** From 0 up to, and without, 1. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0
@@ -27,10 +37,5 @@ export class Random {
   /** Whether a chance of one in n comes true. */
   once(n: number): boolean {
     return this.below(n) === 0
-  }
-
-  /** A generator of its own, so that what one actor draws does not shift another's. */
-  fork(): Random {
-    return new Random(this.below(2 ** 31))
   }
 }

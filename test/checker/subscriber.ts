@@ -3,8 +3,9 @@
 import type { ChangeEvent, DeltaEvent, JsonRow, RowChange, SnapshotEvent } from '../../src/protocol/messages.ts'
 import { parseQueryPositions, WHOLE_COMMIT } from '../../src/protocol/position.ts'
 import type { Random } from './random.ts'
-import { connect, Refused, type Transport, type Wire, type WireEvent } from './wires.ts'
-import { type CheckedQuery, nameOf, policies } from './world.ts'
+import type { WireCounts } from './tally.ts'
+import type { Asked, Transport, WireEvent } from './wires.ts'
+import { type CheckedQuery, nameOf, policies, type TableName } from './world.ts'
 
 /** Something a reader was told, and when. */
 export interface Sighting {
@@ -12,6 +13,8 @@ export interface Sighting {
   /** Null where no position came with it. */
   readonly lsn: bigint | null
   readonly index: number
+  /** Of the position: the how manieth that any reader met. */
+  readonly epoch: number | null
   /** performance.now() */
   readonly at: number
   /** How far the node had come, at least, when this connection began. */
@@ -20,6 +23,8 @@ export interface Sighting {
   readonly longBefore: bigint
   readonly changes?: readonly RowChange[]
   readonly change?: ChangeEvent
+  /** Its connection began without a position. */
+  readonly beganFresh: boolean
   /** Rows of a snapshot that came before its last part. */
   readonly early?: readonly JsonRow[]
   /** All it holds after this event, for some of the events. */
@@ -33,15 +38,16 @@ export interface SubscriberOptions {
   readonly kind: 'live' | 'changes'
   readonly query: CheckedQuery
   readonly user: string
-  readonly token: string
   readonly random: Random
+  readonly counts: WireCounts
   /** How far the node has come, at least: the greatest position that any reader was told. */
   floor(longBefore: boolean): bigint
-  told(lsn: bigint): void
+  /** @returns the number of the position's epoch, in the order in which they were met */
+  told(epoch: string, lsn: bigint): number
 }
 
 /** One event in this many, besides the first few of a connection, is compared row by row. */
-const sampleOneIn = 6
+const sampleOneIn = 8
 
 export class Subscriber {
   readonly options: SubscriberOptions
@@ -54,96 +60,49 @@ export class Subscriber {
   /** Where it may come back, as text; null for a fresh beginning. */
   since: string | null = null
   lsn: bigint | null = null
-  /** Errors that ended a connection, by code. */
-  readonly errors: string[] = []
-  connected = false
-  paused = false
-  resumes = 0
+  /** Whether a connection carries it. */
+  attached = false
   exact = false
-  #wire: Wire | null = null
-  #connection = 0
   #parts: RowChange[] = []
   #early: JsonRow[] = []
   #floor = 0n
   #longBefore = 0n
   #fresh = 0
+  #beganFresh = true
 
   constructor(options: SubscriberOptions) {
     this.options = options
   }
 
-  /** Connects, at its position if it has one. @returns false when it was refused with a code that lets it come later */
-  async come(url: string): Promise<boolean> {
-    const { transport, kind, query, token, floor } = this.options
-    this.#connection += 1
-    const connection = this.#connection
+  /** A connection takes it up. @returns what to ask for */
+  begin(): Asked {
+    const { kind, query, floor, counts } = this.options
     this.#floor = floor(false)
     this.#longBefore = floor(true)
     this.#fresh = 3
-    if (this.since !== null) this.resumes += 1
     this.#log(`-- comes, since ${this.since}, the stream is past ${this.#floor.toString(16)}`)
     this.#drop()
-    this.connected = true
-    const isMine = (): boolean => this.#connection === connection
-    try {
-      const wire = await connect({
-        url,
-        transport,
-        kind,
-        query,
-        token,
-        since: this.since,
-        onEvent: event => {
-          if (isMine()) this.#take(event)
-        },
-        onEnd: () => {
-          if (isMine()) this.#ended('closed')
-        },
-      })
-      if (isMine()) this.#wire = wire
-      else wire.close()
-      return true
-    } catch (error) {
-      if (isMine()) this.#ended(error instanceof Refused ? error.code : 'closed')
-      return false
-    }
+    if (this.since !== null) counts.resumes += 1
+    this.#beganFresh = this.since === null
+    this.attached = true
+    return { kind, query, since: this.since }
   }
 
-  leave(): void {
-    this.#connection += 1
-    this.#wire?.close()
-    this.#wire = null
-    this.connected = false
-    this.paused = false
-    this.#log('-- leaves')
+  end(why: string): void {
+    if (!this.attached) return
+    this.attached = false
+    this.note(`ended: ${why}`)
   }
 
-  pause(): void {
-    this.paused = true
-    this.#log('-- takes nothing')
-    this.#wire?.pause()
-  }
-
-  goOn(): void {
-    this.paused = false
-    this.#log('-- goes on')
-    this.#wire?.resume()
+  /** A line of its own in the history. */
+  note(line: string): void {
+    this.#log(`-- ${line}`)
   }
 
   fail(message: string): void {
     if (this.failure !== null) return
     this.failure = message
     this.#log(`FAILED ${message}`)
-  }
-
-  #ended(code: string): void {
-    this.#connection += 1
-    this.#wire?.close()
-    this.#wire = null
-    this.connected = false
-    this.paused = false
-    this.errors.push(code)
-    this.#log(`-- ended: ${code}`)
   }
 
   /** What came of an event whose last part did not. */
@@ -165,8 +124,8 @@ export class Subscriber {
     this.lsn = null
   }
 
-  #take(event: WireEvent): void {
-    this.#log(`${event.position ?? ''} ${event.event} ${JSON.stringify(event.data)}`)
+  take(event: WireEvent): void {
+    this.#log(`${event.position ?? ''} ${event.event} ${inShort(event.data)}`)
     try {
       this.#apply(event)
     } catch (error) {
@@ -175,9 +134,7 @@ export class Subscriber {
   }
 
   #apply({ event, position, data }: WireEvent): void {
-    if (event === 'error') {
-      this.#ended((data as { code: string }).code)
-    } else if (event === 'subscribed') {
+    if (event === 'subscribed') {
       const { resumed } = data as { resumed: boolean }
       if (resumed && this.since === null) throw new Error('resumed without a position')
       // After a resync in a poll of its own, the position before says nothing.
@@ -186,7 +143,7 @@ export class Subscriber {
       } else if (resumed || this.since === null) this.#see('subscribed', position)
     } else if (event === 'resync') {
       const { code } = data as { code: string }
-      this.#sighting({ what: 'resync', lsn: this.lsn, index: 0, code })
+      this.#sighting({ what: 'resync', lsn: this.lsn, index: 0, epoch: null, code })
       this.#void()
     } else if (event === 'snapshot') {
       const part = data as SnapshotEvent
@@ -224,17 +181,23 @@ export class Subscriber {
       if (what !== 'subscribed') throw new Error(`a ${what} without a position`)
       return
     }
-    const { lsn, index } = parseQueryPositions(position)![0]!
+    const { epoch: name, lsn, index } = parseQueryPositions(position)![0]!
     if (lsn === 0n) return
     this.since = position
     this.lsn = lsn
-    this.options.told(index === WHOLE_COMMIT ? lsn : lsn - 1n)
+    const epoch = this.options.told(name, index === WHOLE_COMMIT ? lsn : lsn - 1n)
     const sampled = this.options.kind === 'live' && (this.#fresh-- > 0 || this.options.random.once(sampleOneIn))
-    this.#sighting({ what, lsn, index, ...more, ...(sampled ? { rows: new Map(this.rows) } : {}) })
+    this.#sighting({ what, lsn, index, epoch, ...more, ...(sampled ? { rows: new Map(this.rows) } : {}) })
   }
 
-  #sighting(sighting: Omit<Sighting, 'at' | 'floor' | 'longBefore'>): void {
-    this.sightings.push({ ...sighting, at: performance.now(), floor: this.#floor, longBefore: this.#longBefore })
+  #sighting(sighting: Omit<Sighting, 'at' | 'floor' | 'longBefore' | 'beganFresh'>): void {
+    this.sightings.push({
+      ...sighting,
+      at: performance.now(),
+      floor: this.#floor,
+      longBefore: this.#longBefore,
+      beganFresh: this.#beganFresh,
+    })
   }
 
   #change(change: RowChange): void {
@@ -257,14 +220,20 @@ export class Subscriber {
   }
 
   #log(line: string): void {
-    this.history.push(line.slice(0, 400))
+    this.history.push(`${Math.round(performance.now())} ${line}`)
     if (this.history.length > maxHistory) this.history.splice(0, this.history.length - maxHistory)
   }
 
   /** The tables whose changes may void what it holds. */
-  get inputs(): ReadonlySet<string> {
+  get inputs(): ReadonlySet<TableName> {
     return new Set(policies[this.options.query.table].inputs)
   }
 }
 
-const maxHistory = 3000
+const maxHistory = 1000
+
+/** The beginning of an event, as a text of its own: a slice would keep the whole in memory. */
+function inShort(data: unknown): string {
+  const text = JSON.stringify(data)
+  return text.length <= 400 ? text : Buffer.from(text.slice(0, 400)).toString()
+}

@@ -15,6 +15,8 @@ export interface TruthCommit {
   readonly touched: ReadonlyMap<TableName, ReadonlyMap<string, Ends>>
   /** Raw changes. */
   readonly size: number
+  /** At least as many as the messages of the replication protocol take for it. */
+  readonly bytes: number
 }
 
 export interface Ends {
@@ -30,26 +32,33 @@ interface Version {
 interface OpenCommit {
   readonly xid: string
   size: number
+  bytes: number
   readonly truncated: Set<TableName>
   readonly touched: Map<TableName, Map<string, { before: JsonRow | null; after: JsonRow | null }>>
 }
 
 export class Truth {
-  readonly #client: pg.Client
+  readonly #url: string
+  #client: pg.Client
   readonly #versions = new Map<TableName, Map<string, Version[]>>(tableNames.map(table => [table, new Map()]))
   readonly #places = new Map<string, { lsn: bigint; at: number }>()
+  /** Transactions taken in: after a crash of the server its slots step back, and tell some again. One entry for each. */
+  readonly #taken = new Set<string>()
+  /** In order. */
   #commits: TruthCommit[] = []
+  readonly #byLsn = new Map<bigint, TruthCommit>()
   count = 0
+  /** Commits that a slot told again. */
+  repeated = 0
 
-  private constructor(client: pg.Client) {
+  private constructor(url: string, client: pg.Client) {
+    this.#url = url
     this.#client = client
   }
 
   /** Begins to listen, before the first row is written. @param url of a superuser */
   static async begin(url: string): Promise<Truth> {
-    const client = new pg.Client({ connectionString: url })
-    client.on('error', () => {})
-    await client.connect()
+    const client = await connected(url)
     await client.query(`CREATE PUBLICATION checker FOR TABLE ${tableNames.join(', ')}`)
     for (const [slot, plugin] of [
       ['checker_rows', 'test_decoding'],
@@ -60,10 +69,11 @@ export class Truth {
         plugin,
       ])
     }
-    return new Truth(client)
+    return new Truth(url, client)
   }
 
   async end(): Promise<void> {
+    await this.#reconnect()
     for (const slot of ['checker_rows', 'checker_places']) {
       await this.#client.query('SELECT pg_drop_replication_slot($1)', [`${slot}_${await suffixOf(this.#client)}`])
     }
@@ -74,8 +84,9 @@ export class Truth {
     return this.#commits
   }
 
-  /** Takes in every commit that has ended. */
+  /** Takes in every commit that has ended. The server does not crash meanwhile. */
   async read(): Promise<void> {
+    await this.#reconnect()
     const name = await suffixOf(this.#client)
     const rows = await this.#client.query<{ data: string }>(
       `SELECT data FROM pg_logical_slot_get_changes($1, NULL, NULL, 'include-xids', '1', 'skip-empty-xacts', '1')`,
@@ -89,15 +100,30 @@ export class Truth {
     // Begin: 'B', int64 LSN of the commit record, int64 microseconds since 2000, int32 xid.
     for (const { begin } of places.rows) {
       const at = Number(begin.readBigInt64BE(9) / 1000n) + 946_684_800_000
-      this.#places.set(String(begin.readUInt32BE(17)), { lsn: begin.readBigUInt64BE(1), at })
+      const xid = String(begin.readUInt32BE(17))
+      if (!this.#taken.has(xid)) this.#places.set(xid, { lsn: begin.readBigUInt64BE(1), at })
     }
     let open: OpenCommit | null = null
     for (const { data } of rows.rows) {
-      if (data.startsWith('BEGIN')) open = { xid: data.slice(6), size: 0, truncated: new Set(), touched: new Map() }
+      if (data.startsWith('BEGIN')) {
+        const xid = data.slice(6)
+        if (this.#taken.has(xid)) this.repeated += 1
+        else open = { xid, size: 0, bytes: 0, truncated: new Set(), touched: new Map() }
+      } else if (open === null) continue
       else if (data.startsWith('COMMIT')) {
-        this.#close(open!)
+        this.#close(open)
         open = null
-      } else if (data.startsWith('table public.')) this.#take(open!, data)
+      } else if (data.startsWith('table public.')) this.#take(open, data)
+    }
+  }
+
+  /** The server may have crashed since. */
+  async #reconnect(): Promise<void> {
+    try {
+      await this.#client.query('SELECT 1')
+    } catch {
+      await this.#client.end().catch(() => {})
+      this.#client = await connected(this.#url)
     }
   }
 
@@ -161,17 +187,29 @@ export class Truth {
   }
 
   commit(lsn: bigint): TruthCommit | undefined {
-    return this.#commits.find(commit => commit.lsn === lsn)
+    return this.#byLsn.get(lsn)
   }
 
   /** Commits after `from`, up to and with `to`. */
   between(from: bigint, to: bigint): TruthCommit[] {
-    return this.#commits.filter(({ lsn }) => lsn > from && lsn <= to)
+    return this.#commits.slice(this.#firstAfter(from), this.#firstAfter(to))
+  }
+
+  /** Index of the first commit after the position. */
+  #firstAfter(lsn: bigint): number {
+    let low = 0
+    let high = this.#commits.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#commits[middle]!.lsn <= lsn) low = middle + 1
+      else high = middle
+    }
+    return low
   }
 
   /** Forgets what lies before the position, but for the state at it. */
   prune(lsn: bigint): void {
-    this.#commits = this.#commits.filter(commit => commit.lsn > lsn)
+    for (const gone of this.#commits.splice(0, this.#firstAfter(lsn))) this.#byLsn.delete(gone.lsn)
     for (const rows of this.#versions.values()) {
       for (const [name, versions] of rows) {
         let first = 0
@@ -210,14 +248,17 @@ export class Truth {
     return lines
   }
 
-  #close({ xid, truncated, touched, size }: OpenCommit): void {
+  #close({ xid, truncated, touched, size, bytes }: OpenCommit): void {
+    this.#taken.add(xid)
     if (touched.size === 0) return
     const place = this.#places.get(xid)
     if (place === undefined) throw new Error(`transaction ${xid} has no position`)
     this.#places.delete(xid)
     const last = this.#commits.at(-1)
     if (last !== undefined && last.lsn >= place.lsn) throw new Error(`commit ${place.lsn} comes after ${last.lsn}`)
-    this.#commits.push({ ...place, truncated, touched, size })
+    const commit: TruthCommit = { ...place, truncated, touched, size, bytes }
+    this.#commits.push(commit)
+    this.#byLsn.set(commit.lsn, commit)
     this.count += 1
     for (const [table, rows] of touched) {
       for (const [name, { after }] of rows) this.#append(table, name, { lsn: place.lsn, row: after })
@@ -239,6 +280,7 @@ export class Truth {
 
   #take(open: OpenCommit, line: string): void {
     open.size += 1
+    open.bytes += line.length
     const truncation = /^table (.+): TRUNCATE: /.exec(line)
     if (truncation !== null) {
       for (const table of truncation[1]!.split(', ').map(text => text.replace('public.', '') as TableName)) {
@@ -310,6 +352,13 @@ function jsonOf(type: string, text: string): Json {
   if (type === 'integer') return Number(text)
   if (type === 'boolean') return text === 'true'
   return text.slice(1, -1).replaceAll(`''`, `'`)
+}
+
+async function connected(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  return client
 }
 
 async function suffixOf(client: pg.Client): Promise<string> {

@@ -1,36 +1,59 @@
 // Those who write: many connections that never agree, and what makes the order of commits hard to follow: transactions that
 // stay open, commits that stall in the WAL, two-phase commits, savepoints, cascades and thousands of rows at once.
 import pg from 'pg'
-import type { Random } from './random.ts'
+import { Random } from './random.ts'
+import { firstRows, type StatementOptions, transaction } from './statements.ts'
 
 export interface WritersOptions {
   readonly url: string
   readonly users: readonly string[]
-  readonly random: Random
+  readonly seed: number
   readonly connections: number
-  /** A TRUNCATE comes about once in this many statements of its kind. */
   readonly truncateOneIn: number
   /** Whether the server may be told that a standby is missing. */
   readonly stalls: boolean
-  /** Rows of the largest commits. */
   readonly largeRows: number
+  /** Whether connections may be lost. */
+  readonly crashes: boolean
 }
 
 export interface WriterCounts {
   commits: number
+  /** Unique keys, broken references, deadlocks. */
   refused: number
   large: number
-  prepared: number
+  subtransactionsKept: number
+  subtransactionsUndone: number
+  preparedCommitted: number
+  preparedRolledBack: number
+  /** Found prepared after a crash, or when their writer had gone. */
+  preparedLeft: number
   stalls: number
-  long: number
+  /** Commits seen waiting in the WAL, where no SELECT shows them. */
+  stalledCommits: number
+  longOpen: number
+  connectionsLost: number
 }
 
-const rooms = 6
-const ids = 80
-
 export class Writers {
-  readonly counts: WriterCounts = { commits: 0, refused: 0, large: 0, prepared: 0, stalls: 0, long: 0 }
+  readonly counts: WriterCounts = {
+    commits: 0,
+    refused: 0,
+    large: 0,
+    subtransactionsKept: 0,
+    subtransactionsUndone: 0,
+    preparedCommitted: 0,
+    preparedRolledBack: 0,
+    preparedLeft: 0,
+    stalls: 0,
+    stalledCommits: 0,
+    longOpen: 0,
+    connectionsLost: 0,
+  }
+  /** Commits that wait in the WAL, when last looked at. */
+  stalledNow = 0
   readonly #options: WritersOptions
+  #round = 0
   #prepared = 0
 
   constructor(options: WritersOptions) {
@@ -39,188 +62,174 @@ export class Writers {
 
   /** The rows that everything begins with. */
   async seed(): Promise<void> {
-    const { random, users, url } = this.#options
-    const client = await connected(url)
-    await client.query(`INSERT INTO rooms SELECT i, 'room ' || i FROM generate_series(0, ${rooms - 1}) i`)
-    for (let i = 0; i < 40; i++) await client.query(this.#statement(random, users)).catch(ignoreRefusal)
-    await client.query(
-      `INSERT INTO rooms SELECT i, 'room ' || i FROM generate_series(0, ${rooms - 1}) i ON CONFLICT DO NOTHING`,
-    )
-    await client.query(
-      `INSERT INTO messages SELECT i, i % ${rooms}, i % 9 = 0, 'alpha' FROM generate_series(0, ${ids - 1}, 2) i ON CONFLICT DO NOTHING`,
-    )
+    const client = await connected(this.#options.url)
+    const random = this.#random('seed')
+    for (const sql of firstRows) await client.query(sql)
+    for (let lane = 0; lane < 40; lane++)
+      await client.query(`BEGIN; ${transaction(random, this.#statements(lane % 8)).sql}; COMMIT`).catch(async error => {
+        await client.query('ROLLBACK')
+        if (!isRefusal(error)) throw error
+      })
+    for (const sql of firstRows) await client.query(sql)
     await client.end()
   }
 
   /** Writes until the signal aborts; everything has ended and is visible when it resolves. */
   async run(signal: AbortSignal): Promise<void> {
-    const { connections, random, stalls } = this.#options
-    const actors = Array.from({ length: connections }, () => this.#write(random.fork(), signal))
-    actors.push(this.#longOpen(random.fork(), signal))
-    if (stalls) actors.push(this.#stall(random.fork(), signal))
+    const { connections, stalls, crashes } = this.#options
+    this.#round += 1
+    const actors = Array.from({ length: connections }, (_, lane) => this.#write(lane, signal))
+    actors.push(this.#longOpen(signal))
+    if (stalls) actors.push(this.#stall(signal))
+    if (crashes) actors.push(this.#tidyUp(signal))
     await Promise.all(actors)
+    await this.#settle()
   }
 
-  async #write(random: Random, signal: AbortSignal): Promise<void> {
+  async #write(lane: number, signal: AbortSignal): Promise<void> {
+    const random = this.#random('writer', lane)
+    const statements = this.#statements(lane)
+    const { counts } = this
     await this.#withClient(signal, async client => {
-      const sync = random.pick(['on', 'on', 'off', 'local'])
-      if (random.once(150)) {
-        await client.query(`BEGIN; SET LOCAL synchronous_commit = ${sync}; ${this.#large(random)}; COMMIT`)
-        this.counts.large += 1
-      } else if (random.once(40)) {
+      const next = transaction(random, statements)
+      const begin = `BEGIN; SET LOCAL synchronous_commit = ${next.synchronousCommit}; ${next.sql}`
+      if (next.kind === 'prepared') {
         this.#prepared += 1
         const name = `checker_${process.pid}_${this.#prepared}`
-        await client.query(`BEGIN; ${this.#statements(random)}; PREPARE TRANSACTION '${name}'`)
-        await sleep(random.below(150))
-        await client.query(random.once(4) ? `ROLLBACK PREPARED '${name}'` : `COMMIT PREPARED '${name}'`)
-        this.counts.prepared += 1
-      } else await client.query(`BEGIN; SET LOCAL synchronous_commit = ${sync}; ${this.#statements(random)}; COMMIT`)
-      this.counts.commits += 1
-      await sleep(random.below(60))
+        await client.query(`${begin}; PREPARE TRANSACTION '${name}'`)
+        await sleep(next.preparedMs)
+        await client.query(next.isRolledBack ? `ROLLBACK PREPARED '${name}'` : `COMMIT PREPARED '${name}'`)
+        if (next.isRolledBack) counts.preparedRolledBack += 1
+        else counts.preparedCommitted += 1
+      } else await client.query(`${begin}; COMMIT`)
+      counts.commits += 1
+      if (next.kind === 'large') counts.large += 1
+      counts.subtransactionsKept += next.kept
+      counts.subtransactionsUndone += next.undone
+      await sleep(next.pauseMs)
     })
   }
 
-  async #longOpen(random: Random, signal: AbortSignal): Promise<void> {
+  async #longOpen(signal: AbortSignal): Promise<void> {
+    const random = this.#random('long')
     await this.#withClient(signal, async client => {
       await sleep(random.below(300))
+      const user = random.pick(this.#options.users)
       await client.query(
-        `BEGIN; INSERT INTO notes VALUES (${200 + random.below(50)}, 1, '${this.#options.users[0]}', 'long') ON CONFLICT DO NOTHING`,
+        `BEGIN; INSERT INTO notes VALUES (${200 + random.below(50)}, 1, '${user}', 'long') ON CONFLICT DO NOTHING`,
       )
       await sleep(500 + random.below(2000))
       await client.query(random.once(3) ? 'ROLLBACK' : 'COMMIT')
-      this.counts.long += 1
+      this.counts.longOpen += 1
     })
   }
 
   /** Commits wait for a standby that does not exist: they are in the WAL, and no SELECT sees them. */
-  async #stall(random: Random, signal: AbortSignal): Promise<void> {
+  async #stall(signal: AbortSignal): Promise<void> {
+    const random = this.#random('stall')
+    await this.#withClient(signal, async client => {
+      await client.query('SET synchronous_commit = local')
+      await sleep(500 + random.below(2500))
+      if (signal.aborted) return
+      await standby(client, 'ghost')
+      const until = performance.now() + 50 + random.below(random.once(4) ? 1500 : 400)
+      let most = 0
+      while (performance.now() < until) {
+        const { rows } = await client.query<{ n: number }>(
+          `SELECT count(*)::int AS n FROM pg_stat_activity WHERE wait_event = 'SyncRep'`,
+        )
+        this.stalledNow = rows[0]!.n
+        most = Math.max(most, this.stalledNow)
+        await sleep(20)
+      }
+      await standby(client, null)
+      this.stalledNow = 0
+      this.counts.stalls += 1
+      this.counts.stalledCommits += most
+    })
+  }
+
+  /** Transactions that a crash left prepared hold their locks, and everybody waits. */
+  async #tidyUp(signal: AbortSignal): Promise<void> {
+    await this.#withClient(signal, async client => {
+      await sleep(200)
+      await this.#endPrepared(client, 1)
+    })
+  }
+
+  /** What a crash may have left. */
+  async #settle(): Promise<void> {
     const client = await connected(this.#options.url)
+    this.stalledNow = 0
     await client.query('SET synchronous_commit = local')
-    try {
-      while (!signal.aborted) {
-        await sleep(300 + random.below(1500))
-        await client.query(`ALTER SYSTEM SET synchronous_standby_names = 'ghost'`)
-        await client.query('SELECT pg_reload_conf()')
-        await sleep(50 + random.below(random.once(4) ? 1500 : 300))
-        await client.query('ALTER SYSTEM RESET synchronous_standby_names')
-        await client.query('SELECT pg_reload_conf()')
-        this.counts.stalls += 1
-      }
-    } finally {
-      await client.query('ALTER SYSTEM RESET synchronous_standby_names').catch(() => {})
-      await client.query('SELECT pg_reload_conf()').catch(() => {})
-      await client.end()
+    await standby(client, null)
+    await this.#endPrepared(client, 0)
+    await client.end()
+  }
+
+  async #endPrepared(client: pg.Client, seconds: number): Promise<void> {
+    await client.query('SET synchronous_commit = local')
+    const { rows } = await client.query<{ gid: string }>(
+      `SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND prepared <= now() - make_interval(secs => $1)`,
+      [seconds],
+    )
+    for (const { gid } of rows) {
+      const isKept = this.counts.preparedLeft % 2 === 0
+      await client.query(isKept ? `COMMIT PREPARED '${gid}'` : `ROLLBACK PREPARED '${gid}'`)
+      this.counts.preparedLeft += 1
     }
   }
 
-  /** Repeats the work. Unique keys, broken references and deadlocks are part of the game. */
+  /** Repeats the work. Unique keys, broken references and deadlocks are part of the game; so are, in a run with crashes, lost
+   *  connections. */
   async #withClient(signal: AbortSignal, work: (client: pg.Client) => Promise<void>): Promise<void> {
-    const client = await connected(this.#options.url)
-    try {
-      while (!signal.aborted) {
-        try {
-          await work(client)
-        } catch (error) {
-          await client.query('ROLLBACK')
-          ignoreRefusal(error)
-          this.counts.refused += 1
-        }
+    while (!signal.aborted) {
+      let client: pg.Client | null = null
+      try {
+        client = await connected(this.#options.url)
+        while (!signal.aborted) await this.#refusable(client, work)
+      } catch (error) {
+        if (!this.#options.crashes || isRefusal(error)) throw error
+        this.counts.connectionsLost += 1
+        await sleep(50)
+      } finally {
+        await client?.end().catch(() => {})
       }
-    } finally {
-      await client.end()
     }
   }
 
-  #statements(random: Random): string {
-    const { users } = this.#options
-    const statements = Array.from({ length: random.pick([1, 1, 1, 2, 3, 6]) }, () => this.#statement(random, users))
-    if (random.once(6)) {
-      const inner = `SAVEPOINT b; ${this.#statement(random, users)}; RELEASE b`
-      statements.splice(
-        random.below(statements.length + 1),
-        0,
-        `SAVEPOINT a; ${inner}; ${this.#statement(random, users)}; ROLLBACK TO a`,
-      )
+  async #refusable(client: pg.Client, work: (client: pg.Client) => Promise<void>): Promise<void> {
+    try {
+      await work(client)
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      await client.query('ROLLBACK')
+      this.counts.refused += 1
     }
-    if (random.once(6)) statements.push(`SAVEPOINT c; ${this.#statement(random, users)}; RELEASE c`)
-    return statements.join('; ')
   }
 
-  #large(random: Random): string {
-    const { largeRows } = this.#options
-    const room = random.below(rooms)
-    return random.pick([
-      `INSERT INTO messages SELECT 10000 + i, ${room}, false, 'large ' || i FROM generate_series(1, ${largeRows}) i ON CONFLICT (id) DO UPDATE SET body = 'larger', room_id = excluded.room_id`,
-      `UPDATE messages SET room_id = ${room} WHERE id > 10000`,
-      'DELETE FROM messages WHERE id > 10000',
-      `DELETE FROM messages WHERE id > 10000; DELETE FROM members WHERE room_id = ${room}`,
-    ])
+  #random(...actor: readonly (string | number)[]): Random {
+    return Random.of(this.#options.seed, 'round', this.#round, ...actor)
   }
 
-  #statement(random: Random, users: readonly string[]): string {
-    const id = random.below(ids)
-    const room = random.below(rooms)
-    const user = random.pick(users)
-    const role = random.pick(['reader', 'reader', 'owner', 'owner', 'guest'])
-    const body = random.once(12)
-      ? random.pick(['x', 'y']).repeat(9000) + random.below(100)
-      : `${random.pick(['alpha', 'apple', "it''s", 'gamma'])} ${random.below(100)}`
-    const { truncateOneIn } = this.#options
-    return random.pick([
-      () =>
-        `INSERT INTO messages VALUES (${id}, ${room}, ${random.once(8)}, '${body}') ON CONFLICT (id) DO UPDATE SET body = excluded.body`,
-      () => `INSERT INTO messages VALUES (${id}, ${room}, false, NULL) ON CONFLICT DO NOTHING`,
-      () => `UPDATE messages SET body = '${body}' WHERE id = ${id}`,
-      () => `UPDATE messages SET room_id = ${random.once(9) ? 'NULL' : room} WHERE id = ${id}`,
-      () => `UPDATE messages SET is_public = NOT is_public WHERE id = ${id}`,
-      () => `UPDATE messages SET id = ${random.below(ids)} + ${1000 * random.below(3)} WHERE id = ${id}`,
-      () => `DELETE FROM messages WHERE id = ${id} OR id BETWEEN 1000 AND 9999 AND id % 7 = ${random.below(7)}`,
-      () => `UPDATE messages SET room_id = (room_id + 1) % ${rooms} WHERE id % 11 = ${random.below(11)} AND id < 10000`,
-      () =>
-        `INSERT INTO notes VALUES (${id}, ${room}, '${user}', '${body}') ON CONFLICT (id) DO UPDATE SET author = excluded.author`,
-      () => `UPDATE notes SET body = '${body}' WHERE id = ${id}`,
-      () => `UPDATE notes SET room_id = ${room} WHERE id BETWEEN ${id} AND ${id + 5}`,
-      () => `UPDATE notes SET id = ${random.below(ids)} WHERE id = ${id}`,
-      () => `DELETE FROM notes WHERE id = ${id}`,
-      () =>
-        `INSERT INTO members VALUES (${room}, '${user}', '${role}') ON CONFLICT (room_id, user_id) DO UPDATE SET role = excluded.role`,
-      () => `INSERT INTO members SELECT id, '${user}', '${role}' FROM rooms ON CONFLICT DO NOTHING`,
-      () => `DELETE FROM members WHERE user_id = '${user}' AND room_id = ${room}`,
-      () => `UPDATE members SET role = '${role}' WHERE user_id = '${user}'`,
-      () => `UPDATE members SET room_id = ${random.below(rooms)} WHERE user_id = '${user}' AND room_id = ${room}`,
-      () => `UPDATE members SET user_id = '${random.pick(users)}' WHERE user_id = '${user}' AND room_id = ${room}`,
-      () => `INSERT INTO bans VALUES (${room}, '${user}') ON CONFLICT DO NOTHING`,
-      () => `DELETE FROM bans WHERE room_id = ${room}`,
-      () => `DELETE FROM bans WHERE user_id = '${user}'`,
-      () => `UPDATE rooms SET name = '${body.slice(0, 20)}' WHERE id = ${room}`,
-      () => `INSERT INTO rooms VALUES (${room}, 'again') ON CONFLICT DO NOTHING`,
-      () =>
-        random.once(3)
-          ? `DELETE FROM rooms WHERE id = ${room}`
-          : `INSERT INTO rooms SELECT i, 'all' FROM generate_series(0, ${rooms - 1}) i ON CONFLICT DO NOTHING`,
-      () =>
-        random.once(2)
-          ? `DELETE FROM rooms WHERE id = ${room}; INSERT INTO rooms VALUES (${room}, 'new')`
-          : `INSERT INTO rooms VALUES (${room}, 'x') ON CONFLICT DO NOTHING`,
-      () =>
-        random.once(truncateOneIn)
-          ? random.pick([
-              'TRUNCATE messages',
-              'TRUNCATE notes',
-              'TRUNCATE members',
-              'TRUNCATE bans',
-              'TRUNCATE rooms CASCADE',
-              'TRUNCATE messages, notes',
-            ])
-          : `DELETE FROM messages WHERE id = ${id}`,
-    ])()
+  #statements(lane: number): StatementOptions {
+    const { users, truncateOneIn, largeRows } = this.#options
+    return { users, truncateOneIn, largeRows, lane }
   }
 }
 
-function ignoreRefusal(error: unknown): void {
-  const { code } = error as { code?: string }
-  if (code === undefined || !['23505', '23503', '40P01', '21000'].includes(code)) throw error
+async function standby(client: pg.Client, name: string | null): Promise<void> {
+  await client.query(
+    name === null
+      ? 'ALTER SYSTEM RESET synchronous_standby_names'
+      : `ALTER SYSTEM SET synchronous_standby_names = '${name}'`,
+  )
+  await client.query('SELECT pg_reload_conf()')
 }
+
+// Unique, foreign key, deadlock, a row twice in one ON CONFLICT; a prepared transaction that another session ends.
+const refusals = ['23505', '23503', '40P01', '21000', '42704', '55000', '55006']
+const isRefusal = (error: unknown): boolean => refusals.includes((error as { code?: string }).code ?? '')
 
 const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
 

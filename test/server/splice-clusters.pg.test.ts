@@ -1,10 +1,8 @@
 // The splice on clusters in unusual states: killed in the middle, transaction ids past 2^32, commits that are not flushed.
-import { chown, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { freePort, LocalPostgres } from '../../src/cli/local-postgres.ts'
-import { debianBin, resetWal } from '../support/debian-postgres.ts'
+import { advanceXids, debianBin } from '../support/debian-postgres.ts'
 import {
   asSet,
   jwtSecret,
@@ -138,32 +136,7 @@ test.skipIf(debianBin === null)(
       settings: { fsync: 'off', autovacuum: 'off' },
     })
     await server.start()
-    // What was written under small ids must not lie in the future of the large ones: freeze it.
-    const maintenance = new pg.Client({ connectionString: server.url })
-    await maintenance.connect()
-    await maintenance.query('ALTER DATABASE template0 ALLOW_CONNECTIONS true')
-    await maintenance.end()
-    for (const name of ['template0', 'template1', 'postgres']) {
-      const client = new pg.Client({ connectionString: server.url.replace(/\/postgres$/, `/${name}`) })
-      await client.connect()
-      await client.query('VACUUM FREEZE')
-      await client.end()
-    }
-    await server.halt('fast')
-    const next = 2 ** 32 - 400
-    await resetWal(server.dataDir, ['-e', '1', '-x', String(next), '-u', String(next - 1000)])
-    const segment = join(
-      server.dataDir,
-      'pg_xact',
-      Math.floor(next / 2 ** 20)
-        .toString(16)
-        .toUpperCase()
-        .padStart(4, '0'),
-    )
-    await writeFile(segment, Buffer.alloc(256 * 1024))
-    const { uid, gid } = await stat(server.dataDir)
-    await chown(segment, uid, gid)
-    await server.start()
+    await advanceXids(server, { epoch: 1, next: 2 ** 32 - 400 })
 
     await using database = await site(server)
     const xid = async (): Promise<bigint> =>

@@ -1,0 +1,146 @@
+// One connection of a reader, over any transport, with one or several queries on it: comes, goes, comes back, stops taking.
+import type { Random } from './random.ts'
+import type { Subscriber } from './subscriber.ts'
+import { closed, connect, type Ending, Refused, type Transport, type Wire } from './wires.ts'
+
+export interface ClientOptions {
+  readonly name: string
+  readonly transport: Transport
+  readonly token: string
+  readonly readers: readonly Subscriber[]
+  /** Takes only a little at a time, always. */
+  readonly isLaggard: boolean
+}
+
+const lagMs = 300
+const gulpMs = 10
+
+export class Client {
+  readonly options: ClientOptions
+  /** What ended its connections or subscriptions, until somebody counts it. */
+  readonly endings: Ending[] = []
+  connected = false
+  paused = false
+  #wire: Wire | null = null
+  #connection = 0
+  #byPlace: Subscriber[] = []
+  #lag: NodeJS.Timeout | null = null
+
+  constructor(options: ClientOptions) {
+    this.options = options
+  }
+
+  /** Connects, each query at its position if it has one. @returns false when it was refused */
+  async come(url: string): Promise<boolean> {
+    const { transport, token, readers } = this.options
+    this.#connection += 1
+    const connection = this.#connection
+    const isMine = (): boolean => this.#connection === connection
+    this.connected = true
+    this.#byPlace = [...readers]
+    try {
+      const wire = await connect({
+        url,
+        transport,
+        token,
+        asked: readers.map(reader => reader.begin()),
+        onEvent: (place, event) => {
+          if (!isMine()) return
+          const reader = this.#byPlace[place]!
+          if (event.event !== 'error') reader.take(event)
+          else {
+            const { code, retry } = event.data as { code: string; retry: boolean }
+            this.endings.push({ code, isRetryable: retry })
+            reader.end(code)
+          }
+        },
+        onEnd: ending => {
+          if (isMine()) this.#ended(ending)
+        },
+      })
+      if (!isMine()) wire.close()
+      else {
+        this.#wire = wire
+        this.lagBehind()
+      }
+      return true
+    } catch (error) {
+      if (isMine()) this.#ended(error instanceof Refused ? error.ending : closed)
+      return false
+    }
+  }
+
+  leave(): void {
+    if (!this.connected) return
+    this.#end('it leaves')
+  }
+
+  pause(): void {
+    this.paused = true
+    this.#note('takes nothing')
+    this.#hurry()
+    this.#wire?.pause()
+  }
+
+  goOn(): void {
+    this.paused = false
+    this.#note('goes on')
+    this.#hurry()
+    this.#wire?.resume()
+  }
+
+  /** Lets go of one query, or takes one up again, on a connection that stays. @returns false where that is not possible */
+  swap(random: Random): boolean {
+    const wire = this.#wire
+    if (wire?.add === undefined || this.paused) return false
+    const reader = random.pick(this.options.readers)
+    if (reader.attached) {
+      reader.end('it unsubscribes')
+      wire.remove!(this.#byPlace.lastIndexOf(reader))
+    } else this.#byPlace[wire.add(reader.begin())] = reader
+    return true
+  }
+
+  /** Takes up again what it follows no more. */
+  async complete(url: string): Promise<void> {
+    const wire = this.#wire
+    if (!this.connected) await this.come(url)
+    else if (wire?.add !== undefined)
+      for (const reader of this.options.readers) if (!reader.attached) this.#byPlace[wire.add(reader.begin())] = reader
+  }
+
+  #ended(ending: Ending): void {
+    this.endings.push(ending)
+    this.#end(ending.code)
+  }
+
+  #end(why: string): void {
+    this.#connection += 1
+    this.#hurry()
+    this.#wire?.close()
+    this.#wire = null
+    this.connected = false
+    this.paused = false
+    for (const reader of this.options.readers) reader.end(why)
+  }
+
+  /** Of a laggard: takes a gulp now and then, until it is told to go on. */
+  lagBehind(): void {
+    if (!this.options.isLaggard || this.#wire === null || this.#lag !== null) return
+    this.#lag = setInterval(() => {
+      this.#wire?.resume()
+      setTimeout(() => {
+        if (this.#lag !== null) this.#wire?.pause()
+      }, gulpMs)
+    }, lagMs)
+  }
+
+  #hurry(): void {
+    if (this.#lag !== null) clearInterval(this.#lag)
+    this.#lag = null
+  }
+
+  #note(line: string): void {
+    for (const reader of this.options.readers) if (reader.attached) reader.note(line)
+  }
+}

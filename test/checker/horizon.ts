@@ -1,0 +1,94 @@
+// How far things had come at each moment, as far as it can be known from outside the node.
+import pg from 'pg'
+import { parseLsn } from '../../src/server/wal/lsn.ts'
+
+/** What is told may be in the sockets for this long. */
+const longMs = 5000
+
+export class Horizon {
+  readonly #url: string
+  /** Where the WAL ended, asked at each of these moments. */
+  #polls: { at: number; lsn: bigint }[] = []
+  /** The greatest position told to any reader by then. */
+  #floors: { at: number; lsn: bigint }[] = [{ at: 0, lsn: 0n }]
+  /** Epochs, in the order in which readers met them. */
+  readonly epochs: string[] = []
+
+  constructor(url: string) {
+    this.#url = url
+  }
+
+  /** Asks every few milliseconds, through crashes of the server, until the signal aborts. */
+  async poll(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const client = new pg.Client({ connectionString: this.#url })
+      client.on('error', () => {})
+      try {
+        await client.connect()
+        while (!signal.aborted) {
+          this.#polls.push({ at: performance.now(), lsn: await insertLsn(client) })
+          await sleep(10)
+        }
+      } catch {
+        await sleep(50)
+      } finally {
+        await client.end().catch(() => {})
+      }
+    }
+  }
+
+  async look(client: pg.Client): Promise<bigint> {
+    const lsn = await insertLsn(client)
+    this.#polls.push({ at: performance.now(), lsn })
+    return lsn
+  }
+
+  /** A reader was told of this position. @returns the number of the epoch */
+  told(epoch: string, lsn: bigint): number {
+    const last = this.#floors.at(-1)!
+    if (lsn > last.lsn) this.#floors.push({ at: performance.now(), lsn })
+    const known = this.epochs.indexOf(epoch)
+    if (known >= 0) return known
+    this.epochs.push(epoch)
+    return this.epochs.length - 1
+  }
+
+  /** A node that comes back begins before what the last one told. */
+  restarted(): void {
+    this.#floors = [{ at: 0, lsn: 0n }]
+  }
+
+  /** How far the node has come, at least; or had, a few seconds ago. */
+  floor(longBefore: boolean): bigint {
+    if (!longBefore) return this.#floors.at(-1)!.lsn
+    const before = performance.now() - longMs
+    return this.#floors.findLast(({ at }) => at <= before)?.lsn ?? 0n
+  }
+
+  /** A position that the node had not passed before that moment of performance.now(). */
+  ceiling(at: number): bigint {
+    let low = 0
+    let high = this.#polls.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#polls[middle]!.at < at) low = middle + 1
+      else high = middle
+    }
+    return this.#polls[low]?.lsn ?? this.#polls.at(-1)!.lsn
+  }
+
+  /** Forgets what nobody can ask for any more. */
+  forget(): void {
+    const before = performance.now() - longMs
+    this.#polls = this.#polls.filter(({ at }) => at >= before)
+    const last = this.#floors.findLastIndex(({ at }) => at <= before)
+    if (last > 0) this.#floors.splice(0, last)
+  }
+}
+
+async function insertLsn(client: pg.Client): Promise<bigint> {
+  const { rows } = await client.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+  return parseLsn(rows[0]!.lsn)
+}
+
+const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
