@@ -1,5 +1,6 @@
 // Filters as a tree, written once in PostgREST's grammar and once, by a way of its own, in SQL: what Tidegate takes must
 // select what Postgres selects, at once and after every write.
+import type pg from 'pg'
 import { escapeIdentifier, escapeLiteral } from 'pg'
 import type { Random } from '../checker/random.ts'
 import { asSet, StrictRows } from '../support/node.ts'
@@ -156,29 +157,28 @@ const written = columns.filter(column => column !== 'id' && column !== 'room_id'
 const sample = (random: Random, taken: ReadonlyMap<string, readonly string[]>, column: string): string =>
   random.once(5) ? 'NULL' : escapeLiteral(random.pick(taken.get(column)!))
 
+/** Of the values of each column, those that Postgres takes. */
+async function valuesTaken(client: pg.Client): Promise<ReadonlyMap<string, readonly string[]>> {
+  await client.query(`CREATE FUNCTION pg_temp.fits(value text, type text) RETURNS bool LANGUAGE plpgsql AS $$
+    BEGIN EXECUTE format('SELECT %L::%s', value, type); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN false; END $$`)
+  const asked = written.flatMap(column => values[column]!.map(value => ({ column, value })))
+  const { rows } = await client.query<{ column: string; value: string }>(
+    `SELECT a."column", a.value FROM json_to_recordset($1) a("column" text, value text)
+     JOIN pg_attribute t ON t.attrelid = 'public.things'::regclass AND t.attname = a."column"
+     WHERE pg_temp.fits(a.value, format_type(t.atttypid, t.atttypmod))`,
+    [JSON.stringify(asked)],
+  )
+  const taken = Map.groupBy(rows, ({ column }) => column)
+  return new Map([...taken].map(([column, fits]) => [column, fits.map(({ value }) => value)]))
+}
+
 const perBatch = 10
 
 /** Asks filters over one WebSocket, compares what they select with Postgres, writes, and compares again. */
 export const filters: Actor = async (run, random) => {
   const client = await connect(run.database)
   try {
-    const taken = new Map<string, readonly string[]>()
-    for (const column of written) {
-      const fits: string[] = []
-      for (const value of values[column]!) {
-        const sql = `INSERT INTO things (id, room_id, ${escapeIdentifier(column)}) VALUES (-5, 1, ${escapeLiteral(value)})`
-        await client.query('BEGIN')
-        if (
-          await client.query(sql).then(
-            () => true,
-            () => false,
-          )
-        )
-          fits.push(value)
-        await client.query('ROLLBACK')
-      }
-      taken.set(column, fits)
-    }
+    const taken = await valuesTaken(client)
     const write = async (): Promise<void> => {
       const id = 1 + random.below(20)
       const room = random.pick([...rooms.own, ...rooms.own, rooms.foreign])
