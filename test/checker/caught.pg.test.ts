@@ -6,8 +6,9 @@ import { SnapshotReader } from '../../src/server/snapshot/reader.ts'
 import { Holds } from '../../src/server/subscribe/holds.ts'
 import type { Snapshot } from '../../src/server/wal/visibility.ts'
 import { debianBin } from '../support/debian-postgres.ts'
-import { type CheckerOptions, check, usersOf } from './checker.ts'
+import { type CheckerOptions, check } from './checker.ts'
 import { Cluster } from './cluster.ts'
+import { usersOf } from './crowd.ts'
 import { startHere } from './nodes.ts'
 
 const seed = 1

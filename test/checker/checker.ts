@@ -1,20 +1,18 @@
 // One checked run: writers and readers in rounds, and at the end of each, once everything is quiet, the verdict.
 import type { JsonRow } from '../../src/protocol/messages.ts'
-import { prepareDatabase, selectAs, tokenFor } from '../support/node.ts'
+import { prepareDatabase, selectAs } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Client } from './client.ts'
 import type { Cluster } from './cluster.ts'
+import { Crowd, type CrowdCounts, usersOf } from './crowd.ts'
 import { Horizon } from './horizon.ts'
-import { equal, Judge, Untrue } from './judge.ts'
+import { equal, Untrue } from './judge.ts'
 import { type Misfortune, misfortunes } from './misfortunes.ts'
 import type { CheckedNode } from './nodes.ts'
 import { Random } from './random.ts'
 import { report } from './report.ts'
 import { dropSlot, invalidateSlot } from './slot-loss.ts'
-import { Subscriber } from './subscriber.ts'
-import { count, newTally, type Tally, wireCounts } from './tally.ts'
+import { count, newTally, type Tally } from './tally.ts'
 import { Truth } from './truth.ts'
-import { type Transport, transports } from './wires.ts'
 import { type CheckedQuery, nameOf, queries, schema, tableNames } from './world.ts'
 import { type WriterCounts, Writers } from './writers.ts'
 
@@ -52,12 +50,7 @@ export interface Verdict {
   readonly commits: number
   readonly repeated: number
   readonly tally: Tally
-  readonly pauses: number
-  readonly laggards: number
-  /** Queries let go of and taken up again on a connection that stayed. */
-  readonly swaps: number
-  /** Subscriptions that began while commits were in the WAL that no SELECT showed. */
-  readonly begunWhileStalled: number
+  readonly crowd: CrowdCounts
   readonly misfortunes: Readonly<Record<string, number>>
   readonly epochs: number
   /** Connections and subscriptions that the node ended, by code. */
@@ -75,37 +68,25 @@ export async function check(options: CheckerOptions): Promise<Verdict> {
   }
 }
 
-interface Checked {
-  readonly client: Client
-  readonly judges: readonly { readonly reader: Subscriber; readonly judge: Judge }[]
-}
-
 class CheckedRun {
   readonly #options: CheckerOptions
   #database: TestDatabase
   readonly #horizon: Horizon
-  readonly #steps: Random
   readonly #users: readonly string[]
   readonly #tally = newTally()
   readonly #ended: Record<string, number> = {}
   readonly #misfortunes: Record<string, number> = {}
-  #checked: Checked[] = []
+  #crowd!: Crowd
   #truth!: Truth
   #writers!: Writers
   #node!: CheckedNode
   #lostSlots = 0
-  #pauses = 0
-  #laggards = 0
-  #swaps = 0
-  #begunWhileStalled = 0
   #rounds = 0
-  #names = 0
 
   constructor(options: CheckerOptions, database: TestDatabase) {
     this.#options = options
     this.#database = database
     this.#horizon = new Horizon(database.url)
-    this.#steps = Random.of(options.seed, 'steps')
     this.#users = usersOf(options.seed, options.users ?? 6)
   }
 
@@ -119,6 +100,19 @@ class CheckedRun {
     this.#writers = new Writers({ url, users, seed, connections: writers, truncateOneIn, stalls, largeRows, crashes })
     await this.#writers.seed()
     await this.#start()
+    const { clients, windowMs, spoolBytes } = this.#options
+    this.#crowd = new Crowd({
+      seed,
+      users,
+      clients,
+      truth: this.#truth,
+      horizon: this.#horizon,
+      tally: this.#tally,
+      windowMs,
+      spoolBytes,
+      url: () => this.#node.url,
+      stalled: () => this.#writers.stalledNow,
+    })
     const endAt = performance.now() + minutes * 60_000
     let failure: string | null = null
     while (failure === null && performance.now() < endAt) {
@@ -135,10 +129,7 @@ class CheckedRun {
       commits: this.#truth.count,
       repeated: this.#truth.repeated,
       tally: this.#tally,
-      pauses: this.#pauses,
-      laggards: this.#laggards,
-      swaps: this.#swaps,
-      begunWhileStalled: this.#begunWhileStalled,
+      crowd: this.#crowd.counts,
       misfortunes: this.#misfortunes,
       epochs: this.#horizon.epochs.length,
       ended: this.#ended,
@@ -147,7 +138,7 @@ class CheckedRun {
   }
 
   async end(): Promise<void> {
-    for (const { client } of this.#checked) client.leave()
+    for (const { client } of this.#crowd?.checked ?? []) client.leave()
     await this.#node?.stop()
     await this.#truth?.end()
     await this.#connect()
@@ -158,7 +149,6 @@ class CheckedRun {
     const { seed, roundMs, crashes, plan: draw = misfortunes } = this.#options
     const plan = crashes ? draw(seed, this.#rounds, roundMs) : []
     if (plan[0]?.misfortune.what === 'slot invalidated') await this.#befalls(plan.shift()!.misfortune, 0)
-    for (const { client } of this.#checked) client.lagBehind()
     const stop = new AbortController()
     const ended = Promise.all([this.#horizon.poll(stop.signal), this.#writers.run(stop.signal)])
     ended.catch(() => stop.abort())
@@ -171,103 +161,11 @@ class CheckedRun {
       }
     })()
     suffered.catch(() => stop.abort())
-    while (performance.now() < until && !stop.signal.aborted) {
-      await this.#step()
-      await sleep(this.#steps.below(40))
-    }
+    await this.#crowd.bustle(until, stop.signal)
     await suffered
     stop.abort()
     await ended
     await this.#connect()
-  }
-
-  /** Somebody comes, goes, comes back, stops reading or goes on. */
-  async #step(): Promise<void> {
-    const random = this.#steps
-    if (this.#checked.length < this.#options.clients) {
-      await this.#newcomer()
-      return
-    }
-    const { client } = random.pick(this.#checked)
-    const choice = random.below(12)
-    if (!client.connected) void client.come(this.#node.url)
-    else if (client.paused) client.goOn()
-    else if (choice < 4) {
-      client.leave()
-      if (random.once(3)) void client.come(this.#node.url)
-    } else if (choice < 6) {
-      client.pause()
-      this.#pauses += 1
-    } else if (choice < 9) {
-      if (client.swap(random)) this.#swaps += 1
-    } else if (choice === 9) {
-      client.leave()
-      // Not before the verdict on what it was told.
-      await this.#newcomer()
-    }
-  }
-
-  /** Who it is and what it asks depends on the seed and its number only. */
-  async #newcomer(): Promise<void> {
-    this.#names += 1
-    const random = Random.of(this.#options.seed, 'client', this.#names)
-    const user = random.pick(this.#users)
-    const transport = random.pick(transports)
-    const streamKind = random.once(3) ? 'changes' : 'live'
-    const wanted = new Map<string, { kind: 'live' | 'changes'; query: CheckedQuery }>()
-    for (let i = random.pick([1, 1, 2, 4]); i > 0; i--) {
-      const at = random.below(queries.length)
-      const isOther = transport === 'websocket' && random.once(3)
-      const kind = isOther ? (random.once(2) ? 'changes' : 'live') : streamKind
-      const query = queries[at]!
-      // One connection follows a query once.
-      const name = `${kind} ${query.table} ${query.filter} ${query.select}`
-      wanted.set(name, { kind, query: kind === 'changes' ? { ...query, ...someEvents(random) } : query })
-    }
-    const readers = [...wanted.values()].map(({ kind, query }, i) =>
-      this.#reader({
-        name: `reader ${this.#names}.${i}`,
-        transport,
-        kind,
-        query,
-        user,
-        random,
-        shared: wanted.size > 1,
-      }),
-    )
-    const isLaggard = transport !== 'long-poll' && random.once(6)
-    if (isLaggard) this.#laggards += 1
-    if (this.#writers.stalledNow > 0) this.#begunWhileStalled += readers.length
-    const client = new Client({
-      name: `client ${this.#names}`,
-      transport,
-      token: await tokenFor(user),
-      readers,
-      isLaggard,
-    })
-    this.#checked.push({ client, judges: readers.map(reader => ({ reader, judge: this.#judge(reader) })) })
-    void client.come(this.#node.url)
-  }
-
-  #reader({ shared, ...wanted }: Wanted): Subscriber {
-    const counts = wireCounts(this.#tally, wanted.transport, wanted.kind)
-    counts.readers += 1
-    if (shared) counts.shared += 1
-    if (wanted.query.filter !== '' || wanted.query.events !== undefined) counts.filtered += 1
-    const horizon = this.#horizon
-    return new Subscriber({
-      ...wanted,
-      random: Random.of(this.#options.seed, wanted.name),
-      counts,
-      floor: longBefore => horizon.floor(longBefore),
-      told: (epoch, lsn) => horizon.told(epoch, lsn),
-    })
-  }
-
-  #judge(reader: Subscriber): Judge {
-    const { windowMs, spoolBytes } = this.#options
-    const ceiling = (at: number): bigint => this.#horizon.ceiling(at)
-    return new Judge(reader, { truth: this.#truth, windowMs, spoolBytes, ceiling }, this.#tally)
   }
 
   async #start(): Promise<void> {
@@ -310,10 +208,10 @@ class CheckedRun {
   /** @returns the first untruth with its history; null when there is none */
   async #verdict(): Promise<string | null> {
     const end = await this.#horizon.look(this.#database.client)
-    const stuck = await this.#quiet(end)
+    const stuck = await this.#crowd.quiet(end, quietMs)
     await this.#horizon.look(this.#database.client)
     await this.#truth.read()
-    for (const { judges } of this.#checked) {
+    for (const { judges } of this.#crowd.checked) {
       for (const { reader, judge } of judges) {
         try {
           judge.look()
@@ -338,30 +236,9 @@ class CheckedRun {
     return null
   }
 
-  /** Waits until every reader that is there has been told of everything. @returns one that is not in time */
-  async #quiet(end: bigint): Promise<Subscriber | null> {
-    const deadline = performance.now() + quietMs
-    for (const { client } of this.#checked) if (client.paused || client.options.isLaggard) client.goOn()
-    const wanted = this.#checked.filter(({ client }) => client.connected || this.#steps.once(2))
-    for (const { client } of wanted) {
-      const { readers } = client.options
-      for (;;) {
-        const late = readers.find(
-          ({ failure, attached, lsn }) => failure === null && !(attached && lsn !== null && lsn >= end),
-        )
-        if (late === undefined) break
-        if (performance.now() > deadline) return late
-        // Whoever is sent away with a code that lets it come back must get through in the end.
-        if (readers.some(({ attached }) => !attached)) await client.complete(this.#node.url)
-        await sleep(20)
-      }
-    }
-    return null
-  }
-
   /** What the node ended, it may have ended only with a code that lets one come back; a bare end is a crash of something. */
   #endings(): string | null {
-    for (const { client } of this.#checked) {
+    for (const { client } of this.#crowd.checked) {
       for (const { code, isRetryable } of client.endings.splice(0)) {
         count(this.#ended, code)
         if (!isRetryable || (code === 'closed' && !this.#options.crashes))
@@ -374,7 +251,7 @@ class CheckedRun {
   /** Each live query and each of the checker's own answers equal the SELECT. */
   async #asPostgresSees(end: bigint): Promise<string | null> {
     const answers = new Map<string, ReadonlyMap<string, JsonRow>>()
-    for (const reader of this.#checked.flatMap(({ judges }) => judges.map(judge => judge.reader))) {
+    for (const reader of this.#crowd.readers) {
       const { query, user, kind } = reader.options
       if (kind !== 'live' || !reader.attached || !reader.exact) continue
       const question = `${user} ${queries.indexOf(query)}`
@@ -408,10 +285,9 @@ class CheckedRun {
 
   /** What is not needed for those who may come back. */
   #forget(): void {
-    const gone = this.#checked.splice(0, Math.max(0, this.#checked.length - this.#options.clients))
-    for (const { client } of gone) client.leave()
+    this.#crowd.shrink()
     let needed = this.#horizon.floor(true)
-    for (const { reader, judge } of this.#checked.flatMap(({ judges }) => judges)) {
+    for (const { reader, judge } of this.#crowd.checked.flatMap(({ judges }) => judges)) {
       for (const lsn of [judge.needs, reader.lsn]) if (lsn !== null && lsn < needed) needed = lsn
     }
     this.#truth.prune(needed - 1n)
@@ -419,42 +295,6 @@ class CheckedRun {
   }
 }
 
-interface Wanted {
-  readonly name: string
-  readonly transport: Transport
-  readonly kind: 'live' | 'changes'
-  readonly query: CheckedQuery
-  readonly user: string
-  readonly random: Random
-  readonly shared: boolean
-}
-
 const quietMs = 30_000
-
-/** Half of those who follow changes ask for some kinds of events only. */
-function someEvents(random: Random): { events?: readonly string[] } {
-  if (random.once(2)) return {}
-  return {
-    events: random.pick([
-      ['insert'],
-      ['update'],
-      ['delete'],
-      ['insert', 'delete'],
-      ['insert', 'update'],
-      ['update', 'delete'],
-    ]),
-  }
-}
-
-/** The subjects of the readers' tokens. */
-export function usersOf(seed: number, length: number): string[] {
-  const random = Random.of(seed, 'users')
-  return Array.from({ length }, () => uuid(random))
-}
-
-function uuid(random: Random): string {
-  const hex = Array.from({ length: 32 }, () => random.below(16).toString(16)).join('')
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20)}`
-}
 
 const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))

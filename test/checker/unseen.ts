@@ -2,9 +2,10 @@
 import type { Verdict } from './checker.ts'
 
 export function unseen(verdict: Verdict, run: { readonly crashes: boolean; readonly stalls: boolean }): string[] {
-  const { writers, tally, misfortunes, pauses, laggards, swaps, begunWhileStalled } = verdict
+  const { writers, tally, misfortunes } = verdict
+  const { begunWhileStalled, ...crowd } = verdict.crowd
   const { preparedLeft: _, connectionsLost: __, stalls, stalledCommits, refused: ___, ...always } = writers
-  const counts: Record<string, number> = { owed: tally.owed, pauses, laggards, swaps, ...always }
+  const counts: Record<string, number> = { owed: tally.owed, ...crowd, ...always }
   if (run.stalls) Object.assign(counts, { stalls, stalledCommits, begunWhileStalled })
   if (run.crashes)
     for (const what of ['node', 'postgres', 'both', 'slot']) {
