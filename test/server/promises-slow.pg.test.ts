@@ -1,5 +1,7 @@
 // A reader of a live query that does not read: the server holds a bounded queue for it, and brings it to the end state in
 // one step when it reads again; past the window it starts over, once.
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
@@ -9,6 +11,7 @@ import {
   person,
   prepareDatabase,
   roomsSchema,
+  SseStream,
   StrictRows,
   selectAs,
   TestNode,
@@ -216,3 +219,46 @@ test.each(openers)(
     live.close()
   },
 )
+
+test('[P8] rows begun anew because a large commit passed while they were read: the code names that cause', {
+  timeout: 30_000,
+}, async () => {
+  await using database = await TestDatabase.create()
+  await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
+  await database.query(
+    `INSERT INTO members VALUES (1, '${ada}');
+     INSERT INTO messages SELECT i, 1, 'w', repeat('x', 8000) FROM generate_series(1, 2000) i`,
+  )
+  await using node = await TestNode.start(database.url, {
+    SPOOL_BYTES: '65536',
+    SNAPSHOT_CHUNK_ROWS: '20',
+    SEND_QUEUE_BYTES: '16384',
+  })
+  const rows = new StrictRows()
+  const asked = get(`${node.url}/v1/live/messages`, {
+    headers: { authorization: `Bearer ${token}`, accept: 'text/event-stream' },
+  })
+  const [response] = (await once(asked, 'response')) as [IncomingMessage]
+  response.setEncoding('utf8')
+  await once(response, 'readable')
+  // It reads no further: its snapshot waits in the middle while the commit passes.
+  const witness = await SseStream.open(node, '/v1/live/messages?id=eq.1', token)
+  await witness.until(({ event }) => event === 'snapshot')
+  await database.query(`UPDATE messages SET body = 'short' WHERE id <= 500`)
+  await witness.until(({ event }) => event === 'delta')
+  let text = ''
+  response.on('data', (chunk: string) => {
+    text += chunk
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const block = text.slice(0, end)
+      text = text.slice(end + 2)
+      const data = /^data: ?(.*)$/m.exec(block)?.[1]
+      if (data !== undefined) rows.take({ event: /^event: ?(\w+)$/m.exec(block)![1]!, data: JSON.parse(data) })
+    }
+  })
+  while (!rows.exact) await once(response, 'data')
+  expect(rows.resyncs).toEqual(['WINDOW_PASSED'])
+  expect(asSet(rows.list())).toEqual(asSet(await selectAs(database, ada, 'SELECT * FROM messages')))
+  asked.destroy()
+  witness.close()
+})
