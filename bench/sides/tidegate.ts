@@ -4,6 +4,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { createLog } from '../../src/server/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { Replication } from '../../src/server/wal/replication.ts'
+import { keepYoungGenerationSmall } from '../../src/server/young-generation.ts'
 import { answer, cpuMicros, restedMemory } from '../child.ts'
 import { Credits, type Pace, type Spent } from '../credits.ts'
 import { HeldReplication, RepeatingReplication } from '../held-replication.ts'
@@ -45,6 +46,8 @@ answer(
         SLOT_MAX_BYTES: String(64 * 2 ** 30),
         ...settings,
       })
+      // As `tidegate start` does.
+      keepYoungGenerationSmall()
       server = await startServer(config, {
         log: createLog(config.logLevel),
         replicate: options => {

@@ -27,13 +27,15 @@ const collect = (value: string, before: readonly string[] = []): readonly string
 
 command('start', 'Run a server.', optionNames).action(async flags => {
   const config = loadConfig(process.env, flags)
-  const [{ start }, { startServer }, { IdleMemory }] = await Promise.all([
+  const [{ start }, { startServer }, { IdleMemory }, { keepYoungGenerationSmall }] = await Promise.all([
     import('./commands/start.ts'),
     import('../server/server.ts'),
     import('../server/idle-memory.ts'),
+    import('../server/young-generation.ts'),
   ])
-  // Here and not in the server: it is a matter of the whole process.
+  // Here and not in the server: these are matters of the whole process.
   new IdleMemory()
+  keepYoungGenerationSmall()
   await start(config, startServer, print, stopSignal())
   // What a library still holds open must not keep a server alive that said goodbye.
   process.exit()

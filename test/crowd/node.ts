@@ -4,6 +4,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { IdleMemory } from '../../src/server/idle-memory.ts'
 import { createLog } from '../../src/server/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
+import { keepYoungGenerationSmall } from '../../src/server/young-generation.ts'
 import { answer } from './child.ts'
 
 let server: TidegateServer
@@ -13,6 +14,7 @@ const answers = {
   async start(settings: Record<string, string>) {
     const config = loadConfig({ LOG_LEVEL: 'error', BEACON_MS: '1000', ...settings })
     new IdleMemory()
+    keepYoungGenerationSmall()
     server = await startServer(config, { log: createLog(config.logLevel) })
     await server.ready()
     delay.enable()

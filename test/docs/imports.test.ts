@@ -38,7 +38,7 @@ function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
   if (/^(errors|log|config|database|metrics|trouble)\.ts$/.test(second)) return 'server/basics'
-  return /^(idle-memory|pipeline|server|upkeep)\.ts$/.test(second) ? 'server/top' : `server/${second}`
+  return /^(idle-memory|pipeline|server|upkeep|young-generation)\.ts$/.test(second) ? 'server/top' : `server/${second}`
 }
 
 const reach = (part: string): Set<string> => new Set([part, ...(below[part] ?? []).flatMap(next => [...reach(next)])])
