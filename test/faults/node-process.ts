@@ -9,7 +9,7 @@ const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const probe = new URL('../support/memory-probe.ts', import.meta.url).href
 
 /** Longer than anybody here is away, and short enough to be full when the weighing begins. */
-export const windowMs = 8000
+export const windowMs = 15_000
 
 /** Small, so that a stale path and a dead peer are noticed within a test's patience. */
 const settings: Readonly<Record<string, string>> = {

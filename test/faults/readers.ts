@@ -17,7 +17,7 @@ const filters = {
 } as const
 
 /** A client that hears nothing for so long takes its connection for dead. The server speaks every second. */
-const silenceMs = 3000
+const silenceMs = 5000
 const comeAgainMs = 50
 const historyLines = 40
 
@@ -62,6 +62,11 @@ export class LoyalReader {
   start(): this {
     this.#timer = setInterval(() => this.#look(), 10)
     return this
+  }
+
+  /** For the message of a test that fails. */
+  get story(): string {
+    return `${this.name}, ended by [${this.ends}], told to start over by [${this.resyncs}]`
   }
 
   /** Whether it holds a state, or a place in the stream of events. */

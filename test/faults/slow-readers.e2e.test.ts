@@ -29,7 +29,7 @@ async function flood(megabytes: number): Promise<void> {
 }
 
 async function expectNeighboursUnharmed(since: number): Promise<void> {
-  for (const neighbour of world.neighbours) expect(neighbour.ends, neighbour.name).toEqual([])
+  for (const neighbour of world.neighbours) expect(neighbour.ends.splice(0), neighbour.name).toEqual([])
   expect(world.slowest(since)).toBeLessThan(neighbourLimitMs)
 }
 

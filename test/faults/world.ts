@@ -199,11 +199,11 @@ export class World {
     )
     for (const reader of this.readers) {
       expect(reader.failure).toBe(null)
-      if (reader.kind === 'live') expect(stateOf(reader), reader.name).toEqual(stateFor.get(reader))
+      if (reader.kind === 'live') expect(stateOf(reader), reader.story).toEqual(stateFor.get(reader))
       else {
-        expect(cameTo(reader), reader.name).toEqual(owedTo.get(reader))
-        expect(repeated(reader.inserted), reader.name).toEqual([])
-        expect(outOfOrder(reader.inserted), reader.name).toEqual([])
+        expect(cameTo(reader), reader.story).toEqual(owedTo.get(reader))
+        expect(repeated(reader.inserted), reader.story).toEqual([])
+        expect(outOfOrder(reader.inserted), reader.story).toEqual([])
       }
     }
   }
