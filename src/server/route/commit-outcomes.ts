@@ -20,6 +20,15 @@ export class CommitOutcomes {
     return this.#audiences.length
   }
 
+  get audiences(): readonly Audience[] {
+    return this.#audiences
+  }
+
+  /** By the audience's place. */
+  get lists(): readonly (readonly Outcome[])[] {
+    return this.#lists
+  }
+
   /** What is added next is of this row. */
   turnTo(row: RowEnds): void {
     this.#rows += 1
@@ -46,10 +55,6 @@ export class CommitOutcomes {
   addEmpty(audiences: Iterable<Audience>): void {
     const places = this.#placed()
     for (const audience of audiences) if (!places.has(audience)) this.#append(audience, [])
-  }
-
-  forEach(visit: (audience: Audience, outcomes: readonly Outcome[]) => void): void {
-    for (let i = 0; i < this.#audiences.length; i++) visit(this.#audiences[i]!, this.#lists[i]!)
   }
 
   #append(audience: Audience, list: Outcome[]): void {
