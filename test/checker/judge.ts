@@ -34,7 +34,8 @@ interface Resync {
   /** What could not be told lies after this position. */
   readonly from: bigint
   readonly at: number
-  readonly seenAt: number
+  /** When it was told of the position that it held; null when it held none, and so cannot have been away. */
+  readonly seenAt: number | null
   /** Of the position before. */
   readonly epoch: number | null
   /** How often it was told that the epoch changed. */
@@ -100,7 +101,7 @@ export class Judge {
       code: code!,
       from: before?.from ?? from,
       at,
-      seenAt: this.#seenAt,
+      seenAt: before !== null ? before.seenAt : last === null ? null : this.#seenAt,
       epoch: before === null ? this.#epoch : before.epoch,
       epochChanges: (before?.epochChanges ?? 0) + (code === 'EPOCH_CHANGED' ? 1 : 0),
     }
@@ -166,10 +167,12 @@ export class Judge {
       return isLate ? 'rows that its memberships moved could not be read in time' : null
     }
     if (code !== 'WINDOW_PASSED') return null
-    const first = commits[0]?.at
-    if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return 'away too long'
-    // Heartbeats of the stream's own are commits too: a position grows old without the writers.
-    if (at - seenAt >= windowMs) return 'away too long'
+    if (seenAt !== null) {
+      const first = commits[0]?.at
+      if (first !== undefined && performance.timeOrigin + at - first >= windowMs) return 'away too long'
+      // Heartbeats of the stream's own are commits too: a position grows old without the writers.
+      if (at - seenAt >= windowMs) return 'away too long'
+    }
     const isLarge = commits.some(({ bytes, touched }) => bytes > spoolBytes && tables.some(table => touched.has(table)))
     return isLarge ? 'a commit of its tables that is not held in memory' : null
   }
