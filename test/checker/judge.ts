@@ -57,7 +57,7 @@ export class Judge {
   #resync: Resync | null = null
   /** Of the last position. */
   #epoch: number | null = null
-  /** When it was told of `#last`. */
+  /** When it was first told of `#last`. */
   #seenAt = 0
   /** For changes: everything up to here was looked for and found. Null until it is known where the events begin. */
   #from: Place | null = null
@@ -122,8 +122,9 @@ export class Judge {
         throw new Untrue(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
     }
     this.#inEpoch(sighting)
+    // Told again, a position is no younger.
+    if (last === null || place.lsn !== last.lsn || place.index !== last.index) this.#seenAt = at
     this.#last = place
-    this.#seenAt = at
     this.#counts.positions += 1
     if (this.#resync !== null) {
       const cause = this.#cause(this.#resync, place.lsn)
