@@ -39,7 +39,7 @@ answer(
         TIDEGATE_NAME: name,
         JWT_SECRET: jwtSecret,
         PORT: '0',
-        LOG_LEVEL: 'warn',
+        LOG_LEVEL: 'error',
         BEACON_MS: '1000',
         MAX_CONNECTIONS: '15000',
         HEARTBEAT_MS: '600000',

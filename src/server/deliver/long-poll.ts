@@ -33,6 +33,7 @@ const replayMs = 2_000
 const lookAgainMs = 5
 
 export class LongPoll implements Connection, MembershipOwner {
+  readonly sink = null
   readonly #services: Services
   readonly #response: ServerResponse
   readonly #principal: Principal
@@ -180,6 +181,8 @@ export class LongPoll implements Connection, MembershipOwner {
     for (const event of batch.events) hasRoom = this.memberSends(member, event)
     return hasRoom
   }
+
+  sinkIsFull(): void {}
 
   memberResyncs(member: Membership, code: string, reason: string): void {
     this.#isPartial[member.id] = member.request.kind === 'live'

@@ -6,6 +6,7 @@
 import type { QueryPosition } from '../../protocol/position.ts'
 import type {
   Batch,
+  BatchSink,
   Outgoing,
   Outlet,
   Principal,
@@ -20,6 +21,9 @@ export interface MembershipOwner {
   memberSends(member: Membership, outgoing: Outgoing): boolean
   /** The same for events that the whole audience gets, few enough to be joined. */
   memberSendsBatch(member: Membership, batch: Batch): boolean
+  /** Where batches go by themselves; null when the owner must see each. */
+  readonly sink: BatchSink | null
+  sinkIsFull(): void
   memberResyncs(member: Membership, code: string, reason: string): void
   memberFails(member: Membership, error: unknown): void
 }
@@ -124,6 +128,15 @@ export class Membership implements Outlet {
     let hasRoom = true
     for (const event of batch.events) hasRoom = this.send(event) && hasRoom
     return hasRoom
+  }
+
+  get sink(): BatchSink | null {
+    return this.#state === 'open' && this.#isSettled ? this.#owner.sink : null
+  }
+
+  sinkIsFull(): void {
+    this.#wasRefused = true
+    this.#owner.sinkIsFull()
   }
 
   resync(code: string, reason: string): void {

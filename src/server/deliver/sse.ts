@@ -6,7 +6,7 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
@@ -61,6 +61,7 @@ export class EventStream implements Connection, MembershipOwner {
       turn: services.turn,
       socket: this.#socket,
       maxBytes: limits.sendQueueBytes,
+      bytesOf: sseBytesOf,
       now: services.now,
       onDrained: () => {
         for (const member of this.#members) member.resume()
@@ -152,14 +153,20 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberSendsBatch(member: Membership, batch: Batch): boolean {
-    if (this.#isNumbered || this.#members.length > 1) {
+    if (!this.#isOfOneQuery()) {
       let hasRoom = true
       for (const event of batch.events) hasRoom = this.memberSends(member, event)
       return hasRoom
     }
     this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
-    return this.#queue.pushBatch(sseBytesOf(batch))
+    return this.#queue.pushBatch(batch)
   }
+
+  get sink(): BatchSink | null {
+    return this.#isOfOneQuery() && this.#onIssued === null ? this.#queue : null
+  }
+
+  sinkIsFull(): void {}
 
   memberResyncs(member: Membership, code: string, reason: string): void {
     this.#queue.push(sseEvent('resync', { ...this.#numbered(member.id), code, reason }, null))
@@ -189,6 +196,10 @@ export class EventStream implements Connection, MembershipOwner {
     this.#queue.finish()
     this.leave()
     response.end()
+  }
+
+  #isOfOneQuery(): boolean {
+    return !this.#isNumbered && this.#members.length === 1
   }
 
   #numbered(q: number): { q?: number } {

@@ -6,7 +6,7 @@ import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
 import type { Connection, Place } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
@@ -89,6 +89,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       turn: services.turn,
       socket,
       maxBytes: limits.sendQueueBytes,
+      bytesOf: websocketBytesOf,
       now: services.now,
       onDrained: () => this.#drained(),
     })
@@ -161,9 +162,17 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
   }
 
   memberSendsBatch(_member: Membership, batch: Batch): boolean {
-    if (this.#queue.pushBatch(websocketBytesOf(batch))) return true
+    if (this.#queue.pushBatch(batch)) return true
     this.#pauseOrRead()
     return false
+  }
+
+  get sink(): BatchSink {
+    return this.#queue
+  }
+
+  sinkIsFull(): void {
+    this.#pauseOrRead()
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {

@@ -36,8 +36,15 @@ export class Batch {
     this.events = events
     this.lsn = lsn
     this.isAhead = isAhead
-    this.isJoined = events.length === 1 || charsOf(events) <= maxJoinedChars
+    this.isJoined = events.length === 1 || (events.length > 1 && charsOf(events) <= maxJoinedChars)
   }
+}
+
+/** Where a joined batch goes without a detour: through a subscription, its membership and its connection is four objects to
+ *  fetch for each delivery, and the memory they lie in costs more than the work (0.4 µs beside the 1.8 of a bare write). */
+export interface BatchSink {
+  /** @returns false when it is past its bound; this batch is still taken */
+  pushBatch(batch: Batch): boolean
 }
 
 /** Collects what commits in a row tell one audience. Whoever lets go of the turn, or looks at where members stand, hands

@@ -5,7 +5,7 @@ import type { Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience, Member } from '../route/audience.ts'
-import { Batch } from '../route/batch.ts'
+import { Batch, type BatchSink } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
@@ -55,6 +55,8 @@ export class LiveSubscription implements Subscription, Member {
   readonly #stream: Stream
   readonly #owner: LiveOwner
   readonly #outlet: Outlet
+  /** While attached, if there is one. */
+  #sink: BatchSink | null = null
   #state: State
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
@@ -97,16 +99,22 @@ export class LiveSubscription implements Subscription, Member {
       if (this.audience.hold !== null) return at(this.audience.hold.since)
       if (this.#deliveredLsn > head.lsn) return at(this.#deliveredLsn)
       // Another audience of the commit may be told while this one has been: its ids must not step back.
-      const { toldLsn } = this.audience
-      return at(toldLsn > head.lsn ? toldLsn : head.lsn)
+      if (this.audience.toldLsn > head.lsn) return at(this.audience.toldLsn)
+      return at(head.lsn)
     }
     // Before the first snapshot is whole there is nothing to resume: position 0 asks for a fresh one.
     return at(0n)
   }
 
   deliver(batch: Batch): void {
-    const room = batch.events.length === 0 || this.#outlet.sendBatch(batch)
-    if (!room && this.#state.name === 'attached') this.#fallBehind(batch.lsn)
+    if (this.#sink !== null && batch.isJoined) {
+      if (this.#sink.pushBatch(batch)) return
+      this.#outlet.sinkIsFull()
+    } else if (batch.events.length === 0 || this.#outlet.sendBatch(batch)) {
+      this.#sink = this.#outlet.sink
+      return
+    }
+    if (this.#state.name === 'attached') this.#fallBehind(batch.lsn)
   }
 
   /** Takes a part of a large commit's delta. @returns false when it has no room for the next: see `hasRoom` */
@@ -168,6 +176,7 @@ export class LiveSubscription implements Subscription, Member {
 
   #attach(): void {
     this.#state = attached
+    this.#sink = this.#outlet.sink
     this.audience.members.add(this)
   }
 

@@ -2,10 +2,10 @@
 
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
-import { Batch } from '../route/batch.ts'
+import { Batch, type BatchSink } from '../route/batch.ts'
 import { Outgoing } from '../route/outgoing.ts'
 
-export { Batch, Outgoing }
+export { Batch, type BatchSink, Outgoing }
 
 /** Who asks: a database role and verified claims. */
 export interface Principal {
@@ -37,6 +37,10 @@ export interface Outlet {
   send(outgoing: Outgoing): boolean
   /** The same for events that everybody in the audience gets, joined where they are few. */
   sendBatch(batch: Batch): boolean
+  /** Takes joined batches in the place of `sendBatch`, from when it is there until the next `resync`; null where each must
+   *  be looked at. Whoever is told that it is past its bound says so by `sinkIsFull`. */
+  readonly sink: BatchSink | null
+  sinkIsFull(): void
   /** Everything the client holds of this subscription is void; a fresh snapshot follows. */
   resync(code: string, reason: string): void
   /** The subscription has ended with this error. */

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { expect, test, vi } from 'vitest'
+import { websocketBytesOf } from '../../../src/server/deliver/encode.ts'
 import { SendQueue, Turn } from '../../../src/server/deliver/send-queue.ts'
+import { Batch } from '../../../src/server/route/batch.ts'
 import { until } from './support/gateway.ts'
 
 interface Pair extends AsyncDisposable {
@@ -31,7 +33,7 @@ async function connectPair(): Promise<Pair> {
 }
 
 const queueOf = (socket: Socket, turn: Turn, maxBytes = 1000, onDrained = () => {}) =>
-  new SendQueue({ turn, socket, maxBytes, now: Date.now, onDrained })
+  new SendQueue({ turn, socket, maxBytes, bytesOf: websocketBytesOf, now: Date.now, onDrained })
 const nextTurn = () => new Promise(resolve => setImmediate(resolve))
 
 test('all frames of one turn go in one write; those of the next turn in another', async () => {
@@ -114,4 +116,29 @@ test('finishing hands over what waits and takes nothing more; stopping drops it'
   pair.server.end('.')
   await once(pair.client, 'end')
   expect(pair.received()).toBe('a.')
+})
+
+test('the first batch of a turn is written at once, behind what waits; those that follow go in one write at its end', async () => {
+  await using pair = await connectPair()
+  const write = vi.spyOn(pair.server, 'write')
+  const written = (): string[] => write.mock.calls.map(([bytes]) => String(bytes))
+  const batchOf = (text: string): Batch => {
+    const batch = new Batch({ query: { number: 1 }, tag: '', members: [] as never, toldLsn: 0n }, [], 1n)
+    batch.websocketBytes = Buffer.from(text)
+    return batch
+  }
+  const queue = queueOf(pair.server, new Turn())
+  queue.pushBatch(batchOf('a'))
+  expect(written()).toEqual(['a'])
+  queue.pushBatch(batchOf('b'))
+  queue.pushBatch(batchOf('c'))
+  expect(written()).toEqual(['a'])
+  await nextTurn()
+  expect(written()).toEqual(['a', 'bc'])
+  queue.push(Buffer.from('d'))
+  queue.pushBatch(batchOf('e'))
+  expect(written()).toEqual(['a', 'bc'])
+  await nextTurn()
+  expect(written()).toEqual(['a', 'bc', 'de'])
+  await until(() => pair.received() === 'abcde')
 })
