@@ -44,7 +44,7 @@ test('an inserted row passes the functions that docs/architecture.md names, in t
   socket.close()
 
   // Heartbeats through the WAL pass the first of them too: what counts is the last way that leads to a delta.
-  const end = called.lastIndexOf('LiveSubscription.deliver')
+  const end = called.lastIndexOf('Members.deliver')
   const start = called.lastIndexOf('MemoryRelay.append', end)
   const way = [...new Set([...called.slice(start - 1, end), ...called.slice(end)])]
   const watched = namedFunctions.map(({ name }) => name).filter(name => name.includes('.') && !loops.has(name))

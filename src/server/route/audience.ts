@@ -5,19 +5,12 @@ import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
-import { Few } from '../authorize/few.ts'
 import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
 import type { Judge } from '../authorize/visibility.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
-import type { Batch } from './batch.ts'
+import { Members } from './members.ts'
 import type { Query } from './query.ts'
 import type { BoundAnchor } from './row-index.ts'
-
-/** A subscriber that stands at the head of the stream, or with its audience at the start of a hold. */
-export interface Member {
-  /** Hands on events; it then stands at the batch's position. */
-  deliver(batch: Batch): void
-}
 
 /** From `since` on, the audience's frames wait: rows that its flipped memberships name are being fetched. */
 export interface Hold {
@@ -36,7 +29,7 @@ export class Audience {
   readonly anchors: readonly BoundAnchor[] | null
   readonly key: string
   readonly now: MembershipView
-  readonly members = new Few<Member>()
+  readonly members = new Members()
   hold: Hold | null = null
   /** Commit LSN up to which its members have been told, where that is ahead of the head: see `Outbox`. */
   toldLsn = 0n

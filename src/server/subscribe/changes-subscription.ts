@@ -4,8 +4,9 @@ import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Audience, Member } from '../route/audience.ts'
+import type { Audience } from '../route/audience.ts'
 import type { Batch } from '../route/batch.ts'
+import type { Member } from '../route/members.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { type LiveOwner, reached } from './live-subscription.ts'
 import { replay } from './replay.ts'
@@ -75,6 +76,7 @@ export class ChangesSubscription implements Subscription, Member {
     if (batch.isAhead) this.#lastSent = batch.events.at(-1)!.position
     if (batch.isJoined) {
       if (!outlet.sendBatch(batch)) this.#fallBehind(batch.events.at(-1)!.position!)
+      else this.audience.members.add(this, outlet.sink)
       return
     }
     for (const event of batch.events) {
@@ -83,6 +85,11 @@ export class ChangesSubscription implements Subscription, Member {
       this.#fallBehind(event.position!)
       return
     }
+  }
+
+  sinkIsFull(batch: Batch): void {
+    this.#options.outlet.sinkIsFull()
+    this.#fallBehind(batch.events.at(-1)!.position!)
   }
 
   /** What it was owed cannot be told any more: events begin anew at the head. */
@@ -137,7 +144,7 @@ export class ChangesSubscription implements Subscription, Member {
       await replay(stream, { audience, from: position, cancelled, send }, result => {
         if (result.atHead) {
           this.#state = { name: 'attached' }
-          this.audience.members.add(this)
+          this.audience.members.add(this, outlet.sink)
         } else this.#fallBehind(result.position)
       })
     } catch (error) {

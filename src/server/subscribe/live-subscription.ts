@@ -4,8 +4,9 @@ import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Audience, Member } from '../route/audience.ts'
-import { Batch, type BatchSink } from '../route/batch.ts'
+import type { Audience } from '../route/audience.ts'
+import { Batch } from '../route/batch.ts'
+import type { Member } from '../route/members.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
@@ -55,8 +56,6 @@ export class LiveSubscription implements Subscription, Member {
   readonly #stream: Stream
   readonly #owner: LiveOwner
   readonly #outlet: Outlet
-  /** While attached, if there is one. */
-  #sink: BatchSink | null = null
   #state: State
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
@@ -107,14 +106,16 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   deliver(batch: Batch): void {
-    if (this.#sink !== null && batch.isJoined) {
-      if (this.#sink.pushBatch(batch)) return
-      this.#outlet.sinkIsFull()
-    } else if (batch.events.length === 0 || this.#outlet.sendBatch(batch)) {
-      this.#sink = this.#outlet.sink
-      return
-    }
-    if (this.#state.name === 'attached') this.#fallBehind(batch.lsn)
+    const room = batch.events.length === 0 || this.#outlet.sendBatch(batch)
+    if (this.#state.name !== 'attached') return
+    if (!room) this.#fallBehind(batch.lsn)
+    // The client may have been told of the subscription since: from now on it needs no detour.
+    else this.audience.members.add(this, this.#outlet.sink)
+  }
+
+  sinkIsFull(batch: Batch): void {
+    this.#outlet.sinkIsFull()
+    this.#fallBehind(batch.lsn)
   }
 
   /** Takes a part of a large commit's delta. @returns false when it has no room for the next: see `hasRoom` */
@@ -176,8 +177,7 @@ export class LiveSubscription implements Subscription, Member {
 
   #attach(): void {
     this.#state = attached
-    this.#sink = this.#outlet.sink
-    this.audience.members.add(this)
+    this.audience.members.add(this, this.#outlet.sink)
   }
 
   async #join(): Promise<void> {

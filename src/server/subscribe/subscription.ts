@@ -2,10 +2,12 @@
 
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
-import { Batch, type BatchSink } from '../route/batch.ts'
+import { Batch } from '../route/batch.ts'
+import type { BatchSink } from '../route/members.ts'
 import { Outgoing } from '../route/outgoing.ts'
 
-export { Batch, type BatchSink, Outgoing }
+export type { BatchSink }
+export { Batch, Outgoing }
 
 /** Who asks: a database role and verified claims. */
 export interface Principal {
