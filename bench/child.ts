@@ -14,8 +14,7 @@ interface Answer {
 
 export interface ChildOptions {
   readonly execArgv?: readonly string[]
-  /** The one processor it runs on, where that can be had. Loopback TCP is twice as fast between two processes that the
-   *  scheduler happens to put on one core: the same sender gave 185 k and 426 k deliveries/s. */
+  /** The one processor it runs on, where that can be had: a sender and its clients then never share one for a while. */
   readonly cpu?: 0 | 1
 }
 

@@ -63,9 +63,8 @@ interface GateOptions {
   readonly turns: number
 }
 
-/** Lets this process read only between two broadcasts of the sender, never while it writes one. Where both ends of
- *  loopback TCP work on one socket at once, each slows the other down, and how often they do hangs on the scheduler: the
- *  same sender gave 185 k and 464 k deliveries a second of CPU time. Readers on other machines are not the writer's CPU. */
+/** Lets this process read only between two broadcasts of the sender, never while it writes one: what a write costs then does
+ *  not hang on how much the other end of loopback TCP does with the same socket at the same moment. */
 class Gate {
   readonly #fd: number
   readonly #turns: number

@@ -157,8 +157,8 @@ export class SendQueue implements BatchSink {
     return slice
   }
 
-  // A callback for each write would cost as much as all else here (7.1 instead of 6.2 µs a delivery); an empty write is
-  // taken after everything before it, and says so.
+  // A callback for each write would be an object and a tick for each delivery; an empty write is taken after everything before
+  // it, and says so.
   #stall(): void {
     this.#stalledSince = this.#now()
     this.#socket.write(nothing, () => {
