@@ -10,16 +10,7 @@ export interface Run {
   readonly relation: Relation
 }
 
-export interface HeldParts {
-  readonly xid: number
-  readonly commitLsn: bigint
-  readonly endLsn: bigint
-  readonly committedAtMicros: bigint
-  readonly bytes: number
-  readonly relations: ReadonlySet<number>
-  readonly layouts: readonly Relation[]
-  readonly announced: readonly Relation[]
-  readonly messages: readonly LogicalMessage[]
+export interface HeldParts extends Omit<Commit, 'changes' | 'passing' | 'changeCount' | 'spooled' | 'release'> {
   /** Row messages as they came. */
   readonly rows: readonly Buffer[]
   readonly runs: readonly Run[]
