@@ -69,6 +69,10 @@ const changes = async (role: string, query = ''): Promise<SseStream> => {
 const deltas = (live: LiveSse): RowChange[] =>
   live.stream.events.filter(({ event }) => event === 'delta').flatMap(({ data }) => (data as DeltaEvent).changes)
 
+/** All that was sent but positions and times, whose digits may be those of a salary. */
+const valuesOf = (stream: SseStream): string =>
+  JSON.stringify(stream.events.map(({ event, data }) => ({ event, data: { ...(data as object), committedAt: '' } })))
+
 const told = (stream: SseStream): Partial<ChangeEvent>[] =>
   stream.events
     .filter(({ event }) => event === 'change')
@@ -134,8 +138,8 @@ test('[P2] changes carry old and new only as far as the role may SELECT', async 
     old: { id: 1, name: 'ann', salary: 4711 },
     new: { id: 1, name: 'anna', salary: 4713 },
   })
-  expect(JSON.stringify(his.events)).not.toMatch(/47\d\d|secret|salary|note/)
-  expect(JSON.stringify(hers.events)).not.toMatch(/secret|note|team/)
+  expect(valuesOf(his)).not.toMatch(/47\d\d|secret|salary|note/)
+  expect(valuesOf(hers)).not.toMatch(/secret|note|team/)
 })
 
 test('[P2] [P8] a column that the role may not SELECT is refused in select and in filters as one that does not exist', async () => {
