@@ -115,8 +115,8 @@ test('[P2] two roles read different columns of one table: rows, sets, inserts', 
     { id: 1 },
     { id: 9, name: 'last', salary: 4799 },
   ])
-  expect(JSON.stringify(his.stream.events)).not.toMatch(/47\d\d|secret|salary|note/)
-  expect(JSON.stringify(hers.stream.events)).not.toMatch(/secret|note|team/)
+  expect(valuesOf(his.stream)).not.toMatch(/47\d\d|secret|salary|note/)
+  expect(valuesOf(hers.stream)).not.toMatch(/secret|note|team/)
 })
 
 test('[P2] changes carry old and new only as far as the role may SELECT', async () => {
