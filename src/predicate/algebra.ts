@@ -77,6 +77,15 @@ export type Expr =
   | { readonly kind: 'array'; readonly items: readonly Expr[]; readonly type: SqlType }
   /** A predicate used as a value of type boolean. */
   | { readonly kind: 'predicate'; readonly predicate: Predicate; readonly type: SqlType }
+  /** `now()` and a constant interval: the time of the position at which a row is judged, never a clock's. */
+  | { readonly kind: 'now'; readonly shift: Shift; readonly type: SqlType }
+
+/** An interval's parts, as Postgres keeps them. */
+export interface Shift {
+  readonly months: number
+  readonly days: number
+  readonly micros: number
+}
 
 export type CompareOp = '=' | '<>' | '<' | '<=' | '>' | '>='
 
@@ -101,7 +110,9 @@ export type Predicate =
   | SemiJoin
 
 /** `EXISTS (SELECT ... FROM inner WHERE inner.k = <outer> AND <where>)`, or `<outer> IN (SELECT inner.k FROM inner
- *  WHERE <where>)`. `where` reads only inner columns, constants and claims (until bound, settings). */
+ *  WHERE <where>)`. `where` reads only inner columns, constants, the time and claims (until bound, settings), and may hold
+ *  semi-joins of its own, whose outer row is the inner row of this one: a chain `row -> project -> team -> user`. One whose
+ *  `where` does, or reads the time, is a hop: see hops.ts. */
 export interface SemiJoin {
   readonly kind: 'semiJoin'
   readonly table: TableRef
@@ -115,12 +126,17 @@ export interface SemiJoin {
 
 /** How a semi-join is answered while evaluating: from the membership index. */
 export interface Memberships {
-  /** Inner rows of the bound semi-join under this key (`semiJoinKey`), 0 when none. */
+  /** Inner rows of the bound semi-join under this key (`semiJoinKey`), 0 when none. Not asked of hops. */
   count(join: SemiJoin, key: string): number
-  /** All inner rows that satisfy `where`. Only asked when `nullAware`. */
+  /** All inner rows that satisfy `where`. Only asked when `nullAware`. Not asked of hops. */
   total(join: SemiJoin): number
-  /** Inner rows with a NULL in the key. Only asked when `nullAware`. */
+  /** Inner rows with a NULL in the key. Only asked when `nullAware`. Not asked of hops. */
   nulls(join: SemiJoin): number
+  /** Inner rows of a hop that satisfy the local part of its `where` (`splitWhere`); the rest is judged on each of them.
+   *  @param key null for those with a NULL in the key; undefined for all, which is only asked when `nullAware` */
+  rows(join: SemiJoin, key: string | null | undefined): Iterable<Row>
+  /** `now()`, in microseconds since 1970: the greatest commit timestamp up to the position judged at. */
+  readonly nowMicros: bigint
 }
 
 export type Truth = true | false | null
@@ -128,7 +144,8 @@ export type Truth = true | false | null
 /** A place to look a row up: rows that satisfy the predicate have one of `keys` in `column`, or a key of the semi-join. */
 export type Anchor =
   | { readonly kind: 'const'; readonly column: number; readonly keys: readonly string[] }
-  | { readonly kind: 'semiJoin'; readonly join: SemiJoin; readonly column: number }
+  /** `columns` are those that the semi-join compares, in the order of its keys. */
+  | { readonly kind: 'semiJoin'; readonly join: SemiJoin; readonly columns: readonly number[] }
 
 export const alwaysTrue: Predicate = { kind: 'true' }
 export const alwaysFalse: Predicate = { kind: 'false' }
@@ -140,6 +157,7 @@ export const alwaysFalse: Predicate = { kind: 'false' }
 //   compare.ts    compareText(type, a, b), keyOf(type, text): the canonical text under which SQL-equal values are equal
 //   keys.ts       cover(predicate): Anchor[] | null (null: no anchors, every row must be looked at)
 //   columns.ts    columnsOf(predicate), semiJoinsOf(predicate)
+//   hops.ts       splitWhere(semiJoin): the local part of its condition, and the rest
 //   fingerprint.ts  fingerprint(predicate): stable canonical text, equal for equal predicates
 //   render.ts     renderPredicate(predicate): Kysely expression
 //   postgrest.ts  parseFilter(...)

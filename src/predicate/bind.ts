@@ -93,6 +93,8 @@ class Binder {
     switch (expr.kind) {
       case 'column':
         return expr
+      case 'now':
+        return expr
       case 'const':
         return expr.value === null ? expr : this.#value(expr, [])
       case 'setting':
@@ -222,7 +224,7 @@ const constantOf = (truth: Truth): Predicate => ({ kind: truth === null ? 'unkno
 
 const noRow: Row = { text: () => undefined }
 
-const noMemberships: Memberships = { count: () => 0, total: () => 0, nulls: () => 0 }
+const noMemberships: Memberships = { count: () => 0, total: () => 0, nulls: () => 0, rows: () => [], nowMicros: 0n }
 
 /** Refuses a predicate that `compile` would refuse, before there are claims: settings stand as values nobody knows.
  *  @throws POLICY_UNSUPPORTED, FILTER_UNSUPPORTED */
@@ -236,7 +238,7 @@ export function assertCompilable(predicate: Predicate): void {
 /** Each setting as a column that no row has: it compiles like the constant it will become. */
 function withPlaceholders<T extends Predicate | Expr>(node: T): T {
   if (node.kind === 'setting') return { kind: 'column', column: -1, name: node.name, type: node.type } as unknown as T
-  const copy = Object.entries(node).map(([name, value]) => [name, name === 'where' ? value : replaced(value)])
+  const copy = Object.entries(node).map(([name, value]) => [name, replaced(value)])
   return Object.fromEntries(copy) as T
 }
 

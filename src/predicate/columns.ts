@@ -14,11 +14,21 @@ export function columnNamesOf(predicate: Predicate): readonly ColumnExpr[] {
   return [...found.values()]
 }
 
-/** Semi-joins that are asked while judging the row, each once. Those inside another's `where` are not among them: see
- *  `semiJoinsOf(join.where)`. */
+/** Semi-joins that are asked while judging the row itself, each once. Those inside another's `where` are not among them: see
+ *  `allSemiJoinsOf`. */
 export function semiJoinsOf(predicate: Predicate): readonly SemiJoin[] {
   const found = new Set<SemiJoin>()
   for (const part of partsOf(predicate)) if (part.kind === 'semiJoin') found.add(part)
+  return [...found]
+}
+
+/** Semi-joins at every depth, each once, a hop's own before the hop. */
+export function allSemiJoinsOf(predicate: Predicate): readonly SemiJoin[] {
+  const found = new Set<SemiJoin>()
+  for (const join of semiJoinsOf(predicate)) {
+    for (const inner of allSemiJoinsOf(join.where)) found.add(inner)
+    found.add(join)
+  }
   return [...found]
 }
 
@@ -50,6 +60,7 @@ function childrenOf(node: Predicate | Expr): readonly (Predicate | Expr)[] {
     case 'column':
     case 'const':
     case 'setting':
+    case 'now':
       return []
     case 'and':
     case 'or':

@@ -11,11 +11,13 @@ import { parseArray, printArray } from './array-text.ts'
 import { castFunction } from './cast.ts'
 import { columnNamesOf } from './columns.ts'
 import { comparisonOf } from './compare.ts'
+import { isHop, splitWhere } from './hops.ts'
 import { joinText, keyComparisonsOf } from './join-key.ts'
 import { jsonGet } from './json-text.ts'
 import { foldOf, likeMatcher, type Matcher } from './like.ts'
 import { readValue } from './read-value.ts'
 import { baseOf, sqlTypes } from './sql-types.ts'
+import { shiftMicros, timestamptzText } from './time.ts'
 
 export type Judge = (row: Row, memberships: Memberships) => Truth
 
@@ -260,6 +262,7 @@ function distinctJudging(leftExpr: Expr, rightExpr: Expr): Judging {
 
 function semiJoinJudging(join: SemiJoin): Judging {
   const keying = outerKeyingOf(join)
+  if (isHop(join)) return hopJudging(join, keying)
   if (!join.nullAware) {
     return (row, memberships) => {
       const key = keying(row, memberships)
@@ -267,17 +270,55 @@ function semiJoinJudging(join: SemiJoin): Judging {
       return key == null ? (key === null ? false : undefined) : memberships.count(join, key) > 0
     }
   }
-  if (join.keys.length !== 1)
-    throw new TidegateError(
-      'POLICY_UNSUPPORTED',
-      `IN (SELECT ...) from ${join.table.schema}.${join.table.name} compares ${join.keys.length} columns where NULLs matter; use EXISTS`,
-    )
+  assertOneKey(join)
   return (row, memberships) => {
     if (memberships.total(join) === 0) return false
     const key = keying(row, memberships)
     if (key == null) return key
     return memberships.count(join, key) > 0 ? true : memberships.nulls(join) > 0 ? null : false
   }
+}
+
+/** The rest of a hop's condition is judged on each row under the key. What it cannot tell of one row, it cannot tell of all,
+ *  unless another satisfies it. */
+function hopJudging(join: SemiJoin, keying: Valuing): Judging {
+  const rest = judgingOf(splitWhere(join).rest)
+  const found = (memberships: Memberships, key: string | null | undefined): boolean | undefined => {
+    let result: boolean | undefined = false
+    for (const row of memberships.rows(join, key)) {
+      const answer = rest(row, memberships)
+      if (answer === true) return true
+      if (answer === undefined) result = undefined
+    }
+    return result
+  }
+  if (!join.nullAware) {
+    return (row, memberships) => {
+      const key = keying(row, memberships)
+      return key == null ? (key === null ? false : undefined) : found(memberships, key)
+    }
+  }
+  assertOneKey(join)
+  return (row, memberships) => {
+    const key = keying(row, memberships)
+    if (key === undefined) return undefined
+    if (key === null) {
+      const any = found(memberships, undefined)
+      return any === true ? null : any
+    }
+    const matching = found(memberships, key)
+    if (matching !== false) return matching
+    const unknown = found(memberships, null)
+    return unknown === true ? null : unknown
+  }
+}
+
+function assertOneKey(join: SemiJoin): void {
+  if (join.keys.length === 1) return
+  throw new TidegateError(
+    'POLICY_UNSUPPORTED',
+    `IN (SELECT ...) from ${join.table.schema}.${join.table.name} compares ${join.keys.length} columns where NULLs matter; use EXISTS`,
+  )
 }
 
 /** The semi-join's key text on the outer row; null when a part is NULL. */
@@ -354,6 +395,8 @@ export function valuingOf(expr: Expr): Valuing {
         return values.every(value => value !== undefined) ? printArray(values) : undefined
       }
     }
+    case 'now':
+      return nowValuing(expr)
     case 'predicate': {
       const judging = judgingOf(expr.predicate)
       return (row, memberships) => {
@@ -361,6 +404,19 @@ export function valuingOf(expr: Expr): Valuing {
         return answer == null ? answer : answer ? 't' : 'f'
       }
     }
+  }
+}
+
+/** The same text for all rows judged at one position. */
+function nowValuing({ shift }: Extract<Expr, { kind: 'now' }>): Valuing {
+  let of = 0n
+  let text = timestamptzText(shiftMicros(of, shift))
+  return (_, { nowMicros }) => {
+    if (nowMicros !== of) {
+      of = nowMicros
+      text = timestamptzText(shiftMicros(of, shift))
+    }
+    return text
   }
 }
 

@@ -58,6 +58,8 @@ function exprText(expr: Expr): string {
       return node('array', [type, ...expr.items.map(exprText)])
     case 'predicate':
       return node('predicate', [fingerprint(expr.predicate)])
+    case 'now':
+      return node('now', [type, `${expr.shift.months} ${expr.shift.days} ${expr.shift.micros}`])
   }
 }
 

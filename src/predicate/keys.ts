@@ -2,7 +2,7 @@
 // it could satisfy without asking each. The guarantee: if the predicate is true of a row, one of its anchors matches the
 // row. The other way round it may be wrong; the predicate is judged afterwards.
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import type { Anchor, Expr, Predicate, Row, SemiJoin } from './algebra.ts'
+import type { Anchor, Expr, Memberships, Predicate, Row, SemiJoin } from './algebra.ts'
 import { comparisonOf, keyFunctionOf } from './compare.ts'
 import { outerKeyingOf } from './evaluate.ts'
 import { joinText, keyComparisonsOf } from './join-key.ts'
@@ -13,7 +13,7 @@ type ConstAnchor = Extract<Anchor, { kind: 'const' }>
 /** @param predicate bound
  *  @returns anchors, empty when no row satisfies the predicate; null when there are none and every row must be looked at.
  *    A const anchor's keys are `keyOf(column type, value)`; a semi-join's are those of `semiJoinKey` and `innerKey`, and
- *    equal `keyOf(column type, value)` too. NULL is never a key. */
+ *    equal `keyOf(column type, value)` too, of each column where there are several. NULL is never a key. */
 export function cover(predicate: Predicate): Anchor[] | null {
   switch (predicate.kind) {
     case 'false':
@@ -81,11 +81,14 @@ function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
 }
 
 function semiJoinAnchor(join: SemiJoin): Anchor[] | null {
-  const outer = join.keys[0]?.outer
-  if (join.keys.length !== 1 || outer?.kind !== 'column') return null
-  const comparison = keyComparisonsOf(join)[0]!
-  if (comparison.right !== keyFunctionOf(outer.type)) return null
-  return [{ kind: 'semiJoin', join, column: outer.column }]
+  if (join.keys.length === 0) return null
+  const comparisons = keyComparisonsOf(join)
+  const columns: number[] = []
+  for (const [i, { outer }] of join.keys.entries()) {
+    if (outer.kind !== 'column' || comparisons[i]!.right !== keyFunctionOf(outer.type)) return null
+    columns.push(outer.column)
+  }
+  return [{ kind: 'semiJoin', join, columns }]
 }
 
 export interface JoinKey {
@@ -125,14 +128,21 @@ export function innerKey(join: SemiJoin, innerRow: Row): JoinKey {
 
 const nullKey: JoinKey = { key: '', isNull: true }
 
-const noMemberships = {
+const noMemberships: Memberships = {
   count: (): number => neverAsked(),
   total: (): number => neverAsked(),
   nulls: (): number => neverAsked(),
+  rows: (): never => neverAsked(),
+  get nowMicros(): never {
+    return neverAsked()
+  },
 }
 
 function neverAsked(): never {
-  throw new TidegateError('POLICY_UNSUPPORTED', 'a semi-join is compared with the answer of another semi-join')
+  throw new TidegateError(
+    'POLICY_UNSUPPORTED',
+    'a semi-join is compared with the answer of another semi-join, or with the time',
+  )
 }
 
 const lacking = (join: SemiJoin, what: string): TidegateError =>

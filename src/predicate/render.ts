@@ -124,6 +124,10 @@ function value(expr: Expr, scope: Scope): RawBuilder<unknown> {
     }
     case 'predicate':
       return render(expr.predicate, scope)
+    case 'now': {
+      const { months, days, micros } = expr.shift
+      return sql`(now() + make_interval(months => ${sql.lit(months)}, days => ${sql.lit(days)}, secs => ${sql.lit(micros)} / 1e6::double precision))`
+    }
   }
 }
 

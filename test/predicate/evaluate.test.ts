@@ -12,7 +12,7 @@ const column = (position: number, type: SqlType = text) =>
   ({ kind: 'column', column: position, name: `c${position}`, type }) as const
 const constant = (value: string | null, type: SqlType = text): Expr => ({ kind: 'const', value, type })
 const rowOf = (...values: (string | null | undefined)[]): Row => ({ text: at => values[at] })
-const none: Memberships = { count: () => 0, total: () => 0, nulls: () => 0 }
+const none: Memberships = { count: () => 0, total: () => 0, nulls: () => 0, rows: () => [], nowMicros: 0n }
 const judge = (predicate: Predicate, ...values: (string | null | undefined)[]) =>
   evaluate(predicate, rowOf(...values), none)
 

@@ -185,6 +185,14 @@ export class MembershipView implements Memberships {
     return this.#before?.get(set)?.nulls ?? set.nulls
   }
 
+  rows(): Iterable<Row> {
+    return []
+  }
+
+  get nowMicros(): bigint {
+    return 0n
+  }
+
   #setOf(join: SemiJoin): MembershipSet {
     const set = this.#sets.get(join)
     if (set === undefined) throw new Error(`no membership set is loaded for ${join.table.schema}.${join.table.name}`)
@@ -340,4 +348,6 @@ const noMemberships: Memberships = {
   count: () => 0,
   total: () => 0,
   nulls: () => 0,
+  rows: () => [],
+  nowMicros: 0n,
 }

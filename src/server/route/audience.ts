@@ -99,7 +99,8 @@ export function audienceKey(query: Query, predicate: Predicate, memberships: Ite
 function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>): BoundAnchor[] | null {
   const anchors = cover(predicate)
   if (anchors === null) return null
+  if (anchors.some(anchor => anchor.kind === 'semiJoin' && anchor.columns.length > 1)) return null
   return anchors.map(anchor =>
-    anchor.kind === 'const' ? anchor : { kind: 'set', column: anchor.column, set: sets.get(anchor.join)! },
+    anchor.kind === 'const' ? anchor : { kind: 'set', column: anchor.columns[0]!, set: sets.get(anchor.join)! },
   )
 }
