@@ -1,9 +1,8 @@
 // Compares what a compiled policy lets each reader see with what Postgres itself returns to them.
 import type pg from 'pg'
-import type { Memberships, Row, SemiJoin } from '../../../src/predicate/algebra.ts'
+import type { Memberships, Row } from '../../../src/predicate/algebra.ts'
 import { bind } from '../../../src/predicate/bind.ts'
 import { evaluate } from '../../../src/predicate/evaluate.ts'
-import { innerKey } from '../../../src/predicate/keys.ts'
 import { createCatalog } from '../../../src/server/authorize/policy-catalog.ts'
 import { settingsList, settingsOf } from '../../../src/server/authorize/settings.ts'
 import type { PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
@@ -11,6 +10,7 @@ import type { Table, TableAccess } from '../../../src/server/catalog/table.ts'
 import { createPool, queryText, type TextRow } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
 import type { Principal } from '../../../src/server/subscribe/subscription.ts'
+import { plainMemberships, rowOf } from '../../support/plain-memberships.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 
 export const ada = '00000000-0000-4000-8000-00000000000a'
@@ -114,15 +114,7 @@ export class PolicyBench {
   async #memberships(tables: readonly Table[]): Promise<Memberships> {
     const rows = new Map<number, Row[]>()
     for (const table of tables) rows.set(table.oid, (await this.#rows(table)).map(rowOf))
-    const matching = (join: SemiJoin): Row[] =>
-      rows.get(join.table.oid)!.filter(row => evaluate(join.where, row, index) === true)
-    const index: Memberships = {
-      count: (join, key) =>
-        matching(join).filter(row => !innerKey(join, row).isNull && innerKey(join, row).key === key).length,
-      total: join => matching(join).length,
-      nulls: join => matching(join).filter(row => innerKey(join, row).isNull).length,
-    }
-    return index
+    return plainMemberships(rows)
   }
 
   #rows({ schema: namespace, name, columns }: Table): Promise<TextRow[]> {
@@ -130,8 +122,6 @@ export class PolicyBench {
     return queryText(this.pool, `SELECT ${list} FROM "${namespace}"."${name}" ORDER BY 1`)
   }
 }
-
-const rowOf = (values: TextRow): Row => ({ text: column => values[column] })
 
 const schema = ({ anon, authenticated, staff, keeper }: PolicyBench['roles']): string => `
   CREATE ROLE ${anon}; CREATE ROLE ${authenticated}; CREATE ROLE ${staff}; CREATE ROLE ${keeper};
