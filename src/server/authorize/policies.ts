@@ -4,7 +4,7 @@ import { assertCompilable } from '../../predicate/bind.ts'
 import { and, or } from '../../predicate/build.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { AccessInput, PolicyFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { AccessInput, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table, TableAccess } from '../catalog/table.ts'
 import { parseExpression } from './parse-sql.ts'
 import { compileCondition } from './policy-condition.ts'
@@ -19,17 +19,85 @@ export function compileAccess({ facts, relation, role }: AccessInput): TableAcce
   const { table } = relation
   const privileges = facts.privileges(table.oid, role.oid)
   assertReadable(relation, role, privileges)
-  const memberships = new Map<number, Table>()
-  const context: Context = { facts, label: nameOf(relation), role, memberships, depth: 0, innerTable: null, compiler }
+  const context = contextOf({ facts, relation, role })
   return {
     table,
     role: role.name,
     readable: new Set(table.columns.flatMap(({ name }, column) => (privileges.columns.has(name) ? [column] : []))),
     policy: rowsOf(relation, role, context),
-    memberships: [...memberships.values()],
+    memberships: [...context.memberships.values()],
     warnings: warningsOf(relation, role),
   }
 }
+
+/** One policy as it is judged for a role. */
+export interface PolicyAlone {
+  readonly policy: PolicyFacts
+  /** False when it is for other roles, or row-level security does not bind this one: then it is not compiled. */
+  readonly applies: boolean
+  /** Settings not bound; null when it does not compile or does not apply. */
+  readonly predicate: Predicate | null
+  /** Why it does not compile: POLICY_UNSUPPORTED, TABLE_REFUSED. */
+  readonly refusal: TidegateError | null
+  /** Tables that its semi-joins read. */
+  readonly memberships: readonly Table[]
+}
+
+export interface AccessExplained {
+  readonly relation: RelationFacts
+  readonly role: RoleFacts
+  readonly privileges: PrivilegeFacts
+  /** Row-level security is off, or does not bind this role. */
+  readonly seesAllRows: boolean
+  readonly policies: readonly PolicyAlone[]
+  readonly warnings: TableAccess['warnings']
+  /** Names of the roles that policies name, by OID. */
+  readonly roleNames: ReadonlyMap<number, string>
+}
+
+/** As `compileAccess`, but each policy on its own, so that one which does not compile says nothing about the others.
+ *  @throws FactNeeded */
+export function explainAccess({ facts, relation, role }: AccessInput): AccessExplained {
+  const applying = seesAllRows(relation, role) ? [] : policiesFor(relation, role)
+  const named = relation.policies.flatMap(({ roles }) => roles).filter(oid => oid !== 0)
+  return {
+    relation,
+    role,
+    privileges: facts.privileges(relation.table.oid, role.oid),
+    seesAllRows: seesAllRows(relation, role),
+    policies: relation.policies
+      .filter(({ using }) => using !== null)
+      .map(policy =>
+        applying.includes(policy)
+          ? compileAlone(policy, { facts, relation, role })
+          : { policy, applies: false, predicate: null, refusal: null, memberships: [] },
+      ),
+    warnings: warningsOf(relation, role),
+    roleNames: new Map(named.map(oid => [oid, facts.role(oid).name])),
+  }
+}
+
+function compileAlone(policy: PolicyFacts, { facts, relation, role }: AccessInput): PolicyAlone {
+  const context = contextOf({ facts, relation, role })
+  const memberships = (): Table[] => [...context.memberships.values()]
+  try {
+    const predicate = rowsOfPolicy(policy, relation, role, context)
+    return { policy, applies: true, predicate, refusal: null, memberships: memberships() }
+  } catch (refusal) {
+    if (!(refusal instanceof TidegateError)) throw refusal
+    return { policy, applies: true, predicate: null, refusal, memberships: memberships() }
+  }
+}
+
+const contextOf = ({ facts, relation, role }: AccessInput): Context => ({
+  facts,
+  label: nameOf(relation),
+  role,
+  memberships: new Map(),
+  depth: 0,
+  innerTable: null,
+  compiler,
+})
 
 const compiler: Compiler = { value: compileValue, condition: compileCondition, visibleRows }
 
@@ -45,16 +113,22 @@ function visibleRows(relation: RelationFacts, viewer: RoleFacts, context: Contex
 function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context): Predicate {
   if (seesAllRows(relation, role)) return alwaysTrue
   const policies = policiesFor(relation, role)
-  const permissive = policies.filter(policy => policy.permissive)
-  if (permissive.length === 0) return alwaysFalse
-  const conditions = policies.map(policy => ({
-    permissive: policy.permissive,
-    predicate: rowsOfPolicy(policy, relation, role, context),
-  }))
-  return and(
-    ...conditions.filter(condition => !condition.permissive).map(condition => condition.predicate),
-    or(...conditions.filter(condition => condition.permissive).map(condition => condition.predicate)),
+  if (!policies.some(policy => policy.permissive)) return alwaysFalse
+  return joinPolicies(
+    policies.map(policy => ({
+      permissive: policy.permissive,
+      predicate: rowsOfPolicy(policy, relation, role, context),
+    })),
   )
+}
+
+/** Rows that these policies let through together. */
+export function joinPolicies(
+  policies: readonly { readonly permissive: boolean; readonly predicate: Predicate }[],
+): Predicate {
+  const of = (permissive: boolean): Predicate[] =>
+    policies.filter(policy => policy.permissive === permissive).map(({ predicate }) => predicate)
+  return and(...of(false), or(...of(true)))
 }
 
 /** A policy without USING (WITH CHECK only) says nothing about SELECT. */

@@ -3,7 +3,7 @@ import { Kysely, PostgresDialect, sql } from 'kysely'
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
-import { type CompileAccess, FactNeeded } from './facts.ts'
+import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
@@ -132,7 +132,14 @@ export class PostgresCatalog implements Catalog {
   }
 
   async #readAccess(table: Table, roleName: string): Promise<TableAccess> {
-    const compile = await this.#options.compiler()
+    const access = await this.compiled(table, roleName, await this.#options.compiler())
+    for (const warning of access.warnings) this.#options.log.warn({ code: warning.code }, warning.message)
+    return access
+  }
+
+  /** What a compiler says of a table's policies for a role, with everything that it asks for. Not kept.
+   *  @throws ROLE_REFUSED, TABLE_UNKNOWN, and what the compiler throws */
+  async compiled<T>(table: Table, roleName: string, compile: (input: AccessInput) => T): Promise<T> {
     const facts = this.#facts
     return this.#reading(async reading => {
       const role = await readRoleNamed(reading.db, roleName)
@@ -146,9 +153,7 @@ export class PostgresCatalog implements Catalog {
           const relation = facts.relation(table.schema, table.name)
           if (relation === null || relation.table.oid !== table.oid)
             throw new TidegateError('TABLE_UNKNOWN', `the table ${table.schema}.${table.name} was dropped or renamed`)
-          const access = compile({ facts, relation, role })
-          for (const warning of access.warnings) this.#options.log.warn({ code: warning.code }, warning.message)
-          return access
+          return compile({ facts, relation, role })
         } catch (error) {
           if (!(error instanceof FactNeeded)) throw error
           const { need } = error
