@@ -27,6 +27,12 @@ export interface Reader {
   readonly settings: readonly (readonly [name: string, value: string])[]
 }
 
+/** Rows whose `columns` equal one of `keys`: text values, one list per key. */
+export interface RowMatch {
+  readonly columns: readonly number[]
+  readonly keys: readonly (readonly (string | null)[])[]
+}
+
 export interface SnapshotReaderOptions {
   readonly pool: pg.Pool
   readonly head: Head
@@ -50,39 +56,15 @@ export class SnapshotReader {
   /** Runs a query under the reader's role and claims, so that Postgres itself filters it.
    *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
   asReader(reader: Reader, sql: string, values: readonly unknown[]): Promise<FencedRows> {
-    const settings = reader.settings.map(
-      ([name, value]) => `set_config(${escapeLiteral(name)}, ${escapeLiteral(value)}, true)`,
-    )
-    const setup = settings.length === 0 ? '' : `SELECT ${settings.join(', ')};`
-    return this.#fenced(`${setup} SET LOCAL ROLE ${escapeIdentifier(reader.role)}`, client =>
-      queryText(client, sql, values),
-    )
+    return this.#fenced(asReaderSql(reader), client => queryText(client, sql, values))
   }
 
-  /** Rows of a table, whole, read as Tidegate's own login: all, or those whose `columns` equal one of `keys`. Never by a
-   *  query that joins memberships: SQL may not see yet what the stream has already told.
-   *  @param keys text values, one list per key
+  /** Rows of a table, whole, read as Tidegate's own login: all, or those that match. Never by a query that joins
+   *  memberships: SQL may not see yet what the stream has already told.
    *  @param limit one more than the caller can take
    *  @throws INDEX_NOT_READABLE, BUSY, UNAVAILABLE */
-  asLogin(
-    table: Table,
-    match: { columns: readonly number[]; keys: readonly (readonly (string | null)[])[] } | null,
-    limit: number,
-  ): Promise<FencedRows> {
-    // Postgres then raises instead of filtering silently by the login's own policies.
-    return this.#fenced('SET LOCAL row_security = off', async client => {
-      if (table.readThrough === null) throw notReadable(table)
-      const names = table.columns.map(column => column.name)
-      const matched = (match?.columns ?? []).map(column => names[column]!)
-      const keys = JSON.stringify(match?.keys ?? [])
-      if (table.readThrough === 'function') {
-        const name = `tidegate.${escapeIdentifier(readFunctionName(table.schema, table.name))}`
-        const sql = `SELECT r FROM ${name}($1::text[], $2::text[], $3::jsonb, NULL, $4::integer) AS r`
-        const result = await client.query<{ r: TextRow }>(sql, [names, matched, keys, limit])
-        return result.rows.map(row => row.r)
-      }
-      return queryText(client, directSql(table, match?.columns ?? []), match === null ? [limit] : [keys, limit])
-    })
+  asLogin(table: Table, match: RowMatch | null, limit: number): Promise<FencedRows> {
+    return this.#fenced(asLoginSql, client => readAsLogin(client, table, match, limit))
   }
 
   /** Resolves when the stream has passed `fence`; the caller looks at `head.ready(fence)` again before it acts.
@@ -134,6 +116,38 @@ export class SnapshotReader {
       throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
     }
   }
+}
+
+/** Takes the reader's role and claims for the rest of the transaction. */
+export function asReaderSql(reader: Reader): string {
+  const settings = reader.settings.map(
+    ([name, value]) => `set_config(${escapeLiteral(name)}, ${escapeLiteral(value)}, true)`,
+  )
+  const setup = settings.length === 0 ? '' : `SELECT ${settings.join(', ')};`
+  return `${setup} SET LOCAL ROLE ${escapeIdentifier(reader.role)}`
+}
+
+/** Postgres then raises instead of filtering silently by the login's own policies. */
+export const asLoginSql = 'SET LOCAL row_security = off'
+
+/** As `SnapshotReader.asLogin`, in a transaction of the caller's that has run `asLoginSql`. @throws INDEX_NOT_READABLE */
+export async function readAsLogin(
+  client: pg.ClientBase,
+  table: Table,
+  match: RowMatch | null,
+  limit: number,
+): Promise<TextRow[]> {
+  if (table.readThrough === null) throw notReadable(table)
+  const names = table.columns.map(column => column.name)
+  const matched = (match?.columns ?? []).map(column => names[column]!)
+  const keys = JSON.stringify(match?.keys ?? [])
+  if (table.readThrough === 'function') {
+    const name = `tidegate.${escapeIdentifier(readFunctionName(table.schema, table.name))}`
+    const sql = `SELECT r FROM ${name}($1::text[], $2::text[], $3::jsonb, NULL, $4::integer) AS r`
+    const result = await client.query<{ r: TextRow }>(sql, [names, matched, keys, limit])
+    return result.rows.map(row => row.r)
+  }
+  return queryText(client, directSql(table, match?.columns ?? []), match === null ? [limit] : [keys, limit])
 }
 
 /** Every column as its type prints it, ordered by the primary key. Not cast to text: that differs from what the WAL has for

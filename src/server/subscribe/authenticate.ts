@@ -90,14 +90,20 @@ function principalOf(
   payload: JWTPayload,
   { roleClaim, defaultRole, clockToleranceMs = 0 }: AuthenticatorOptions,
 ): Principal {
-  if (isNestedDeeper(payload, maxClaimDepth)) throw invalid(`its claims are nested deeper than ${maxClaimDepth}`)
-  const text = JSON.stringify(payload)
-  // Postgres takes neither in text: the same token would be judged here and raise there.
-  if (text.includes('\\u0000') || /\\ud[89a-f]/i.test(text)) throw invalid('its claims hold a NUL or half a character')
+  const oddity = oddityOf(payload)
+  if (oddity !== null) throw invalid(`its claims ${oddity}`)
   const role = payload[roleClaim] ?? defaultRole
   if (typeof role !== 'string' || role === '') throw invalid(`its claim ${roleClaim} is no role name`)
   const expiresAt = payload.exp === undefined ? null : payload.exp * 1000 + clockToleranceMs
   return { role, claims: payload, expiresAt }
+}
+
+/** What keeps claims from being judged here as Postgres does: `are nested deeper than 64`; null when nothing does. */
+export function oddityOf(claims: Readonly<Record<string, unknown>>): string | null {
+  if (isNestedDeeper(claims, maxClaimDepth)) return `are nested deeper than ${maxClaimDepth}`
+  const text = JSON.stringify(claims)
+  // Postgres takes neither in text: the same token would be judged here and raise there.
+  return text.includes('\\u0000') || /\\ud[89a-f]/i.test(text) ? 'hold a NUL or half a character' : null
 }
 
 const isNestedDeeper = (value: unknown, depth: number): boolean =>
