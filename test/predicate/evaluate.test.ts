@@ -6,6 +6,7 @@ import { innerKey, semiJoinKey } from '../../src/predicate/keys.ts'
 import { likeMatcher } from '../../src/predicate/like.ts'
 import { sqlTypes } from '../../src/predicate/sql-types.ts'
 import { TidegateError } from '../../src/protocol/tidegate-error.ts'
+import { plainMemberships } from '../support/plain-memberships.ts'
 
 const text: SqlType = { ...sqlTypes.text, collation: 'c' }
 const column = (position: number, type: SqlType = text) =>
@@ -92,6 +93,7 @@ function joinOn(keys: readonly (readonly [ReturnType<typeof column>, Expr])[], n
 describe('semi-joins', () => {
   const join = joinOn([[column(0, sqlTypes.int8), column(0, sqlTypes.int4)]], true)
   const memberships = (counts: Record<string, number>, total: number, nulls: number): Memberships => ({
+    ...plainMemberships(new Map()),
     count: (_, key) => counts[key] ?? 0,
     total: () => total,
     nulls: () => nulls,

@@ -7,6 +7,7 @@ import { readValue } from '../../src/predicate/read-value.ts'
 import { renderExpr } from '../../src/predicate/render.ts'
 import { castNameOf, sqlTypes } from '../../src/predicate/sql-types.ts'
 import { pinnedSettings } from '../../src/server/database.ts'
+import { plainMemberships } from '../support/plain-memberships.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { compiler, selectText } from './samples.ts'
 
@@ -311,7 +312,7 @@ test('-> and ->> find what Postgres finds', async () => {
             type: asText ? sqlTypes.text : type,
           }
           const query = renderExpr(expr).compile(compiler)
-          const mine = valuingOf(expr)({ text: () => null }, { count: () => 0, total: () => 0, nulls: () => 0 })
+          const mine = valuingOf(expr)({ text: () => null }, plainMemberships(new Map()))
           expect(mine, `${type.name} ${document} ${key} ${asText}`).toBe(
             await ask(`SELECT ${query.sql}`, query.parameters),
           )

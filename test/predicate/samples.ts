@@ -1,12 +1,11 @@
 // Tables, rows and predicates to hold Tidegate's answers against Postgres's own.
 import fc from 'fast-check'
 import { DummyDriver, Kysely, PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
-import type { CompareOp, Expr, Memberships, Predicate, Row, SemiJoin, SqlType } from '../../src/predicate/algebra.ts'
-import { compile } from '../../src/predicate/evaluate.ts'
-import { innerKey } from '../../src/predicate/keys.ts'
+import type { CompareOp, Expr, Predicate, Row, SqlType } from '../../src/predicate/algebra.ts'
 import { renderPredicate } from '../../src/predicate/render.ts'
 import { sqlTypes } from '../../src/predicate/sql-types.ts'
 import { pinnedSettings, type TextRow } from '../../src/server/database.ts'
+import { rowOf } from '../support/plain-memberships.ts'
 import type { TestDatabase } from '../support/postgres.ts'
 
 export type Column = Extract<Expr, { kind: 'column' }>
@@ -155,8 +154,6 @@ export interface Sample {
   readonly ordersText: boolean
 }
 
-const rowOf = (values: TextRow): Row => ({ text: column => values[column] })
-
 export async function createSample(
   database: TestDatabase,
   options: { seed: number; rows: number; collation: 'c' | 'deterministic' },
@@ -249,33 +246,6 @@ export async function askPostgres(sample: Sample, predicate: Predicate): Promise
   const sql = `SELECT (${query.sql}) FROM sample AS r ORDER BY id`
   const rows = await selectText(sample.database, sql, query.parameters)
   return rows.map(([answer]) => (answer === null ? null : answer === 't'))
-}
-
-/** Answers semi-joins from rows held here, through the keys and conditions that the membership index uses. */
-export function membershipsOf(rows: readonly Row[]): Memberships {
-  const indexes = new Map<SemiJoin, { counts: Map<string, number>; total: number; nulls: number }>()
-  const indexOf = (join: SemiJoin) => {
-    let index = indexes.get(join)
-    if (index === undefined) {
-      index = { counts: new Map(), total: 0, nulls: 0 }
-      indexes.set(join, index)
-      const where = compile(join.where)
-      for (const row of rows) {
-        if (where(row, memberships) !== true) continue
-        index.total++
-        const { key, isNull } = innerKey(join, row)
-        if (isNull) index.nulls++
-        else index.counts.set(key, (index.counts.get(key) ?? 0) + 1)
-      }
-    }
-    return index
-  }
-  const memberships: Memberships = {
-    count: (join, key) => indexOf(join).counts.get(key) ?? 0,
-    total: join => indexOf(join).total,
-    nulls: join => indexOf(join).nulls,
-  }
-  return memberships
 }
 
 const poolOf = (column: Column): readonly string[] => pools[column.name.replace(/^[cm]_/, '')]!
