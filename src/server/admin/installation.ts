@@ -19,15 +19,18 @@ export interface Installation {
 /** Keeps the application's writes going through its own migrations. */
 export const eventTrigger = 'tidegate_keep_writable'
 
+/** Announce in the stream that the catalog changed: see migrations/functions/tidegate.announce_catalog.sql. */
+export const announcingTriggers = ['tidegate_announce', 'tidegate_announce_drop'] as const
+
 export function installationScript({ publication, login, roles, functions }: Installation): Script {
   const hasConventions = roles.length > 0
   const wanted = functions.filter(({ signature }) => hasConventions || !signature.startsWith('auth.'))
   const statements = [ensurePublication(publication)]
   if (hasConventions) statements.push(ensureSchema)
   for (const role of roles) statements.push(ensureRole(role))
-  statements.push(...wanted.map(ensureFunction), ensureEventTrigger)
+  statements.push(...wanted.map(ensureFunction), ensureEventTrigger, ensureAnnouncingTriggers)
   for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
-  statements.push(ensureUsage('tidegate', login))
+  statements.push(ensureUsage('tidegate', login), ensureKey(login))
   const parts = hasConventions ? ', the conventions where they are missing' : ''
   return { title: `The publication${parts}, and the grants of ${login}`, before: [], statements, after: [] }
 }
@@ -87,6 +90,43 @@ const ensureEventTrigger = block(`  IF NOT EXISTS (SELECT FROM pg_event_trigger 
     EXCEPTION WHEN insufficient_privilege THEN
       RAISE WARNING USING MESSAGE = 'no event trigger could be made (it takes a superuser): after adding a partition to a tracked table, and before dropping its primary key, run tidegate track; on Postgres 18 add no virtual generated column to a tracked table';
     END;
+  END IF;`)
+
+// What changes who may read a table that is followed. CREATE TABLE for partitions. Roles fire no event trigger: they, and all
+// of it where no trigger can be made, are polled for.
+const announcedTags = [
+  'ALTER DOMAIN',
+  'ALTER FUNCTION',
+  'ALTER POLICY',
+  'ALTER PUBLICATION',
+  'ALTER ROUTINE',
+  'ALTER SCHEMA',
+  'ALTER TABLE',
+  'ALTER TYPE',
+  'CREATE FUNCTION',
+  'CREATE POLICY',
+  'CREATE TABLE',
+  'DROP OWNED',
+  'GRANT',
+  'REVOKE',
+]
+
+const ensureAnnouncingTriggers =
+  block(`  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '${announcingTriggers[0]}') THEN
+    BEGIN
+      CREATE EVENT TRIGGER ${announcingTriggers[0]} ON ddl_command_end WHEN TAG IN (${announcedTags.map(literal).join(', ')})
+        EXECUTE FUNCTION tidegate.announce_catalog();
+      CREATE EVENT TRIGGER ${announcingTriggers[1]} ON sql_drop EXECUTE FUNCTION tidegate.announce_catalog();
+      ${announcingTriggers.map(name => remember('event trigger', name)).join('\n      ')}
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE WARNING USING MESSAGE = 'no event trigger could be made (it takes a superuser): a change of a policy or a privilege takes effect within two seconds, not at its own commit';
+    END;
+  END IF;`)
+
+// With it the login could announce changes, and hold the stream up with that: nothing it could not do anyway.
+const ensureKey = (login: string): string =>
+  block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.catalog_key', 'SELECT') THEN
+    GRANT SELECT ON tidegate.catalog_key TO ${identifier(login)};
   END IF;`)
 
 const ensureUsage = (schema: string, role: string): string =>

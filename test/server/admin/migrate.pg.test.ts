@@ -41,7 +41,7 @@ test('the functions of the conventions give what Supabase gives, for claims whol
   await expect(ask(site, { 'request.jwt.claims': '{"sub": "auth0|1"}' })).rejects.toThrow('uuid')
 })
 
-test('migrate installs a schema, a publication, roles, three functions and an event trigger, and a second time nothing', async () => {
+test('migrate installs a schema, a publication, roles, four functions and event triggers, and a second time nothing', async () => {
   await using site = await Site.create()
   expect(await print(out => migrate(site.options, out))).toContain('applied 0001_memory')
   const objects = () =>
@@ -55,6 +55,7 @@ test('migrate installs a schema, a publication, roles, three functions and an ev
     'function auth.jwt()',
     'function auth.role()',
     'function auth.uid()',
+    'function tidegate.announce_catalog()',
     'function tidegate.keep_writable()',
     'member anon',
     'member authenticated',
@@ -64,6 +65,8 @@ test('migrate installs a schema, a publication, roles, three functions and an ev
     'schema information_schema',
     'schema public',
     'schema tidegate',
+    'trigger tidegate_announce',
+    'trigger tidegate_announce_drop',
     'trigger tidegate_keep_writable',
   ])
   expect(await print(out => migrate(site.options, out))).not.toContain('applied')

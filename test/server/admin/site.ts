@@ -63,7 +63,9 @@ export class Site {
   /** As where the administrator is no superuser. */
   async withoutEventTrigger(): Promise<void> {
     await migrate(this.options, new Lines())
-    await this.database.query('DROP EVENT TRIGGER tidegate_keep_writable')
+    await this.database.query(
+      'DROP EVENT TRIGGER tidegate_keep_writable; DROP EVENT TRIGGER tidegate_announce; DROP EVENT TRIGGER tidegate_announce_drop',
+    )
   }
 
   async asLogin<T>(use: (client: pg.Client) => Promise<T>): Promise<T> {
@@ -96,7 +98,7 @@ export class Site {
   async readFunctions(): Promise<string[]> {
     const rows = await this.database.query<{ name: string }>(
       `SELECT proname AS name FROM pg_proc WHERE pronamespace = to_regnamespace('tidegate')
-         AND proname <> 'keep_writable' ORDER BY 1`,
+         AND proname NOT IN ('keep_writable', 'announce_catalog') ORDER BY 1`,
     )
     return rows.map(row => row.name)
   }
