@@ -41,3 +41,11 @@ function readsBeyond(predicate: Predicate): boolean {
   for (const part of partsOf(predicate)) if (part.kind === 'semiJoin' || part.kind === 'now') return true
   return false
 }
+
+/** Whether the time decides, at any depth. */
+export function readsTime(predicate: Predicate): boolean {
+  for (const part of partsOf(predicate)) {
+    if (part.kind === 'now' || (part.kind === 'semiJoin' && readsTime(part.where))) return true
+  }
+  return false
+}

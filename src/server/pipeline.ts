@@ -2,7 +2,7 @@
 //
 //   ingest  on the node that holds the slot: replication session -> assembler -> relay
 //   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
-import { MembershipWriter } from './authorize/membership.ts'
+import { MembershipWriter } from './authorize/membership-history.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
@@ -18,6 +18,7 @@ import { Slice } from './route/slice.ts'
 import { ViewsBefore } from './route/views-before.ts'
 import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
+import type { Reach } from './subscribe/reach.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
 import type { Trouble } from './trouble.ts'
 import type { Replication } from './wal/replication.ts'
@@ -28,6 +29,7 @@ export interface PipelineOptions {
   readonly relay: MemoryRelay
   readonly head: Head
   readonly router: Router
+  readonly reach: Reach
   readonly holds: Holds
   readonly door: SubscriptionDoor
   readonly spoolBytes: number
@@ -227,10 +229,11 @@ export class Pipeline {
   }
 
   #moveMemberships(commit: Commit): MembershipWriter {
-    const { router, door } = this.#options
+    const { router, reach, head, door } = this.#options
     this.#outbox.handOut()
-    const writer = new MembershipWriter()
+    const writer = new MembershipWriter(head.nowMicros)
     for (const change of commit.changes()) router.applyMembership(change, writer)
+    reach.follow(writer)
     if (writer.failed.size > 0) door.endFailed(writer.failed)
     for (const { table } of writer.truncated) door.truncated(table.oid)
     return writer

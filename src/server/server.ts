@@ -6,7 +6,8 @@ import { settingsList } from './authorize/settings.ts'
 import type { Config } from './config.ts'
 import { createPool } from './database.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
-import type { Log } from './log.ts'
+import { createExplainer } from './explain/operator.ts'
+import { createLog, type Log } from './log.ts'
 import { Pipeline } from './pipeline.ts'
 import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
@@ -15,9 +16,11 @@ import { SnapshotReader } from './snapshot/reader.ts'
 import type { Holdings } from './subscribe/audiences.ts'
 import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
+import { Reach } from './subscribe/reach.ts'
 import { createRoleGate } from './subscribe/roles.ts'
-import type { Stream } from './subscribe/stream.ts'
+import type { Stream, StreamParts } from './subscribe/stream.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
+import type { Principal, Subscriptions } from './subscribe/subscription.ts'
 import { Trouble } from './trouble.ts'
 import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
@@ -38,6 +41,8 @@ export interface TidegateServer {
   readonly port: number
   /** Resolves when the heartbeat's way through the WAL works. @throws what stops the server for good */
   ready(): Promise<void>
+  /** The door behind the transports, for whoever reads in this process. */
+  readonly subscriptions: Subscriptions
   /** What it holds for its subscribers now. */
   holdings(): Holdings
   /** WebSockets, event streams and requests held open. */
@@ -88,7 +93,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     queueLimit: 10_000,
     timeoutMs: snapshotTimeoutMs,
   })
-  const stream: Stream = {
+  const parts: StreamParts = {
     relay,
     head,
     router: new Router(),
@@ -104,6 +109,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       resumeWaitMs: config.resumeWaitMs,
     },
   }
+  const stream: Stream = { ...parts, reach: new Reach(parts) }
+  const settingsOf = (principal: Principal) => settingsList(principal, { claimSettings: config.claimSettings })
   const gate = createRoleGate({ pool: upkeepPool, allowed: config.jwtRoles })
   const door = new SubscriptionDoor({
     stream,
@@ -113,7 +120,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     prepare: {
       catalog,
       admit: role => gate.admit(role),
-      settingsOf: principal => settingsList(principal, { claimSettings: config.claimSettings }),
+      settingsOf,
       filterLimits: {
         maxLength: config.maxFilterLength,
         maxDepth: config.maxFilterDepth,
@@ -121,6 +128,18 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       },
     },
   })
+  const explain = createExplainer(
+    {
+      pool,
+      catalog: () => createCatalog({ pool: catalogPool, publication: config.tidegateName, log: createLog('silent') }),
+      publication: config.tidegateName,
+      admit: role => gate.admit(role),
+      settingsOf,
+      maxRows: config.membershipMaxRows,
+      timeoutMs: 10_000,
+    },
+    config.jwtRoleClaim,
+  )
   const trouble = new Trouble(log, Date.now)
   const upkeep: Upkeep = new Upkeep({
     pool: upkeepPool,
@@ -153,6 +172,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     relay,
     head,
     router: stream.router,
+    reach: stream.reach,
     holds: new Holds(stream),
     door,
     spoolBytes: config.spoolBytes,
@@ -177,6 +197,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     allowedOrigins: config.allowedOrigins,
     ready: scope => readinessOf(scope, relay.epoch, upkeep.pulse()),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
+    ...(config.operatorToken === null ? {} : { operator: { token: config.operatorToken, explain } }),
   })
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
@@ -187,6 +208,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     return {
       port,
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
+      subscriptions: door,
       holdings: () => door.holdings,
       connections: () => gateway.connections(),
       stop,

@@ -21,3 +21,12 @@ export function judge(
   if (was) return is ? 'update' : 'delete'
   return is ? 'insert' : null
 }
+
+/** For predicates that read no memberships and no time. */
+export const noMemberships: Memberships = {
+  count: () => 0,
+  total: () => 0,
+  nulls: () => 0,
+  rows: () => [],
+  nowMicros: 0n,
+}

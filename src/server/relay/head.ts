@@ -6,6 +6,8 @@ export class Head {
   lsn = 0n
   /** Everything that commits before it has been served. */
   passedLsn = 0n
+  /** `now()` where the stream stands: the greatest commit timestamp served, in microseconds since 1970. */
+  nowMicros = 0n
   /** False while a commit is being served in slices: index and audiences are between two positions. */
   resting = true
   #changed: Promise<void>

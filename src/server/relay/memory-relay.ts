@@ -55,6 +55,9 @@ interface Straggler {
 /** Larger than any sample, and a small integer: an infinity would be an object of its own for each commit. */
 const never = 2 ** 30 - 1
 
+/** From 1970 to 2000, where Postgres counts from. */
+export const microsTo2000 = 946_684_800_000_000n
+
 const unservedBytesLimit = 16 * 1024 * 1024
 
 export class MemoryRelay {
@@ -68,6 +71,8 @@ export class MemoryRelay {
    *  two for each such commit, and Postgres has one backend for each: their number is bounded by max_connections. */
   #stragglers: Straggler[] = []
   #floorLsn = 0n
+  /** The greatest commit timestamp before the window, since 2000 as in the WAL. */
+  #evictedMicros = 0n
   #headLsn = 0n
   #passedLsn = 0n
   #acknowledgeable: bigint | null = null
@@ -97,6 +102,17 @@ export class MemoryRelay {
   /** Oldest position that may be resumed from. */
   get floorLsn(): bigint {
     return this.#floorLsn
+  }
+
+  /** `now()` at a position: the greatest commit timestamp up to it, in microseconds since 1970. Looked for in the window; before
+   *  it, what had left it. */
+  nowMicrosAt(lsn: bigint): bigint {
+    let micros = this.#evictedMicros
+    for (const { commit } of this.#window) {
+      if (commit.commitLsn > lsn) break
+      if (commit.committedAtMicros > micros) micros = commit.committedAtMicros
+    }
+    return micros === 0n ? 0n : micros + microsTo2000
   }
 
   /** End of the newest commit appended; null before the first. What a slot must not have been acknowledged past. */
@@ -129,6 +145,7 @@ export class MemoryRelay {
     this.#unserved = []
     this.#unservedBytes = 0
     this.#floorLsn = floorLsn
+    this.#evictedMicros = 0n
     this.#headLsn = floorLsn
     this.#passedLsn = floorLsn
     this.#acknowledgeable = null
@@ -278,6 +295,7 @@ export class MemoryRelay {
       const unserved = this.#serving[0] ?? this.#unserved[0]
       if (unserved !== undefined && entry.commit.commitLsn >= unserved.commitLsn) break
       evicted += 1
+      if (entry.commit.committedAtMicros > this.#evictedMicros) this.#evictedMicros = entry.commit.committedAtMicros
       this.#windowBytes -= windowBytesOf(entry.commit)
       this.#floorLsn = entry.commit.commitLsn
       entry.inWindow = false

@@ -4,8 +4,13 @@ import { createHash } from 'node:crypto'
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
+import { readsTime } from '../../predicate/hops.ts'
 import { cover } from '../../predicate/keys.ts'
-import { type MembershipSet, type MembershipsBefore, MembershipView } from '../authorize/membership.ts'
+import { Hop } from '../authorize/hop.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
+import type { MembershipSet } from '../authorize/membership.ts'
+import type { MembershipsBefore } from '../authorize/membership-history.ts'
+import { type Clock, MembershipView } from '../authorize/membership-view.ts'
 import type { Judge } from '../authorize/visibility.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { Members } from './members.ts'
@@ -25,8 +30,13 @@ export class Audience {
   readonly query: Query
   /** Policy and filter, bound to the reader's claims. */
   readonly predicate: Predicate
-  readonly sets: ReadonlyMap<SemiJoin, MembershipSet>
+  /** Of its semi-joins at every depth. */
+  readonly sets: ReadonlyMap<SemiJoin, InnerSet>
   readonly anchors: readonly BoundAnchor[] | null
+  /** Whether `now()` decides. */
+  readonly readsTime: boolean
+  /** Which rows of a hop concern it; null: it has no hops. */
+  readonly hops: ReadonlyMap<Hop, readonly BoundAnchor[] | null> | null
   readonly key: string
   readonly now: MembershipView
   readonly members = new Members()
@@ -34,6 +44,7 @@ export class Audience {
   /** Commit LSN up to which its members have been told, where that is ahead of the head: see `Outbox`. */
   toldLsn = 0n
   mark = 0
+  readonly #clock: Clock
   readonly #onFailure: OnFailure
   #hasFailed = false
   #visible: Judge | null = null
@@ -43,7 +54,8 @@ export class Audience {
   constructor(
     query: Query,
     predicate: Predicate,
-    sets: ReadonlyMap<SemiJoin, MembershipSet>,
+    sets: ReadonlyMap<SemiJoin, InnerSet>,
+    clock: Clock,
     onFailure: OnFailure = () => {},
   ) {
     this.query = query
@@ -54,7 +66,10 @@ export class Audience {
     this.sets = sets
     this.anchors = boundAnchors(predicate, sets)
     this.key = audienceKey(query, predicate, new Set([...sets.values()].map(set => set.table)))
-    this.now = new MembershipView(sets)
+    this.hops = hopsOf(sets)
+    this.readsTime = readsTime(predicate)
+    this.#clock = clock
+    this.now = new MembershipView(sets, clock)
   }
 
   /** Travels in positions: resuming under another tag is a resync. */
@@ -66,7 +81,7 @@ export class Audience {
    *  any more because one of its rows could not be counted. */
   get visible(): Judge {
     if (this.#visible === null) {
-      const [judge, sets] = [compile(this.predicate), [...this.sets.values()]]
+      const [judge, sets] = [compile(this.predicate), [...new Set(this.sets.values())]]
       this.#visible = (row, memberships) => {
         try {
           for (const set of sets) if (set.failure !== null) throw set.failure
@@ -83,7 +98,7 @@ export class Audience {
 
   /** The memberships as they were before. */
   at(before: MembershipsBefore): MembershipView {
-    return new MembershipView(this.sets, before)
+    return new MembershipView(this.sets, this.#clock, before)
   }
 }
 
@@ -96,11 +111,26 @@ export function audienceKey(query: Query, predicate: Predicate, memberships: Ite
   return createHash('sha256').update(text).digest('base64url')
 }
 
-function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, MembershipSet>): BoundAnchor[] | null {
+function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, InnerSet>): BoundAnchor[] | null {
   const anchors = cover(predicate)
   if (anchors === null) return null
-  if (anchors.some(anchor => anchor.kind === 'semiJoin' && anchor.columns.length > 1)) return null
-  return anchors.map(anchor =>
-    anchor.kind === 'const' ? anchor : { kind: 'set', column: anchor.columns[0]!, set: sets.get(anchor.join)! },
-  )
+  return anchors.map((anchor): BoundAnchor => {
+    if (anchor.kind === 'const') return anchor
+    const { join, columns } = anchor
+    const set = sets.get(join)!
+    if (set instanceof Hop) return { kind: 'hop', columns, join, hop: set, inner: boundAnchors(join.where, sets) }
+    return { kind: 'set', columns, set: set as MembershipSet }
+  })
+}
+
+/** A hop that several semi-joins read concerns the audience by what any of them reaches. */
+function hopsOf(sets: ReadonlyMap<SemiJoin, InnerSet>): Map<Hop, BoundAnchor[] | null> | null {
+  const hops = new Map<Hop, BoundAnchor[] | null>()
+  for (const [join, hop] of sets) {
+    if (!(hop instanceof Hop)) continue
+    const known = hops.get(hop)
+    const anchors = boundAnchors(join.where, sets)
+    hops.set(hop, known === null || anchors === null ? null : [...(known ?? []), ...anchors])
+  }
+  return hops.size === 0 ? null : hops
 }

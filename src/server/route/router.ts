@@ -1,7 +1,10 @@
 // Who asked for it? From the changes of a commit to the audiences they could concern, and to the membership sets they move.
 
+import type { Row, SqlType } from '../../predicate/algebra.ts'
 import { Few, type ReadonlyFew } from '../authorize/few.ts'
-import type { MembershipSet, MembershipWriter } from '../authorize/membership.ts'
+import type { Hop } from '../authorize/hop.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
+import type { MembershipWriter } from '../authorize/membership-history.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change, Commit, Relation } from '../decode/change.ts'
 import { type FoldedRow, type FoldedRows, RowFold } from '../decode/fold.ts'
@@ -13,7 +16,7 @@ import { type BoundAnchor, getOrInsert, RowIndex } from './row-index.ts'
 export interface Route {
   readonly table: Table
   readonly audiences: RowIndex<Audience>
-  readonly sets: RowIndex<MembershipSet>
+  readonly sets: RowIndex<InnerSet>
   /** Audiences whose predicate reads this table's rows or memberships; for truncations and changes of the table. */
   readonly members: Set<Audience>
 }
@@ -26,7 +29,8 @@ export interface Touched {
 
 export class Router {
   readonly #routes = new Map<number, Route>()
-  readonly #bySet = new Map<MembershipSet, Few<Audience>>()
+  readonly #bySet = new Map<InnerSet, Few<Audience>>()
+  readonly #byHop = new Map<Hop, RowIndex<Audience>>()
 
   get routes(): ReadonlyMap<number, Route> {
     return this.#routes
@@ -41,6 +45,8 @@ export class Router {
     route.audiences.add(audience, audience.anchors)
     route.members.add(audience)
     for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Few<Audience>()).add(audience)
+    for (const [hop, anchors] of audience.hops ?? [])
+      getOrInsert(this.#byHop, hop, () => new RowIndex(typesOf(hop.table))).add(audience, anchors)
   }
 
   removeAudience(audience: Audience): void {
@@ -52,14 +58,19 @@ export class Router {
       audiences?.delete(audience)
       if (audiences?.size === 0) this.#bySet.delete(set)
     }
+    for (const [hop, anchors] of audience.hops ?? []) {
+      const index = this.#byHop.get(hop)
+      index?.remove(audience, anchors)
+      if (index?.size === 0) this.#byHop.delete(hop)
+    }
     this.#close(route)
   }
 
-  addSet(set: MembershipSet, anchors: readonly BoundAnchor[] | null): void {
+  addSet(set: InnerSet, anchors: readonly BoundAnchor[] | null): void {
     this.#open(set.table).sets.add(set, anchors)
   }
 
-  removeSet(set: MembershipSet, anchors: readonly BoundAnchor[] | null): void {
+  removeSet(set: InnerSet, anchors: readonly BoundAnchor[] | null): void {
     const route = this.#routes.get(set.table.oid)
     if (route === undefined) return
     route.sets.remove(set, anchors)
@@ -67,8 +78,14 @@ export class Router {
   }
 
   /** Audiences whose predicate reads this set. */
-  audiencesOf(set: MembershipSet): ReadonlyFew<Audience> {
+  audiencesOf(set: InnerSet): ReadonlyFew<Audience> {
     return this.#bySet.get(set) ?? nobody
+  }
+
+  /** Adds the audiences that reach one of these rows of a hop, or reached it before. */
+  reaching(hop: Hop, rows: Iterable<Row>, found: Finds<Audience>): void {
+    const index = this.#byHop.get(hop)
+    if (index !== undefined) for (const row of rows) index.collect(row, found)
   }
 
   /** Whether anybody follows one of the commit's tables. */
@@ -97,7 +114,7 @@ export class Router {
   applyMembership(change: Change, writer: MembershipWriter): void {
     const route = this.#routes.get(change.relation.oid)
     if (route === undefined || route.sets.size === 0) return
-    const found = new Found<MembershipSet>()
+    const found = new Found<InnerSet>()
     if (change.kind === 'truncate') route.sets.all(found)
     else {
       if (change.kind !== 'insert') route.sets.collect(change.old, found)
@@ -131,7 +148,7 @@ export class Router {
   #open(table: Table): Route {
     let route = this.#routes.get(table.oid)
     if (route === undefined) {
-      const types = table.columns.map(column => column.type)
+      const types = typesOf(table)
       route = { table, audiences: new RowIndex(types), sets: new RowIndex(types), members: new Set() }
       this.#routes.set(table.oid, route)
     }
@@ -144,6 +161,8 @@ export class Router {
 }
 
 const nobody: ReadonlyFew<Audience> = new Set()
+
+const typesOf = ({ columns }: Table): SqlType[] => columns.map(({ type }) => type)
 
 const verdicts = new WeakMap<Relation, { table: Table; same: boolean }>()
 

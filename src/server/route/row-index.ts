@@ -1,26 +1,44 @@
 // Finds who could be concerned with a row, by the values of its columns: a change then costs in proportion to those it
 // could reach. Items are looked up by the keys of their anchors; an item without anchors is handed every row.
-import type { Anchor, Row, SqlType } from '../../predicate/algebra.ts'
+import type { Anchor, Row, SemiJoin, SqlType } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
+import { joinText } from '../../predicate/join-key.ts'
 import { Few } from '../authorize/few.ts'
+import type { Hop, KeyIndex } from '../authorize/hop.ts'
 import type { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 import type { Finds } from './found.ts'
 
-interface JoinColumn<T extends NonNullable<unknown>> {
-  readonly column: number
+interface JoinColumns<T extends NonNullable<unknown>> {
+  readonly columns: readonly number[]
   readonly holders: KeyHolders
   readonly bySet: Map<MembershipSet, Few<T>>
+}
+
+/** From a row to the hop's rows under its key, and from those on. */
+interface HopColumns<T extends NonNullable<unknown>> {
+  readonly columns: readonly number[]
+  readonly index: KeyIndex
+  readonly items: RowIndex<T>
 }
 
 /** An anchor whose semi-join is answered by a loaded set. */
 export type BoundAnchor =
   | Extract<Anchor, { kind: 'const' }>
-  | { readonly kind: 'set'; readonly column: number; readonly set: MembershipSet }
+  | { readonly kind: 'set'; readonly columns: readonly number[]; readonly set: MembershipSet }
+  | {
+      readonly kind: 'hop'
+      readonly columns: readonly number[]
+      readonly join: SemiJoin
+      readonly hop: Hop
+      /** Where to look the hop's row up, as for any row. */
+      readonly inner: readonly BoundAnchor[] | null
+    }
 
 export class RowIndex<T extends NonNullable<unknown>> {
   readonly #types: readonly SqlType[]
   readonly #byValue = new Map<number, Map<string, Few<T>>>()
-  readonly #byJoin = new Map<string, JoinColumn<T>>()
+  readonly #byJoin = new Map<string, JoinColumns<T>>()
+  readonly #byHop = new Map<string, HopColumns<T>>()
   readonly #everyRow = new Set<T>()
   readonly #items = new Set<T>()
 
@@ -63,11 +81,33 @@ export class RowIndex<T extends NonNullable<unknown>> {
         if (items !== undefined) addAll(items, found)
       }
     }
-    for (const { column, holders, bySet } of this.#byJoin.values()) {
-      const text = row.text(column)
-      if (text === undefined) for (const items of bySet.values()) addAll(items, found)
-      else if (text !== null) collectHolders(holders, keyOf(this.#types[column]!, text), bySet, found)
+    for (const { columns, holders, bySet } of this.#byJoin.values()) {
+      const key = this.#keyOf(columns, row)
+      if (key === undefined) for (const items of bySet.values()) addAll(items, found)
+      else if (key !== null) collectHolders(holders, key, bySet, found)
     }
+    for (const { columns, index, items } of this.#byHop.values()) {
+      const key = this.#keyOf(columns, row)
+      if (key === undefined) items.all(found)
+      else if (key !== null) for (const inner of index.byKey.get(key) ?? []) items.collect(inner, found)
+    }
+  }
+
+  /** Null when one is NULL, undefined when one is unknown. */
+  #keyOf(columns: readonly number[], row: Row): string | null | undefined {
+    if (columns.length === 1) {
+      const text = row.text(columns[0]!)
+      return text == null ? text : keyOf(this.#types[columns[0]!]!, text)
+    }
+    const parts: string[] = []
+    let isUnknown = false
+    for (const column of columns) {
+      const text = row.text(column)
+      if (text === null) return null
+      if (text === undefined) isUnknown = true
+      else parts.push(keyOf(this.#types[column]!, text))
+    }
+    return isUnknown ? undefined : joinText(parts)
   }
 
   #addAnchor(item: T, anchor: BoundAnchor): void {
@@ -76,9 +116,16 @@ export class RowIndex<T extends NonNullable<unknown>> {
       for (const key of anchor.keys) getOrInsert(byKey, key, () => new Few<T>()).add(item)
       return
     }
-    const name = `${anchor.column}:${anchor.set.holders.name}`
-    const join = getOrInsert(this.#byJoin, name, () => ({
-      column: anchor.column,
+    if (anchor.kind === 'hop') {
+      const { columns, hop, join } = anchor
+      const index = hop.lookupOf(join).joined
+      const types = hop.table.columns.map(({ type }) => type)
+      const found = getOrInsert(this.#byHop, hopName(anchor), () => ({ columns, index, items: new RowIndex<T>(types) }))
+      found.items.add(item, anchor.inner)
+      return
+    }
+    const join = getOrInsert(this.#byJoin, setName(anchor), () => ({
+      columns: anchor.columns,
       holders: anchor.set.holders,
       bySet: new Map<MembershipSet, Few<T>>(),
     }))
@@ -96,14 +143,25 @@ export class RowIndex<T extends NonNullable<unknown>> {
       if (byKey?.size === 0) this.#byValue.delete(anchor.column)
       return
     }
-    const name = `${anchor.column}:${anchor.set.holders.name}`
-    const join = this.#byJoin.get(name)
+    if (anchor.kind === 'hop') {
+      const found = this.#byHop.get(hopName(anchor))
+      found?.items.remove(item, anchor.inner)
+      if (found?.items.size === 0) this.#byHop.delete(hopName(anchor))
+      return
+    }
+    const join = this.#byJoin.get(setName(anchor))
     const items = join?.bySet.get(anchor.set)
     items?.delete(item)
     if (items?.size === 0) join?.bySet.delete(anchor.set)
-    if (join?.bySet.size === 0) this.#byJoin.delete(name)
+    if (join?.bySet.size === 0) this.#byJoin.delete(setName(anchor))
   }
 }
+
+const setName = ({ columns, set }: Extract<BoundAnchor, { kind: 'set' }>): string =>
+  `${columns.join(',')}:${set.holders.name}`
+
+const hopName = ({ columns, hop, join }: Extract<BoundAnchor, { kind: 'hop' }>): string =>
+  `${columns.join(',')}:${hop.name}:${join.keys.map(({ inner }) => inner.column).join(',')}`
 
 /** The smaller side leads: those who hold the key, or those who asked. */
 function collectHolders<T extends NonNullable<unknown>>(

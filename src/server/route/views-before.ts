@@ -1,5 +1,6 @@
 // How each audience saw the memberships before a commit that moved some: made when asked for, once for all its rows.
-import type { MembershipsBefore, MembershipView } from '../authorize/membership.ts'
+import type { MembershipsBefore } from '../authorize/membership-history.ts'
+import type { MembershipView } from '../authorize/membership-view.ts'
 import type { Audience } from './audience.ts'
 
 export class ViewsBefore {
@@ -11,7 +12,7 @@ export class ViewsBefore {
   }
 
   of(audience: Audience): MembershipView {
-    if (this.#before.size === 0) return audience.now
+    if (this.#before.sets.size === 0) return audience.now
     let view = this.#views.get(audience)
     if (view === undefined) {
       view = audience.at(this.#before)

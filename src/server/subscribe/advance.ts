@@ -5,14 +5,14 @@
 // and last new version), and from the rows under keys that were granted or revoked meanwhile (read by literal key). Each
 // is judged before, with the memberships of the first position, and after, with those of the head.
 import type { Row } from '../../predicate/algebra.ts'
-import type { MembershipsBefore } from '../authorize/membership.ts'
+import type { MembershipsBefore } from '../authorize/membership-history.ts'
 import { judge } from '../authorize/visibility.ts'
 import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { lacksValues, type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { MovedRows, withFallback } from './moved-rows.ts'
-import { foldTable, membershipsBefore, SpanError } from './span.ts'
+import { foldTable, membershipsBefore, nowAt, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
 export interface AdvanceRequest {
@@ -35,22 +35,34 @@ export async function advance(
   request: AdvanceRequest,
   done: (result: Advanced) => void,
 ): Promise<void> {
-  const { relay, head } = stream
+  const { relay, head, reach } = stream
   const { audience, from, held } = request
+  const uses = reach.usesOf(audience)
   const { epoch } = relay
   const moved = new MovedRows(stream, audience)
   try {
     for (;;) {
       // Someone who joins a held audience would stand after the hold's start and be sent its delta again.
-      while (!head.ready(moved.fence) || (held === null && audience.hold !== null)) {
+      while (
+        !head.ready(moved.fence) ||
+        (held === null && audience.hold !== null) ||
+        moved.isWaiting ||
+        reach.isPending(uses)
+      ) {
         if (request.cancelled()) return
         await head.change()
       }
       if (request.cancelled()) return
       if (relay.epoch !== epoch || !relay.covers(from)) throw new SpanError('WINDOW_PASSED')
       const commits = relay.between(from, head.lsn)
-      const before = held ?? membershipsBefore(audience, commits)
+      // Rows of a hop that the hold has not seen change, because they came to be held only meanwhile, are undone from the
+      // commits.
+      const before =
+        audience.hops === null && held !== null
+          ? held
+          : membershipsBefore(audience, commits, held?.nowMicros ?? nowAt(stream, audience, from))
       let missing = moved.missing(before, false)
+      if (missing === null) continue
       if (missing.length === 0) {
         const fold = foldTable(commits, audience.query.table)
         const outcomes = difference(audience, fold.rows, fold.truncated, moved, before)

@@ -2,14 +2,18 @@
 // or a quick return asks nothing of the database.
 
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
-import { semiJoinsOf } from '../../predicate/columns.ts'
+import { allSemiJoinsOf } from '../../predicate/columns.ts'
+import { isHop } from '../../predicate/hops.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Few } from '../authorize/few.ts'
-import type { MembershipSet } from '../authorize/membership.ts'
+import { Hop } from '../authorize/hop.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
+import { MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
 import { type Query, QueryRegistry } from '../route/query.ts'
 import { failureOf, MembershipSets } from './membership-sets.ts'
+import type { HopUse } from './reach.ts'
 import type { Stream } from './stream.ts'
 
 /** Someone who uses an audience, wherever it stands. */
@@ -67,7 +71,7 @@ export class Audiences {
   constructor(stream: Stream, maxWarm = defaultMaxWarm) {
     this.#stream = stream
     this.#maxWarm = maxWarm
-    this.#sets = new MembershipSets(stream)
+    this.#sets = new MembershipSets(stream, stream.reach)
   }
 
   get size(): number {
@@ -80,7 +84,7 @@ export class Audiences {
     return {
       audiences: this.#held.size,
       queries: this.#queries.size,
-      memberships: this.#sets.size,
+      memberships: this.#sets.size + this.#stream.reach.size,
       routes: router.routes.size,
       splices: relay.pins,
     }
@@ -156,8 +160,10 @@ export class Audiences {
       this.#dispose(held.opened)
       for (const user of [...held.users]) user.end(errorOf(held.opened.query.table))
     }
-    if (oids === null) this.#sets.forget()
-    else for (const oid of oids) this.#sets.forget(oid)
+    for (const oid of oids ?? [undefined]) {
+      this.#sets.forget(oid)
+      this.#stream.reach.forget(oid)
+    }
   }
 
   /** Lets go of audiences that nobody uses: what they were made from may be true no more. */
@@ -166,7 +172,7 @@ export class Audiences {
   }
 
   /** Ends every audience that reads one of these sets, which are not exact any more. */
-  endFailed(sets: Iterable<MembershipSet>): void {
+  endFailed(sets: Iterable<InnerSet>): void {
     for (const set of sets) {
       for (const audience of [...this.#stream.router.audiencesOf(set)]) {
         const held = this.#held.get(audience.key)
@@ -176,7 +182,8 @@ export class Audiences {
         this.#dispose(audience)
         for (const user of [...held.users]) user.end(failureOf(set))
       }
-      this.#sets.forgetFailed(set)
+      if (set instanceof Hop) this.#stream.reach.forgetFailed(set)
+      else if (set instanceof MembershipSet) this.#sets.forgetFailed(set)
     }
   }
 
@@ -198,28 +205,41 @@ export class Audiences {
   }
 
   async #open(query: Query, request: AudienceRequest): Promise<Audience> {
-    const sets = new Map<SemiJoin, MembershipSet>()
+    const { router, reach, head } = this.#stream
+    const sets = new Map<SemiJoin, InnerSet>()
+    const uses: HopUse[] = []
     try {
-      for (const join of semiJoinsOf(request.predicate)) {
+      // A hop's own semi-joins first: it holds what they reach.
+      for (const join of allSemiJoinsOf(request.predicate)) {
         const table = request.memberships.find(membership => membership.oid === join.table.oid)
         if (table === undefined) throw new Error(`no facts about ${join.table.schema}.${join.table.name}`)
-        sets.set(join, await this.#sets.acquire(join, table))
+        if (!isHop(join)) {
+          sets.set(join, await this.#sets.acquire(join, table))
+          continue
+        }
+        const use = reach.acquire(join, table, sets)
+        uses.push(use)
+        sets.set(join, use.hop)
       }
+      if (uses.length > 0) await reach.settled(uses)
       // One that failed while the others were loaded ends nobody who does not stand yet.
       for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
+      // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
+      const route = router.routeOf(query.table.oid)
+      if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) throw changed(query.table)
+      const audience = new Audience(query, request.predicate, sets, head, this.#onFailure)
+      if (uses.length > 0) reach.attach(audience, uses)
+      router.addAudience(audience)
+      return audience
     } catch (error) {
-      for (const set of sets.values()) this.#sets.release(set)
+      this.#release(sets.values(), uses)
       throw error
     }
-    // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
-    const route = this.#stream.router.routeOf(query.table.oid)
-    if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) {
-      for (const set of sets.values()) this.#sets.release(set)
-      throw changed(query.table)
-    }
-    const audience = new Audience(query, request.predicate, sets, this.#onFailure)
-    this.#stream.router.addAudience(audience)
-    return audience
+  }
+
+  #release(sets: Iterable<InnerSet>, uses: readonly HopUse[]): void {
+    for (const use of uses) this.#stream.reach.release(use)
+    for (const set of sets) if (set instanceof MembershipSet) this.#sets.release(set)
   }
 
   readonly #onFailure = (error: unknown, query: Query): void => {
@@ -242,14 +262,14 @@ export class Audiences {
 
   #dispose(audience: Audience): void {
     this.#stream.router.removeAudience(audience)
-    for (const set of audience.sets.values()) this.#sets.release(set)
+    this.#release(audience.sets.values(), this.#stream.reach.usesOf(audience))
     this.#queries.release(audience.query)
   }
 }
 
 /** The tables that the bound predicate still reads. */
 function membershipsOf({ predicate, memberships }: AudienceRequest): Table[] {
-  const oids = new Set(semiJoinsOf(predicate).map(join => join.table.oid))
+  const oids = new Set(allSemiJoinsOf(predicate).map(join => join.table.oid))
   return memberships.filter(table => oids.has(table.oid))
 }
 

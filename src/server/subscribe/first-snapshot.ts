@@ -33,8 +33,9 @@ export interface FirstSnapshotRequest {
 
 /** @throws SNAPSHOT_TOO_LARGE, BUSY, UNAVAILABLE and what Postgres refuses; SpanError when it should be begun anew */
 export async function firstSnapshot(stream: Stream, request: FirstSnapshotRequest): Promise<void> {
-  const { relay, head, reader, limits } = stream
+  const { relay, head, reader, limits, reach } = stream
   const { audience } = request
+  const uses = reach.usesOf(audience)
   const { query } = audience
   const { epoch } = relay
   const pin = relay.pin()
@@ -71,7 +72,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       if (abandoned()) return
       // While memberships move, rows wait for the end: what Postgres showed may be revoked in the stream already.
       const unseen = relay.unseen(first, head.lsn)
-      if (membershipsBefore(audience, unseen).size > 0) continue
+      if (membershipsBefore(audience, unseen, 0n).sets.size > 0) continue
       const vanished = new Set<string>()
       const touched = foldTable(unseen, query.table, vanished).rows
       const rows = [...pending].filter(([key]) => !touched.has(key) && !vanished.has(key))
@@ -87,13 +88,20 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
     }
     await reader.passed(fence)
     for (;;) {
-      while (!head.ready(fence) || !head.ready(moved.fence) || audience.hold !== null) {
+      while (
+        !head.ready(fence) ||
+        !head.ready(moved.fence) ||
+        audience.hold !== null ||
+        moved.isWaiting ||
+        reach.isPending(uses)
+      ) {
         if (abandoned()) return
         await head.change()
       }
       if (abandoned()) return
       const unseen = relay.unseen(first!, head.lsn)
-      const missing = moved.missing(membershipsBefore(audience, unseen), true)
+      const missing = moved.missing(membershipsBefore(audience, unseen, 0n), true)
+      if (missing === null) continue
       const rows = missing.length > 0 ? null : atHead(audience, unseen, pending, delivered, moved)
       if (rows !== null && rows.wanted === null) {
         finish(stream, request, rows)

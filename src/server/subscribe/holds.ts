@@ -1,18 +1,15 @@
 // Holds: from a grant or revocation on, an audience's frames wait until the rows that it moved were read; then everything
 // since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
-import {
-  flipsOf,
-  flipsWithoutKey,
-  type MembershipsBefore,
-  type MembershipWriter,
-  mergeBefore,
-  SetBefore,
-} from '../authorize/membership.ts'
+import { Hop } from '../authorize/hop.ts'
+import { MembershipsBefore, type MembershipWriter } from '../authorize/membership-history.ts'
 import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
+import { Found } from '../route/found.ts'
 import { type Advanced, advance } from './advance.ts'
+import { changedKeysOf, outerColumns } from './changed-keys.ts'
+import { ChangesSubscription } from './changes-subscription.ts'
 import { LiveSubscription } from './live-subscription.ts'
-import { couldConcern, outerColumns } from './moved-rows.ts'
+import { couldConcern } from './moved-rows.ts'
 import type { Stream } from './stream.ts'
 
 export class Holds {
@@ -24,14 +21,22 @@ export class Holds {
 
   /** Takes what a commit changed in the memberships. @param lsn of the commit before it */
   flipped(writer: MembershipWriter, lsn: bigint): void {
-    const concerned = new Set<Audience>()
-    for (const set of writer.before.keys()) {
-      for (const audience of this.#stream.router.audiencesOf(set)) concerned.add(audience)
+    const { router } = this.#stream
+    const concerned = new Found<Audience>()
+    for (const [set, was] of writer.before.sets) {
+      if (set instanceof Hop) {
+        const rows = [...was.entries].map(([name, { values }]) => set.rowOf(name, values))
+        router.reaching(set, rows, concerned)
+      } else for (const audience of router.audiencesOf(set)) concerned.add(audience)
     }
-    for (const audience of concerned) {
-      if (audience.hold !== null) mergeBefore(audience.hold.before, only(audience, writer.before))
-      else if (audience.query.kind === 'live' && audience.members.size > 0 && moves(audience, writer.before)) {
-        this.begin(audience, lsn, only(audience, writer.before))
+    for (const audience of concerned.items) {
+      if (audience.hold !== null) audience.hold.before.merge(writer.before, set => reads(audience, set))
+      else if (audience.members.size === 0) continue
+      else if (audience.query.kind === 'live') {
+        if (moves(audience, writer.before)) this.begin(audience, lsn, only(audience, writer.before))
+      } else if (this.#isPending(audience)) {
+        // What it reaches now is not held yet: it takes this commit's events from the relay when it is.
+        for (const member of [...audience.members]) if (member instanceof ChangesSubscription) member.catchUp()
       }
     }
   }
@@ -39,8 +44,18 @@ export class Holds {
   /** @param lsn where the audience stands
    *  @param before null when no membership moved: only large values must be read */
   begin(audience: Audience, lsn: bigint, before: MembershipsBefore | null): void {
-    audience.hold = { since: lsn, before: before ?? new Map() }
+    audience.hold = { since: lsn, before: before ?? new MembershipsBefore(this.#stream.head.nowMicros) }
     void this.#release(audience)
+  }
+
+  #isPending(audience: Audience): boolean {
+    const { reach } = this.#stream
+    try {
+      return reach.isPending(reach.usesOf(audience))
+    } catch {
+      // It is told when it catches up.
+      return true
+    }
   }
 
   async #release(audience: Audience): Promise<void> {
@@ -91,28 +106,25 @@ export class Holds {
   }
 }
 
+const reads = (audience: Audience, set: object): boolean => {
+  for (const each of audience.sets.values()) if (each === set) return true
+  return false
+}
+
 /** Whether a change of the memberships may move rows in or out of this audience's view. */
 function moves(audience: Audience, before: MembershipsBefore): boolean {
-  for (const [join, set] of audience.sets) {
-    const was = before.get(set)
-    if (was === undefined) continue
-    if (flipsWithoutKey(set, was)) return true
+  const { byJoin, missing } = changedKeysOf(audience, before, false)
+  if (byJoin === null || missing.length > 0) return true
+  for (const [join, keys] of byJoin) {
     const columns = outerColumns(join)
-    for (const { values } of flipsOf(set, was))
-      if (columns === null || couldConcern(audience, columns, values)) return true
+    if (columns === null || keys.some(({ values }) => couldConcern(audience, columns, values))) return true
   }
   return false
 }
 
 /** A copy of what concerns this audience: the hold goes on adding to it. */
 function only(audience: Audience, before: MembershipsBefore): MembershipsBefore {
-  const result: MembershipsBefore = new Map()
-  for (const set of audience.sets.values()) {
-    const was = before.get(set)
-    if (was === undefined || result.has(set)) continue
-    const copy = new SetBefore(was.total, was.nulls)
-    for (const [key, held] of was.keys) copy.keys.set(key, held)
-    result.set(set, copy)
-  }
+  const result = new MembershipsBefore(before.nowMicros)
+  result.merge(before, set => reads(audience, set))
   return result
 }

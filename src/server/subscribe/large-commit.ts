@@ -1,6 +1,6 @@
 // Serves a commit too large to hold: walked from its spool in slices, judged row by row, sent in parts. Nobody stands
 // between two of its parts: the head moves when it is done.
-import { MembershipWriter } from '../authorize/membership.ts'
+import { MembershipWriter } from '../authorize/membership-history.ts'
 import { judge, type Op } from '../authorize/visibility.ts'
 import type { Commit } from '../decode/change.ts'
 import type { FoldedRow } from '../decode/fold.ts'
@@ -20,6 +20,7 @@ import { ViewsBefore } from '../route/views-before.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import type { Holds } from './holds.ts'
 import { LiveSubscription } from './live-subscription.ts'
+import type { Reach } from './reach.ts'
 import { ChangeKeeper } from './spooled-memberships.ts'
 import type { SubscriptionDoor } from './subscribe.ts'
 
@@ -27,6 +28,7 @@ export interface LargeCommitOptions {
   readonly router: Router
   readonly relay: MemoryRelay
   readonly head: Head
+  readonly reach: Reach
   readonly holds: Holds
   readonly door: SubscriptionDoor
 }
@@ -52,7 +54,7 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
   try {
     const changed = options.router.changedTables(commit)
     if (changed.size > 0) door.retire(changed)
-    const writer = await applyMemberships(options.router, commit, slice)
+    const writer = await applyMemberships(options, commit, slice)
     if (relay.epoch !== epoch) return
     if (writer.failed.size > 0) door.endFailed(writer.failed)
     for (const { table } of writer.truncated) door.truncated(table.oid)
@@ -69,8 +71,12 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
   }
 }
 
-async function applyMemberships(router: Router, commit: Commit, slice: Slice): Promise<MembershipWriter> {
-  const writer = new MembershipWriter()
+async function applyMemberships(
+  { router, head, reach }: LargeCommitOptions,
+  commit: Commit,
+  slice: Slice,
+): Promise<MembershipWriter> {
+  const writer = new MembershipWriter(head.nowMicros)
   const concerned = [...commit.relations].filter(oid => (router.routeOf(oid)?.sets.size ?? 0) > 0)
   if (concerned.length === 0) return writer
   const keeper = new ChangeKeeper(commit, concerned)
@@ -80,6 +86,7 @@ async function applyMemberships(router: Router, commit: Commit, slice: Slice): P
     if (slice.over()) await slice.next()
   }
   keeper.keep()
+  reach.follow(writer)
   return writer
 }
 

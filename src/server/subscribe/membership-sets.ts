@@ -3,11 +3,13 @@ import type { SemiJoin } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { cover } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { KeyHolders, MembershipSet, membershipTooLarge } from '../authorize/membership.ts'
+import { type InnerSet, membershipTooLarge } from '../authorize/inner-set.ts'
+import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
-import { sameColumns } from '../route/router.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
+import type { Reach } from './reach.ts'
+import { changesOf, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
 interface Held {
@@ -19,12 +21,14 @@ interface Held {
 
 export class MembershipSets {
   readonly #stream: Stream
+  readonly #reach: Reach
   /** One per distinct bound semi-join in use: bounded by the audiences, which are bounded by the connections. */
   readonly #held = new Map<string, Held>()
   readonly #holders = new Map<string, KeyHolders>()
 
-  constructor(stream: Stream) {
+  constructor(stream: Stream, reach: Reach) {
     this.#stream = stream
+    this.#reach = reach
   }
 
   get size(): number {
@@ -87,6 +91,7 @@ export class MembershipSets {
   }
 
   #drop(held: Held): void {
+    this.#reach.unlinkFrom(held.set)
     this.#stream.router.removeSet(held.set, held.anchors)
     held.set.clear()
   }
@@ -107,25 +112,18 @@ export class MembershipSets {
       if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
       for (const values of rows) {
         const row = new QueryRow(values)
-        if (set.matches(row)) set.count(row, 1)
+        if (set.matches(row)) set.count(set.entryOf(row), 1)
       }
       assertExact(set)
-      for (const commit of relay.unseen(snapshot, head.lsn)) {
-        if (!commit.relations.has(set.table.oid)) continue
-        for (const change of commit.changes()) {
-          if (change.relation.oid !== set.table.oid) continue
-          if (!sameColumns(change.relation, set.table)) {
-            throw tableChanged(set.table)
-          }
-          if (change.kind === 'truncate') set.clear()
-          if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old))
-            set.count(change.old, -1)
-          if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new))
-            set.count(change.new, 1)
-        }
+      for (const change of changesOf(relay.unseen(snapshot, head.lsn), set.table)) {
+        if (change.kind === 'truncate') set.clear()
+        if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old))
+          set.count(set.entryOf(change.old), -1)
+        if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new))
+          set.count(set.entryOf(change.new), 1)
       }
       assertExact(set)
-      set.settle([...set.keys.keys()])
+      set.settle([...set.entries()].map(([key]) => key))
       // Forgotten while it was loaded, or read of a table whose columns have changed: nobody would ever remove it.
       const route = router.routeOf(set.table.oid)
       if (this.#held.get(setName(set.join, set.table))?.set !== set) throw tableChanged(set.table)
@@ -135,7 +133,7 @@ export class MembershipSets {
     } catch (error) {
       // What was counted so far must not be found by its keys.
       set.clear()
-      throw error
+      throw error instanceof SpanError ? tableChanged(set.table) : error
     } finally {
       pin.release()
     }
@@ -152,20 +150,32 @@ const setName = (join: SemiJoin, table: Table): string =>
   `${shapeOf(table)}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
 
 /** The catalog is being read again: soon there is an answer. */
-const tableChanged = ({ schema, name }: Table): TidegateError =>
+export const tableChanged = ({ schema, name }: Table): TidegateError =>
   new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${schema}.${name} changed; subscribe again`, { retryAfterMs: 250 })
 
-const readableFamilies = new Set(['int', 'text', 'uuid', 'bpchar', 'enum', 'bool', 'numeric'])
+/** Types whose canonical text Postgres reads as the value it came from. */
+export const readableFamilies: ReadonlySet<string> = new Set([
+  'int',
+  'text',
+  'uuid',
+  'bpchar',
+  'enum',
+  'bool',
+  'numeric',
+])
 
 /** One equality on a column that Postgres may look up; else the whole table is read. */
-function matchOf(table: Table, anchors: readonly BoundAnchor[] | null): { columns: number[]; keys: string[][] } | null {
+export function matchOf(
+  table: Table,
+  anchors: readonly BoundAnchor[] | null,
+): { columns: number[]; keys: string[][] } | null {
   const anchor = anchors?.length === 1 ? anchors[0]! : null
   if (anchor?.kind !== 'const' || !readableFamilies.has(table.columns[anchor.column]!.type.family)) return null
   return { columns: [anchor.column], keys: anchor.keys.map(key => [key]) }
 }
 
 /** What a reader is told of a set that has failed: as Postgres raises where one of its rows cannot be judged. */
-export function failureOf({ failure, table }: MembershipSet): TidegateError {
+export function failureOf({ failure, table }: InnerSet): TidegateError {
   if (failure instanceof TidegateError) return failure
   const reason = failure instanceof Error ? failure.message : String(failure)
   const message = `a row of ${table.schema}.${table.name} cannot be judged with these claims: ${reason}`

@@ -1,13 +1,15 @@
 // Rows that a query should look at although no commit touched them: those under a key that was granted or revoked, and
 // those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
-import type { Expr, Row, SemiJoin } from '../../predicate/algebra.ts'
+import type { Expr, Row } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
-import { flipsOf, flipsWithoutKey, type MembershipSet, type MembershipsBefore } from '../authorize/membership.ts'
+import type { Hop, Partition } from '../authorize/hop.ts'
+import type { MembershipsBefore } from '../authorize/membership-history.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Pin } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
 import type { Snapshot } from '../wal/visibility.ts'
+import { type ChangedKey, changedKeysOf, type MissingPartition, outerColumns } from './changed-keys.ts'
 import { foldTable, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
@@ -29,6 +31,7 @@ export class MovedRows {
   readonly #stream: Stream
   readonly #audience: Audience
   readonly #pins: Pin[] = []
+  readonly #demands: { hop: Hop; partition: Partition }[] = []
   readonly #reads: Read[] = []
   readonly #asked = new Set<string>()
   #rowReads = 0
@@ -40,19 +43,43 @@ export class MovedRows {
     this.#audience = audience
   }
 
-  /** Keys that changed hands and were not read yet; empty when there is nothing more to read.
+  /** What changed hands and was not read yet; empty when there is nothing more to read. Null when rows that decided
+   *  before are not held now: they have been asked for, and it must be called again when the index has them.
    *  @param touched every key that changed, also one that is back where it was
    *  @throws SpanError when a change names no rows */
-  missing(before: MembershipsBefore, touched: boolean): Wanted[] {
+  missing(before: MembershipsBefore, touched: boolean): Wanted[] | null {
+    if (before.sets.size === 0) return []
+    const { byJoin, missing } = changedKeysOf(this.#audience, before, touched)
+    if (missing.length > 0) {
+      this.#demand(missing)
+      return null
+    }
+    if (byJoin === null) throw new SpanError('INPUTS_CHANGED')
     const wanted = new Map<string, Wanted>()
-    for (const [join, set] of this.#audience.sets) {
-      const was = before.get(set)
-      if (was === undefined) continue
-      if (flipsWithoutKey(set, was)) throw new SpanError('INPUTS_CHANGED')
-      const keys = touched ? [...was.keys].map(([key, held]) => ({ key, values: held.values })) : flipsOf(set, was)
-      for (const { key, values } of keys) this.#want(wanted, join, set, key, values)
+    for (const [join, keys] of byJoin) {
+      const columns = outerColumns(join)
+      if (columns === null) throw new SpanError('INPUTS_CHANGED')
+      for (const key of keys) this.#want(wanted, columns, join.table.oid, key)
     }
     return [...wanted.values()]
+  }
+
+  /** Whether all rows of hops that decided in between are held, so that any position since may be judged; if not, they have
+   *  been asked for. */
+  holds(before: MembershipsBefore): boolean {
+    if (before.sets.size === 0) return true
+    const { missing } = changedKeysOf(this.#audience, before, true)
+    this.#demand(missing)
+    return missing.length === 0
+  }
+
+  /** Whether what `missing` asked for is still not there. @throws why it cannot be had */
+  get isWaiting(): boolean {
+    for (const { partition } of this.#demands) {
+      if (partition.failure !== null) throw partition.failure
+      if (!partition.isLoaded) return true
+    }
+    return false
   }
 
   /** Rows by primary key. More than once for one key: a read may not see yet that another row has it now.
@@ -103,36 +130,23 @@ export class MovedRows {
 
   release(): void {
     for (const pin of this.#pins) pin.release()
+    for (const { hop, partition } of this.#demands) this.#stream.reach.letGo(hop, partition)
   }
 
-  #want(
-    wanted: Map<string, Wanted>,
-    join: SemiJoin,
-    set: MembershipSet,
-    key: string,
-    values: readonly (string | null)[],
-  ): void {
-    const columns = outerColumns(join)
-    if (columns === null) throw new SpanError('INPUTS_CHANGED')
+  #demand(missing: readonly MissingPartition[]): void {
+    for (const { hop, columns, key, values } of missing)
+      this.#demands.push({ hop, partition: this.#stream.reach.demand(hop, columns, key, values) })
+  }
+
+  #want(wanted: Map<string, Wanted>, columns: readonly number[], oid: number, { key, values }: ChangedKey): void {
     if (!couldConcern(this.#audience, columns, values)) return
-    const name = `${columns.join(',')}:${set.join.table.oid}:${key}`
+    const name = `${columns.join(',')}:${oid}:${key}`
     if (this.#asked.has(name)) return
     this.#asked.add(name)
     const held = wanted.get(columns.join(','))
     if (held !== undefined) held.keys.push(values)
     else wanted.set(columns.join(','), { columns, keys: [values] })
   }
-}
-
-/** Columns of the guarded row that the semi-join compares; null when it compares something computed. */
-export function outerColumns(join: SemiJoin): number[] | null {
-  if (join.keys.length === 0) return null
-  const columns: number[] = []
-  for (const { outer } of join.keys) {
-    if (outer.kind !== 'column') return null
-    columns.push(outer.column)
-  }
-  return columns
 }
 
 /** A query filtered on the very column that a key names is not concerned with other keys: `room_id = 42` and a grant of

@@ -3,7 +3,7 @@
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { bind } from '../../predicate/bind.ts'
 import { and } from '../../predicate/build.ts'
-import { columnsOf, innerColumnsOf, semiJoinsOf } from '../../predicate/columns.ts'
+import { allSemiJoinsOf, columnsOf, innerColumnsOf } from '../../predicate/columns.ts'
 import { type FilterLimits, parseFilter } from '../../predicate/postgrest.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -83,7 +83,7 @@ function columnsShown({ table, role, readable }: TableAccess, select: readonly s
 /** Old rows can be judged only by columns that the WAL carries of them; moved rows only if they can be read. */
 function assertJudgeable(table: Table, memberships: readonly Table[], predicate: Predicate): void {
   assertIdentity(table, new Set([...columnsOf(predicate), ...table.primaryKey]))
-  const joins = semiJoinsOf(predicate)
+  const joins = allSemiJoinsOf(predicate)
   for (const join of joins) {
     const inner = memberships.find(membership => membership.oid === join.table.oid)
     if (inner === undefined) continue

@@ -3,11 +3,12 @@
 // An event is owed if its reader could see it at its commit and still can now. So the memberships are undone to the
 // starting position and rolled forward commit by commit, and what is sent must also be visible at the head.
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import { type MembershipsBefore, SetBefore } from '../authorize/membership.ts'
+import { type MembershipsBefore, rollForward } from '../authorize/membership-history.ts'
 import { judge } from '../authorize/visibility.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Commit } from '../decode/change.ts'
 import type { FoldedRow } from '../decode/fold.ts'
+import { microsTo2000 } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { rowsOfCommit } from '../route/commit-rows.ts'
 import { OutcomeEncoder, ordinalOfEvent } from '../route/outcome.ts'
@@ -15,7 +16,8 @@ import type { Outgoing } from '../route/outgoing.ts'
 import { sameColumns } from '../route/router.ts'
 import { Slice } from '../route/slice.ts'
 import { preparedSpooled, prepareSpooled } from '../route/spooled-rows.ts'
-import { membershipsBefore, membershipsStep, SpanError } from './span.ts'
+import { MovedRows } from './moved-rows.ts'
+import { membershipsBefore, membershipsStep, nowAt, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 
 export interface ReplayRequest {
@@ -31,21 +33,38 @@ export type Replayed = { readonly atHead: true } | { readonly atHead: false; rea
 
 /** @throws SpanError when the window does not reach back far enough, or a truncation hides what the reader could see */
 export async function replay(stream: Stream, request: ReplayRequest, done: (result: Replayed) => void): Promise<void> {
-  const { relay, head } = stream
+  const reached = new MovedRows(stream, request.audience)
+  try {
+    await replayFrom(stream, request, reached, done)
+  } finally {
+    reached.release()
+  }
+}
+
+/** @param reached what was reached within the window and is held only for this replay */
+async function replayFrom(
+  stream: Stream,
+  request: ReplayRequest,
+  reached: MovedRows,
+  done: (result: Replayed) => void,
+): Promise<void> {
+  const { relay, head, reach } = stream
   const { audience } = request
+  const uses = reach.usesOf(audience)
   const { epoch } = relay
   const { table } = audience.query
   const slice = new Slice()
   let { from } = request
   for (;;) {
-    while (!head.ready(0n)) {
+    while (!head.ready(0n) || reached.isWaiting || reach.isPending(uses)) {
       if (request.cancelled()) return
       await head.change()
     }
     if (request.cancelled()) return
     if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
     const commits = commitsAfter(stream, from)
-    const states = new MembershipStates(audience, commits)
+    const states = new MembershipStates(audience, commits, from.lsn, stream)
+    if (audience.hops !== null && !reached.holds(states.first)) continue
     let unprepared: Commit | null = null
     for (const commit of commits) {
       if (commit.spooled && commit.relations.has(table.oid) && preparedSpooled(commit, table) === null) {
@@ -149,32 +168,27 @@ const stillVisible = (audience: Audience, row: FoldedRow, gone: boolean): boolea
 /** The memberships before and after each commit of a span, rolled forward. */
 class MembershipStates {
   readonly #audience: Audience
+  readonly first: MembershipsBefore
   #state: MembershipsBefore
 
-  constructor(audience: Audience, commits: readonly Commit[]) {
+  /** @param fromLsn the span begins after it */
+  constructor(audience: Audience, commits: readonly Commit[], fromLsn: bigint, stream: Stream) {
     this.#audience = audience
-    this.#state = membershipsBefore(audience, commits)
+    const begins = commits[0]?.commitLsn === fromLsn ? fromLsn - 1n : fromLsn
+    this.first = membershipsBefore(audience, commits, nowAt(stream, audience, begins))
+    this.#state = this.first
   }
 
   next(commit: Commit): Views {
     const before = this.#state
-    if (before.size === 0) return { before, after: before }
+    if (before.sets.size === 0 && !this.#audience.readsTime) return { before, after: before }
     const step = membershipsStep(this.#audience, commit)
-    if (step.size === 0) return { before, after: before }
-    const after: MembershipsBefore = new Map()
-    for (const [set, was] of before) {
-      const change = step.get(set)
-      if (change === undefined) {
-        after.set(set, was)
-        continue
-      }
-      const moved = new SetBefore(was.total + change.total, was.nulls + change.nulls)
-      for (const [key, held] of was.keys) {
-        moved.keys.set(key, { count: held.count + (change.keys.get(key)?.count ?? 0), values: held.values })
-      }
-      after.set(set, moved)
-    }
-    this.#state = after
-    return { before, after }
+    const nowMicros = later(commit.committedAtMicros + microsTo2000, before.nowMicros)
+    if (step.size === 0 && nowMicros === before.nowMicros) return { before, after: before }
+    this.#state = rollForward(before, step, nowMicros)
+    return { before, after: this.#state }
   }
 }
+
+/** Time at positions does not go back, though two commits' timestamps may. */
+export const later = (a: bigint, b: bigint): bigint => (a < b ? b : a)

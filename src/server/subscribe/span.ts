@@ -1,12 +1,14 @@
 // The commits between two positions, as one audience needs them: its table's rows folded, its memberships undone.
 
-import { type MembershipSet, type MembershipsBefore, type NetChange, netChange, undo } from '../authorize/membership.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
+import { type MembershipsBefore, type NetChange, netChange, undo } from '../authorize/membership-history.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change, Commit } from '../decode/change.ts'
 import { type FoldedRows, RowFold } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { sameColumns } from '../route/router.ts'
 import { keptChanges } from './spooled-memberships.ts'
+import type { Stream } from './stream.ts'
 
 /** Why a span cannot be judged: the client then starts over. */
 export class SpanError extends Error {
@@ -18,6 +20,10 @@ export class SpanError extends Error {
   }
 }
 
+/** `now()` at a position, for an audience that reads it. */
+export const nowAt = ({ relay }: Stream, audience: Audience, lsn: bigint): bigint =>
+  audience.readsTime ? relay.nowMicrosAt(lsn) : 0n
+
 /** @param vanished takes the keys of rows that came and went within the commits
  *  @throws SpanError for a commit too large to fold in memory, or of a table whose columns changed since */
 export function foldTable(commits: readonly Commit[], table: Table, vanished: Set<string> | null = null): FoldedRows {
@@ -28,17 +34,22 @@ export function foldTable(commits: readonly Commit[], table: Table, vanished: Se
 }
 
 /** The audience's memberships as they were before these commits.
+ *  @param nowMicros `now()` then
  *  @throws SpanError when a truncation hides what they were */
-export function membershipsBefore(audience: Audience, commits: readonly Commit[]): MembershipsBefore {
+export function membershipsBefore(
+  audience: Audience,
+  commits: readonly Commit[],
+  nowMicros: bigint,
+): MembershipsBefore {
   const sets = new Set(audience.sets.values())
-  const before = undo(sets, (set: MembershipSet) => changesOf(commits, set.table))
+  const before = undo(sets, (set: InnerSet) => changesOf(commits, set.table), nowMicros)
   if (before === null) throw new SpanError('INPUTS_CHANGED')
   return before
 }
 
 /** What one commit does to the audience's memberships. */
-export function membershipsStep(audience: Audience, commit: Commit): Map<MembershipSet, NetChange> {
-  const step = new Map<MembershipSet, NetChange>()
+export function membershipsStep(audience: Audience, commit: Commit): Map<InnerSet, NetChange> {
+  const step = new Map<InnerSet, NetChange>()
   for (const set of new Set(audience.sets.values())) {
     if (!commit.relations.has(set.table.oid)) continue
     const net = netChange(set, changesOf([commit], set.table))
@@ -48,7 +59,8 @@ export function membershipsStep(audience: Audience, commit: Commit): Map<Members
   return step
 }
 
-function* changesOf(commits: readonly Commit[], table: Table): Iterable<Change> {
+/** @throws SpanError for a commit too large to be kept, or of a table whose columns changed since */
+export function* changesOf(commits: readonly Commit[], table: Table): Iterable<Change> {
   for (const commit of commits) {
     if (!commit.relations.has(table.oid)) continue
     const changes = commit.spooled ? keptChanges(commit, table.oid) : commit.changes()

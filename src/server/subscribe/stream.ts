@@ -4,6 +4,7 @@ import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Router } from '../route/router.ts'
 import type { SnapshotReader } from '../snapshot/reader.ts'
+import type { Reach } from './reach.ts'
 
 export interface StreamLimits {
   /** Rows of a first snapshot, and of what one grant or revocation may move. */
@@ -21,11 +22,16 @@ export interface StreamLimits {
   readonly resumeWaitMs: number
 }
 
-export interface Stream {
+/** All but the index of hops, which is made of it. */
+export interface StreamParts {
   readonly relay: MemoryRelay
   readonly head: Head
   readonly router: Router
   readonly reader: SnapshotReader
   readonly limits: StreamLimits
   readonly log: Log
+}
+
+export interface Stream extends StreamParts {
+  readonly reach: Reach
 }

@@ -4,7 +4,7 @@ import type pg from 'pg'
 import type { ResyncCode } from '../../protocol/codes.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { MembershipSet } from '../authorize/membership.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
 import { answered } from '../database.ts'
 import type { Audience } from '../route/audience.ts'
 import type { Reader } from '../snapshot/reader.ts'
@@ -214,7 +214,7 @@ export class SubscriptionDoor implements Subscriptions {
   }
 
   /** Memberships that cannot be told any more: their readers are ended with the reason, their neighbours are not. */
-  endFailed(sets: Iterable<MembershipSet>): void {
+  endFailed(sets: Iterable<InnerSet>): void {
     this.#audiences.endFailed(sets)
   }
 

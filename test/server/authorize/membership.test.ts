@@ -3,14 +3,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { SemiJoin } from '../../../src/predicate/algebra.ts'
 import { sqlTypes } from '../../../src/predicate/sql-types.ts'
-import {
-  flipsOf,
-  KeyHolders,
-  MembershipSet,
-  MembershipView,
-  MembershipWriter,
-  undo,
-} from '../../../src/server/authorize/membership.ts'
+import { KeyHolders, MembershipSet } from '../../../src/server/authorize/membership.ts'
+import { flipsOf, MembershipWriter, undo } from '../../../src/server/authorize/membership-history.ts'
+import { MembershipView } from '../../../src/server/authorize/membership-view.ts'
 import type { Table } from '../../../src/server/catalog/table.ts'
 import type { Change, Relation } from '../../../src/server/decode/change.ts'
 import { RowTuple } from '../../../src/server/decode/tuple.ts'
@@ -96,6 +91,7 @@ function changesOf(state: Member[], wishes: readonly { kind: string; at: number;
 const recount = (state: readonly Member[], room: string): number =>
   state.filter(([key, user]) => key === room && user === 'ada').length
 
+const clock = { nowMicros: 0n }
 const rooms = ['1', '2', '3']
 const newSet = (maxRows = 1000): MembershipSet =>
   new MembershipSet(join, table, new KeyHolders('members(room_id)'), maxRows)
@@ -104,24 +100,24 @@ test('[P1] after each commit the set holds what a recount finds, and before it w
   fc.assert(
     fc.property(histories, commits => {
       const set = newSet()
-      const now = new MembershipView(new Map([[join, set]]))
+      const now = new MembershipView(new Map([[join, set]]), clock)
       const state: Member[] = []
       for (const wishes of commits) {
         const was = [...state]
-        const writer = new MembershipWriter()
+        const writer = new MembershipWriter(0n)
         for (const change of changesOf(state, wishes)) writer.apply(set, change)
-        const before = new MembershipView(new Map([[join, set]]), writer.before)
+        const before = new MembershipView(new Map([[join, set]]), clock, writer.before)
         for (const room of rooms) {
           expect(now.count(join, room)).toBe(recount(state, room))
           expect(before.count(join, room)).toBe(recount(was, room))
           // Until the commit is settled a key is found by those who held it before it, too.
           if (recount(was, room) + recount(state, room) > 0) expect(set.holders.of(room)?.has(set)).toBe(true)
         }
-        const flips = writer.before.size === 0 ? [] : flipsOf(set, writer.before.get(set)!)
+        const flips = writer.before.sets.size === 0 ? [] : flipsOf(set, writer.before.get(set)!)
         const expected = rooms.filter(room => recount(was, room) > 0 !== recount(state, room) > 0)
-        expect(flips.map(({ key }) => key).sort()).toEqual(expected)
+        expect(flips.map(({ name }) => name).sort()).toEqual(expected)
         writer.settle()
-        expect([...set.keys.keys()].sort()).toEqual(rooms.filter(room => recount(state, room) > 0))
+        expect([...set.entries()].map(([key]) => key).sort()).toEqual(rooms.filter(room => recount(state, room) > 0))
         for (const room of rooms) expect(set.holders.of(room)?.has(set) ?? false).toBe(recount(state, room) > 0)
       }
     }),
@@ -139,18 +135,18 @@ test('[P4] undone from their old rows, the commits give every earlier state back
         states.push([...state])
         const changes = changesOf(state, wishes)
         lists.push(changes)
-        const writer = new MembershipWriter()
+        const writer = new MembershipWriter(0n)
         for (const change of changes) writer.apply(set, change)
         writer.settle()
       }
       for (let from = 0; from < lists.length; from++) {
         const span = lists.slice(from).flat()
-        const before = undo([set], () => span)
+        const before = undo([set], () => span, 0n)
         if (span.some(change => change.kind === 'truncate')) {
           expect(before).toBe(null)
           continue
         }
-        const view = new MembershipView(new Map([[join, set]]), before)
+        const view = new MembershipView(new Map([[join, set]]), clock, before)
         for (const room of rooms) expect(view.count(join, room)).toBe(recount(states[from]!, room))
       }
     }),
@@ -159,7 +155,7 @@ test('[P4] undone from their old rows, the commits give every earlier state back
 
 test('[P7] a set past its bound counts no further and is not taken for exact', () => {
   const set = newSet(2)
-  for (const room of rooms) set.count(tuple([room, 'ada']), 1)
+  for (const room of rooms) set.count(set.entryOf(tuple([room, 'ada'])), 1)
   expect(set.total).toBe(2)
   expect(set.failure).toMatchObject({ code: 'MEMBERSHIP_TOO_LARGE' })
 })

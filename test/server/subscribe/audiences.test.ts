@@ -9,7 +9,8 @@ import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { Router } from '../../../src/server/route/router.ts'
 import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
 import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
-import type { Stream } from '../../../src/server/subscribe/stream.ts'
+import { Reach } from '../../../src/server/subscribe/reach.ts'
+import type { Stream, StreamParts } from '../../../src/server/subscribe/stream.ts'
 
 const table: Table = {
   oid: 20_000,
@@ -39,7 +40,7 @@ function streamOf(): Stream {
   // Connects to nothing until somebody asks.
   const pool = createPool('postgres://nobody@127.0.0.1:1/none', { maxConnections: 1 })
   const beacon = { emit: () => Promise.resolve({ id: '' }) }
-  return {
+  const parts: StreamParts = {
     relay: new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 }),
     head,
     router: new Router(),
@@ -55,6 +56,7 @@ function streamOf(): Stream {
       resumeWaitMs: 1,
     },
   }
+  return { ...parts, reach: new Reach(parts) }
 }
 
 const someone = (): AudienceUser => ({ end: () => {} })

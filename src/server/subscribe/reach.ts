@@ -1,0 +1,445 @@
+// What connected readers reach of the tables in the middle of chains, and how it comes to be held.
+//
+// A hop's rows are asked for from the reader's side: the keys of one set ("teams of this user") name partitions of the next
+// ("projects of this team"), whose rows name partitions of the one after it. Such a *link* from a set to a hop follows the set
+// as the stream moves it: a key that comes asks for a partition, a key that goes lets it go. Partitions asked for in one
+// turn of the event loop are read together, for all readers, and spliced into the stream like a snapshot. Until one is there, whoever
+// reaches it waits (`isPending`): it is never judged by half a hop.
+import type { Row, SemiJoin } from '../../predicate/algebra.ts'
+import { innerColumnsOf } from '../../predicate/columns.ts'
+import { fingerprint } from '../../predicate/fingerprint.ts'
+import { joinText } from '../../predicate/join-key.ts'
+import { cover } from '../../predicate/keys.ts'
+import { pinsOf } from '../../predicate/pins.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { Hop, type HopRow, type Partition } from '../authorize/hop.ts'
+import { type Entry, type InnerSet, membershipTooLarge } from '../authorize/inner-set.ts'
+import type { MembershipWriter } from '../authorize/membership-history.ts'
+import { flipsOf } from '../authorize/membership-history.ts'
+import { shapeOf, type Table } from '../catalog/table.ts'
+import type { Audience } from '../route/audience.ts'
+import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
+import { QueryRow } from '../snapshot/query-row.ts'
+import { failureOf, matchOf, readableFamilies, tableChanged } from './membership-sets.ts'
+import { changesOf, SpanError } from './span.ts'
+import type { StreamParts } from './stream.ts'
+
+/** From the keys of a set to partitions of the hop around it. */
+interface Link {
+  readonly name: string
+  readonly source: InnerSet
+  /** The semi-join that the source answers: its keys are compared with `columns` of the hop. */
+  readonly join: SemiJoin
+  readonly hop: Hop
+  readonly columns: readonly number[]
+  users: number
+}
+
+/** What one semi-join of an audience holds of a hop. */
+export interface HopUse {
+  readonly hop: Hop
+  readonly links: readonly Link[]
+  readonly partitions: readonly Partition[]
+}
+
+interface Held {
+  readonly hop: Hop
+  readonly anchors: readonly BoundAnchor[] | null
+  users: number
+}
+
+const maxKeysAtOnce = 5000
+const maxRetryMs = 2000
+
+export class Reach {
+  readonly #stream: StreamParts
+  /** One per table, columns and local condition in use. */
+  readonly #held = new Map<string, Held>()
+  readonly #links = new Map<string, Link>()
+  readonly #linksOf = new Map<InnerSet, Set<Link>>()
+  /** Partitions that nobody needs, until the grace ends. */
+  #unused = new Map<Partition, Hop>()
+  #dropping: NodeJS.Timeout | null = null
+  readonly #asked = new Set<Partition>()
+  readonly #usesOf = new WeakMap<Audience, readonly HopUse[]>()
+  readonly #scheduled = new Set<Hop>()
+
+  constructor(stream: StreamParts) {
+    this.#stream = stream
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  /** The hop of a bound semi-join, asked to hold what the audience reaches. `settled` tells when it does. Release it when done.
+   *  @param sets those of the semi-joins within it */
+  acquire(join: SemiJoin, table: Table, sets: ReadonlyMap<SemiJoin, InnerSet>): HopUse {
+    const pins = pinsOf(join)
+    const columns = [...innerColumnsOf(join)].sort((a, b) => a - b)
+    const name = `${shapeOf(table)}(${columns.join(',')}) ${fingerprint(pins.local)}`
+    const held = getOrInsert(this.#held, name, () => {
+      const { membershipMaxRows: maxRows } = this.#stream.limits
+      const hop = new Hop({ name, table, local: pins.local, columns, maxRows })
+      const made = { hop, anchors: cover(pins.local) as BoundAnchor[] | null, users: 0 }
+      this.#stream.router.addSet(hop, made.anchors)
+      return made
+    })
+    held.users += 1
+    const { hop } = held
+    hop.lookupOf(join)
+    const partitions: Partition[] = []
+    const links: Link[] = []
+    if (pins.columns.length > 0) {
+      partitions.push(this.demand(hop, pins.columns, pins.key, pins.values))
+      return { hop, links, partitions }
+    }
+    const anchors = demandsOf(join, table)
+    if (anchors === null) partitions.push(this.demand(hop, [], '', []))
+    for (const anchor of anchors ?? []) {
+      if (anchor.kind === 'const') {
+        for (const key of anchor.keys) partitions.push(this.demand(hop, [anchor.column], key, [key]))
+      } else links.push(this.#link(sets.get(anchor.join)!, anchor.join, hop, anchor.columns))
+    }
+    return { hop, links, partitions }
+  }
+
+  release({ hop, links, partitions }: HopUse): void {
+    for (const link of links) this.#unlink(link)
+    for (const partition of partitions) this.letGo(hop, partition)
+    const held = this.#held.get(hop.name)
+    if (held?.hop !== hop) return
+    held.users -= 1
+    if (held.users > 0) return
+    this.#held.delete(hop.name)
+    this.#drop(held)
+  }
+
+  /** Asks for rows of a hop by the values of columns. Let go of them when done.
+   *  @param key the values' canonical text */
+  demand(hop: Hop, columns: readonly number[], key: string, values: readonly (string | null)[]): Partition {
+    const partition = hop.partition(columns, key, values)
+    partition.uses += 1
+    this.#unused.delete(partition)
+    if (!partition.isLoaded && !this.#asked.has(partition)) this.#schedule(hop)
+    return partition
+  }
+
+  letGo(hop: Hop, partition: Partition): void {
+    partition.uses -= 1
+    if (partition.uses > 0) return
+    this.#unused.set(partition, hop)
+    this.#dropping ??= setTimeout(() => this.#dropUnused(), this.#stream.limits.audienceGraceMs).unref()
+  }
+
+  /** Follows what a commit changed, once it has been counted in: keys that came ask for what they reach. */
+  follow(writer: MembershipWriter): void {
+    if (this.#links.size === 0) return
+    for (const [set, before] of writer.before.sets) {
+      const links = this.#linksOf.get(set)
+      if (links === undefined) continue
+      for (const { name, values, granted } of flipsOf(set, before)) {
+        for (const link of links) this.#moved(link, name, values, granted)
+      }
+    }
+  }
+
+  /** The audience stands, with these hops. */
+  attach(audience: Audience, uses: readonly HopUse[]): void {
+    this.#usesOf.set(audience, uses)
+  }
+
+  usesOf(audience: Audience): readonly HopUse[] {
+    return this.#usesOf.get(audience) ?? noUses
+  }
+
+  /** Whether something that these semi-joins reach is not there yet.
+   *  @throws MEMBERSHIP_TOO_LARGE, INDEX_NOT_READABLE when it cannot be had; UNSUBSCRIBED_TABLE_CHANGED */
+  isPending(uses: readonly HopUse[]): boolean {
+    let result = false
+    for (const use of uses) {
+      if (use.hop.failure !== null) throw failureOf(use.hop)
+      if (use.hop.loading.size === 0) continue
+      if (!this.#isHeld(use.hop)) throw tableChanged(use.hop.table)
+      for (const partition of use.hop.loading) {
+        if (!reaches(use, partition)) continue
+        if (partition.failure !== null) throw partition.failure
+        result = true
+      }
+    }
+    return result
+  }
+
+  /** Resolves when everything that these semi-joins reach is held. @throws as `isPending` */
+  async settled(uses: readonly HopUse[]): Promise<void> {
+    while (this.isPending(uses)) await this.#stream.head.change()
+  }
+
+  /** A set is about to be forgotten: what it reached is let go. */
+  unlinkFrom(source: InnerSet): void {
+    for (const link of this.#linksOf.get(source) ?? []) {
+      link.users = 1
+      this.#unlink(link)
+    }
+  }
+
+  /** Forgets the hops of a table (or all): what they hold is no longer true. Their audiences must be retired too. */
+  forget(oid?: number): void {
+    for (const [name, held] of this.#held) {
+      if (oid !== undefined && held.hop.table.oid !== oid) continue
+      this.#held.delete(name)
+      this.#drop(held)
+    }
+  }
+
+  forgetFailed(hop: Hop): void {
+    const held = this.#held.get(hop.name)
+    if (held?.hop !== hop) return
+    this.#held.delete(hop.name)
+    this.#drop(held)
+  }
+
+  #drop({ hop, anchors }: Held): void {
+    this.unlinkFrom(hop)
+    this.#stream.router.removeSet(hop, anchors)
+    for (const partition of hop.partitions.values()) this.#unused.delete(partition)
+    hop.clear()
+    this.#stream.head.moved()
+  }
+
+  #isHeld(hop: Hop): boolean {
+    return this.#held.get(hop.name)?.hop === hop
+  }
+
+  #link(source: InnerSet, join: SemiJoin, hop: Hop, columns: readonly number[]): Link {
+    const name = linkName(source, join, hop, columns)
+    let link = this.#links.get(name)
+    if (link === undefined) {
+      link = { name, source, join, hop, columns, users: 0 }
+      this.#links.set(name, link)
+      getOrInsert(this.#linksOf, source, () => new Set<Link>()).add(link)
+      for (const [entry, { count, values }] of source.entries()) if (count > 0) this.#moved(link, entry, values, true)
+    }
+    link.users += 1
+    return link
+  }
+
+  #unlink(link: Link): void {
+    link.users -= 1
+    if (link.users > 0 || this.#links.get(link.name) !== link) return
+    this.#links.delete(link.name)
+    const links = this.#linksOf.get(link.source)
+    links?.delete(link)
+    if (links?.size === 0) this.#linksOf.delete(link.source)
+    for (const [entry, { count, values }] of link.source.entries())
+      if (count > 0) this.#moved(link, entry, values, false)
+  }
+
+  #moved(link: Link, name: string, values: readonly (string | null)[], granted: boolean): void {
+    const { source, join, hop, columns } = link
+    if (!this.#isHeld(hop)) return
+    let key: string | null = name
+    let keyValues = values
+    if (source instanceof Hop) {
+      const row = source.rowOf(name, values)
+      if (!source.isPinned(join, row)) return
+      key = source.lookupOf(join).joined.keyOf(row)
+      keyValues = join.keys.map(({ inner }) => row.text(inner.column) ?? null)
+    }
+    if (key === null) return
+    if (granted) this.demand(hop, columns, key, keyValues)
+    else {
+      const partition = hop.partitionOf(columns, key)
+      if (partition !== undefined) this.letGo(hop, partition)
+    }
+  }
+
+  #schedule(hop: Hop): void {
+    if (this.#scheduled.has(hop)) return
+    this.#scheduled.add(hop)
+    setImmediate(() => {
+      this.#scheduled.delete(hop)
+      this.#loadAsked(hop)
+    })
+  }
+
+  #loadAsked(hop: Hop): void {
+    const byColumns = new Map<string, Partition[]>()
+    for (const partition of hop.loading) {
+      if (this.#asked.has(partition) || partition.failure !== null) continue
+      getOrInsert(byColumns, partition.columns.join(','), () => []).push(partition)
+    }
+    for (const partitions of byColumns.values()) {
+      for (let at = 0; at < partitions.length; at += maxKeysAtOnce) {
+        const part = partitions.slice(at, at + maxKeysAtOnce)
+        for (const partition of part) this.#asked.add(partition)
+        void this.#loadUntilDone(hop, part)
+      }
+    }
+  }
+
+  /** Tried until it succeeds, nobody needs it any more, or trying does not help. */
+  async #loadUntilDone(hop: Hop, partitions: readonly Partition[]): Promise<void> {
+    const { log, head } = this.#stream
+    for (let attempt = 0; ; attempt++) {
+      const wanted = partitions.filter(partition => hop.loading.has(partition))
+      if (wanted.length === 0 || !this.#isHeld(hop)) break
+      try {
+        await this.#load(hop, wanted)
+        break
+      } catch (error) {
+        if (error instanceof TidegateError && lasting.has(error.code)) {
+          for (const partition of wanted) partition.failure = error
+          head.moved()
+          break
+        }
+        if (attempt === 0 && !(error instanceof SpanError))
+          log.warn({ err: error, table: hop.table.name }, 'rows that a grant reaches could not be read; trying again')
+        await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, maxRetryMs)))
+      }
+    }
+    for (const partition of partitions) this.#asked.delete(partition)
+  }
+
+  async #load(hop: Hop, partitions: readonly Partition[]): Promise<void> {
+    const { relay, head, reader, limits } = this.#stream
+    const { columns } = partitions[0]!
+    const { table } = hop
+    const pin = relay.pin()
+    try {
+      const { epoch } = relay
+      const match =
+        columns.length > 0
+          ? { columns, keys: partitions.map(({ values }) => values) }
+          : matchOf(table, this.#held.get(hop.name)?.anchors ?? null)
+      const { rows, snapshot, fence } = await reader.asLogin(table, match, limits.membershipMaxRows + 1)
+      if (rows.length > limits.membershipMaxRows) throw membershipTooLarge(table, limits.membershipMaxRows)
+      await reader.passed(fence)
+      while (!head.ready(fence)) await head.change()
+      if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
+      if (!this.#isHeld(hop)) return
+      const found = new FoundRows(hop, partitions)
+      for (const values of rows) found.count(new QueryRow(values), 1)
+      for (const change of changesOf(relay.unseen(snapshot, head.lsn), table)) {
+        if (change.kind === 'truncate') found.clear()
+        if (change.kind === 'update' || change.kind === 'delete') found.count(change.old, -1)
+        if (change.kind === 'update' || change.kind === 'insert') found.count(change.new, 1)
+      }
+      if (hop.failure !== null) throw failureOf(hop)
+      if (hop.total + found.total > limits.membershipMaxRows) throw membershipTooLarge(table, limits.membershipMaxRows)
+      const route = this.#stream.router.routeOf(table.oid)
+      if (route !== undefined && shapeOf(route.table) !== shapeOf(table)) throw tableChanged(table)
+      for (const partition of partitions) {
+        if (!hop.loading.delete(partition)) continue
+        for (const [row, entry, count] of found.of(partition)) {
+          if (count <= 0 || hop.isHeldBeside(partition, row)) continue
+          hop.count(entry, count)
+          for (const link of this.#linksOf.get(hop) ?? []) this.#moved(link, entry.name, entry.values, true)
+        }
+        partition.isLoaded = true
+      }
+      hop.rest()
+      head.moved()
+    } finally {
+      pin.release()
+    }
+  }
+
+  /** Between two commits: what a commit took is looked for by those who saw it. */
+  #dropUnused(): void {
+    this.#dropping = null
+    const { head } = this.#stream
+    if (!head.resting) {
+      this.#dropping = setTimeout(() => this.#dropUnused(), 10).unref()
+      return
+    }
+    const unused = this.#unused
+    this.#unused = new Map()
+    for (const [partition, hop] of unused) {
+      if (partition.uses > 0 || !this.#isHeld(hop)) continue
+      for (const row of hop.drop(partition))
+        for (const link of this.#linksOf.get(hop) ?? []) this.#moved(link, row.name, row.values, false)
+    }
+  }
+}
+
+const noUses: readonly HopUse[] = []
+
+/** Trying again does not help. */
+const lasting: ReadonlySet<string> = new Set(['MEMBERSHIP_TOO_LARGE', 'INDEX_NOT_READABLE', 'CLAIM_INVALID'])
+
+/** Rows read for partitions, with the commits that the read did not see laid over them. */
+class FoundRows {
+  readonly #hop: Hop
+  readonly #byKey: ReadonlyMap<string, Map<string, { row: Row; entry: Entry; count: number }>>
+  readonly #columns: readonly number[]
+  total = 0
+
+  constructor(hop: Hop, partitions: readonly Partition[]) {
+    this.#hop = hop
+    this.#columns = partitions[0]!.columns
+    this.#byKey = new Map(partitions.map(({ key }) => [key, new Map()]))
+  }
+
+  count(row: Row, by: 1 | -1): void {
+    const hop = this.#hop
+    if (!hop.matches(row)) return
+    const key = hop.keyOfColumns(this.#columns, row)
+    const found = key === null ? undefined : this.#byKey.get(key)
+    if (found === undefined) return
+    const entry = hop.entryOfReached(row)
+    const held = found.get(entry.name)
+    if (held === undefined) found.set(entry.name, { row: hop.rowOf(entry.name, entry.values), entry, count: by })
+    else held.count += by
+    this.total += by
+  }
+
+  clear(): void {
+    for (const found of this.#byKey.values()) found.clear()
+    this.total = 0
+  }
+
+  *of({ key }: Partition): Iterable<[HopRow | Row, Entry, number]> {
+    for (const { row, entry, count } of this.#byKey.get(key)!.values()) yield [row, entry, count]
+  }
+}
+
+/** Whether a partition is one that a use asks for. */
+function reaches({ links, partitions }: HopUse, partition: Partition): boolean {
+  if (partitions.includes(partition)) return true
+  return links.some(({ source, join, columns }) => {
+    if (columns.join(',') !== partition.columns.join(',')) return false
+    if (!(source instanceof Hop)) return source.countOf(partition.key) > 0
+    const { pinned, both } = source.lookupOf(join)
+    const rows = both.byKey.get(pinned === null ? partition.key : joinText([partition.key, pinned.key])) ?? []
+    for (const row of rows) if (row.count > 0) return true
+    return false
+  })
+}
+
+/** The partitions of a hop that a condition can name; null when it names none, and all rows are held. */
+function demandsOf(join: SemiJoin, table: Table): ReturnType<typeof cover> {
+  const anchors = cover(join.where)
+  if (anchors === null) return null
+  const isReadable = (column: number): boolean => readableFamilies.has(table.columns[column]!.type.family)
+  return anchors.every(anchor =>
+    anchor.kind === 'const' ? isReadable(anchor.column) : anchor.columns.every(isReadable),
+  )
+    ? anchors
+    : null
+}
+
+const linkName = (source: InnerSet, join: SemiJoin, hop: Hop, columns: readonly number[]): string =>
+  `${numberOf(source)} ${pinsOf(join).key} ${join.keys.map(({ inner }) => inner.column).join(',')} ${hop.name} ${columns.join(',')}`
+
+let sets = 0
+const numbers = new WeakMap<InnerSet, number>()
+
+function numberOf(set: InnerSet): number {
+  let number = numbers.get(set)
+  if (number === undefined) {
+    number = ++sets
+    numbers.set(set, number)
+  }
+  return number
+}
