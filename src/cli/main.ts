@@ -114,6 +114,47 @@ adminCommand('remove', 'Take Tidegate out of the database: slot, publication, fu
     await remove({ ...administration(flags), force: flags.force === true }, process.stdout)
   })
 
+const explainOptions = [
+  'DATABASE_URL',
+  'TIDEGATE_NAME',
+  'JWT_SECRET',
+  'JWT_JWKS_URL',
+  'JWT_ALGORITHMS',
+  'JWT_ISSUER',
+  'JWT_AUDIENCE',
+  'JWT_ROLE_CLAIM',
+  'DEFAULT_ROLE',
+  'JWT_ROLES',
+  'CLAIM_SETTINGS',
+  'MEMBERSHIP_MAX_ROWS',
+] as const
+
+command(
+  'explain <table>',
+  'Explain who may see what: each policy, what it reads, and why a row is visible or not.',
+  explainOptions,
+)
+  .option('--role <role>', 'the database role; not needed with claims that name it')
+  .option('--claims <json>', 'the claims of a reader: \'{"sub": "..."}\'')
+  .option('--token <jwt>', 'the token of a reader, instead of --role and --claims [TIDEGATE_TOKEN]')
+  .option('--key <column=value>', 'the row: its primary key; may be given several times', collect)
+  .option('--json', 'as JSON, the same that GET /v1/explain answers')
+  .action(async (table: string, flags) => {
+    const { explain } = await import('./commands/explain.ts')
+    const { role, claims, token, key = [], json = false } = flags
+    const isSaid = role !== undefined || claims !== undefined
+    const wishes = {
+      table,
+      role,
+      claims,
+      token: token ?? (isSaid ? undefined : process.env.TIDEGATE_TOKEN),
+      keys: key,
+      json,
+    }
+    const agrees = await explain(loadOptions(explainOptions, process.env, flags), wishes, { print, note })
+    if (!agrees) process.exitCode = 1
+  })
+
 const mintOptions = [
   'JWT_SECRET',
   'JWT_JWKS_URL',

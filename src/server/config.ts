@@ -60,6 +60,11 @@ const list = <T>(type: string, item: z.ZodType<T, string>): OptionType<readonly 
 })
 
 const postgresUrl = url('a URL as postgres://user:password@host:5432/database', true, 'postgres:', 'postgresql:')
+const operatorToken: OptionType<string> = {
+  type: 'a text of at least 16 characters without spaces',
+  isSecret: true,
+  schema: z.string().regex(/^\S{16,}$/),
+}
 const secret: OptionType<string> = { type: 'a text of at least 32 bytes', isSecret: true, schema: z.string() }
 const roleName = z.string().regex(/^[^\s"]{1,63}$/)
 const origin = z.string().refine(text => text === '*' || (URL.canParse(text) && new URL(text).origin === text))
@@ -135,6 +140,7 @@ export const options = {
   HOST: option('listener', matching('an address or host name', /^[^\s/]{1,255}$/), '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
   PORT: option('listener', integer(0, 65535), 4000, 'Port to listen on; 0 takes a free one and prints it.'),
   ALLOWED_ORIGINS: option('listener', origins, '', 'Web pages that may connect; empty: only pages from this host and port; *: all. What sends no Origin (curl, servers) is not asked.'),
+  OPERATOR_TOKEN: optional('listener', operatorToken, 'Opens GET /v1/explain to whoever sends it as Authorization: Bearer; without it there is no such address.'),
 
   JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
   JWT_JWKS_URL: optional('tokens', url('an http or https URL', false, 'https:', 'http:'), 'Where the public keys that verify tokens are published. Set this or JWT_SECRET.'),

@@ -22,7 +22,7 @@ export async function columnsReadByPolicies(client: pg.ClientBase, table: TableS
  *  the functions called; each once. */
 export async function untrackedInputs(
   client: pg.ClientBase,
-  table: TableState,
+  table: Pick<TableState, 'oid'>,
   publication: string,
 ): Promise<TableName[]> {
   const seen = new Set<string>([`pg_class ${table.oid}`])

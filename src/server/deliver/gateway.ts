@@ -32,6 +32,8 @@ export interface GatewayOptions {
   readonly health?: HttpOptions['health']
   readonly ready: HttpOptions['ready']
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
+  /** Left out: no address for operators. */
+  readonly operator?: NonNullable<HttpOptions['operator']>
   /** Milliseconds since 1970. */
   readonly now?: () => number
   /** From 0 to 1. */
@@ -89,6 +91,7 @@ class HttpGateway implements Gateway {
       health: options.health ?? (() => ({ ok: true })),
       ready: options.ready,
       extraRoutes: options.extraRoutes ?? null,
+      operator: options.operator ?? null,
     })
     this.#websockets = createWebSocketServer(limits)
     this.#server = createServer(

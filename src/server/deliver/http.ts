@@ -1,4 +1,5 @@
 // Every address that is not a WebSocket: streams, long-polls, tickets, own writes, health.
+import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { z } from 'zod'
 import { formatPosition } from '../../protocol/position.ts'
@@ -14,7 +15,7 @@ import {
   readBody,
   whenOver,
 } from './exchange.ts'
-import { identify, lastEventIdOf } from './identify.ts'
+import { bearerOf, identify, lastEventIdOf } from './identify.ts'
 import { LongPoll } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
 import type { Services } from './services.ts'
@@ -31,6 +32,14 @@ export interface Readiness {
 /** Answers an address of its own, the development page for instance. @returns false when it is none of its own */
 export type ExtraRoutes = (request: IncomingMessage, response: ServerResponse) => boolean | Promise<boolean>
 
+/** What those who run the service may ask. */
+export interface Operator {
+  /** Sent as `Authorization: Bearer`. */
+  readonly token: string
+  /** @returns what is answered as JSON @throws TidegateError with a peer code */
+  explain(parameters: URLSearchParams): Promise<object>
+}
+
 export interface HttpOptions {
   readonly services: Services
   readonly connections: Connections
@@ -39,6 +48,8 @@ export interface HttpOptions {
   health(): { readonly ok: boolean }
   ready(scope: 'service' | 'node'): Readiness | Promise<Readiness>
   readonly extraRoutes: ExtraRoutes | null
+  /** Null: there is no address for operators. */
+  readonly operator: Operator | null
 }
 
 export class HttpRoutes {
@@ -77,9 +88,10 @@ export class HttpRoutes {
     refuseForeignOrigin(request, this.#options.allowedOrigins)
     allowCors(exchange)
     const stream = /^\/v1\/(live|changes)(?:\/([^/]+))?$/.exec(path)
+    const isExplain = path === '/v1/explain' && this.#options.operator !== null
     const isKnown = stream !== null || path === '/v1/tickets' || path === '/v1/wait' || path === '/v1/socket'
-    if (!isKnown) throw notFound(path)
-    const method = stream !== null || path === '/v1/socket' ? 'GET' : 'POST'
+    if (!isKnown && !isExplain) throw notFound(path)
+    const method = stream !== null || path === '/v1/socket' || isExplain ? 'GET' : 'POST'
     if (request.method === 'OPTIONS') {
       response.writeHead(204, { ...exchange.cors, ...preflightHeaders, Allow: `${method}, OPTIONS` }).end()
       return
@@ -90,6 +102,7 @@ export class HttpRoutes {
     if (stream !== null) return this.#stream(exchange, stream[1] as 'live' | 'changes', stream[2] ?? null)
     if (path === '/v1/tickets') return this.#ticket(exchange)
     if (path === '/v1/wait') return this.#wait(exchange)
+    if (isExplain) return this.#explain(exchange, this.#options.operator!)
     throw new TidegateError('METHOD_NOT_ALLOWED', '/v1/socket takes a WebSocket handshake, not a plain GET')
   }
 
@@ -145,15 +158,28 @@ export class HttpRoutes {
       const body = await readBody(exchange.request, services.limits.maxFrameBytes)
       await identify(services, tickets, exchange.request, exchange.parameters)
       const xid64 = transactionIdOf(body)
-      const { log, random } = services
-      hold({
-        tick: () => {},
-        goAway: error => answerRefusal(exchange, error, log, random),
-        terminate: () => exchange.request.socket.destroy(),
-      })
+      hold(this.#waiting(exchange))
       const position = await services.subscriptions.waitForTransaction(xid64, services.limits.waitTimeoutMs)
       answerJson(exchange, 200, JSON.stringify({ position: formatPosition(position) }))
     })
+  }
+
+  async #explain(exchange: Exchange, operator: Operator): Promise<void> {
+    await this.#inPlace(exchange, async hold => {
+      refuseStrangers(exchange.request, operator.token)
+      hold(this.#waiting(exchange))
+      answerJson(exchange, 200, JSON.stringify(await operator.explain(exchange.parameters)))
+    })
+  }
+
+  /** A request that waits for its one answer. */
+  #waiting(exchange: Exchange): Connection {
+    const { log, random } = this.#options.services
+    return {
+      tick: () => {},
+      goAway: error => answerRefusal(exchange, error, log, random),
+      terminate: () => exchange.request.socket.destroy(),
+    }
   }
 
   /** Counts the request among the connections until its response is closed. */
@@ -177,6 +203,16 @@ export function refuseForeignOrigin(request: IncomingMessage, allowed: AllowedOr
     'ORIGIN_REFUSED',
     `pages of ${JSON.stringify(origin?.slice(0, 200))} may not connect; see ALLOWED_ORIGINS`,
   )
+}
+
+/** @throws TOKEN_MISSING, TOKEN_INVALID */
+function refuseStrangers(request: IncomingMessage, operatorToken: string): void {
+  const token = bearerOf(request)
+  if (token === null) throw new TidegateError('TOKEN_MISSING', 'send Authorization: Bearer <OPERATOR_TOKEN>')
+  // Hashed, so that neither the time it takes nor the length tells how much of it is right.
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
+  if (!timingSafeEqual(digest(token), digest(operatorToken)))
+    throw new TidegateError('TOKEN_INVALID', 'the token is not OPERATOR_TOKEN')
 }
 
 const notFound = (path: string): TidegateError =>

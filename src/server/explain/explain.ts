@@ -1,0 +1,164 @@
+// Explains who may see what of a table: how each policy is judged and what it reads, what is missing for that, and for one
+// reader and one row, visible or not, and why.
+import type pg from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { untrackedInputs } from '../admin/policy-inputs.ts'
+import { loadGrammar } from '../authorize/parse-sql.ts'
+import { type AccessExplained, explainAccess } from '../authorize/policies.ts'
+import { assertReadable } from '../authorize/privileges.ts'
+import type { PostgresCatalog } from '../catalog/catalog.ts'
+import { answered } from '../database.ts'
+import { prepare } from '../subscribe/prepare.ts'
+import type { Principal } from '../subscribe/subscription.ts'
+import type { Explanation, Problem, TableExplanation } from './explanation.ts'
+import {
+  explainColumns,
+  explainPolicies,
+  explainTables,
+  nameOf,
+  problemsOfTables,
+  type RecordedReads,
+} from './reads.ts'
+import { type ExplainRequest, keyValuesOf } from './request.ts'
+import { explainRow } from './row.ts'
+
+export interface ExplainOptions {
+  readonly pool: pg.Pool
+  /** One that has read nothing yet: what is explained is how things stand now. */
+  readonly catalog: () => PostgresCatalog
+  readonly publication: string
+  /** @throws ROLE_REFUSED */
+  readonly admit: (role: string) => Promise<void>
+  readonly settingsOf: (principal: Principal) => readonly (readonly [name: string, value: string])[]
+  /** MEMBERSHIP_MAX_ROWS */
+  readonly maxRows: number
+  /** How long a statement may take. */
+  readonly timeoutMs: number
+}
+
+/** @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED, ROLE_REFUSED for what does not exist; FILTER_INVALID, COLUMN_UNKNOWN for a key
+ *  that does not fit; UNAVAILABLE */
+export const explain = (options: ExplainOptions, request: ExplainRequest): Promise<Explanation> =>
+  answered(explained(options, request))
+
+async function explained(options: ExplainOptions, request: ExplainRequest): Promise<Explanation> {
+  await loadGrammar()
+  const catalog = options.catalog()
+  const table = await catalog.inspect(request.schema, request.table)
+  const key = request.key === null ? null : keyValuesOf(table, request.key)
+  const access = await catalog.compiled(table, request.role, explainAccess)
+  const policies = explainPolicies(access, await recordedReads(options.pool, access))
+  const tables = explainTables(access)
+  const principal: Principal = { role: request.role, claims: request.claims ?? {}, expiresAt: null }
+  return {
+    table: nameOf(table),
+    role: access.role.name,
+    rowSecurity: !table.rowSecurity ? 'off' : access.seesAllRows ? 'bypassed' : 'on',
+    exact: policies.every(({ judged }) => judged !== 'asked'),
+    problems: await problemsOf(options, catalog, { access, tables, principal, hasClaims: request.claims !== null }),
+    warnings: access.warnings,
+    columns: explainColumns(access),
+    policies,
+    tables,
+    row:
+      key === null
+        ? null
+        : await explainRow({
+            ...options,
+            access,
+            key,
+            reader: { role: principal.role, settings: options.settingsOf(principal) },
+          }),
+  }
+}
+
+/** What Postgres has recorded of the policies that do not compile. */
+async function recordedReads(pool: pg.Pool, access: AccessExplained): Promise<Map<string, RecordedReads>> {
+  const found = new Map<string, Map<string, Set<string>>>()
+  if (access.policies.every(({ refusal }) => refusal === null)) return found
+  const { rows } = await pool.query<{ policy: string; table: string; columns: string[] }>(
+    `SELECT p.polname AS policy, format('%s.%s', n.nspname, c.relname) AS "table",
+       coalesce(json_agg(a.attname ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '[]') AS columns
+     FROM pg_depend d JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+     JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+     JOIN pg_namespace n ON n.oid = c.relnamespace
+     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND d.refobjsubid > 0 AND a.attnum = d.refobjsubid
+     WHERE p.polrelid = $1 GROUP BY 1, 2 ORDER BY 1, 2`,
+    [access.relation.table.oid],
+  )
+  for (const { policy, table, columns } of rows) {
+    const tables = found.get(policy) ?? new Map<string, Set<string>>()
+    found.set(policy, tables.set(table, new Set(columns)))
+  }
+  return found
+}
+
+interface Standing {
+  readonly access: AccessExplained
+  readonly tables: readonly TableExplanation[]
+  readonly principal: Principal
+  readonly hasClaims: boolean
+}
+
+/** Everything that is missing, not only what a subscription would be told first. */
+async function problemsOf(options: ExplainOptions, catalog: PostgresCatalog, standing: Standing): Promise<Problem[]> {
+  const { access, tables, principal, hasClaims } = standing
+  const { relation, role, privileges } = access
+  const { table } = relation
+  const problems: Problem[] = []
+  const add = (error: unknown, run: string | null = null): void => {
+    if (!(error instanceof TidegateError)) throw error
+    problems.push({ code: error.code, message: error.message, run })
+  }
+  await options.admit(principal.role).catch(error => add(error))
+  await catalog.table(table.schema, table.name).catch(error => add(error))
+  try {
+    assertReadable(relation, role, privileges)
+  } catch (error) {
+    add(error)
+  }
+  for (const { refusal } of access.policies) if (refusal !== null && refusal.code !== 'POLICY_UNSUPPORTED') add(refusal)
+  // That the table itself is not tracked, and why, was said by the catalog.
+  problems.push(
+    ...problemsOfTables(tables, access).filter(
+      ({ code, message }) => code !== 'TABLE_UNKNOWN' || !message.startsWith(`${nameOf(table)} `),
+    ),
+  )
+  problems.push(...(await untracked(options, access, tables)))
+  const request = { kind: 'live', schema: table.schema, table: table.name, filters: [], select: null } as const
+  const { settingsOf } = options
+  await prepare(
+    { catalog, admit: async () => {}, settingsOf, filterLimits: { maxLength: 0, maxDepth: 0, maxTerms: 0 } },
+    principal,
+    { ...request, events: null, since: null },
+  ).catch((error: unknown) => {
+    const code = error instanceof TidegateError ? error.code : null
+    // Nobody's claims do not have to fit.
+    if (code === 'CLAIM_INVALID' && !hasClaims) return
+    if (!problems.some(problem => problem.code === code)) add(error)
+  })
+  return problems
+}
+
+/** Tables that a policy which does not compile reads, by itself or through functions, and that are not followed. */
+async function untracked(
+  { pool, publication }: ExplainOptions,
+  { relation, policies }: AccessExplained,
+  tables: readonly TableExplanation[],
+): Promise<Problem[]> {
+  if (policies.every(({ refusal }) => refusal === null)) return []
+  const client = await pool.connect()
+  try {
+    const found = await untrackedInputs(client, relation.table, publication)
+    return found
+      .map(nameOf)
+      .filter(name => !tables.some(({ table }) => table === name))
+      .map(name => ({
+        code: 'POLICY_UNSUPPORTED',
+        message: `${name}, which a policy reads, is not tracked`,
+        run: `tidegate track ${name}`,
+      }))
+  } finally {
+    client.release()
+  }
+}

@@ -1,0 +1,44 @@
+// One snapshot for everything that is compared: what Tidegate judges by, and what Postgres answers.
+import type pg from 'pg'
+
+/** Runs `use` with settings that are gone afterwards; what fails in it leaves the transaction usable.
+ *  @param setup SQL; empty for none */
+export async function within<T>(client: pg.ClientBase, setup: string, use: () => Promise<T>): Promise<T> {
+  await client.query(`SAVEPOINT explain; ${setup}`)
+  try {
+    return await use()
+  } finally {
+    await client.query('ROLLBACK TO SAVEPOINT explain; RELEASE SAVEPOINT explain')
+  }
+}
+
+export interface ReadTransaction {
+  readonly client: pg.ClientBase
+  /** `now()`, in microseconds since 1970. */
+  readonly nowMicros: bigint
+}
+
+/** Everything that `use` reads is of one snapshot. */
+export async function inReadTransaction<T>(
+  pool: pg.Pool,
+  timeoutMs: number,
+  use: (transaction: ReadTransaction) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect()
+  let isWhole = false
+  try {
+    await client.query(
+      `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${timeoutMs}; SET LOCAL row_security = on`,
+    )
+    const { rows } = await client.query<{ micros: string }>(
+      'SELECT (extract(epoch FROM now()) * 1000000)::bigint::text AS micros',
+    )
+    const result = await use({ client, nowMicros: BigInt(rows[0]!.micros) })
+    await client.query('COMMIT')
+    isWhole = true
+    return result
+  } finally {
+    // A failed transaction's session is not used again: its role must not outlive it.
+    client.release(!isWhole)
+  }
+}
