@@ -1,0 +1,120 @@
+// Compares what a subscriber was told with what Postgres showed.
+import type { Follower } from './follower.ts'
+import { targetOf } from './history.ts'
+import { byKey, type Truth } from './truth.ts'
+
+/** @returns what is wrong, or null; the first word is its kind */
+export function judge(follower: Follower, truth: Truth): string | null {
+  if (follower.failure !== null) return `told: ${follower.failure}`
+  const strange = follower.resyncs.find(code => code !== 'INPUTS_CHANGED')
+  if (strange !== undefined) return `resync: ${strange} without a cause`
+  return follower.subscriber.kind === 'live' ? judgeRows(follower, truth) : judgeEvents(follower, truth)
+}
+
+/** At every position that it was told, it held what the SELECT returned there. */
+function judgeRows(follower: Follower, truth: Truth): string | null {
+  const query = truth.queryOf(follower.subscriber)
+  for (const { lsn, rows, how } of follower.held) {
+    const place = truth.at(lsn)
+    const expected = truth.moments[place]!.rows[query]!
+    if (rows !== expected)
+      return `rows: after transaction ${place} (${lsn.toString(16)}, by ${how}) ${difference(rows, expected)}`
+  }
+  for (const { from, to, rows } of follower.shown) {
+    const moments = truth.moments.slice(truth.at(from), truth.at(to) + 1)
+    const readable = new Set(moments.flatMap(moment => moment.rows[query]!.split('\n')))
+    const stranger = rows.find(row => !readable.has(row))
+    if (stranger !== undefined)
+      return `leak: a snapshot showed ${stranger}, which its reader could not read while it came`
+  }
+  return null
+}
+
+const difference = (held: string, expected: string): string => {
+  const [here, there] = [held, expected].map(text => text.split('\n').filter(line => line !== ''))
+  const missing = there!.filter(line => !here!.includes(line))
+  const surplus = here!.filter(line => !there!.includes(line))
+  return `lacks [${missing.join(', ')}], has beyond [${surplus.join(', ')}]`
+}
+
+interface Owed {
+  readonly op: string
+  readonly new?: string
+  readonly old?: string
+}
+
+/** Each row's first old and last new version of a commit, as far as its reader could see them: once, in order. */
+function judgeEvents(follower: Follower, truth: Truth): string | null {
+  const { table } = follower
+  const query = truth.queryOf(follower.subscriber)
+  const received = new Map<number, Map<string, Owed>>()
+  for (const { lsn, event } of follower.received) {
+    const place = truth.at(lsn)
+    const key = event.key === undefined ? '' : JSON.stringify(table.key.map(column => event.key![column]))
+    const text = (row: object | undefined) => (row === undefined ? {} : JSON.stringify(row))
+    const told: Owed = {
+      op: event.op,
+      ...(event.new === undefined ? {} : { new: text(event.new) as string }),
+      ...(event.old === undefined ? {} : { old: text(event.old) as string }),
+    }
+    if (truth.moments[place]!.lsn !== lsn)
+      return `event: ${say(place, key, told)}, of a commit that is not one of the history`
+    const events = received.get(place) ?? new Map<string, Owed>()
+    if (events.has(key)) return `event: ${say(place, key, told)} comes after ${say(place, key, events.get(key)!)}`
+    received.set(place, events.set(key, told))
+  }
+  for (let place = 1; place < truth.moments.length; place++) {
+    const { lsn } = truth.moments[place]!
+    const owed = owedAt(truth, query, place)
+    const told = received.get(place) ?? new Map<string, Owed>()
+    for (const [key, event] of told) {
+      const due = owed.get(key)
+      if (due === undefined) return `leak: ${say(place, key, event)} was told, and nothing was due`
+      if (JSON.stringify(due) !== JSON.stringify(event))
+        return `event: ${say(place, key, event)} was told, ${say(place, key, due)} was due`
+    }
+    if (!follower.owed.some(({ from, to }) => lsn > from && lsn <= to)) continue
+    for (const [key, event] of owed)
+      if (!told.has(key) && !isExcused(follower, truth, query, place, key, event))
+        return `event: ${say(place, key, event)} was due, and did not come`
+  }
+  return null
+}
+
+const say = (place: number, key: string, event: Owed): string =>
+  `transaction ${place}: ${event.op} ${key} ${event.old ?? ''} -> ${event.new ?? ''}`
+
+function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
+  const { table } = truth.queries[query]!
+  const [was, is] = [truth.moments[place - 1]!, truth.moments[place]!]
+  const [wrote, writes] = [was.writers.get(table.name)!, is.writers.get(table.name)!]
+  const [showed, shows] = [byKey(table, was.rows[query]!), byKey(table, is.rows[query]!)]
+  const owed = new Map<string, Owed>()
+  const isTruncated = is.truncated.has(table.name)
+  if (isTruncated) owed.set('', { op: 'truncate' })
+  for (const key of new Set([...wrote.keys(), ...writes.keys()])) {
+    if (wrote.get(key) === writes.get(key)) continue
+    const [before, after] = [isTruncated ? undefined : showed.get(key), shows.get(key)]
+    if (before === undefined && after === undefined) continue
+    const op = before === undefined ? 'insert' : after === undefined ? 'delete' : 'update'
+    owed.set(key, {
+      op,
+      ...(after === undefined ? {} : { new: after }),
+      ...(before === undefined ? {} : { old: before }),
+    })
+  }
+  return owed
+}
+
+/** What comes late is owed only if its reader may still see it. That is known of a version that is still shown, and of any
+ *  while nothing else was written. */
+function isExcused(follower: Follower, truth: Truth, query: number, place: number, key: string, event: Owed): boolean {
+  const { lsn } = truth.moments[place]!
+  const range = follower.behind.find(({ from, to }) => lsn > from && lsn <= to)
+  if (range === undefined) return false
+  const later = truth.moments.slice(place + 1, truth.at(range.to) + 1)
+  if (later.every(({ statements }) => statements.every(([, sql]) => targetOf(sql) === follower.table.name)))
+    return false
+  if (event.new === undefined) return true
+  return !later.every(moment => moment.rows[query]!.split('\n').includes(event.new!))
+}

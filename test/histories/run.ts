@@ -1,0 +1,73 @@
+// Many histories on one site: schemas are made for a batch at a time, because every one of them changes the catalog, and several
+// histories are played at once.
+import { generate } from './generate.ts'
+import type { History } from './history.ts'
+import { type Played, play } from './play.ts'
+import type { Site } from './site.ts'
+import { Tally } from './tally.ts'
+
+export interface RunOptions {
+  readonly seed: number
+  readonly count: number
+  /** The number of the first. */
+  readonly first?: number
+  readonly maxDepth?: number
+  readonly atOnce?: number
+  readonly batch?: number
+  /** Told after each batch. */
+  readonly onProgress?: (played: number) => void
+}
+
+export interface Failed {
+  readonly history: History
+  readonly played: Played
+}
+
+export interface Ran {
+  /** Histories of which somebody was admitted and everybody told the truth. */
+  readonly passed: number
+  /** Of which nobody was admitted. */
+  readonly refused: number
+  /** Subscriptions, by what the refusal names. */
+  readonly refusals: ReadonlyMap<string, number>
+  readonly failed: Failed | null
+  readonly tally: Tally
+}
+
+/** Stops at the first failure. */
+export async function runHistories(site: Site, options: RunOptions): Promise<Ran> {
+  const { seed, count, first = 0, maxDepth = 3, atOnce = 8, batch = 40, onProgress = () => {} } = options
+  const tally = new Tally()
+  const refusals = new Map<string, number>()
+  let passed = 0
+  let refused = 0
+  let failed: Failed | null = null
+  for (let from = first; from < first + count && failed === null; from += batch) {
+    const size = Math.min(batch, first + count - from)
+    const histories = Array.from({ length: size }, (_, i) => generate(seed, from + i, maxDepth))
+    const schemas = await site.build(histories)
+    const waiting = [...histories.keys()]
+    const work = async (): Promise<void> => {
+      for (let i = waiting.shift(); i !== undefined && failed === null; i = waiting.shift()) {
+        const played = await play(site, schemas[i]!, histories[i]!)
+        for (const message of played.refusals)
+          refusals.set(reasonOf(message), (refusals.get(reasonOf(message)) ?? 0) + 1)
+        if (played.failure !== null) failed ??= { history: histories[i]!, played }
+        else if (played.refusals.length === histories[i]!.subscribers.length) refused += 1
+        else passed += 1
+        tally.add(played.tally)
+      }
+    }
+    await Promise.all(Array.from({ length: atOnce }, work))
+    await site.drop(schemas)
+    onProgress(from + size - first)
+  }
+  return { passed, refused, refusals, failed, tally }
+}
+
+/** A refusal without the names of tables and policies. */
+const reasonOf = (message: string): string =>
+  message
+    .replaceAll(/\bh\d+\.\w+/g, '…')
+    .replaceAll(/policy p\d+/g, 'policy …')
+    .slice(0, 160)
