@@ -14,7 +14,6 @@ export function explanationLines(explanation: Explanation): string[] {
   const { table, role, exact, problems, warnings, columns, policies, tables, row } = explanation
   const lines = [
     `${table} for role ${role}: ${exact ? 'exact, judged at each commit' : 'not exact, Postgres is asked'}`,
-    ...section('Row', row === null ? [] : rowLines(row)),
     ...section(
       'Problems',
       problems.flatMap(({ code, message, run }) => [`${code}  ${message}`, ...(run === null ? [] : [`  run: ${run}`])]),
@@ -32,6 +31,8 @@ export function explanationLines(explanation: Explanation): string[] {
         ? []
         : [`hidden, but read by policies: ${columns.hiddenButRead.join(', ')}`]),
     ]),
+    // Last, because a terminal shows the end.
+    ...section('Row', row === null ? [] : rowLines(row)),
   ]
   return lines
 }

@@ -54,7 +54,7 @@ async function explained(options: ExplainOptions, request: ExplainRequest): Prom
     table: nameOf(table),
     role: access.role.name,
     rowSecurity: !table.rowSecurity ? 'off' : access.seesAllRows ? 'bypassed' : 'on',
-    exact: policies.every(({ judged }) => judged !== 'asked'),
+    exact: policies.every(({ judged }) => judged === 'compiled' || judged === 'not applied'),
     problems: await problemsOf(options, catalog, { access, tables, principal, hasClaims: request.claims !== null }),
     warnings: access.warnings,
     columns: explainColumns(access),

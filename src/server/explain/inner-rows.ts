@@ -3,10 +3,12 @@
 import type pg from 'pg'
 import type { Memberships, Predicate, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
+import { keyOf } from '../../predicate/compare.ts'
 import { evaluate, valuingOf } from '../../predicate/evaluate.ts'
 import { splitWhere } from '../../predicate/hops.ts'
-import { keyComparisonsOf } from '../../predicate/join-key.ts'
+import { joinText, keyComparisonsOf } from '../../predicate/join-key.ts'
 import { innerKey } from '../../predicate/keys.ts'
+import { pinsOf } from '../../predicate/pins.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import type { TextRow } from '../database.ts'
@@ -56,10 +58,17 @@ export class InnerRows implements Memberships {
 
   /** Rows under the key that this row gives, whether or not they satisfy the rest of the condition. */
   candidates(join: SemiJoin, row: Row): readonly Row[] {
+    const table = this.tableOf(join)
     const key = keyTextOf(join, row, this)
     return (this.#rows.get(join) ?? []).filter(
-      inner => satisfiesPins(join, inner, this) && (join.keys.length === 0 || keyIs(join, inner, key)),
+      inner => satisfiesPins(join, inner, table) && (join.keys.length === 0 || keyIs(join, inner, key)),
     )
+  }
+
+  tableOf({ table }: SemiJoin): Table {
+    const found = this.#options.tables.get(table.oid)
+    if (found === undefined) throw new Error(`no policy says that it reads ${table.schema}.${table.name}`)
+    return found
   }
 
   satisfies(join: SemiJoin, inner: Row): boolean {
@@ -104,9 +113,8 @@ export class InnerRows implements Memberships {
   }
 
   async #read(join: SemiJoin, outer: readonly Row[]): Promise<readonly Row[]> {
-    const { client, tables, maxRows } = this.#options
-    const table = tables.get(join.table.oid)
-    if (table === undefined) throw new Error(`no policy says that it reads ${join.table.schema}.${join.table.name}`)
+    const { client, maxRows } = this.#options
+    const table = this.tableOf(join)
     const match = matchOf(join, table, outer, this)
     if (match?.keys.length === 0) return []
     let values: TextRow[]
@@ -144,37 +152,30 @@ function matchOf(join: SemiJoin, table: Table, outer: readonly Row[], membership
       ? [{ column: inner.column, value: valuingOf(expr), canonical: comparisons[index]!.right }]
       : [],
   )
-  const pins = pinsOf(join).filter(({ column }) => isMatchable(column))
-  const columns = [...keyed.map(({ column }) => column), ...pins.map(({ column }) => column)]
+  const pins = pinsOf(join)
+  const columns = [...keyed.map(({ column }) => column), ...pins.columns]
   if (columns.length === 0) return null
-  const constants = pins.map(({ value }) => value)
   const keys = new Map<string, string[]>()
   for (const row of keyed.length === 0 ? outer.slice(0, 1) : outer) {
     const values = keyed.map(({ value }) => value(row, memberships))
     if (!values.every(value => typeof value === 'string')) continue
     // As the row spells it, and as all equal values are spelled: `ab  ` of a char(4) is `ab` in a text.
     for (const spelled of [values, values.map((value, index) => keyed[index]!.canonical(value))]) {
-      const key = [...spelled, ...constants]
+      const key = [...spelled, ...pins.values]
       keys.set(JSON.stringify(key), key)
     }
   }
   return { columns, keys: [...keys.values()] }
 }
 
-/** Inner columns that the condition holds equal to constants: whose membership it is. */
-export function pinsOf(join: SemiJoin): { column: number; name: string; value: string; condition: Predicate }[] {
-  const conjuncts = join.where.kind === 'and' ? join.where.args : [join.where]
-  return conjuncts.flatMap(condition => {
-    if (condition.kind !== 'compare' || condition.op !== '=') return []
-    const { left, right } = condition
-    const [column, constant] = left.kind === 'column' ? [left, right] : [right, left]
-    if (column.kind !== 'column' || constant.kind !== 'const' || constant.value === null) return []
-    return [{ column: column.column, name: column.name, value: constant.value, condition }]
+function satisfiesPins(join: SemiJoin, inner: Row, { columns: types }: Table): boolean {
+  const { columns, key } = pinsOf(join)
+  const texts = columns.map(column => {
+    const value = inner.text(column)
+    return value == null ? null : keyOf(types[column]!.type, value)
   })
+  return columns.length === 0 || (texts.every(text => text !== null) && joinText(texts) === key)
 }
-
-const satisfiesPins = (join: SemiJoin, inner: Row, memberships: Memberships): boolean =>
-  pinsOf(join).every(({ condition }) => evaluate(condition, inner, memberships) === true)
 
 /** The texts of the outer side, compared as the semi-join does; null when one is NULL. */
 function keyTextOf(join: SemiJoin, row: Row, memberships: Memberships): readonly string[] | null {

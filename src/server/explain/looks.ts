@@ -3,8 +3,9 @@ import type { Expr, Predicate, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { valuingOf } from '../../predicate/evaluate.ts'
 import { splitWhere } from '../../predicate/hops.ts'
+import { pinsOf } from '../../predicate/pins.ts'
 import type { MembershipLook } from './explanation.ts'
-import { type InnerRows, pinsOf } from './inner-rows.ts'
+import type { InnerRows } from './inner-rows.ts'
 
 /** Inner rows of a chain that are followed further. */
 const maxThrough = 10
@@ -18,7 +19,9 @@ function lookAt(join: SemiJoin, negated: boolean, row: Row, inner: InnerRows): M
     name,
     valuingOf(outer)(row, inner) ?? null,
   ])
-  const pinned = pinsOf(join).map(({ name, value }): [string, string] => [name, value])
+  const { columns } = inner.tableOf(join)
+  const pins = pinsOf(join)
+  const pinned = pins.columns.map((column, index): [string, string] => [columns[column]!.name, pins.values[index]!])
   const candidates = inner.candidates(join, row)
   const { rest } = splitWhere(join)
   return {

@@ -2,7 +2,8 @@
 // table whole, privileges. Pure.
 import { escapeIdentifier } from 'pg'
 import type { Predicate } from '../../predicate/algebra.ts'
-import { allSemiJoinsOf, columnsOf, innerColumnsOf, partsOf, settingsOf } from '../../predicate/columns.ts'
+import { allSemiJoinsOf, columnsOf, innerColumnsOf, settingsOf } from '../../predicate/columns.ts'
+import { readsTime } from '../../predicate/hops.ts'
 import type { AccessExplained, PolicyAlone } from '../authorize/policies.ts'
 import type { Table } from '../catalog/table.ts'
 import type { ColumnsExplanation, PolicyExplanation, Problem, TableExplanation } from './explanation.ts'
@@ -42,7 +43,7 @@ function judgedOf({ applies, refusal }: PolicyAlone): PolicyExplanation['judged'
 }
 
 /** The construct, of a message that also names the policy and the table, which stand beside it. */
-const reasonOf = (message: string): string =>
+export const reasonOf = (message: string): string =>
   /^.*? cannot be judged in the stream yet: it uses (.*?); see docs\/authorization\.md$/s.exec(message)?.[1] ??
   message.replace(/^policy "(?:[^"]|"")*" on \S+ /, '')
 
@@ -54,7 +55,7 @@ function compiledReadsOf(
   return {
     columns: namesOf(table, columnsOf(predicate)),
     settings: [...settingsOf(predicate)].sort(),
-    time: [predicate, ...allSemiJoinsOf(predicate).map(join => join.where)].some(readsTime),
+    time: readsTime(predicate),
     tables: [...columnsByTable([predicate])].map(([oid, columns]) => {
       const inner = memberships.find(each => each.oid === oid)!
       return { table: nameOf(inner), columns: namesOf(inner, columns) }
@@ -71,11 +72,6 @@ function recordedReadsOf(table: Table, recorded: RecordedReads): PolicyExplanati
     time: false,
     tables: tables.map(([name, columns]) => ({ table: name, columns: [...columns] })),
   }
-}
-
-function readsTime(predicate: Predicate): boolean {
-  for (const part of partsOf(predicate)) if (part.kind === 'now') return true
-  return false
 }
 
 /** Positions of the columns that semi-joins read, at every depth, by the inner table's OID. */

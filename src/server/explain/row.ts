@@ -16,6 +16,7 @@ import { asLoginSql, asReaderSql, type Reader, readAsLogin } from '../snapshot/r
 import type { PolicyAnswer, PostgresAnswer, RowExplanation } from './explanation.ts'
 import { InnerRows } from './inner-rows.ts'
 import { looksOf } from './looks.ts'
+import { reasonOf } from './reads.ts'
 import { becauseOf } from './sentence.ts'
 import { inReadTransaction, within } from './transaction.ts'
 
@@ -144,7 +145,7 @@ async function answerOf(alone: PolicyAlone, row: Row, inner: InnerRows, settings
   const head = { name: policy.name, kind: policy.permissive ? 'permissive' : 'restrictive' } as const
   const failed = (answer: PolicyAnswer['answer'], error: Error, bound: Predicate | null): Answered => ({
     alone,
-    answer: { ...head, answer, reason: error.message, memberships: [] },
+    answer: { ...head, answer, reason: reasonOf(error.message), memberships: [] },
     predicate: bound,
     code: error instanceof TidegateError ? error.code : 'CLAIM_INVALID',
   })
