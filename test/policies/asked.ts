@@ -17,6 +17,7 @@ export const asked: Readonly<Record<string, string>> = {
   'channels: a topic by a regular expression': 'operator ~',
   'messages, by a function whose names only the caller’s search_path resolves':
     'the table room_members without a schema',
+  'one’s first role, whichever that is': 'a scalar subquery that may give several rows of public.org_members',
 }
 
 /** Entries that ought to compile and do not. */
@@ -67,4 +68,10 @@ export const notYet: readonly string[] = [
   'channels: the user of the topic',
   'channels: rows of rooms by their topic',
   'messages of rooms that are open, or the reader’s',
+  'a function that returns a table',
+  'an array from a function',
+  'a derived table',
+  'the owner of the project or a member of its team, by a left join',
+  'an id in a JSON list of the token, by to_jsonb',
+  'the author’s own wish, in a table of settings that may be missing',
 ]

@@ -6,6 +6,7 @@ import { prepareDatabase } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { channels } from './channels.ts'
 import type { Entry } from './entry.ts'
+import { helpers } from './helpers.ts'
 import { owners } from './owners.ts'
 import { roles } from './roles.ts'
 import { people, schema, tables, tenants } from './schema.ts'
@@ -13,7 +14,15 @@ import { sharing } from './sharing.ts'
 import { teams } from './teams.ts'
 import { tenantPolicies } from './tenants.ts'
 
-export const corpus: readonly Entry[] = [...owners, ...tenantPolicies, ...roles, ...teams, ...sharing, ...channels]
+export const corpus: readonly Entry[] = [
+  ...owners,
+  ...tenantPolicies,
+  ...roles,
+  ...teams,
+  ...sharing,
+  ...channels,
+  ...helpers,
+]
 
 export const claimSettings = [
   ...['tenant_id', 'tenant_ids', 'org_id', 'email', 'region', 'clearance', 'project_ids', 'bypass_rls'].map(claim => ({
