@@ -12,7 +12,7 @@ export function becauseOf(visible: boolean | null, policies: readonly PolicyAnsw
   }
   if (permissive.length === 0) return 'hidden: no permissive policy binds this role'
   const refusing = against.filter(({ answer }) => answer === 'false' || answer === 'unknown')
-  if (refusing.length > 0) return `hidden by the restrictive policy ${refusing.map(sayPolicy).join(', and by ')}`
+  if (refusing.length > 0) return `hidden by restrictive ${refusing.map(sayPolicy).join(', and by ')}`
   if (visible === null) return `only Postgres can tell, by ${named(policies.filter(isAsked))}`
   if (granting.length > 0) return `hidden by what Postgres is asked: ${named(against)}`
   return `hidden: no permissive policy lets it through: ${permissive.map(sayPolicy).join('; ')}`

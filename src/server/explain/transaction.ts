@@ -4,8 +4,10 @@ import type pg from 'pg'
 /** Runs `use` with settings that are gone afterwards; what fails in it leaves the transaction usable.
  *  @param setup SQL; empty for none */
 export async function within<T>(client: pg.ClientBase, setup: string, use: () => Promise<T>): Promise<T> {
-  await client.query(`SAVEPOINT explain; ${setup}`)
+  await client.query('SAVEPOINT explain')
   try {
+    // What fails already here, a role that may not be taken, must not leave the transaction aborted either.
+    if (setup !== '') await client.query(setup)
     return await use()
   } finally {
     await client.query('ROLLBACK TO SAVEPOINT explain; RELEASE SAVEPOINT explain')
