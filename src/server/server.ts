@@ -13,6 +13,7 @@ import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
 import { Router } from './route/router.ts'
 import { SnapshotReader } from './snapshot/reader.ts'
+import { SharedReads } from './snapshot/shared-reads.ts'
 import type { Holdings } from './subscribe/audiences.ts'
 import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
@@ -98,6 +99,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     head,
     router: new Router(),
     reader,
+    sharedReads: new SharedReads(reader),
     log,
     limits: {
       snapshotMaxRows: config.snapshotMaxRows,

@@ -61,6 +61,15 @@ export class ChangesSubscription implements Subscription, Member {
     void this.#replay()
   }
 
+  get isClosed(): boolean {
+    return this.#state.name === 'closed'
+  }
+
+  /** Whether it was not told yet all that it is owed. */
+  get isBehind(): boolean {
+    return this.#state.name === 'behind'
+  }
+
   position(): Position {
     if (this.#state.name === 'behind') return this.#state.position
     const head = headOf(this.#options.stream)

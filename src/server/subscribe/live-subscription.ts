@@ -90,6 +90,10 @@ export class LiveSubscription implements Subscription, Member {
     else void this.#advance()
   }
 
+  get isClosed(): boolean {
+    return this.#state.name === 'closed'
+  }
+
   position(): Position {
     const { relay, head } = this.#stream
     const at = (lsn: bigint): Position => ({ epoch: relay.epoch, lsn, index: WHOLE_COMMIT })

@@ -97,11 +97,11 @@ export class MembershipSets {
   }
 
   async #load(set: MembershipSet, anchors: readonly BoundAnchor[] | null): Promise<void> {
-    const { relay, head, reader, router, limits } = this.#stream
+    const { relay, head, reader, sharedReads, router, limits } = this.#stream
     const pin = relay.pin()
     try {
       const { epoch } = relay
-      const { rows, snapshot, fence } = await reader.asLogin(
+      const { rows, snapshot, fence } = await sharedReads.asLogin(
         set.table,
         matchOf(set.table, anchors),
         limits.membershipMaxRows + 1,

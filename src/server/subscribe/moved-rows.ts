@@ -94,11 +94,11 @@ export class MovedRows {
 
   /** @throws SpanError when more rows move than one grant may; TidegateError when the database cannot be read */
   async read(wanted: readonly Wanted[]): Promise<void> {
-    const { relay, reader, limits } = this.#stream
+    const { relay, reader, sharedReads, limits } = this.#stream
     const { table } = this.#audience.query
     for (const { columns, keys } of wanted) {
       this.#pins.push(relay.pin())
-      const { rows, snapshot, fence } = await reader.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
+      const { rows, snapshot, fence } = await sharedReads.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
       if (rows.length > limits.snapshotMaxRows) throw new SpanError('INPUTS_CHANGED')
       const byKey = new Map<string, Row>()
       for (const values of rows) {

@@ -22,6 +22,8 @@ export interface PrepareOptions {
 }
 
 export interface Prepared {
+  /** What it was prepared by. */
+  readonly access: TableAccess
   readonly audience: AudienceRequest
   readonly warnings: readonly Warning[]
 }
@@ -32,13 +34,9 @@ export async function prepare(
   principal: Principal,
   request: SubscribeRequest,
 ): Promise<Prepared> {
-  const { catalog, admit, settingsOf, filterLimits } = options
-  await answered(admit(principal.role))
-  const table = await answered(catalog.table(request.schema, request.table))
-  if (table.primaryKey.length === 0) {
-    throw new TidegateError('NO_PRIMARY_KEY', `${nameOf(table)} has no primary key; add one`)
-  }
-  const access = await answered(catalog.access(table, principal.role))
+  const { settingsOf, filterLimits } = options
+  const access = await readAccess(options, principal.role, request)
+  const { table } = access
   const columns = columnsShown(access, request.select)
   const readable = table.columns.map((column, i) => (access.readable.has(i) ? column : { ...column, name: '' }))
   const filter = parseFilter(request.filters, readable, filterLimits)
@@ -46,6 +44,7 @@ export async function prepare(
   const predicate = bind(and(access.policy, filter), name => byName.get(name))
   assertJudgeable(table, access.memberships, predicate)
   return {
+    access,
     audience: {
       query: { kind: request.kind, table, filter, columns, events: request.events },
       predicate,
@@ -53,6 +52,20 @@ export async function prepare(
     },
     warnings: access.warnings,
   }
+}
+
+/** What a role may read of the table that a request names. @throws TidegateError with a peer code */
+export async function readAccess(
+  { catalog, admit }: PrepareOptions,
+  role: string,
+  request: Pick<SubscribeRequest, 'schema' | 'table'>,
+): Promise<TableAccess> {
+  await answered(admit(role))
+  const table = await answered(catalog.table(request.schema, request.table))
+  if (table.primaryKey.length === 0) {
+    throw new TidegateError('NO_PRIMARY_KEY', `${nameOf(table)} has no primary key; add one`)
+  }
+  return answered(catalog.access(table, role))
 }
 
 /** The columns asked for and the primary key, in table order. */

@@ -4,6 +4,7 @@ import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Router } from '../route/router.ts'
 import type { SnapshotReader } from '../snapshot/reader.ts'
+import type { SharedReads } from '../snapshot/shared-reads.ts'
 import type { Reach } from './reach.ts'
 
 export interface StreamLimits {
@@ -28,6 +29,8 @@ export interface StreamParts {
   readonly head: Head
   readonly router: Router
   readonly reader: SnapshotReader
+  /** Reads as Tidegate's login, together with those of others. */
+  readonly sharedReads: SharedReads
   readonly limits: StreamLimits
   readonly log: Log
 }

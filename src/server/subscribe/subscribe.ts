@@ -6,13 +6,15 @@ import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
 import { answered } from '../database.ts'
-import type { Audience } from '../route/audience.ts'
+import type { TableAccess } from '../catalog/table.ts'
+import { type Audience, tagOf } from '../route/audience.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { parseLsn } from '../wal/lsn.ts'
-import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
+import { type AudienceRequest, Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { type LiveOwner, LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
+import { recheck, type Standing } from './recheck.ts'
 import { Rewrites } from './rewrites.ts'
 import type { Stream } from './stream.ts'
 import type { Outlet, Principal, SubscribeRequest, Subscription, Subscriptions } from './subscription.ts'
@@ -46,20 +48,26 @@ interface Common {
   readonly settingsOf: PrepareOptions['settingsOf']
 }
 
-class User implements AudienceUser, LiveOwner {
+class User implements AudienceUser, LiveOwner, Standing {
   readonly #common: Common
   readonly principal: Principal
   readonly request: SubscribeRequest
   readonly outlet: Outlet
+  access: TableAccess
   subscription: AnySubscription | null = null
   /** Set when its audience ended before the subscription stood. */
   ended: TidegateError | null = null
 
-  constructor(common: Common, who: { principal: Principal; request: SubscribeRequest; outlet: Outlet }) {
+  constructor(common: Common, access: TableAccess, who: Pick<User, 'principal' | 'request' | 'outlet'>) {
     this.#common = common
+    this.access = access
     this.principal = who.principal
     this.request = who.request
     this.outlet = who.outlet
+  }
+
+  get isClosed(): boolean {
+    return this.subscription?.isClosed ?? false
   }
 
   reader(): Reader {
@@ -88,6 +96,10 @@ export class SubscriptionDoor implements Subscriptions {
   #closed = false
   /** How often the catalog changed. */
   #rechecks = 0
+  /** How many changes of the catalog the stream has passed that it told of. */
+  #announcements = 0
+  /** The catalog changed and cannot be read: nobody is taken. */
+  #isShut = false
 
   constructor(options: SubscribeOptions) {
     this.#options = options
@@ -118,7 +130,7 @@ export class SubscriptionDoor implements Subscriptions {
       throw new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 })
     }
     const { prepared, user, audience } = await this.#join(principal, request, outlet)
-    const { since, code } = this.#resumeFrom(audience, request.since)
+    const { since, code } = this.#resumeFrom(audience, request)
     const subscription = this.#make(user, audience, prepared, since)
     user.subscription = subscription
     // After the caller has told the client that it stands.
@@ -137,42 +149,100 @@ export class SubscriptionDoor implements Subscriptions {
     outlet: Outlet,
   ): Promise<{ prepared: Prepared; user: User; audience: Audience }> {
     for (let attempt = 1; ; attempt++) {
+      if (this.#isShut) throw unknownNow(null, this.#options.random())
       const rechecks = this.#rechecks
       const prepared = await prepare(this.#options.prepare, principal, request)
-      const user = new User(this.#common, { principal, request, outlet })
+      const user = new User(this.#common, prepared.access, { principal, request, outlet })
       const audience = await this.#audiences.join(prepared.audience, user)
       if (user.ended !== null) throw user.ended
       for (const table of [prepared.audience.query.table, ...prepared.audience.memberships])
         this.#rewrites.followed(table, this.#options.stream.head.lsn)
+      await this.#isInForce(request)
       if (rechecks === this.#rechecks) return { prepared, user, audience }
       this.#audiences.leave(audience, user)
       if (attempt === maxAttempts) throw changed(audience.query.table)
     }
   }
 
-  /** The catalog changed and has been forgotten: every subscription is looked at anew. One whose answer is another now is
-   *  ended, so that the client subscribes again and is told what is wrong, if anything. So is one that cannot be looked
-   *  at: what it showed may be hidden now. */
+  /** Policies are read ahead of the stream: events of commits before are not to be judged by them. A live query's first
+   *  snapshot is such a reading itself, and joins the stream behind it. */
+  async #isInForce({ kind, since, moved }: SubscribeRequest): Promise<void> {
+    const { stream, prepare: options } = this.#options
+    // Who resumes was judged by the same before.
+    if (kind === 'changes' && (since === null || moved !== undefined))
+      await stream.reader.passed(options.catalog.readUpTo)
+  }
+
+  /** The catalog changed and has been forgotten: every subscription is looked at anew. One whose answer is another now goes
+   *  on by the new rules, if it can, and else ends with what is wrong. So does one that cannot be looked at: what it
+   *  showed may be hidden now. */
   async recheck(): Promise<void> {
     this.#rechecks += 1
+    const { prepare: options, stream, random } = this.#options
     let failures = 0
-    for (const user of this.#audiences.users()) {
-      if (!(user instanceof User) || user.subscription === null) continue
-      const { subscription } = user
-      try {
-        const { audience } = await prepare(this.#options.prepare, user.principal, user.request)
-        if (this.#audiences.keyOf(audience) === subscription.audience.key) continue
-        user.end(changed(subscription.audience.query.table))
-      } catch (error) {
+    const moving: { user: User; audience: AudienceRequest }[] = []
+    await recheck({
+      prepare: options,
+      standings: this.#standing(),
+      tell: (user, prepared, error) => {
+        // It has gone while others were looked at.
+        if (user.subscription === null || user.isClosed) return
+        if (prepared !== null) {
+          if (this.#audiences.keyOf(prepared.audience) !== user.subscription.audience.key)
+            moving.push({ user, audience: prepared.audience })
+          return
+        }
         failures += 1
         if (failures === 1 && !(error instanceof TidegateError))
-          this.#options.stream.log.warn({ err: error }, 'a subscription could not be looked at anew; it ends')
-        user.end(error instanceof TidegateError ? error : unknownNow(error, this.#options.random()))
-      }
-    }
-    this.#audiences.closeUnused()
+          stream.log.warn({ err: error }, 'a subscription could not be looked at anew; it ends')
+        user.end(error instanceof TidegateError ? error : unknownNow(error, random()))
+      },
+    })
+    this.#move(moving)
     // Not awaited: it waits for the stream, and the stream may be waiting for this look at the catalog.
     this.#rewriteLook = this.#rewriteLook.then(() => this.#endRewritten())
+  }
+
+  /** All at once: first they leave, so that nothing is left of tables as they were, then they come anew. */
+  #move(moving: readonly { user: User; audience: AudienceRequest }[]): void {
+    const requests = moving.flatMap(({ user, audience }) => {
+      const { subscription, request } = user
+      if (subscription === null || user.isClosed) return []
+      const moved = { announcements: this.#announcements }
+      let since: SubscribeRequest['since'] = null
+      if (subscription.kind === 'changes') {
+        // What it was told is all that the old rules showed: by the new ones it goes on right behind. One that is behind is
+        // owed events that are neither by the old nor by the new.
+        const tag = subscription.isBehind ? subscription.tag : tagOf(this.#audiences.keyOf(audience))
+        since = { ...subscription.position(), tag }
+      }
+      subscription.close()
+      return [{ user, request: { ...request, since, moved } }]
+    })
+    this.#audiences.closeUnused()
+    for (const { user, request } of requests)
+      if (!user.outlet.move(request)) user.outlet.fail(changed(user.access.table))
+  }
+
+  #standing(): User[] {
+    return this.#audiences.users().filter(user => user instanceof User && user.subscription !== null) as User[]
+  }
+
+  /** The stream is at a commit that changed the catalog. */
+  announced(): void {
+    this.#announcements += 1
+  }
+
+  /** The catalog changed and cannot be read: nobody is judged by what it was, and nobody is taken, until `reopen`. */
+  shut(): void {
+    this.#isShut = true
+    this.#rechecks += 1
+    for (const user of this.#standing()) user.end(unknownNow(null, this.#options.random()))
+    this.#audiences.closeUnused()
+  }
+
+  reopen(): void {
+    this.#isShut = false
   }
 
   /** Rows of a partition that went without a word: who follows them reads anew. Tried until it could be looked at. */
@@ -252,9 +322,13 @@ export class SubscriptionDoor implements Subscriptions {
   /** Whether the client may continue where it stands, and if not, why. */
   #resumeFrom(
     audience: Audience,
-    since: SubscribeRequest['since'],
+    { since, moved }: SubscribeRequest,
   ): { since: Position | null; code: ResyncCode | null } {
     const { relay } = this.#options.stream
+    // In the place of one whose rules changed: a live query is read anew. Changes go on, unless there was a second change
+    // between where they stood and what was read.
+    const isVoidByMove = since === null || since.tag !== audience.tag || moved?.announcements !== this.#announcements
+    if (moved !== undefined && isVoidByMove) return { since: null, code: 'POLICY_CHANGED' }
     // Position 0 is what a client holds before its first snapshot was whole.
     if (since === null || since.lsn === 0n) return { since: null, code: null }
     if (since.epoch !== relay.epoch) return { since: null, code: 'EPOCH_CHANGED' }

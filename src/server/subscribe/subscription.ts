@@ -30,6 +30,9 @@ export interface SubscribeRequest {
   readonly events: ReadonlySet<'insert' | 'update' | 'delete'> | null
   /** Where the client stands, with the tag of its snapshot; null to begin fresh. */
   readonly since: (Position & { readonly tag: string }) | null
+  /** It goes on in the place of one whose policies or table changed: what cannot be taken up is told as POLICY_CHANGED.
+   *  `announcements`: changes of the catalog that the stream had passed then. */
+  readonly moved?: { readonly announcements: number }
 }
 
 /** Where a subscription's events go: one per subscription, made by its session. Nothing here may throw. */
@@ -45,6 +48,9 @@ export interface Outlet {
   sinkIsFull(): void
   /** Everything the client holds of this subscription is void; a fresh snapshot follows. */
   resync(code: string, reason: string): void
+  /** Its policies or table changed, and the subscription has been closed: this request, made anew, goes on in its place,
+   *  with another query number, tag, and perhaps key. @returns false when that cannot be told; `fail` follows */
+  move(request: SubscribeRequest): boolean
   /** The subscription has ended with this error. */
   fail(error: unknown): void
 }

@@ -8,6 +8,7 @@ import { Head } from '../../../src/server/relay/head.ts'
 import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { Router } from '../../../src/server/route/router.ts'
 import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
+import { SharedReads } from '../../../src/server/snapshot/shared-reads.ts'
 import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
 import { Reach } from '../../../src/server/subscribe/reach.ts'
 import type { Stream, StreamParts } from '../../../src/server/subscribe/stream.ts'
@@ -40,11 +41,13 @@ function streamOf(): Stream {
   // Connects to nothing until somebody asks.
   const pool = createPool('postgres://nobody@127.0.0.1:1/none', { maxConnections: 1 })
   const beacon = { emit: () => Promise.resolve({ id: '' }) }
+  const reader = new SnapshotReader({ pool, head, beacon, concurrency: 1, queueLimit: 1, timeoutMs: 1000 })
   const parts: StreamParts = {
     relay: new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 }),
     head,
     router: new Router(),
-    reader: new SnapshotReader({ pool, head, beacon, concurrency: 1, queueLimit: 1, timeoutMs: 1000 }),
+    reader,
+    sharedReads: new SharedReads(reader),
     log: createLog('silent'),
     limits: {
       snapshotMaxRows: 1,
