@@ -1,6 +1,5 @@
 // Compares what a subscriber was told with what Postgres showed.
 import type { Follower } from './follower.ts'
-import { targetOf } from './history.ts'
 import { byKey, type Truth } from './truth.ts'
 
 /** @returns what is wrong, or null; the first word is its kind */
@@ -75,7 +74,7 @@ function judgeEvents(follower: Follower, truth: Truth): string | null {
     }
     if (!follower.owed.some(({ from, to }) => lsn > from && lsn <= to)) continue
     for (const [key, event] of owed)
-      if (!told.has(key) && !isExcused(follower, truth, query, place, key, event))
+      if (!told.has(key) && !isExcused(follower, truth, query, place, event))
         return `event: ${say(place, key, event)} was due, and did not come`
   }
   return null
@@ -106,15 +105,14 @@ function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
   return owed
 }
 
-/** What comes late is owed only if its reader may still see it. That is known of a version that is still shown, and of any
- *  while nothing else was written. */
-function isExcused(follower: Follower, truth: Truth, query: number, place: number, key: string, event: Owed): boolean {
+/** What comes late is owed only if its reader may still see it: a deleted row by the memberships of now too. That is known of a
+ *  version that is still shown, and of any while nothing else was written. */
+function isExcused(follower: Follower, truth: Truth, query: number, place: number, event: Owed): boolean {
   const { lsn } = truth.moments[place]!
   const range = follower.behind.find(({ from, to }) => lsn > from && lsn <= to)
   if (range === undefined) return false
-  const later = truth.moments.slice(place + 1, truth.at(range.to) + 1)
-  if (later.every(({ statements }) => statements.every(([, sql]) => targetOf(sql) === follower.table.name)))
+  const since = truth.moments.slice(event.new === undefined ? place : place + 1, truth.at(range.to) + 1)
+  if (since.every(({ statements }) => statements.every(([, sql]) => truth.writesOnly(follower.table, sql))))
     return false
-  if (event.new === undefined) return true
-  return !later.every(moment => moment.rows[query]!.split('\n').includes(event.new!))
+  return event.new === undefined || !since.every(moment => moment.rows[query]!.split('\n').includes(event.new!))
 }

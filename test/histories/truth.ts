@@ -115,6 +115,11 @@ export class Truth {
     return found
   }
 
+  /** Whether a statement leaves all other tables as they are. */
+  writesOnly({ name }: Table, sql: string): boolean {
+    return targetOf(sql) === name && !this.#history.tables.some(({ columns }) => refersTo(columns, [name]))
+  }
+
   async #query(statements: readonly string[]): Promise<Results> {
     return (await this.#client.query(statements.join(';\n'))) as unknown as Results
   }
@@ -148,10 +153,13 @@ export class Truth {
   #truncatedBy(transaction: readonly Statement[]): Set<string> {
     const truncated = new Set(transaction.filter(([kind]) => kind === 'truncate').map(([, sql]) => targetOf(sql)))
     for (const { name, columns } of [...this.#history.tables, ...this.#history.tables, ...this.#history.tables])
-      if (columns.some(column => truncated.has(/ REFERENCES (\w+)/.exec(column)?.[1] ?? ''))) truncated.add(name)
+      if (refersTo(columns, [...truncated])) truncated.add(name)
     return truncated
   }
 }
+
+const refersTo = (columns: readonly string[], tables: readonly string[]): boolean =>
+  columns.some(column => tables.includes(/ REFERENCES (\w+)/.exec(column)?.[1] ?? ''))
 
 /** As the wire has them: the key and those asked for, in table order. */
 export function columnsShown(table: Table, select: readonly string[] | null): string[] {

@@ -1,0 +1,125 @@
+// The histories can fail: mistakes planted in the node, of the kinds they are there for, are noticed within a few of them.
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import type { Change } from '../../src/server/decode/change.ts'
+import { MemoryRelay } from '../../src/server/relay/memory-relay.ts'
+import { Audience } from '../../src/server/route/audience.ts'
+import { OutcomeEncoder } from '../../src/server/route/outcome.ts'
+import { Router } from '../../src/server/route/router.ts'
+import { Holds } from '../../src/server/subscribe/holds.ts'
+import { MovedRows } from '../../src/server/subscribe/moved-rows.ts'
+import { runHistories } from './run.ts'
+import { Site } from './site.ts'
+
+const seed = 7
+let site: Site
+
+beforeAll(async () => {
+  site = await Site.start()
+})
+
+afterAll(async () => {
+  await site?.[Symbol.asyncDispose]()
+})
+
+afterEach(() => {
+  vi.restoreAllMocks()
+})
+
+const { between, unseen } = MemoryRelay.prototype
+const { applyMembership } = Router.prototype
+const { atHead, missing } = MovedRows.prototype
+const { delta, changes } = OutcomeEncoder.prototype
+
+const mistakes: readonly [string, () => void][] = [
+  [
+    'old rows judged by the memberships after the commit',
+    () => {
+      vi.spyOn(Audience.prototype, 'at').mockImplementation(function (this: Audience) {
+        return this.now
+      })
+    },
+  ],
+  [
+    'one change of a membership in ten not counted in',
+    () => {
+      let seen = 0
+      vi.spyOn(Router.prototype, 'applyMembership').mockImplementation(function (this: Router, change: Change, writer) {
+        seen += 1
+        if (seen % 10 !== 0) applyMembership.call(this, change, writer)
+      })
+    },
+  ],
+  [
+    'rows that a grant or revocation moves not looked for',
+    () => {
+      vi.spyOn(Holds.prototype, 'flipped').mockImplementation(() => {})
+    },
+  ],
+  [
+    'a row of a backfill left out',
+    () => {
+      vi.spyOn(MovedRows.prototype, 'atHead').mockImplementation(function (this: MovedRows) {
+        return new Map([...atHead.call(this)].slice(1))
+      })
+    },
+  ],
+  [
+    'one of several keys that changed hands not read',
+    () => {
+      vi.spyOn(MovedRows.prototype, 'missing').mockImplementation(function (this: MovedRows, before, touched) {
+        const wanted = missing.call(this, before, touched)
+        return wanted?.map(({ columns, keys }) => ({ columns, keys: keys.slice(0, 1) })) ?? null
+      })
+    },
+  ],
+  [
+    'an LSN fence instead of the splice',
+    () => {
+      vi.spyOn(MemoryRelay.prototype, 'unseen').mockImplementation(function (this: MemoryRelay, ...asked) {
+        return unseen.call(this, ...asked).slice(0, 0)
+      })
+    },
+  ],
+  [
+    'a commit skipped when somebody comes back',
+    () => {
+      vi.spyOn(MemoryRelay.prototype, 'between').mockImplementation(function (this: MemoryRelay, from, to) {
+        return between.call(this, from, to).slice(1)
+      })
+    },
+  ],
+  [
+    'deletes of live queries not told',
+    () => {
+      vi.spyOn(OutcomeEncoder.prototype, 'delta').mockImplementation(function (
+        this: OutcomeEncoder,
+        query,
+        truncated,
+        all,
+      ) {
+        return delta.call(
+          this,
+          query,
+          truncated,
+          all.filter(({ op }) => op !== 'delete'),
+        )
+      })
+    },
+  ],
+  [
+    'an event of several told twice',
+    () => {
+      vi.spyOn(OutcomeEncoder.prototype, 'changes').mockImplementation(function (this: OutcomeEncoder, ...asked) {
+        const events = changes.call(this, ...asked)
+        return events.length > 1 ? [...events, events[0]!] : events
+      })
+    },
+  ],
+]
+
+test.each(mistakes)('%s is noticed', { timeout: 60_000 }, async (_, plant) => {
+  plant()
+  const { failed, passed } = await runHistories(site, { seed, count: 80, batch: 10, atOnce: 4 })
+  expect(failed, `${passed} histories passed`).not.toBe(null)
+  console.log(`after ${passed}: ${failed!.played.failure!.slice(0, 200)}`)
+})
