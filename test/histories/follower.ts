@@ -208,6 +208,8 @@ export class Follower {
       resync: code => {
         if (isMine()) this.#resync(code)
       },
+      // It comes again by itself.
+      move: () => false,
       fail: error => {
         if (isMine()) this.#ended(error)
       },

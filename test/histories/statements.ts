@@ -21,7 +21,7 @@ export class StatementDraw {
       const { ids } = levels[level]!
       for (let id = 1; id <= ids; id++) if (level > 0 || id <= 8) rows.push(this.#insertLevel(level, id))
     }
-    for (const membership of memberships) for (let i = 0; i < 5; i++) rows.push(this.#grant(membership))
+    for (const membership of memberships) for (let i = 0; i < 8; i++) rows.push(this.#grant(membership))
     if (bans !== null) for (let i = 0; i < 2; i++) rows.push(this.#grant(bans))
     if (hasProfiles)
       for (const sub of subs) rows.push(`INSERT INTO profiles VALUES ('${sub}', ${this.#int(4)}, ${this.#text(roles)})`)
@@ -48,6 +48,7 @@ export class StatementDraw {
       () => this.#rowKey(),
       () => ['grant', this.#grant(this.#membership())],
       () => ['grant', this.#grant(this.#membership())],
+      () => ['grant of several', this.#grants(this.#membership())],
       () => this.#revoke(),
       () => this.#revoke(),
       () => this.#role(),
@@ -131,10 +132,26 @@ export class StatementDraw {
     return `INSERT INTO ${table} SELECT ${values.join(', ')}${guard} ON CONFLICT DO NOTHING`
   }
 
+  /** A user into every group that is there, or everybody into one. */
+  #grants({ table, level, reference, surrogate }: Membership): string {
+    const random = this.#random
+    const rest = `${this.#text(roles)}, ${random.pick(['NULL', 'false'])}`
+    const keys = (number: string): string => (surrogate ? `${20 + 5 * random.below(5)} + ${number}, ` : '')
+    if (random.once(2)) {
+      const groups = this.#world.levels[level]!.table
+      return `INSERT INTO ${table} SELECT ${keys('id')}id, ${this.#sub()}, ${rest} FROM ${groups} ON CONFLICT DO NOTHING`
+    }
+    const group = String(this.#id(level))
+    const guard = reference === 'none' ? '' : this.#whereThere(level, group)
+    const users = `unnest('{${this.#world.subs.join(',')}}'::uuid[]) WITH ORDINALITY AS u (usr, i)`
+    return `INSERT INTO ${table} SELECT ${keys('i')}${group}, usr, ${rest} FROM ${users}${guard} ON CONFLICT DO NOTHING`
+  }
+
   #revoke(): Statement {
     const { table, level } = this.#membership()
     const some = this.#random.pick([
       `usr = ${this.#sub()}`,
+      `usr = ${this.#sub()} AND grp = ${this.#id(level)}`,
       `usr = ${this.#sub()} AND grp = ${this.#id(level)}`,
       `grp = ${this.#id(level)}`,
       `role = 'banned'`,
