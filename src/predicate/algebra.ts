@@ -77,8 +77,72 @@ export type Expr =
   | { readonly kind: 'array'; readonly items: readonly Expr[]; readonly type: SqlType }
   /** A predicate used as a value of type boolean. */
   | { readonly kind: 'predicate'; readonly predicate: Predicate; readonly type: SqlType }
+  /** The first value whose condition is true, else `otherwise`. As many conditions as values; all of them have the type. */
+  | {
+      readonly kind: 'case'
+      readonly whens: readonly Predicate[]
+      readonly values: readonly Expr[]
+      readonly otherwise: Expr
+      readonly type: SqlType
+    }
+  /** A function or operator of Postgres that is computed here exactly: see calls.ts. */
+  | { readonly kind: 'call'; readonly name: CallName; readonly args: readonly Expr[]; readonly type: SqlType }
   /** `now()` and a constant interval: the time of the position at which a row is judged, never a clock's. */
   | { readonly kind: 'now'; readonly shift: Shift; readonly type: SqlType }
+
+/** Functions and operators by their names in SQL, told apart by the types of their arguments; the last line by what they are. */
+export type CallName =
+  | '||'
+  | 'lower'
+  | 'upper'
+  | 'length'
+  | 'octet_length'
+  | 'split_part'
+  | 'substr'
+  | 'left'
+  | 'right'
+  | 'strpos'
+  | 'starts_with'
+  | 'replace'
+  | 'btrim'
+  | 'ltrim'
+  | 'rtrim'
+  | 'concat'
+  | 'concat_ws'
+  | 'string_to_array'
+  | 'array_to_string'
+  | 'array_length'
+  | 'cardinality'
+  | '@>'
+  | '&&'
+  | '?'
+  | '?|'
+  | '?&'
+  | '#>'
+  | '#>>'
+  | 'jsonb_array_length'
+  | 'jsonb_typeof'
+  | 'to_jsonb'
+  | '+'
+  | '-'
+  | '*'
+  | '/'
+  | '%'
+  | 'abs'
+  | 'greatest'
+  | 'least'
+  /** `a[i]`, `a[from:to]`, `a[from:]`, `a[:to]`; a cast to `numeric(p, s)`; a date
+   *  or timestamp plus a constant interval (months, days, microseconds); `ARRAY(SELECT ..._array_elements(x))`, of
+   *  which `jsonTexts` is that of text, and `ARRAY(SELECT jsonb_object_keys(x))`. */
+  | 'subscript'
+  | 'slice'
+  | 'sliceFrom'
+  | 'sliceTo'
+  | 'numericScale'
+  | 'shifted'
+  | 'jsonElements'
+  | 'jsonTexts'
+  | 'jsonKeys'
 
 /** An interval's parts, as Postgres keeps them. */
 export interface Shift {
@@ -157,6 +221,8 @@ export const alwaysFalse: Predicate = { kind: 'false' }
 //   compare.ts    compareText(type, a, b), keyOf(type, text): the canonical text under which SQL-equal values are equal
 //   keys.ts       cover(predicate): Anchor[] | null (null: no anchors, every row must be looked at)
 //   columns.ts    columnsOf(predicate), semiJoinsOf(predicate)
+//   calls.ts      callFunction(expr): the functions and operators of Postgres that are computed here
+//   time.ts       timeBoundsOf(predicate): where answers change by time alone
 //   hops.ts       splitWhere(semiJoin): the local part of its condition, and the rest
 //   fingerprint.ts  fingerprint(predicate): stable canonical text, equal for equal predicates
 //   render.ts     renderPredicate(predicate): Kysely expression

@@ -63,6 +63,52 @@ export function printArray(items: readonly (string | null)[]): string {
   return `{${items.map(item => (item === null ? 'NULL' : quoted(item))).join(',')}}`
 }
 
+/** One level of an array, its items as they are written: `{{a,b},{c,d}}` has `{a,b}` and `{c,d}`. */
+export interface ArrayLevel {
+  /** The subscript of the first item. */
+  readonly lower: number
+  readonly items: readonly string[]
+  readonly nested: boolean
+}
+
+/** The outermost level. @throws ValueError when the text is no array */
+export function outerLevel(text: string): ArrayLevel {
+  const equals = text.startsWith('[') ? text.indexOf('=') : -1
+  const lower = equals < 0 ? 1 : Number(/^\[(-?\d+):/.exec(text)?.[1] ?? 1)
+  const items: string[] = []
+  if (text[equals + 1] !== '{') throw notArray()
+  let start = equals + 2
+  let depth = 1
+  for (let at = start; at < text.length; at++) {
+    const char = text[at]
+    if (char === '\\') at++
+    else if (char === '"') {
+      for (at++; at < text.length && text[at] !== '"'; at++) if (text[at] === '\\') at++
+    } else if (char === '{') depth++
+    else if (depth === 1 && (char === ',' || char === '}')) {
+      if (at > start || char === ',') items.push(text.slice(start, at))
+      start = at + 1
+      if (char === '}') return { lower, items, nested: items[0]?.startsWith('{') === true }
+    } else if (char === '}') depth--
+  }
+  throw notArray()
+}
+
+/** The value of an item that is no array itself. */
+export const itemOf = (written: string): string | null => parseArray(`{${written}}`).items[0]!
+
+/** An array of the same shape, made of each item. */
+export function mapArray(text: string, work: (item: string) => string): string {
+  const bounds = text.slice(0, text.indexOf('{'))
+  const { items, nested } = outerLevel(text)
+  const mapped = items.map(item => {
+    if (nested) return mapArray(item, work)
+    const value = itemOf(item)
+    return value === null ? 'NULL' : quoted(work(value))
+  })
+  return `${bounds}{${mapped.join(',')}}`
+}
+
 const quoted = (item: string): string =>
   item === '' || /[ \t\n\v\f\r{},"\\]/.test(item) || item.toUpperCase() === 'NULL'
     ? `"${item.replace(/["\\]/g, char => `\\${char}`)}"`

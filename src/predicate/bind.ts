@@ -10,9 +10,11 @@ import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { Expr, Memberships, Predicate, Row, SemiJoin, Truth } from './algebra.ts'
 import { parseArray } from './array-text.ts'
 import { and, not, or } from './build.ts'
+import { isStrictCall } from './calls.ts'
 import { partsOf } from './columns.ts'
 import { compile, likeMatcherOf, valuingOf } from './evaluate.ts'
 import { baseOf } from './sql-types.ts'
+import { assertTimeIsOrdered } from './time.ts'
 import { ValueError } from './value-error.ts'
 
 /** The value of a setting at request time; null or undefined when it is not set. */
@@ -119,6 +121,13 @@ class Binder {
         const items = expr.items.map(item => this.expr(item))
         return this.#value({ ...expr, items }, items)
       }
+      case 'case':
+        return this.#case(expr)
+      case 'call': {
+        const args = expr.args.map(arg => this.expr(arg))
+        if (isStrictCall(expr.name) && args.some(isNullConst)) return { kind: 'const', value: null, type: expr.type }
+        return this.#value({ ...expr, args }, args)
+      }
       case 'predicate': {
         const predicate = this.predicate(expr.predicate)
         if (predicate.kind === 'true' || predicate.kind === 'false')
@@ -146,6 +155,27 @@ class Binder {
     }
     if (args.length === 0) return { kind: 'const', value: null, type: expr.type }
     return this.#value({ ...expr, args }, args)
+  }
+
+  /** Conditions that are constant choose now; Postgres does not compute the values that are not chosen. */
+  #case(expr: Extract<Expr, { kind: 'case' }>): Expr {
+    const whens: Predicate[] = []
+    const values: Expr[] = []
+    let otherwise: Expr | null = null
+    for (const [i, each] of expr.whens.entries()) {
+      const when = this.predicate(each)
+      if (when.kind === 'false' || when.kind === 'unknown') continue
+      const value = this.expr(expr.values[i]!)
+      if (when.kind === 'true') {
+        otherwise = value
+        break
+      }
+      whens.push(when)
+      values.push(value)
+    }
+    otherwise ??= this.expr(expr.otherwise)
+    if (whens.length > 0) return { ...expr, whens, values, otherwise }
+    return this.#value({ ...expr, whens, values, otherwise }, [otherwise])
   }
 
   #in(left: Expr, items: readonly Expr[]): Predicate {
@@ -230,6 +260,7 @@ const noMemberships: Memberships = { count: () => 0, total: () => 0, nulls: () =
  *  @throws POLICY_UNSUPPORTED, FILTER_UNSUPPORTED */
 export function assertCompilable(predicate: Predicate): void {
   compile(withPlaceholders(predicate))
+  assertTimeIsOrdered(predicate)
   for (const part of partsOf(predicate)) {
     if (part.kind === 'semiJoin') assertCompilable(part.where)
   }

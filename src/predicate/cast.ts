@@ -1,6 +1,8 @@
 // Casts between types, where their result depends on the value alone.
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { SqlType } from './algebra.ts'
+import { mapArray } from './array-text.ts'
+import { datetimeMicros, isDatetimeFamily, printDatetime } from './calendar.ts'
 import { stripSpaces } from './compare.ts'
 import { readValue } from './read-value.ts'
 import { baseOf, hasModifier, sqlTypes } from './sql-types.ts'
@@ -16,7 +18,8 @@ export function castFunction(from: SqlType, to: SqlType): Cast {
     new TidegateError('POLICY_UNSUPPORTED', `a cast from ${from.name} to ${to.name} ${why}; compare without it`)
   if (hasModifier(to)) throw refuse('changes the value by length or precision')
   if (to.domain === true && from.oid !== to.oid) throw refuse("runs the domain's checks")
-  if (source.oid === target.oid) return text => text
+  if (source.oid === target.oid && (source.oid !== 0 || source.element?.oid === target.element?.oid))
+    return text => text
   const cast = fromText(source, target) ?? toText(source, target) ?? betweenOthers(source, target)
   if (cast === null) throw refuse('is not exact here')
   return cast
@@ -54,9 +57,14 @@ function toText(source: SqlType, target: SqlType): Cast | null {
     case 'enum':
     case 'json':
     case 'jsonb':
+    // By DateStyle and TimeZone, which are ISO and UTC in every session of ours.
+    case 'date':
+    case 'timestamp':
+    case 'timestamptz':
+    case 'time':
       return text => text
     default:
-      // Dates follow DateStyle, timestamptz follows TimeZone, floats follow extra_float_digits, bytea follows bytea_output.
+      // Floats follow extra_float_digits, bytea follows bytea_output.
       return null
   }
 }
@@ -68,6 +76,17 @@ function betweenOthers(source: SqlType, target: SqlType): Cast | null {
     return text => readValue(target, text)
   if (source.oid === sqlTypes.float4.oid && target.oid === sqlTypes.float8.oid)
     return text => String(Math.fround(Number(text)))
+  if (isDatetimeFamily(source.family) && isDatetimeFamily(target.family)) {
+    const { family } = target
+    return text => {
+      const micros = datetimeMicros(text)
+      return micros === null ? text : printDatetime(family, micros)
+    }
+  }
+  if (source.element !== undefined && target.element !== undefined) {
+    const cast = castFunction(source.element, target.element)
+    return text => mapArray(text, cast)
+  }
   if (source.family === 'json' && target.family === 'jsonb') return text => readValue(target, text)
   if (source.family === 'jsonb' && target.family === 'json') return text => text
   return null

@@ -65,7 +65,10 @@ function childrenOf(node: Predicate | Expr): readonly (Predicate | Expr)[] {
     case 'and':
     case 'or':
     case 'coalesce':
+    case 'call':
       return node.args
+    case 'case':
+      return [...node.whens, ...node.values, node.otherwise]
     case 'not':
     case 'isNull':
     case 'boolean':

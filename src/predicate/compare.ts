@@ -4,6 +4,7 @@ import type { Code } from '../protocol/codes.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { CompareOp, Expr, SqlType } from './algebra.ts'
 import { parseArray } from './array-text.ts'
+import { type DatetimeFamily, isDatetimeFamily } from './calendar.ts'
 import { orderDatetimes } from './datetime.ts'
 import { numericKey, orderNumerics } from './numeric-text.ts'
 import { rememberLong } from './remember-long.ts'
@@ -86,6 +87,7 @@ function spaceOf(leftType: SqlType, rightType: SqlType): Space | null {
   const right = baseOf(rightType)
   if (isNumber(left) && isNumber(right)) return numberSpace(left, right)
   if (isText(left) && isText(right)) return textSpace(left, right)
+  if (isDatetimeFamily(left.family) && isDatetimeFamily(right.family)) return datetimeSpace(left.family, right.family)
   if (left.family !== right.family) return null
   switch (left.family) {
     case 'bool':
@@ -94,10 +96,6 @@ function spaceOf(leftType: SqlType, rightType: SqlType): Space | null {
     case 'time':
       if (left.oid !== right.oid) return null
       return { left: same, right: same, order: byUnits, collated: false }
-    case 'date':
-    case 'timestamp':
-    case 'timestamptz':
-      return { left: same, right: same, order: orderDatetimes, collated: false }
     case 'enum':
       return left.oid === right.oid ? { left: same, right: same, order: orderOfLabels(left), collated: false } : null
     case 'array':
@@ -119,6 +117,21 @@ function numberSpace(left: SqlType, right: SqlType): Space | null {
   if (left.family === 'int' && right.family === 'int')
     return { left: same, right: same, order: orderInts, collated: false }
   return { left: decimalKeyOf(left), right: decimalKeyOf(right), order: orderNumerics, collated: false }
+}
+
+/** Of unlike types, a date is its midnight, and a timestamp has the zone UTC: that of every session of ours. Out of the range
+ *  of the other type, Postgres compares as here and does not raise. */
+function datetimeSpace(left: DatetimeFamily, right: DatetimeFamily): Space {
+  if (left === right) return { left: same, right: same, order: orderDatetimes, collated: false }
+  return { left: momentKey, right: momentKey, order: orderDatetimes, collated: false }
+}
+
+/** A date or timestamp as a timestamptz is printed. */
+function momentKey(text: string): string {
+  if (text.endsWith('y')) return text
+  const end = text.endsWith('C') ? ' BC' : ''
+  const plain = end === '' ? text : text.slice(0, -3)
+  return `${plain}${plain.includes(':') ? '' : ' 00:00:00'}${plain.endsWith('+00') ? '' : '+00'}${end}`
 }
 
 const floatKeyOf = (type: SqlType): ToKey =>
@@ -246,6 +259,10 @@ function collationsOf(operand: Expr | SqlType): Collation[] {
       return [...stated(operand.type), ...operand.items.flatMap(collationsOf)]
     case 'nullif':
       return [...stated(operand.type), ...collationsOf(operand.left)]
+    case 'call':
+      return [...stated(operand.type), ...operand.args.flatMap(collationsOf)]
+    case 'case':
+      return [...stated(operand.type), ...[...operand.values, operand.otherwise].flatMap(collationsOf)]
     default:
       return stated(operand.type)
   }

@@ -8,6 +8,7 @@
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { CompareOp, Expr, Memberships, Predicate, Row, SemiJoin, SqlType, Truth } from './algebra.ts'
 import { parseArray, printArray } from './array-text.ts'
+import { callFunction, isStrictCall } from './calls.ts'
 import { castFunction } from './cast.ts'
 import { columnNamesOf } from './columns.ts'
 import { comparisonOf } from './compare.ts'
@@ -17,14 +18,9 @@ import { jsonGet } from './json-text.ts'
 import { foldOf, likeMatcher, type Matcher } from './like.ts'
 import { readValue } from './read-value.ts'
 import { baseOf, sqlTypes } from './sql-types.ts'
-import { shiftMicros, timestamptzText } from './time.ts'
+import { allOf, anyOf, type Judging, missing, nowValuing, type Value, type Valuing } from './three-valued.ts'
 
 export type Judge = (row: Row, memberships: Memberships) => Truth
-
-type Answer = Truth | undefined
-type Judging = (row: Row, memberships: Memberships) => Answer
-type Value = string | null | undefined
-type Valuing = (row: Row, memberships: Memberships) => Value
 
 const judges = new WeakMap<Predicate, Judge>()
 
@@ -110,30 +106,6 @@ function judgingOf(predicate: Predicate): Judging {
   }
 }
 
-function allOf(args: readonly Judging[]): Judging {
-  return (row, memberships) => {
-    let result: Answer = true
-    for (const arg of args) {
-      const answer = arg(row, memberships)
-      if (answer === false) return false
-      if (answer === undefined || (answer === null && result === true)) result = answer
-    }
-    return result
-  }
-}
-
-function anyOf(args: readonly Judging[]): Judging {
-  return (row, memberships) => {
-    let result: Answer = false
-    for (const arg of args) {
-      const answer = arg(row, memberships)
-      if (answer === true) return true
-      if (answer === undefined || (answer === null && result === false)) result = answer
-    }
-    return result
-  }
-}
-
 const tests: Record<CompareOp, (sign: number) => boolean> = {
   '=': sign => sign === 0,
   '<>': sign => sign !== 0,
@@ -163,9 +135,6 @@ function compareJudging(op: CompareOp, leftExpr: Expr, rightExpr: Expr): Judging
     return a == null || b == null ? missing(a, b) : test(order(a, b))
   }
 }
-
-/** A comparison with NULL is unknown whatever the other side is. */
-const missing = (a: Value, b: Value): null | undefined => (a === null || b === null ? null : undefined)
 
 function inJudging(leftExpr: Expr, items: readonly Expr[]): Judging {
   if (items.length === 0) return () => false
@@ -397,6 +366,10 @@ export function valuingOf(expr: Expr): Valuing {
     }
     case 'now':
       return nowValuing(expr)
+    case 'case':
+      return caseValuing(expr)
+    case 'call':
+      return callValuing(expr)
     case 'predicate': {
       const judging = judgingOf(expr.predicate)
       return (row, memberships) => {
@@ -407,16 +380,41 @@ export function valuingOf(expr: Expr): Valuing {
   }
 }
 
-/** The same text for all rows judged at one position. */
-function nowValuing({ shift }: Extract<Expr, { kind: 'now' }>): Valuing {
-  let of = 0n
-  let text = timestamptzText(shiftMicros(of, shift))
-  return (_, { nowMicros }) => {
-    if (nowMicros !== of) {
-      of = nowMicros
-      text = timestamptzText(shiftMicros(of, shift))
+function caseValuing(expr: Extract<Expr, { kind: 'case' }>): Valuing {
+  const whens = expr.whens.map(judgingOf)
+  const values = [...expr.values, expr.otherwise].map(value => {
+    const cast = castFunction(value.type, expr.type)
+    const valuing = valuingOf(value)
+    return (row: Row, memberships: Memberships): Value => {
+      const found = valuing(row, memberships)
+      return found == null ? found : cast(found)
     }
-    return text
+  })
+  return (row, memberships) => {
+    for (const [i, when] of whens.entries()) {
+      const answer = when(row, memberships)
+      // Which value is meant is not known, though they might be equal.
+      if (answer === undefined) return undefined
+      if (answer === true) return values[i]!(row, memberships)
+    }
+    return values.at(-1)!(row, memberships)
+  }
+}
+
+function callValuing(expr: Extract<Expr, { kind: 'call' }>): Valuing {
+  const compute = callFunction(expr)
+  const args = expr.args.map(valuingOf)
+  const isStrict = isStrictCall(expr.name)
+  return (row, memberships) => {
+    const values: (string | null)[] = []
+    let isKnown = true
+    for (const arg of args) {
+      const value = arg(row, memberships)
+      if (value === null && isStrict) return null
+      if (value === undefined) isKnown = false
+      else values.push(value)
+    }
+    return isKnown ? compute(...values) : undefined
   }
 }
 

@@ -58,6 +58,10 @@ function exprText(expr: Expr): string {
       return node('array', [type, ...expr.items.map(exprText)])
     case 'predicate':
       return node('predicate', [fingerprint(expr.predicate)])
+    case 'case':
+      return node('case', [type, ...expr.whens.map(fingerprint), ...[...expr.values, expr.otherwise].map(exprText)])
+    case 'call':
+      return node(`call ${expr.name}`, [type, ...expr.args.map(exprText)])
     case 'now':
       return node('now', [type, `${expr.shift.months} ${expr.shift.days} ${expr.shift.micros}`])
   }

@@ -16,10 +16,47 @@ export function jsonGet(
   options: { asText: boolean; binary: boolean },
 ): string | null {
   const raw = typeof key === 'string' ? member(text, key) : element(text, key, options.binary)
-  if (raw === undefined || !options.asText) return raw ?? null
+  return raw === undefined || !options.asText ? (raw ?? null) : jsonContent(raw)
+}
+
+/** A value as text: the content of a string, anything else as it is written, null for a null. */
+export function jsonContent(raw: string): string | null {
   if (raw === 'null') return null
   return raw.startsWith('"') ? unquote(raw) : raw
 }
+
+/** A value at a path: each step is a member's name in an object and an index in an array. Null for SQL NULL. */
+export function jsonAt(text: string, path: readonly (string | null)[], options: { asText: boolean }): string | null {
+  let raw = text
+  for (const step of path) {
+    if (step === null) return null
+    const kind = jsonKind(raw)
+    // As strtol reads it: spaces before the number, none behind.
+    const index = kind === 'array' && /^[ \t\n\v\f\r]*[+-]?\d{1,10}$/.test(step) ? Number(step) : null
+    if (kind !== 'object' && index === null) return null
+    const found = index === null ? member(raw, step) : elementsOf(raw).at(index)
+    if (found === undefined) return null
+    raw = found
+  }
+  return options.asText ? jsonContent(raw.trim()) : raw.trim()
+}
+
+/** What `jsonb_typeof` says. */
+export function jsonKind(text: string): 'object' | 'array' | 'string' | 'number' | 'boolean' | 'null' {
+  const first = text[skipSpace(text, 0)]
+  if (first === '{') return 'object'
+  if (first === '[') return 'array'
+  if (first === '"') return 'string'
+  if (first === 'n') return 'null'
+  return first === 't' || first === 'f' ? 'boolean' : 'number'
+}
+
+/** The elements of an array as they are written. */
+export const jsonElements = (array: string): string[] => elementsOf(array)
+
+/** The members of an object in the order they are written, their names read. */
+export const jsonMembers = (object: string): [name: string, value: string][] =>
+  Array.from(membersOf(object), ([name, value]) => [unquote(name), value])
 
 /** Reads JSON into the text Postgres prints for it as jsonb. @throws ValueError */
 export function toJsonb(text: string): string {

@@ -126,9 +126,53 @@ function value(expr: Expr, scope: Scope): RawBuilder<unknown> {
       return render(expr.predicate, scope)
     case 'now': {
       const { months, days, micros } = expr.shift
-      return sql`(now() + make_interval(months => ${sql.lit(months)}, days => ${sql.lit(days)}, secs => ${sql.lit(micros)} / 1e6::double precision))`
+      return sql`cast(now() + ${interval(sql.lit(months), sql.lit(days), sql.lit(micros))} as ${typeName(expr.type)})`
     }
+    case 'case': {
+      const branches = expr.whens.map(
+        (when, i) => sql`when ${render(when, scope)} then ${value(expr.values[i]!, scope)}`,
+      )
+      const otherwise = value(expr.otherwise, scope)
+      return sql`cast(case ${sql.join(branches, sql` `)} else ${otherwise} end as ${typeName(expr.type)})`
+    }
+    case 'call':
+      return sql`cast(${call(expr, scope)} as ${typeName(expr.type)})`
   }
+}
+
+const infix: ReadonlySet<string> = new Set('|| @> && ? ?| ?& #> #>> + - * / %'.split(' '))
+
+/** Where the name in SQL is another, or stands otherwise. */
+const calls: Readonly<Record<string, (...args: RawBuilder<unknown>[]) => RawBuilder<unknown>>> = {
+  subscript: (array, at) => sql`(${array})[${at}]`,
+  slice: (array, from, to) => sql`(${array})[${from}:${to}]`,
+  sliceFrom: (array, from) => sql`(${array})[${from}:]`,
+  sliceTo: (array, to) => sql`(${array})[:${to}]`,
+  jsonElements: json => sql`array(select jsonb_array_elements(cast(${json} as jsonb)))`,
+  jsonTexts: json => sql`array(select jsonb_array_elements_text(cast(${json} as jsonb)))`,
+  jsonKeys: json => sql`array(select jsonb_object_keys(${json}))`,
+  shifted: (of, months, days, micros) => sql`(${of} + ${interval(months!, days!, micros!)})`,
+}
+
+const interval = (months: RawBuilder<unknown>, days: RawBuilder<unknown>, micros: RawBuilder<unknown>) =>
+  sql`make_interval(months => ${months}, days => ${days}, secs => ${micros} / 1e6::double precision)`
+
+function call({ name, args }: Extract<Expr, { kind: 'call' }>, scope: Scope): RawBuilder<unknown> {
+  const values = args.map(arg => value(arg, scope))
+  if (infix.has(name))
+    return values.length === 1
+      ? sql`(${sql.raw(name)} ${values[0]})`
+      : sql`(${values[0]} ${sql.raw(name)} ${values[1]})`
+  const written = calls[name]
+  if (written !== undefined) return written(...values)
+  if (name === 'numericScale') {
+    const [of, precision, scale] = args
+    const digits = [precision, scale].map(part => (part?.kind === 'const' ? Number(part.value) : Number.NaN))
+    return sql`cast(${value(of!, scope)} as numeric(${sql.raw(digits.join(', '))}))`
+  }
+  // Of the argument's own type, unlike the result.
+  const isJson = name.startsWith('jsonb_') && args[0]?.type.family === 'json'
+  return sql`${sql.raw(isJson ? name.replace('jsonb', 'json') : name)}(${sql.join(values)})`
 }
 
 const typeName = (type: SqlType): RawBuilder<unknown> => sql.raw(castNameOf(type))

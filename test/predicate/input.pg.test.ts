@@ -246,10 +246,10 @@ const values: Readonly<Record<string, readonly string[]>> = {
   uuid: ['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'],
   json: ['{"a":1,"a":2}', '1.0', 'null'],
   jsonb: ['{"a": 2}', '1.0', 'null'],
-  date: ['2020-01-01'],
+  date: ['2020-01-01', '0044-03-15 BC', '12345-06-07', 'infinity', '-infinity', '200000-01-01'],
   time: ['10:00:00'],
-  timestamp: ['2020-01-01 00:00:00'],
-  timestamptz: ['2020-01-01 00:00:00+00'],
+  timestamp: ['2020-01-01 00:00:00', '1969-12-31 23:59:59.25', '0044-03-15 12:00:00 BC', 'infinity'],
+  timestamptz: ['2020-01-01 00:00:00+00', '2020-02-29 23:59:59.999999+00', '0044-03-15 12:00:00+00 BC', '-infinity'],
   bytea: ['\\x00ff'],
 }
 
