@@ -9,7 +9,7 @@ const sub = '7f1c0b1e-4a5a-4c6e-9d7b-2f2a3c4d5e6f'
 test('--help names every command', async () => {
   const { code, out } = await runCli(['--help'])
   expect(code).toBe(0)
-  for (const command of ['start', 'dev', 'migrate', 'track', 'untrack', 'tail', 'token', 'remove'])
+  for (const command of ['start', 'dev', 'migrate', 'track', 'untrack', 'explain', 'tail', 'token', 'remove'])
     expect(out).toMatch(new RegExp(`^  ${command} `, 'm'))
 })
 

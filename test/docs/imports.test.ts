@@ -19,7 +19,8 @@ const below: Record<string, string[]> = {
   'server/route': ['server/authorize', 'server/relay'],
   'server/subscribe': ['server/snapshot', 'server/route'],
   'server/deliver': ['server/subscribe'],
-  'server/top': ['server/deliver', 'server/admin'],
+  'server/explain': ['server/subscribe', 'server/admin'],
+  'server/top': ['server/explain', 'server/deliver', 'server/admin'],
   client: ['protocol'],
   cli: ['server/top', 'client'],
 }
@@ -38,7 +39,9 @@ function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
   if (/^(errors|log|config|database|metrics|trouble)\.ts$/.test(second)) return 'server/basics'
-  return /^(idle-memory|pipeline|server|upkeep|young-generation)\.ts$/.test(second) ? 'server/top' : `server/${second}`
+  return /^(catalog-watch|idle-memory|pipeline|server|upkeep|young-generation)\.ts$/.test(second)
+    ? 'server/top'
+    : `server/${second}`
 }
 
 const reach = (part: string): Set<string> => new Set([part, ...(below[part] ?? []).flatMap(next => [...reach(next)])])

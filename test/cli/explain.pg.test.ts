@@ -1,0 +1,154 @@
+import { SignJWT } from 'jose'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Explanation } from '../../src/server/explain/explanation.ts'
+import { jwtSecret, prepareDatabase, roomsSchema, tokenFor } from '../support/node.ts'
+import { TestDatabase } from '../support/postgres.ts'
+import { runCli } from '../support/run-cli.ts'
+
+const ada = '00000000-0000-4000-8000-00000000000a'
+const bob = '00000000-0000-4000-8000-00000000000b'
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await TestDatabase.create()
+  await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
+  await database.query(`INSERT INTO members VALUES (1, '${ada}'); INSERT INTO messages VALUES (42, 1, 'ada', 'the secret');
+    ALTER TABLE messages REPLICA IDENTITY DEFAULT`)
+})
+
+afterAll(() => database[Symbol.asyncDispose]())
+
+const explain = (args: string[], env: Record<string, string> = {}) =>
+  runCli(['explain', ...args], { DATABASE_URL: database.url, ...env })
+
+const as = (sub: string): string[] => ['--role', 'authenticated', '--claims', JSON.stringify({ sub })]
+
+test('[P8] reads well in a terminal', async () => {
+  const { code, out, err } = await explain(['messages', ...as(ada), '--key', 'id=42'])
+  expect([code, err]).toEqual([0, ''])
+  expect(out).toBe(`public.messages for role authenticated: exact, judged at each commit
+
+Problems
+  IDENTITY_INSUFFICIENT  the replica identity of public.messages lacks room_id
+    run: ALTER TABLE "public"."messages" REPLICA IDENTITY FULL
+
+Policies
+  "by_membership"  permissive, to authenticated: compiled
+    (EXISTS ( SELECT 1
+    FROM public.members m
+    WHERE ((m.room_id = messages.room_id) AND (m.user_id = ( SELECT auth.uid() AS uid)))))
+    reads columns room_id; claims in request.jwt.claim.sub, request.jwt.claims; public.members (room_id, user_id)
+
+Tables
+  public.messages  tracked; replica identity default, which lacks room_id; read as it is
+    decides by id, room_id
+  public.members  tracked; replica identity full, which suffices; read as it is
+    decides by room_id, user_id
+
+Columns
+  readable: id, room_id, author, body
+
+Row
+  id=42: VISIBLE
+    visible by policy "by_membership": public.members (room_id=1, user_id=${ada}) has 1 row
+    permissive "by_membership": true
+      public.members (room_id=1, user_id=${ada}) has 1 row
+    Postgres agrees: a SELECT returns the row
+`)
+})
+
+test('[P8] a table and a role alone are explained without a row', async () => {
+  const { code, out } = await explain(['public.messages', '--role', 'anon'])
+  expect(code).toBe(0)
+  expect(out).toContain('"by_membership"  permissive, to authenticated: not applied')
+  expect(out).toContain('NO_POLICY')
+  expect(out).not.toContain('Row\n')
+})
+
+test('[P8] --json is stable: its fields, one by one', async () => {
+  const { out } = await explain(['messages', ...as(bob), '--key', 'id=42', '--json'])
+  const explanation = JSON.parse(out) as Explanation
+  const fields = [
+    'table',
+    'role',
+    'rowSecurity',
+    'exact',
+    'problems',
+    'warnings',
+    'columns',
+    'policies',
+    'tables',
+    'row',
+  ]
+  expect(Object.keys(explanation)).toEqual(fields)
+  expect(explanation.row).toEqual({
+    key: { id: '42' },
+    found: true,
+    visible: false,
+    judgedBy: 'tidegate',
+    code: null,
+    because: `hidden: no permissive policy lets it through: policy "by_membership": public.members (room_id=1, user_id=${bob}) has none`,
+    policies: [
+      {
+        name: 'by_membership',
+        kind: 'permissive',
+        answer: 'false',
+        reason: null,
+        memberships: [
+          {
+            table: 'public.members',
+            key: { room_id: '1', user_id: bob },
+            negated: false,
+            rows: 0,
+            candidates: 0,
+            through: [],
+          },
+        ],
+      },
+    ],
+    postgres: { visible: false, sqlState: null },
+    agrees: true,
+  })
+  expect(out).not.toContain('the secret')
+})
+
+test('[P8] a token says role and claims; one that a server would refuse is explained with a note', async () => {
+  const token = await tokenFor(ada)
+  const args = ['messages', '--key', 'id=42', '--json', '--token']
+  const good = await explain([...args, token], { JWT_SECRET: jwtSecret })
+  expect(JSON.parse(good.out)).toMatchObject({ role: 'authenticated', row: { visible: true } })
+  expect(good.err).toBe('')
+  expect((await explain([...args, token])).err).toContain('taken as it is')
+  const old = await new SignJWT({ role: 'authenticated', sub: ada })
+    .setProtectedHeader({ alg: 'HS256' })
+    .setExpirationTime(1000)
+    .sign(new TextEncoder().encode(jwtSecret))
+  const expired = await explain([...args, old], { JWT_SECRET: jwtSecret })
+  expect(expired.err).toContain('a server would refuse this token: TOKEN_EXPIRED')
+  expect(JSON.parse(expired.out)).toMatchObject({ row: { visible: true } })
+})
+
+test.each([
+  [['messages'], 'CONFIG_INVALID', 'no role is named'],
+  [['messages', '--role', 'anon', '--claims', '{'], 'CONFIG_INVALID', 'claims is not JSON'],
+  [['messages', '--role', 'anon', '--key', 'id'], 'CONFIG_INVALID', 'column=value'],
+  [['messages', '--token', 'x'], 'CONFIG_INVALID', '--token is no JWT'],
+  [['messages', '--token', 'x', '--role', 'anon'], 'CONFIG_INVALID', 'leave out --role'],
+  [['nowhere', '--role', 'anon'], 'TABLE_UNKNOWN', 'public.nowhere'],
+  [['messages', '--role', 'nobody_at_all'], 'ROLE_REFUSED', 'there is no database role'],
+])('[P8] %j is refused', async (args, code, message) => {
+  const result = await explain(args)
+  expect([result.code, result.out]).toEqual([1, ''])
+  expect(result.err).toContain(code)
+  expect(result.err).toContain(message)
+})
+
+test('[P8] a database that is away is told as such', async () => {
+  const { code, err } = await explain(['messages', '--role', 'anon'], {
+    DATABASE_URL: 'postgres://a:b@127.0.0.1:1/app',
+  })
+  expect(code).toBe(1)
+  expect(err).toContain('DATABASE_UNREACHABLE')
+  expect(err).toContain('127.0.0.1:1')
+})
