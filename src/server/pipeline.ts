@@ -12,7 +12,7 @@ import type { Audience } from './route/audience.ts'
 import { Outbox } from './route/batch.ts'
 import { CommitOutcomes } from './route/commit-outcomes.ts'
 import { Found } from './route/found.ts'
-import { lacksValues, OutcomeEncoder } from './route/outcome.ts'
+import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
 import type { Router } from './route/router.ts'
 import { Slice } from './route/slice.ts'
 import { ViewsBefore } from './route/views-before.ts'
@@ -211,11 +211,15 @@ export class Pipeline {
         outbox.handOut()
         holds.begin(audience, head.lsn, null)
       }
-      const encoder = new OutcomeEncoder(relay.epoch, commit.commitLsn, commit.committedAtMicros)
+      const span = { since: head.lsn, lsn: commit.commitLsn }
+      const encoder = new OutcomeEncoder(relay.epoch, span, commit.committedAtMicros)
       for (let place = 0; place < outcomes.size; place++) {
         const audience = outcomes.audiences[place]!
         if (audience.hold !== null || audience.members.size === 0) continue
         const list = outcomes.lists[place]!
+        // Its older versions must not come after it has gone from view. Who would have to start over for that, keeps them: a row
+        // that leaves a filter is no revocation.
+        if (audience.query.kind === 'live' && list.some(leavesView)) audience.members.retract('gently')
         const events = encoder.encode(audience.query, truncated.has(audience), list)
         if (events.length > 0) outbox.add(audience, events, commit.commitLsn)
         decisions += list.length
@@ -239,6 +243,8 @@ export class Pipeline {
     return writer
   }
 }
+
+const leavesView = ({ op, row }: Outcome): boolean => op === 'delete' && row.new !== null
 
 /** A decision takes 1 to 50 µs. */
 const decisionsAtOnce = 256

@@ -203,6 +203,7 @@ export class Follower {
     return {
       sink: null,
       sinkIsFull: () => {},
+      takeBack: () => {},
       send: outgoing => !isMine() || this.#take([outgoing]),
       sendBatch: (batch: Batch) => !isMine() || this.#take(batch.events),
       resync: code => {

@@ -3,12 +3,13 @@ import type { ServerResponse } from 'node:http'
 import type { Position, QueryPosition } from '../../protocol/position.ts'
 import { comparePositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
+import { startsOver, takeBack, type Waiting } from './take-back.ts'
 import type { StreamRequest } from './url.ts'
 
 export interface PollAnswer {
@@ -44,6 +45,8 @@ export class LongPoll implements Connection, MembershipOwner {
   readonly #isPartial: boolean[]
   /** Bounded by `longPollMaxBytes`; past it SNAPSHOT_TOO_LARGE. */
   #events: string[] = []
+  /** Whose each event is, and what. */
+  #waiting: Waiting[] = []
   #chars = 0
   #failure: unknown = null
   #isOver = false
@@ -171,7 +174,8 @@ export class LongPoll implements Connection, MembershipOwner {
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     this.#isPartial[member.id] = outgoing.position === null
     const own = member.positionAfter(outgoing)
-    this.#add(outgoing.event, outgoing.json, member.id, own === null ? null : this.#position(member, own))
+    const id = own === null ? null : this.#position(member, own)
+    this.#add(member, { event: outgoing.event, json: outgoing.json, id }, outgoing)
     // A delta or snapshot goes whole or not at all, so its parts are taken past the bound of a queue.
     return this.#chars <= this.#services.limits.sendQueueBytes || this.#isWaitingForParts()
   }
@@ -184,24 +188,46 @@ export class LongPoll implements Connection, MembershipOwner {
 
   sinkIsFull(): void {}
 
+  memberTakesBack(member: Membership, manner: Manner): void {
+    const taken = takeBack(this.#waiting, { of: member.subscription!, isShared: true, manner })
+    if (taken === null) return
+    this.#events = this.#events.filter((_, place) => taken.kept[place])
+    this.#waiting = this.#waiting.filter((_, place) => taken.kept[place])
+    this.#chars = this.#events.reduce((sum, { length }) => sum + length, 0)
+    for (const other of this.#members) {
+      const first = taken.first.get(other.subscription!)
+      if (first === undefined) continue
+      if (startsOver(first)) this.#isPartial[other.id] = true
+      other.wasTakenBack(first)
+      // There is room: nobody waits for a socket here.
+      other.resume()
+    }
+  }
+
   memberResyncs(member: Membership, code: string, reason: string): void {
     this.#isPartial[member.id] = member.request.kind === 'live'
-    this.#add('resync', JSON.stringify({ code, reason }), member.id, null)
+    this.#add(member, { event: 'resync', json: JSON.stringify({ code, reason }), id: null }, 'resync')
   }
 
   memberFails(_member: Membership, error: unknown): void {
     this.#failed(error)
   }
 
-  #add(event: string, json: string, q: number, id: string | null): void {
+  #add(
+    member: Membership,
+    { event, json, id }: { event: string; json: string; id: string | null },
+    content: Outgoing | 'resync',
+  ): void {
     if (this.#isOver || this.#failure !== null) return
-    const data = this.#request.isNumbered ? `{"q":${q},${json.slice(1)}` : json
+    const data = this.#request.isNumbered ? `{"q":${member.id},${json.slice(1)}` : json
     const text = `{"event":"${event}","data":${data}${id === null ? '' : `,"id":"${id}"`}}`
     this.#events.push(text)
+    this.#waiting.push({ owner: member.subscription, content })
     this.#chars += text.length
     if (this.#chars > this.#services.limits.longPollMaxBytes) {
       const message = `the answer is larger than ${this.#services.limits.longPollMaxBytes} bytes; use SSE or a WebSocket`
       this.#events = []
+      this.#waiting = []
       this.#failed(new TidegateError('SNAPSHOT_TOO_LARGE', message))
       return
     }

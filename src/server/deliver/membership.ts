@@ -7,6 +7,7 @@ import type { QueryPosition } from '../../protocol/position.ts'
 import type {
   Batch,
   BatchSink,
+  Manner,
   Outgoing,
   Outlet,
   Principal,
@@ -14,6 +15,7 @@ import type {
   Subscription,
   Subscriptions,
 } from '../subscribe/subscription.ts'
+import { startsOver, takeBack } from './take-back.ts'
 
 /** Whoever sends the events to the client. */
 export interface MembershipOwner {
@@ -24,6 +26,8 @@ export interface MembershipOwner {
   /** Where batches go by themselves; null when the owner must see each. */
   readonly sink: BatchSink | null
   sinkIsFull(): void
+  /** Drops what was sent and not handed to the socket. Each member of which something was, is told by `wasTakenBack`. */
+  memberTakesBack(member: Membership, manner: Manner): void
   memberResyncs(member: Membership, code: string, reason: string): void
   memberFails(member: Membership, error: unknown): void
 }
@@ -91,7 +95,7 @@ export class Membership implements Outlet {
   /** The client knows of the subscription: what was held goes first, in order. */
   open(): void {
     if (this.#state !== 'held') return
-    const wasToldToWait = this.#heldChars > this.#maxHeldChars
+    const wasToldToWait = this.#heldChars > this.#maxHeldChars || this.#wasRefused
     const held = this.#held
     this.#held = nothingHeld
     this.#beforeHeld = null
@@ -139,6 +143,31 @@ export class Membership implements Outlet {
     this.#owner.sinkIsFull()
   }
 
+  takeBack(manner: Manner): void {
+    if (this.#state === 'closed' || this.#subscription === null) return
+    if (this.#state === 'open') this.#owner.memberTakesBack(this, manner)
+    else this.#takeBackHeld(this.#subscription, manner)
+  }
+
+  #takeBackHeld(owner: Subscription, manner: Manner): void {
+    const waiting = this.#held.map(held => ({
+      owner,
+      content: held.kind === 'send' ? held.outgoing : held.kind === 'resync' ? held.kind : null,
+    }))
+    const taken = takeBack(waiting, { of: owner, isShared: false, manner })
+    if (taken === null) return
+    this.#held = this.#held.filter((_, place) => taken.kept[place])
+    const first = taken.first.get(owner)
+    if (first !== undefined) this.wasTakenBack(first)
+  }
+
+  /** Its client was not given this event, nor any after it. */
+  wasTakenBack(first: Outgoing): void {
+    this.#wasRefused = true
+    if (startsOver(first)) this.#isSettled = false
+    this.#subscription?.retreat(first)
+  }
+
   resync(code: string, reason: string): void {
     if (this.#state === 'closed') return
     if (this.#state === 'held') {
@@ -152,7 +181,11 @@ export class Membership implements Outlet {
 
   fail(error: unknown): void {
     if (this.#state === 'held') this.#held = [...this.#held, { kind: 'fail', error }]
-    else if (this.#state === 'open') this.#owner.memberFails(this, error)
+    else if (this.#state === 'open') {
+      // What decided about what waits may hold no more; the client resumes from what it has.
+      this.#owner.memberTakesBack(this, 'firmly')
+      this.#owner.memberFails(this, error)
+    }
   }
 
   /** There is room again. */

@@ -10,9 +10,10 @@
 // here is made of whole frames, so neither can land inside the other.
 //
 // A slice is at most 64 KiB (or one larger frame), and the next one waits until the kernel has taken it: so a peer that
-// still takes something is told from one that takes nothing.
+// still takes something is told from one that takes nothing. What waits behind it can be taken back: see take-back.ts.
 import type { Socket } from 'node:net'
-import type { Batch, BatchSink } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Outgoing, Owner } from '../subscribe/subscription.ts'
+import { type Content, type TakeBack, takeBack, type Waiting } from './take-back.ts'
 
 const sliceBytes = 64 * 1024
 
@@ -24,7 +25,8 @@ export interface SendQueueOptions {
   /** A batch on this wire. */
   readonly bytesOf: (batch: Batch) => Buffer
   readonly now: () => number
-  /** Called once after the queue was past its bound and has come below half of it. */
+  /** Called once after the queue was past its bound and has come below half of it, or something was taken back and the peer
+   *  takes again. */
   readonly onDrained: () => void
 }
 
@@ -41,7 +43,16 @@ export class SendQueue implements BatchSink {
   /** What waits, the first apart: mostly one frame or one batch, and an array for each would be garbage. Bounded by
    *  `maxBytes`, one last event for each subscription, and the session's own replies. */
   #first: Buffer | null = null
+  #firstOwner: Owner | null = null
+  #firstContent: Content = null
   #rest: Buffer[] = noFrames
+  /** Whose each of the rest is, and what. */
+  #owners: (Owner | null)[] = noOwners
+  #contents: Content[] = noContents
+  /** The first is the rest of an event that the socket has the beginning of. */
+  #isCut = false
+  /** Something was taken back: its subscription waits until the peer takes again. */
+  #isAwaited = false
   #pendingBytes = 0
   #stalledSince: number | null = null
   #full = false
@@ -73,12 +84,24 @@ export class SendQueue implements BatchSink {
     return this.#stalledSince
   }
 
-  /** Takes a frame in every case. @returns false when the queue is past its bound */
-  push(frame: Buffer): boolean {
+  /** Takes a frame in every case. Several in a row with one owner and content are one event.
+   *  @param owner null for what is no subscription's
+   *  @returns false when the queue is past its bound */
+  push(frame: Buffer, owner: Owner | null = null, content: Content = null): boolean {
     if (this.#stopped) return true
-    if (this.#first === null) this.#first = frame
-    else if (this.#rest === noFrames) this.#rest = [frame]
-    else this.#rest.push(frame)
+    if (this.#first === null) {
+      this.#first = frame
+      this.#firstOwner = owner
+      this.#firstContent = content
+    } else if (this.#rest === noFrames) {
+      this.#rest = [frame]
+      this.#owners = [owner]
+      this.#contents = [content]
+    } else {
+      this.#rest.push(frame)
+      this.#owners.push(owner)
+      this.#contents.push(content)
+    }
     this.#pendingBytes += frame.length
     if (!this.#queued && !this.#held) {
       this.#queued = true
@@ -92,11 +115,11 @@ export class SendQueue implements BatchSink {
 
   /** Takes what a whole audience gets, joined: the first of a turn goes out at once, in order behind what waits.
    *  @returns false when the queue is past its bound */
-  pushBatch(batch: Batch): boolean {
+  pushBatch(batch: Batch, owner: Owner): boolean {
     const bytes = this.#bytesOf(batch)
     const turn = this.#turn.number()
     if (this.#first !== null || this.#writtenIn === turn || this.#stalledSince !== null || this.#held || this.#stopped)
-      return this.push(bytes)
+      return this.push(bytes, owner, batch)
     this.#writtenIn = turn
     this.#socket.write(bytes)
     if (this.#socket.writableLength > 0) {
@@ -114,6 +137,34 @@ export class SendQueue implements BatchSink {
   release(): void {
     this.#held = false
     this.flush()
+    this.#takesAgain()
+  }
+
+  /** Drops what waits of a subscription, with what would name a position behind it.
+   *  @returns the first event that each subscription was not given */
+  takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {
+    if (!this.#waits(request.of)) return nothingTaken
+    // What only waits for the end of the turn goes out now: it came before the revocation, and its reader is not slow.
+    if (this.#stalledSince === null && !this.#held) {
+      this.flush()
+      if (!this.#waits(request.of)) return nothingTaken
+    }
+    const frames = [this.#first!, ...this.#rest]
+    const waiting = [
+      { owner: this.#firstOwner, content: this.#firstContent },
+      ...this.#owners.map((owner, place) => ({ owner, content: this.#contents[place]! })),
+    ]
+    let begun = 0
+    if (this.#isCut) while (isSameEvent(waiting[begun], waiting[0]!)) begun += 1
+    const taken = takeBack(waiting.slice(begun), request)
+    if (taken === null) return nothingTaken
+    this.#empty()
+    frames.forEach((frame, place) => {
+      const { owner, content } = waiting[place]!
+      if (place < begun || taken.kept[place - begun]) this.push(frame, owner, content)
+    })
+    this.#isAwaited = true
+    return taken.first
   }
 
   /** Writes what the kernel takes. Called by the turn. */
@@ -137,9 +188,7 @@ export class SendQueue implements BatchSink {
   /** Drops what waits, and takes no more. */
   stop(): void {
     this.#stopped = true
-    this.#first = null
-    this.#rest = noFrames
-    this.#pendingBytes = 0
+    this.#empty()
   }
 
   #takeSlice(first: Buffer): Buffer {
@@ -152,9 +201,36 @@ export class SendQueue implements BatchSink {
     }
     this.#pendingBytes -= bytes
     const slice = count === 0 ? first : this.#turn.join([first, ...rest.slice(0, count)], bytes)
-    this.#first = rest[count] ?? null
+    if (count === rest.length) {
+      this.#empty()
+      return slice
+    }
+    const [owner, content] = [this.#owners[count]!, this.#contents[count]!]
+    const [lastOwner, lastContent] =
+      count === 0 ? [this.#firstOwner, this.#firstContent] : [this.#owners[count - 1]!, this.#contents[count - 1]!]
+    this.#isCut = content !== null && content === lastContent && owner === lastOwner
+    this.#first = rest[count]!
+    this.#firstOwner = owner
+    this.#firstContent = content
     this.#rest = count + 1 < rest.length ? rest.slice(count + 1) : noFrames
+    this.#owners = count + 1 < rest.length ? this.#owners.slice(count + 1) : noOwners
+    this.#contents = count + 1 < rest.length ? this.#contents.slice(count + 1) : noContents
     return slice
+  }
+
+  #waits(owner: Owner): boolean {
+    return this.#first !== null && (this.#firstOwner === owner || this.#owners.includes(owner))
+  }
+
+  #empty(): void {
+    this.#first = null
+    this.#firstOwner = null
+    this.#firstContent = null
+    this.#rest = noFrames
+    this.#owners = noOwners
+    this.#contents = noContents
+    this.#pendingBytes = 0
+    this.#isCut = false
   }
 
   // A callback for each write would be an object and a tick for each delivery; an empty write is taken after everything before
@@ -164,19 +240,31 @@ export class SendQueue implements BatchSink {
     this.#socket.write(nothing, () => {
       this.#stalledSince = null
       this.flush()
+      this.#takesAgain()
     })
   }
 
   #settle(): void {
     if (this.bytes * 2 > this.#maxBytes) return
     this.#full = false
+    this.#isAwaited = false
     this.#onDrained()
+  }
+
+  #takesAgain(): void {
+    if (this.#isAwaited && !this.#stopped && !this.#full) this.#settle()
   }
 }
 
 const nothing = Buffer.alloc(0)
 /** Never added to. */
 const noFrames: Buffer[] = []
+const noOwners: (Owner | null)[] = []
+const noContents: Content[] = []
+const nothingTaken: ReadonlyMap<Owner, Outgoing> = new Map()
+
+const isSameEvent = (a: Waiting | undefined, b: Waiting): boolean =>
+  a !== undefined && a.owner === b.owner && a.content === b.content
 
 /** The end of the current turn of the event loop, shared by all sockets of a gateway. */
 export class Turn {

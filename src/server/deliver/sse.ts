@@ -6,7 +6,7 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, BatchSink, Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
@@ -122,9 +122,8 @@ export class EventStream implements Connection, MembershipOwner {
     this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
     if (this.#queue.isFull || !this.#response.headersSent) return
     const { stale, lagMs } = this.#services.subscriptions.head()
-    this.#queue.push(
-      sseEvent('heartbeat', { stale, lagMs }, this.#issue(this.#members.map(member => member.position()))),
-    )
+    const id = this.#issue(this.#members.map(member => member.position()))
+    this.#queue.push(sseEvent('heartbeat', { stale, lagMs }, id), null, 'heartbeat')
   }
 
   goAway(error: TidegateError): void {
@@ -144,12 +143,14 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
-    if (this.#isNumbered) for (const lines of sseLinesOfQuery(outgoing, member.id)) this.#queue.push(lines)
-    else this.#queue.push(sseLinesOf(outgoing))
-    if (outgoing.position === null) return this.#queue.push(sseEnd)
+    const owner = member.subscription
+    if (this.#isNumbered)
+      for (const lines of sseLinesOfQuery(outgoing, member.id)) this.#queue.push(lines, owner, outgoing)
+    else this.#queue.push(sseLinesOf(outgoing), owner, outgoing)
+    if (outgoing.position === null) return this.#queue.push(sseEnd, owner, outgoing)
     const own = member.positionAfter(outgoing)
     const id = this.#issue(this.#members.map(other => (other === member ? own : other.position())))
-    return this.#queue.push(id === null ? sseEnd : sseIdLine(id))
+    return this.#queue.push(id === null ? sseEnd : sseIdLine(id), owner, outgoing)
   }
 
   memberSendsBatch(member: Membership, batch: Batch): boolean {
@@ -159,7 +160,7 @@ export class EventStream implements Connection, MembershipOwner {
       return hasRoom
     }
     this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
-    return this.#queue.pushBatch(batch)
+    return this.#queue.pushBatch(batch, member.subscription!)
   }
 
   get sink(): BatchSink | null {
@@ -168,8 +169,17 @@ export class EventStream implements Connection, MembershipOwner {
 
   sinkIsFull(): void {}
 
+  memberTakesBack(member: Membership, manner: Manner): void {
+    const first = this.#queue.takeBack({ of: member.subscription!, isShared: this.#isNumbered, manner })
+    for (const other of this.#members) {
+      const event = first.get(other.subscription!)
+      if (event !== undefined) other.wasTakenBack(event)
+    }
+  }
+
   memberResyncs(member: Membership, code: string, reason: string): void {
-    this.#queue.push(sseEvent('resync', { ...this.#numbered(member.id), code, reason }, null))
+    const event = sseEvent('resync', { ...this.#numbered(member.id), code, reason }, null)
+    this.#queue.push(event, member.subscription, 'resync')
   }
 
   memberFails(member: Membership, error: unknown): void {

@@ -6,7 +6,7 @@ import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, BatchSink, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Manner, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
 import type { Connection, Place } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
@@ -156,13 +156,14 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const { subscription, id } = member
-    if (subscription === null || this.#queue.push(websocketFrameOf(outgoing, subscription.query, id))) return true
+    if (subscription === null) return true
+    if (this.#queue.push(websocketFrameOf(outgoing, subscription.query, id), subscription, outgoing)) return true
     this.#pauseOrRead()
     return false
   }
 
-  memberSendsBatch(_member: Membership, batch: Batch): boolean {
-    if (this.#queue.pushBatch(batch)) return true
+  memberSendsBatch(member: Membership, batch: Batch): boolean {
+    if (this.#queue.pushBatch(batch, member.subscription!)) return true
     this.#pauseOrRead()
     return false
   }
@@ -175,8 +176,14 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     this.#pauseOrRead()
   }
 
+  memberTakesBack(member: Membership, manner: Manner): void {
+    const of = member.subscription!
+    const first = this.#queue.takeBack({ of, isShared: false, manner }).get(of)
+    if (first !== undefined) member.wasTakenBack(first)
+  }
+
   memberResyncs(member: Membership, code: string, reason: string): void {
-    this.#send({ type: 'resync', id: member.id, code, reason })
+    this.#queue.push(serverFrame({ type: 'resync', id: member.id, code, reason }), member.subscription, 'resync')
   }
 
   memberFails({ id, join }: Membership, error: unknown): void {
@@ -257,7 +264,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
         this.#join(effect, effect.request)
         break
       case 'rejoin': {
-        const since = this.#memberOf(effect.from)?.position() ?? null
+        const from = this.#memberOf(effect.from)
+        // Afterwards nobody would take it back.
+        from?.takeBack('gently')
+        const since = from?.position() ?? null
         this.#leave(effect.from)
         this.#join(effect, { ...effect.request, since })
         break
@@ -344,7 +354,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       if (isLower) lowest = position
     }
     const position = lowest === null ? null : formatPosition(lowest)
-    this.#send({ type: 'heartbeat', position, positions, stale, lagMs })
+    this.#queue.push(serverFrame({ type: 'heartbeat', position, positions, stale, lagMs }), null, 'heartbeat')
   }
 
   #drained(): void {

@@ -40,6 +40,7 @@ export const lacksValues = (query: Query, { op, row }: Outcome): boolean =>
 export class OutcomeEncoder {
   readonly #epoch: string
   readonly #lsn: bigint
+  readonly #sinceLsn: bigint
   readonly #committedAt: string
   readonly #ordinals = new Map<RowEnds, number>()
   readonly #deltas = new Map<string, readonly Outgoing[]>()
@@ -52,10 +53,12 @@ export class OutcomeEncoder {
     readonly events: readonly Outgoing[]
   } | null = null
 
-  /** @param committedAtMicros as the wire has it, of the last commit folded in */
-  constructor(epoch: string, lsn: bigint, committedAtMicros: bigint) {
+  /** @param span commit LSNs: after `since`, up to `lsn`
+   *  @param committedAtMicros as the wire has it, of the last commit folded in */
+  constructor(epoch: string, span: { readonly since: bigint; readonly lsn: bigint }, committedAtMicros: bigint) {
     this.#epoch = epoch
-    this.#lsn = lsn
+    this.#lsn = span.lsn
+    this.#sinceLsn = span.since
     this.#committedAt = isoOf(committedAtMicros)
   }
 
@@ -94,9 +97,9 @@ export class OutcomeEncoder {
   }
 
   /** A part of a delta whose rest follows; `position` only with the last. */
-  part(items: readonly string[], done: boolean): Outgoing {
+  part(items: readonly string[], done: boolean, isFirst: boolean): Outgoing {
     const json = `{"done":${done},"changes":[${items.join(',')}],"committedAt":"${this.#committedAt}"}`
-    return new Outgoing('delta', json, done ? this.#position(WHOLE_COMMIT) : null)
+    return new Outgoing('delta', json, done ? this.#position(WHOLE_COMMIT) : null, isFirst ? this.#sinceLsn : null)
   }
 
   /** One event each, in the order of the commit's raw changes. */
@@ -147,7 +150,7 @@ export class OutcomeEncoder {
 
   #deltaOf(items: readonly string[]): Outgoing[] {
     const parts = partsOf(items)
-    return parts.map((part, i) => this.part(part, i === parts.length - 1))
+    return parts.map((part, i) => this.part(part, i === parts.length - 1, i === 0))
   }
 
   #ordinalOf(row: RowEnds): number {

@@ -8,13 +8,22 @@ export class Outgoing {
   readonly json: string
   /** Where a subscriber stands after it; null when more parts follow. */
   readonly position: Position | null
+  /** Commit LSN where a live query's subscriber stands before it: 0 before a first snapshot, null in the middle of one or of
+   *  a delta. Of no meaning for a change, which its own position tells from the one before. */
+  readonly sinceLsn: bigint | null
   /** Bytes for a wire, made by the first transport that needs them. */
   websocketFrame: Buffer | undefined
   sseChunk: Buffer | undefined
 
-  constructor(event: 'snapshot' | 'delta' | 'change', json: string, position: Position | null) {
+  constructor(
+    event: 'snapshot' | 'delta' | 'change',
+    json: string,
+    position: Position | null,
+    sinceLsn: bigint | null = null,
+  ) {
     this.event = event
     this.json = json
     this.position = position
+    this.sinceLsn = sinceLsn
   }
 }

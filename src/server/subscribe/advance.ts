@@ -70,7 +70,7 @@ export async function advance(
         const rows = moved.missingRows(partial.map(({ row }) => row.new!))
         if (rows === null) {
           const last = commits.at(-1)
-          const encoder = new OutcomeEncoder(epoch, head.lsn, last?.committedAtMicros ?? 0n)
+          const encoder = new OutcomeEncoder(epoch, { since: from, lsn: head.lsn }, last?.committedAtMicros ?? 0n)
           done({ resync: null, outgoing: encoder.delta(audience.query, fold.truncated, outcomes) })
           return
         }

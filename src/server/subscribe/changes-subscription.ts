@@ -6,7 +6,7 @@ import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience } from '../route/audience.ts'
 import type { Batch } from '../route/batch.ts'
-import type { Member } from '../route/members.ts'
+import type { Manner, Member } from '../route/members.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import { type LiveOwner, reached } from './live-subscription.ts'
 import { replay } from './replay.ts'
@@ -54,6 +54,7 @@ export class ChangesSubscription implements Subscription, Member {
     this.resumed = since !== null
     this.warnings = options.warnings
     this.#state = { name: 'behind', position: since ?? headOf(stream), replaying: false }
+    this.audience.members.stepBack(this)
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands. */
@@ -116,6 +117,17 @@ export class ChangesSubscription implements Subscription, Member {
     void this.#replay()
   }
 
+  retract(manner: Manner): void {
+    this.#options.outlet.takeBack(manner)
+  }
+
+  retreat({ position }: Outgoing): void {
+    if (this.#state.name === 'closed') return
+    // Whatever runs goes on from where it does not stand any more.
+    this.#run += 1
+    this.#fallBehind({ ...position!, index: position!.index - 1 })
+  }
+
   resume(): void {
     if (this.#state.name === 'behind' && !this.#state.replaying) void this.#replay()
   }
@@ -128,7 +140,7 @@ export class ChangesSubscription implements Subscription, Member {
   }
 
   #fallBehind(position: Position): void {
-    this.audience.members.delete(this)
+    this.audience.members.stepBack(this)
     this.#state = { name: 'behind', position, replaying: false }
   }
 

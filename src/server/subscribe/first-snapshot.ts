@@ -46,6 +46,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   let first: Snapshot | null = null
   let after: readonly (string | null)[] | null = null
   let fence = 0n
+  let isBegun = false
   const moved = new MovedRows(stream, audience)
   const abandoned = (): boolean => {
     if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
@@ -79,7 +80,9 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       pending = new Map()
       for (const [key, row] of rows) delivered.set(key, keyJson(query.table, row))
       for (const json of partsOf(rows.map(([, row]) => objectJson(query.table, query.columns, row)))) {
-        const room = request.send(new Outgoing('snapshot', `{"rows":[${json.join(',')}],"done":false}`, null))
+        const text = `{"rows":[${json.join(',')}],"done":false}`
+        const room = request.send(new Outgoing('snapshot', text, null, isBegun ? null : 0n))
+        isBegun = true
         if (room) continue
         // Its pin holds commits back for as long as it waits: past the ring's bound it gives way, or nobody else is let in.
         const drained = request.drained().then(() => true)
@@ -104,7 +107,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       if (missing === null) continue
       const rows = missing.length > 0 ? null : atHead(audience, unseen, pending, delivered, moved)
       if (rows !== null && rows.wanted === null) {
-        finish(stream, request, rows)
+        finish(stream, request, rows, isBegun)
         return
       }
       await moved.read(rows?.wanted ? [rows.wanted] : missing)
@@ -156,7 +159,7 @@ function atHead(
   return { rows, gone: [...gone], wanted: moved.missingRows(partial) }
 }
 
-function finish(stream: Stream, request: FirstSnapshotRequest, { rows, gone }: FinalRows): void {
+function finish(stream: Stream, request: FirstSnapshotRequest, { rows, gone }: FinalRows, isBegun: boolean): void {
   const { relay, head } = stream
   const { query } = request.audience
   const position = { epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT }
@@ -165,7 +168,7 @@ function finish(stream: Stream, request: FirstSnapshotRequest, { rows, gone }: F
   parts.forEach((part, i) => {
     const done = i === parts.length - 1
     const json = `{"rows":[${part.join(',')}]${done ? goneJson : ''},"done":${done}}`
-    request.send(new Outgoing('snapshot', json, done ? position : null))
+    request.send(new Outgoing('snapshot', json, done ? position : null, isBegun || i > 0 ? null : 0n))
   })
   request.joined()
 }

@@ -30,13 +30,17 @@ export class Holds {
       } else for (const audience of router.audiencesOf(set)) concerned.add(audience)
     }
     for (const audience of concerned.items) {
+      const { members } = audience
+      const isMoved = !members.isDeserted && moves(audience, writer.before)
+      // What waits for slow readers may be hidden now: they are told anew, from where they stand.
+      if (isMoved) members.retract('firmly')
       if (audience.hold !== null) audience.hold.before.merge(writer.before, set => reads(audience, set))
-      else if (audience.members.size === 0) continue
+      else if (members.size === 0) continue
       else if (audience.query.kind === 'live') {
-        if (moves(audience, writer.before)) this.begin(audience, lsn, only(audience, writer.before))
+        if (isMoved) this.begin(audience, lsn, only(audience, writer.before))
       } else if (this.#isPending(audience)) {
         // What it reaches now is not held yet: it takes this commit's events from the relay when it is.
-        for (const member of [...audience.members]) if (member instanceof ChangesSubscription) member.catchUp()
+        for (const member of [...members]) if (member instanceof ChangesSubscription) member.catchUp()
       }
     }
   }

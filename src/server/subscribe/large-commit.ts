@@ -122,7 +122,11 @@ class LargeTable {
     this.#route = route
     this.#before = new ViewsBefore(writer.before)
     this.#slice = slice
-    this.#encoder = new OutcomeEncoder(options.relay.epoch, commit.commitLsn, commit.committedAtMicros)
+    this.#encoder = new OutcomeEncoder(
+      options.relay.epoch,
+      { since: options.head.lsn, lsn: commit.commitLsn },
+      commit.committedAtMicros,
+    )
   }
 
   async serve(): Promise<void> {
@@ -250,7 +254,8 @@ class LargeTable {
     const isSame =
       last !== undefined && last.items.length === items.length && items.every((item, i) => item === last.items[i])
     if (isSame && (last.part.position !== null) === done) return last.part
-    const part = this.#encoder.part(items, done)
+    // Whoever stands before such a commit cannot be told of it again: where its parts begin is of no use to anybody.
+    const part = this.#encoder.part(items, done, false)
     this.#lastParts.set(query, { items, part })
     return part
   }

@@ -6,7 +6,7 @@ import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
-import type { Member } from '../route/members.ts'
+import type { Manner, Member } from '../route/members.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
@@ -73,6 +73,7 @@ export class LiveSubscription implements Subscription, Member {
     this.resumed = options.since !== null
     this.warnings = options.warnings
     this.#state = options.since === null ? joining : { name: 'behind', lsn: options.since, advancing: false }
+    this.audience.members.stepBack(this)
   }
 
   get tag(): string {
@@ -86,7 +87,7 @@ export class LiveSubscription implements Subscription, Member {
 
   /** Begins to send. Called once, after the client was told that the subscription stands. */
   start(): void {
-    if (this.#state.name === 'joining') void this.#join()
+    if (this.#state.name === 'joining') void this.#join(null)
     else void this.#advance()
   }
 
@@ -140,11 +141,25 @@ export class LiveSubscription implements Subscription, Member {
   /** A commit too large to be kept was cut short for this subscriber, or what it holds is void for another reason. */
   resync(code: ResyncCode): void {
     if (this.#state.name === 'closed') return
-    this.audience.members.delete(this)
-    this.#deliveredLsn = 0n
-    this.#state = joining
     this.#outlet.resync(code, resyncCodes[code])
-    void this.#join()
+    this.#startOver(null)
+  }
+
+  retract(manner: Manner): void {
+    this.#outlet.takeBack(manner)
+  }
+
+  retreat({ sinceLsn }: Outgoing): void {
+    if (this.#state.name === 'closed') return
+    // Whatever runs goes on from where it does not stand any more.
+    this.#run += 1
+    if (sinceLsn !== null && sinceLsn > 0n) {
+      this.#fallBehind(sinceLsn)
+      return
+    }
+    // Of a first snapshot it has nothing, or a part that the rest would have to fit.
+    if (sinceLsn === null) this.#outlet.resync('INPUTS_CHANGED', resyncCodes.INPUTS_CHANGED)
+    this.#startOver(this.#room())
   }
 
   resume(): void {
@@ -175,8 +190,22 @@ export class LiveSubscription implements Subscription, Member {
   }
 
   #fallBehind(lsn: bigint): void {
-    this.audience.members.delete(this)
+    this.audience.members.stepBack(this)
     this.#state = { name: 'behind', lsn, advancing: false }
+  }
+
+  #startOver(room: Promise<void> | null): void {
+    this.audience.members.stepBack(this)
+    this.#deliveredLsn = 0n
+    this.#state = joining
+    void this.#join(room)
+  }
+
+  /** Resolves when the outlet has room again. */
+  #room(): Promise<void> {
+    return new Promise<void>(resolve => {
+      this.#drained = [...this.#drained, resolve]
+    })
   }
 
   #attach(): void {
@@ -184,7 +213,8 @@ export class LiveSubscription implements Subscription, Member {
     this.audience.members.add(this, this.#outlet.sink)
   }
 
-  async #join(): Promise<void> {
+  /** @param room to wait for; null: there is some */
+  async #join(room: Promise<void> | null): Promise<void> {
     this.#run += 1
     const run = this.#run
     const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'joining'
@@ -192,6 +222,7 @@ export class LiveSubscription implements Subscription, Member {
     const [stream, outlet, reader] = [this.#stream, this.#outlet, this.#owner.reader()]
     let sent = false
     try {
+      if (room !== null) await room
       for (let attempt = 1; !cancelled(); attempt++) {
         try {
           let room = true
@@ -204,10 +235,7 @@ export class LiveSubscription implements Subscription, Member {
               room = outlet.send(part)
               return room
             },
-            drained: () =>
-              new Promise<void>(resolve => {
-                this.#drained = [...this.#drained, resolve]
-              }),
+            drained: () => this.#room(),
             joined: () => {
               if (room) this.#attach()
               else this.#fallBehind(stream.head.lsn)

@@ -130,7 +130,8 @@ function sendCommit(
   if (!commit.relations.has(query.table.oid)) return { index: WHOLE_COMMIT, isFull: false }
   for (const relation of commit.layouts)
     if (relation.oid === query.table.oid && !sameColumns(relation, query.table)) throw new SpanError('POLICY_CHANGED')
-  const encoder = new OutcomeEncoder(stream.relay.epoch, commit.commitLsn, commit.committedAtMicros)
+  const span = { since: request.from.lsn, lsn: commit.commitLsn }
+  const encoder = new OutcomeEncoder(stream.relay.epoch, span, commit.committedAtMicros)
   const before = audience.at(views.before)
   const after = audience.at(views.after)
   for (const item of itemsOf(commit, query.table, first)) {

@@ -3,10 +3,10 @@
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { Batch } from '../route/batch.ts'
-import type { BatchSink } from '../route/members.ts'
+import type { BatchSink, Manner, Owner } from '../route/members.ts'
 import { Outgoing } from '../route/outgoing.ts'
 
-export type { BatchSink }
+export type { BatchSink, Manner, Owner }
 export { Batch, Outgoing }
 
 /** Who asks: a database role and verified claims. */
@@ -46,6 +46,9 @@ export interface Outlet {
    *  be looked at. Whoever is told that it is past its bound says so by `sinkIsFull`. */
   readonly sink: BatchSink | null
   sinkIsFull(): void
+  /** Drops what it has taken and not handed to the socket; `Subscription.retreat` is told, if anything was. Gently: not where
+   *  the reader would have to start over. */
+  takeBack(manner: Manner): void
   /** Everything the client holds of this subscription is void; a fresh snapshot follows. */
   resync(code: string, reason: string): void
   /** Its policies or table changed, and the subscription has been closed: this request, made anew, goes on in its place,
@@ -69,6 +72,8 @@ export interface Subscription {
   position(): Position
   /** The outlet has room again. */
   resume(): void
+  /** This event and all after it were taken back: it stands right before it, until `resume`. */
+  retreat(first: Outgoing): void
   close(): void
 }
 

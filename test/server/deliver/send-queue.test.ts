@@ -127,16 +127,17 @@ test('the first batch of a turn is written at once, behind what waits; those tha
     batch.websocketBytes = Buffer.from(text)
     return batch
   }
+  const somebody = {}
   const queue = queueOf(pair.server, new Turn())
-  queue.pushBatch(batchOf('a'))
+  queue.pushBatch(batchOf('a'), somebody)
   expect(written()).toEqual(['a'])
-  queue.pushBatch(batchOf('b'))
-  queue.pushBatch(batchOf('c'))
+  queue.pushBatch(batchOf('b'), somebody)
+  queue.pushBatch(batchOf('c'), somebody)
   expect(written()).toEqual(['a'])
   await nextTurn()
   expect(written()).toEqual(['a', 'bc'])
   queue.push(Buffer.from('d'))
-  queue.pushBatch(batchOf('e'))
+  queue.pushBatch(batchOf('e'), somebody)
   expect(written()).toEqual(['a', 'bc'])
   await nextTurn()
   expect(written()).toEqual(['a', 'bc', 'de'])

@@ -81,7 +81,7 @@ export class MemoryCore implements Subscriptions {
       const { kind } = query.request
       if (kind === 'live') {
         const json = JSON.stringify({ changes, done: true, committedAt })
-        this.append(query, new Outgoing('delta', json, at(this.lsn)))
+        this.append(query, new Outgoing('delta', json, at(this.lsn), BigInt(this.lsn - 16)))
         continue
       }
       for (const [index, change] of changes.entries()) {
@@ -197,6 +197,12 @@ export class MemorySubscription implements Subscription {
     this.resumes += 1
     this.isBlocked = false
     this.pump()
+  }
+
+  retreat(first: Outgoing): void {
+    this.#cursor = this.#query.log.findIndex(entry => entry.outgoing === first)
+    this.#stands = at(Number(first.sinceLsn))
+    this.isBlocked = true
   }
 
   close(): void {
