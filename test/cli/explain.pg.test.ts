@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { SignJWT } from 'jose'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Explanation } from '../../src/server/explain/explanation.ts'
@@ -7,6 +8,8 @@ import { runCli } from '../support/run-cli.ts'
 
 const ada = '00000000-0000-4000-8000-00000000000a'
 const bob = '00000000-0000-4000-8000-00000000000b'
+
+const page = readFileSync(new URL('../../docs/explain.md', import.meta.url), 'utf8')
 
 let database: TestDatabase
 
@@ -27,35 +30,29 @@ const as = (sub: string): string[] => ['--role', 'authenticated', '--claims', JS
 test('[P8] reads well in a terminal', async () => {
   const { code, out, err } = await explain(['messages', ...as(ada), '--key', 'id=42'])
   expect([code, err]).toEqual([0, ''])
-  expect(out).toBe(`public.messages for role authenticated: exact, judged at each commit
+  expect(out).toBe(/^```text\n(.*?)^```$/ms.exec(page)![1])
+})
 
-Problems
-  IDENTITY_INSUFFICIENT  the replica identity of public.messages lacks room_id
-    run: ALTER TABLE "public"."messages" REPLICA IDENTITY FULL
-
-Policies
-  "by_membership"  permissive, to authenticated: compiled
-    (EXISTS ( SELECT 1
-    FROM public.members m
-    WHERE ((m.room_id = messages.room_id) AND (m.user_id = ( SELECT auth.uid() AS uid)))))
-    reads columns room_id; claims in request.jwt.claim.sub, request.jwt.claims; public.members (room_id, user_id)
-
-Tables
-  public.messages  tracked; replica identity default, which lacks room_id; read as it is
-    decides by id, room_id
-  public.members  tracked; replica identity full, which suffices; read as it is
-    decides by room_id, user_id
-
-Columns
-  readable: id, room_id, author, body
-
-Row
-  id=42: VISIBLE
-    visible by policy "by_membership": public.members (room_id=1, user_id=${ada}) has 1 row
-    permissive "by_membership": true
-      public.members (room_id=1, user_id=${ada}) has 1 row
-    Postgres agrees: a SELECT returns the row
-`)
+test('[P8] docs/explain.md names every field of the JSON, and none that is not there', async () => {
+  const { out } = await explain(['messages', ...as(ada), '--key', 'id=42', '--json'])
+  const fields = new Set<string>()
+  const collect = (value: unknown, path: string): void => {
+    if (Array.isArray(value)) for (const item of value) collect(item, path)
+    // What is looked up is named by the columns of somebody's table.
+    else if (typeof value === 'object' && value !== null && path !== 'key')
+      for (const [name, inner] of Object.entries(value)) {
+        fields.add(name)
+        collect(inner, name)
+      }
+  }
+  collect(JSON.parse(out), '')
+  const rows = page.slice(page.indexOf('## The JSON')).match(/^\| `.*$/gm)!
+  const words = new Set(rows.flatMap(row => [...row.matchAll(/`([\w.[\]]+)`/g)].map(match => match[1]!)))
+  const named = [...words].flatMap(word => word.replaceAll('[]', '').split('.'))
+  expect([...fields].filter(field => !named.includes(field))).toEqual([])
+  const values = ['on', 'off', 'bypassed', 'compiled', 'asked', 'refused', 'tidegate', 'postgres', 'true', 'false']
+  const others = [...values, 'unknown', 'invalid', 'failed']
+  expect(named.filter(name => !fields.has(name) && !others.includes(name))).toEqual([])
 })
 
 test('[P8] a table and a role alone are explained without a row', async () => {
