@@ -9,6 +9,7 @@ import type { Predicate, SemiJoin, SqlType } from '../../predicate/algebra.ts'
 import { and, not, or } from '../../predicate/build.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
 import { sqlTypes } from '../../predicate/sql-types.ts'
+import { RemedyNeeded } from '../catalog/table.ts'
 import { mayBeNull, type OpenCall, openCall } from './inline-function.ts'
 import { scalarTarget } from './parse-sql.ts'
 import { describe } from './policy-construct.ts'
@@ -291,7 +292,10 @@ function openRelation(parts: readonly string[], alias: string, scope: Scope): So
         `GRANT SELECT ON ${name} TO "${viewer.name}"`,
       )
     if (!relation.table.published)
-      return unsupported(context, `${name}, which is not tracked (run tidegate track ${name})`)
+      throw new RemedyNeeded(
+        'POLICY_UNSUPPORTED',
+        `${context.label} cannot be judged in the stream yet: it uses ${name}, which is not tracked (run tidegate track ${name}); see docs/authorization.md`,
+      )
     return { alias, relation, privileges }
   }
   if (scope.searchPath === null && parts.length === 1)

@@ -1,6 +1,7 @@
 // What the catalog says of a table, as far as deciding and delivering need it.
 import { createHash } from 'node:crypto'
 import type { Predicate, SqlType, TableRef } from '../../predicate/algebra.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 
 export interface TableColumn {
   readonly name: string
@@ -59,12 +60,29 @@ export interface TableAccess {
   readonly warnings: readonly { readonly code: 'NO_POLICY' | 'NO_ROW_SECURITY'; readonly message: string }[]
 }
 
+/** What one role may read where its policies do not compile: whose rows they are, only Postgres can say. */
+export interface AskedAccess {
+  readonly table: Table
+  readonly role: string
+  readonly readable: ReadonlySet<number>
+  /** POLICY_UNSUPPORTED, which names the policy and the construct. */
+  readonly asked: TidegateError
+}
+
+/** What would be judged here once the operator has run the statement in its message: refused until then, never asked. */
+export class RemedyNeeded extends TidegateError {}
+
 export interface Catalog {
+  /** End of the WAL when policies were last read: what they say may be true from there on only. */
+  readonly readUpTo: bigint
   /** @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED */
   table(schema: string, name: string): Promise<Table>
   tableByOid(oid: number): Promise<Table>
   /** @throws TABLE_REFUSED, POLICY_UNSUPPORTED, ROLE_REFUSED */
   access(table: Table, role: string): Promise<TableAccess>
+  /** The same, with what Postgres must be asked for told apart from what is refused.
+   *  @throws TABLE_REFUSED, ROLE_REFUSED, RemedyNeeded */
+  accessOrAsked(table: Table, role: string): Promise<TableAccess | AskedAccess>
   /** Forgets what it read. Called when a Relation message repeats, or the catalog's fingerprint changes. */
   invalidate(oid?: number): void
 }

@@ -1,0 +1,129 @@
+// What an audience's readers hold, as keys and hashes of rows: never the rows. And what has lately changed in it, so that who
+// was away for a moment can be told the difference.
+import type { Row } from '../../predicate/algebra.ts'
+import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+
+export type Op = 'insert' | 'update' | 'delete'
+
+export interface Difference {
+  readonly op: Op
+  readonly key: string
+  /** As the query returned it; null for a delete. */
+  readonly row: Row | null
+}
+
+/** A row that the query returned. */
+export interface FoundRow {
+  readonly hash: string
+  readonly row: Row
+}
+
+interface Told {
+  readonly lsn: bigint
+  /** In the order in which they were told. */
+  readonly ops: readonly { readonly key: string; readonly op: Op }[]
+}
+
+/** Positions from here on, but the whole one, lie within what was told to one reader alone: nobody resumes from them. */
+export const ownIndexes = 0x8000_0000
+
+/** Past it the oldest is forgotten, and who stands before it is told to start over. */
+const maxRemembered = 10_000
+
+export class Answers {
+  /** Hash by key. */
+  readonly #held = new Map<string, string>()
+  #xor = 0n
+  #told: Told[] = []
+  #remembered = 0
+  /** Who stands before it cannot be told the difference. */
+  #floorLsn: bigint
+
+  constructor(lsn: bigint) {
+    this.#floorLsn = lsn
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  /** Of all hashes, joined by XOR, as Postgres computes it. */
+  get xor(): bigint {
+    return this.#xor
+  }
+
+  has(key: string): boolean {
+    return this.#held.has(key)
+  }
+
+  keys(): Iterable<string> {
+    return this.#held.keys()
+  }
+
+  hashOf(key: string): string | undefined {
+    return this.#held.get(key)
+  }
+
+  /** @param asked the keys that were asked for; null for all
+   *  @param found the rows of those that differ, in the order in which they are to be told
+   *  @param same keys that were found with the hash that is held */
+  differences(
+    asked: Iterable<string> | null,
+    found: ReadonlyMap<string, FoundRow>,
+    same: ReadonlySet<string> = new Set(),
+  ): Difference[] {
+    const differences: Difference[] = []
+    // Retractions first: nobody holds, even halfway through, more than it may.
+    for (const key of asked ?? this.#held.keys())
+      if (this.#held.has(key) && !found.has(key) && !same.has(key)) differences.push({ op: 'delete', key, row: null })
+    for (const [key, { hash, row }] of found) {
+      const held = this.#held.get(key)
+      if (held !== hash) differences.push({ op: held === undefined ? 'insert' : 'update', key, row })
+    }
+    return differences
+  }
+
+  /** Takes the differences as told at this position. */
+  tell(differences: readonly Difference[], found: ReadonlyMap<string, FoundRow>, lsn: bigint): void {
+    for (const { op, key } of differences) this.#hold(key, op === 'delete' ? null : found.get(key)!.hash)
+    const ops = differences.map(({ key, op }) => ({ key, op }))
+    this.#told.push({ lsn, ops })
+    this.#remembered += ops.length
+    while (this.#remembered > maxRemembered) {
+      const oldest = this.#told.shift()!
+      this.#remembered -= oldest.ops.length
+      this.#floorLsn = oldest.lsn
+    }
+  }
+
+  /** Takes what is there to begin with: told to nobody. */
+  begin(hashes: ReadonlyMap<string, string>): void {
+    for (const [key, hash] of hashes) this.#hold(key, hash)
+  }
+
+  /** What changed for whoever stands at a position: by key, whether the row was held there; null when that is forgotten. */
+  since({ lsn, index }: Position): ReadonlyMap<string, boolean> | null {
+    if (lsn < this.#floorLsn || (index >= ownIndexes && index !== WHOLE_COMMIT)) return null
+    const held = new Map<string, boolean>()
+    const first = this.#told.findIndex(told => told.lsn >= lsn)
+    if (first < 0) return index === WHOLE_COMMIT ? held : null
+    if (index !== WHOLE_COMMIT && this.#told[first]!.lsn !== lsn) return null
+    for (const told of this.#told.slice(first)) {
+      const isOwn = told.lsn === lsn
+      if (isOwn && index === WHOLE_COMMIT) continue
+      for (const { key, op } of isOwn ? told.ops.slice(index) : told.ops)
+        if (!held.has(key)) held.set(key, op !== 'insert')
+    }
+    return held
+  }
+
+  #hold(key: string, hash: string | null): void {
+    const before = this.#held.get(key)
+    if (before !== undefined) this.#xor ^= BigInt.asUintN(64, BigInt(before))
+    if (hash === null) this.#held.delete(key)
+    else {
+      this.#held.set(key, hash)
+      this.#xor ^= BigInt.asUintN(64, BigInt(hash))
+    }
+  }
+}

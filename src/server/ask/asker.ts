@@ -1,0 +1,166 @@
+// Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
+import type pg from 'pg'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { TextRow } from '../database.ts'
+import type { Head } from '../relay/head.ts'
+import type { MemoryRelay } from '../relay/memory-relay.ts'
+import type { Query } from '../route/query.ts'
+import { Admission } from '../snapshot/admission.ts'
+import { asReaderSql, type Reader, type SnapshotReader } from '../snapshot/reader.ts'
+import { parseLsn } from '../wal/lsn.ts'
+import { parseSnapshot } from '../wal/visibility.ts'
+import type { Statement } from './ask-sql.ts'
+import { failureOf, NotYet } from './failures.ts'
+import { type Standing, standingOf } from './standing.ts'
+
+export interface AskerOptions {
+  /** Its own: what is asked must not keep snapshots waiting. */
+  readonly pool: pg.Pool
+  readonly relay: MemoryRelay
+  readonly head: Head
+  readonly reader: Pick<SnapshotReader, 'passed'>
+  /** Of one statement. */
+  readonly timeoutMs: number
+  /** Questions at a time: half of them for those who answered quickly the last time, half for the others. */
+  readonly concurrency: number
+}
+
+export interface Question {
+  readonly query: Query
+  readonly reader: Reader
+}
+
+/** One snapshot, while it is open. */
+export interface View {
+  readonly standing: Standing
+  /** When it was taken, microseconds since 2000-01-01 UTC. */
+  readonly takenAtMicros: bigint
+  /** @param typeOids what the first columns must be, so that their texts mean what the catalog says; null for a domain's
+   *  @throws what the database throws; UNSUBSCRIBED_TABLE_CHANGED for other types */
+  ask(statement: Statement, typeOids?: readonly (number | null)[]): Promise<readonly TextRow[]>
+}
+
+/** Longer than that, and a question waits among its like: it may hold a connection for the whole of the timeout. */
+const slowMs = 100
+/** How often a snapshot is taken anew while it does not fit to the stream: 1, 2, 4 ... ms in between. */
+const maxAttempts = 7
+/** How long the stream may take to pass what a snapshot shows. */
+const streamMs = 2_000
+
+const rawTypes = { getTypeParser: () => (value: string) => value } as unknown as pg.CustomTypesConfig
+
+export class Asker {
+  readonly #options: AskerOptions
+  readonly #quick: Admission
+  readonly #slow: Admission
+
+  constructor(options: AskerOptions) {
+    this.#options = options
+    const half = Math.max(1, Math.floor(options.concurrency / 2))
+    // As many as there are audiences wait, each with one question.
+    this.#quick = new Admission(half, Number.POSITIVE_INFINITY)
+    this.#slow = new Admission(half, Number.POSITIVE_INFINITY)
+  }
+
+  get timeoutMs(): number {
+    return this.#options.timeoutMs
+  }
+
+  /** @param pace how long it took the last time, in milliseconds
+   *  @param begin called right before a snapshot is taken, perhaps several times: which commits it should see; after a few
+   *    attempts it need not
+   *  @throws NotYet; POLICY_FAILED, POLICY_SLOW, TABLE_REFUSED, UNSUBSCRIBED_TABLE_CHANGED; UNAVAILABLE */
+  async run<T>(
+    question: Question,
+    { pace, begin }: { readonly pace: number; readonly begin: () => bigint },
+    work: (view: View) => Promise<T>,
+  ): Promise<{ readonly result: T; readonly tookMs: number }> {
+    const lane = pace > slowMs ? this.#slow : this.#quick
+    return lane.run(async () => {
+      const { pool, relay, timeoutMs } = this.#options
+      let client: pg.PoolClient
+      try {
+        client = await pool.connect()
+      } catch (cause) {
+        throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
+      }
+      const pin = relay.pin()
+      let failed = true
+      try {
+        const { standing, takenAtMicros } = await this.#take(client, begin)
+        const begunMs = performance.now()
+        await client.query(asReaderSql(question.reader))
+        const result = await work({
+          standing,
+          takenAtMicros,
+          ask: (statement, typeOids = []) => ask(client, question.query, statement, typeOids),
+        })
+        const tookMs = performance.now() - begunMs
+        // A policy's function may have set something for the session.
+        await client.query('COMMIT; RESET ALL')
+        failed = false
+        return { result, tookMs }
+      } catch (error) {
+        throw failureOf(error, question.query, timeoutMs)
+      } finally {
+        pin.release()
+        // Its role must not outlive a transaction that failed.
+        client.release(failed)
+      }
+    })
+  }
+
+  /** Begins a transaction whose snapshot stands somewhere. */
+  async #take(client: pg.PoolClient, begin: () => bigint): Promise<{ standing: Standing; takenAtMicros: bigint }> {
+    const { head, relay, timeoutMs } = this.#options
+    for (let attempt = 1; ; attempt++) {
+      const wantedLsn = begin()
+      const sql = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${timeoutMs};
+        SET LOCAL lock_timeout = ${Math.ceil(timeoutMs / 2)};
+        SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence,
+          (extract(epoch FROM now() - '2000-01-01 00:00:00+00') * 1000000)::int8::text AS at`
+      const begun = (await client.query(sql)) as unknown as pg.QueryResult<
+        Record<'snapshot' | 'fence' | 'at', string>
+      >[]
+      const { snapshot, fence, at } = begun.at(-1)!.rows[0]!
+      const fenceLsn = parseLsn(fence)
+      await this.#passed(fenceLsn)
+      const standing = standingOf(relay, parseSnapshot(snapshot), { headLsn: head.lsn, fence: fenceLsn })
+      const isLast = attempt === maxAttempts
+      if (standing !== null && (standing.lsn >= wantedLsn || isLast)) return { standing, takenAtMicros: BigInt(at) }
+      if (isLast) throw new NotYet('Postgres shows a later commit and not an earlier one')
+      await client.query('ROLLBACK')
+      await new Promise(resolve => setTimeout(resolve, 2 ** (attempt - 1)))
+    }
+  }
+
+  async #passed(fence: bigint): Promise<void> {
+    const { head, reader } = this.#options
+    if (head.ready(fence)) return
+    const deadline = AbortSignal.timeout(streamMs)
+    const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
+    // Mostly it is on its way; else a message is written that makes it move.
+    const passed = reader.passed(fence)
+    passed.catch(() => {})
+    await Promise.race([passed, late])
+    while (!head.ready(fence)) {
+      if (deadline.aborted) throw new NotYet('the stream does not move')
+      await Promise.race([head.change(), late])
+    }
+  }
+}
+
+async function ask(
+  client: pg.PoolClient,
+  query: Query,
+  { sql, values }: Statement,
+  typeOids: readonly (number | null)[],
+): Promise<readonly TextRow[]> {
+  const result = await client.query<TextRow>({ text: sql, values: [...values], rowMode: 'array', types: rawTypes })
+  const { schema, name } = query.table
+  if (typeOids.some((oid, i) => oid !== null && oid !== result.fields[i]!.dataTypeID))
+    throw new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `the columns of ${schema}.${name} changed`, {
+      retryAfterMs: 500,
+    })
+  return result.rows
+}

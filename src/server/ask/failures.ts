@@ -1,0 +1,49 @@
+// What it means that Postgres did not answer: for the audience that asked, and for nobody else.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { isAway } from '../database.ts'
+import type { Query } from '../route/query.ts'
+
+/** The stream and what SQL shows do not fit together yet: asked again in a moment. */
+export class NotYet extends Error {
+  constructor(why: string) {
+    super(why)
+    this.name = 'NotYet'
+  }
+}
+
+/** How long a client stays away after a policy failed. */
+const failedRetryMs = 5_000
+
+/** Whether asking again by itself can help: the audience stays, and what its readers hold is true as of their position. */
+export const isTransient = (error: unknown): boolean =>
+  error instanceof NotYet || (error instanceof TidegateError && (error.code === 'UNAVAILABLE' || error.code === 'BUSY'))
+
+/** Never with the message of Postgres: it may hold values of rows. */
+export function failureOf(error: unknown, query: Query, timeoutMs: number): unknown {
+  if (error instanceof TidegateError || error instanceof NotYet) return error
+  const code = (error as { code?: unknown }).code
+  const { table } = query
+  const name = `${table.schema}.${table.name}`
+  if (code === '57014')
+    return new TidegateError(
+      'POLICY_SLOW',
+      `Postgres did not answer for ${name} within ${timeoutMs} ms; make its policies faster, or filter the query`,
+      { cause: error, retryAfterMs: failedRetryMs },
+    )
+  // Locked by a migration, or given way in a deadlock: no fault of the policy.
+  if (code === '55P03' || code === '40P01' || code === '40001' || isAway(error) || typeof code !== 'string')
+    return new TidegateError('UNAVAILABLE', 'the database did not answer', { cause: error, retryAfterMs: 2000 })
+  if (code === '42501')
+    return new TidegateError('TABLE_REFUSED', `the role may not SELECT ${name}, or what its policies read`, {
+      cause: error,
+    })
+  if (code === '42P01' || code === '42703')
+    return new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${name} changed, or what its policies read`, {
+      cause: error,
+      retryAfterMs: 1000,
+    })
+  return new TidegateError('POLICY_FAILED', `a policy of ${name} raised SQLSTATE ${code} for this reader`, {
+    cause: error,
+    retryAfterMs: failedRetryMs,
+  })
+}

@@ -1,0 +1,35 @@
+// Which tables an asked policy reads, as far as the catalog tells: a commit to one of them is looked at at once instead of at
+// the next recheck. A guess: too many cost checks, too few cost `recheckMs`.
+import type pg from 'pg'
+
+/** @returns OIDs: tables that the policies name, and those whose name stands in the body of a function that they call, at
+ *    any depth; the table itself only where the text of a policy or function selects from it */
+export async function tablesRead(pool: pg.Pool, tableOid: number): Promise<ReadonlySet<number>> {
+  const { rows } = await pool.query<{ oid: number }>(sql, [tableOid])
+  return new Set(rows.map(({ oid }) => oid))
+}
+
+const named = (name: string): string => `'\\m' || regexp_replace(lower(${name}), '(\\W)', '\\\\\\1', 'g') || '\\M'`
+
+const sql = `
+  WITH RECURSIVE policy AS (
+    SELECT oid, lower(pg_get_expr(polqual, polrelid)) AS text FROM pg_policy WHERE polrelid = $1 AND polqual IS NOT NULL
+  ), depends AS (
+    SELECT DISTINCT d.refclassid, d.refobjid FROM pg_depend d JOIN policy ON policy.oid = d.objid
+    WHERE d.classid = 'pg_policy'::regclass
+  ), own AS (
+    SELECT p.oid, lower(p.proname) AS name, lower(p.prosrc || coalesce(pg_get_function_sqlbody(p.oid), '')) AS text
+    FROM pg_proc p WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      AND p.prokind = 'f'
+  ), called AS (
+    SELECT own.* FROM own JOIN depends ON depends.refobjid = own.oid AND depends.refclassid = 'pg_proc'::regclass
+    UNION
+    SELECT own.* FROM called JOIN own ON called.text ~ (${named('own.name')})
+  ), text AS (
+    SELECT text FROM called UNION ALL SELECT substring(text FROM '\\mselect\\M.*') FROM policy
+  )
+  SELECT c.oid FROM pg_class c
+  WHERE c.relkind IN ('r', 'p') AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    AND (EXISTS (SELECT FROM text WHERE text ~ (${named('c.relname')}))
+      OR c.oid <> $1 AND EXISTS (SELECT FROM depends d WHERE d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass))
+  LIMIT 1000`
