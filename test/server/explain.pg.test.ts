@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { migrate } from '../../src/cli/commands/migrate.ts'
+import { track } from '../../src/cli/commands/track.ts'
 import { createCatalog } from '../../src/server/authorize/policy-catalog.ts'
 import { settingsList } from '../../src/server/authorize/settings.ts'
 import type { PostgresCatalog } from '../../src/server/catalog/catalog.ts'
@@ -21,7 +23,7 @@ const schema = `
   CREATE TABLE bans (id int PRIMARY KEY, room_id int, user_id uuid);
   CREATE TABLE teams (id int PRIMARY KEY, team_id int);
   CREATE TABLE untracked (room_id int);
-  CREATE TABLE messages (id bigint PRIMARY KEY, room_id int, author uuid, level int, body text);
+  CREATE TABLE messages (id bigint PRIMARY KEY, room_id int, author uuid, level int, body text, kind char(9));
   ALTER TABLE members ENABLE ROW LEVEL SECURITY;
   ALTER TABLE messages ENABLE ROW LEVEL SECURITY;
   CREATE POLICY own ON members FOR SELECT TO authenticated USING (user_id = (SELECT auth.uid()));
@@ -148,7 +150,7 @@ describe('each policy', () => {
     await database.query(`CREATE POLICY own ON messages USING (author = auth.uid())`)
     expect((await ask()).columns).toEqual({
       readable: ['id', 'room_id', 'body'],
-      hidden: ['author', 'level'],
+      hidden: ['author', 'level', 'kind'],
       hiddenButRead: ['author'],
     })
   })
@@ -200,6 +202,26 @@ describe('what is missing', () => {
     } finally {
       await as.end()
       await database.query(`DROP ROLE ${login}`)
+    }
+  })
+
+  test('[P8] a login that reads tables through their owner’s function explains as well', async () => {
+    const login = `explain_${randomBytes(4).toString('hex')}`
+    await database.query(`${readers}; CREATE ROLE ${login} LOGIN PASSWORD 'x'; GRANT authenticated TO ${login}`)
+    const url = database.urlFor(login, 'x')
+    const options = { databaseUrl: url, adminUrl: database.url, name: 'tidegate', print: false, dryRun: false }
+    const silent = { write: () => true }
+    const as = createPool(url, { maxConnections: 2 })
+    try {
+      await migrate({ ...options, conventions: true }, silent)
+      await track({ ...options, tables: ['members', 'messages'] }, silent)
+      const { problems, tables } = await ask({ pool: as })
+      expect([problems, tables.map(({ readThrough }) => readThrough)]).toEqual([[], ['function', 'function']])
+      expect(await row('id=42', ada, { pool: as })).toMatchObject({ visible: true, agrees: true })
+      expect(await row('id=43', ada, { pool: as })).toMatchObject({ visible: false, agrees: true })
+    } finally {
+      await as.end()
+      await database.query(`DROP OWNED BY ${login}; DROP ROLE ${login}`)
     }
   })
 
@@ -270,6 +292,38 @@ describe('a row and a reader', () => {
     expect(problems.map(({ code }) => code)).toEqual(['CLAIM_INVALID'])
     // Of nobody in particular nothing is asked.
     expect((await ask()).problems).toEqual([])
+  })
+
+  test('[P1] claims that do not fit one policy do not matter where another decides alone', async () => {
+    await database.query(`${readers}; CREATE POLICY everybody ON messages USING (true)`)
+    const found = await row('id=42', 'nobody')
+    expect(found).toMatchObject({ visible: true, agrees: true, because: 'visible by policy "everybody"' })
+    expect(found.policies).toMatchObject([{ answer: 'true' }, { answer: 'invalid' }])
+  })
+
+  test('[P1] a key that the membership’s type cannot hold finds none, and one of another spelling is found', async () => {
+    await database.query(`CREATE POLICY same_id ON messages USING (EXISTS (SELECT FROM bans b WHERE b.id = messages.id));
+      CREATE POLICY same_text ON messages USING (kind IN (SELECT m.role FROM members m));
+      INSERT INTO messages (id, kind) VALUES (5000000000, NULL), (1, NULL), (2, 'owner')`)
+    try {
+      expect(await row('id=5000000000', ada)).toMatchObject({ visible: false, agrees: true })
+      expect(await row('id=1', ada)).toMatchObject({ visible: true, agrees: true })
+      expect(await row('id=2', bob)).toMatchObject({ visible: true, agrees: true })
+    } finally {
+      await database.query('DELETE FROM messages WHERE id NOT IN (42, 43, 44)')
+    }
+  })
+
+  test('[P8] more memberships than may be read are told, not judged', async () => {
+    await database.query(`CREATE POLICY anywhere ON messages USING (room_id NOT IN (SELECT b.room_id FROM bans b))`)
+    await database.query('INSERT INTO bans SELECT g, g FROM generate_series(100, 1200) g')
+    try {
+      const found = await row('id=43', ada)
+      expect(found).toMatchObject({ visible: null, code: 'MEMBERSHIP_TOO_LARGE', judgedBy: 'refused', agrees: null })
+      expect(found.policies).toMatchObject([{ answer: 'failed' }])
+    } finally {
+      await database.query('DELETE FROM bans WHERE id >= 100')
+    }
   })
 
   test('[P8] a key that no row has is told as such', async () => {
