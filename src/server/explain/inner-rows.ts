@@ -146,12 +146,9 @@ const matchFamilies = new Set(['int', 'text', 'uuid', 'bpchar', 'enum', 'bool', 
 function matchOf(join: SemiJoin, table: Table, outer: readonly Row[], memberships: Memberships): RowMatch | null {
   if (join.nullAware) return null
   const isMatchable = (column: number): boolean => matchFamilies.has(table.columns[column]!.type.family)
-  const comparisons = keyComparisonsOf(join)
-  const keyed = join.keys.flatMap(({ inner, outer: expr }, index) =>
-    isMatchable(inner.column)
-      ? [{ column: inner.column, value: valuingOf(expr), canonical: comparisons[index]!.right }]
-      : [],
-  )
+  const keyed = join.keys
+    .filter(({ inner }) => isMatchable(inner.column))
+    .map(({ inner, outer: expr }) => ({ column: inner.column, value: valuingOf(expr) }))
   const pins = pinsOf(join)
   const columns = [...keyed.map(({ column }) => column), ...pins.columns]
   if (columns.length === 0) return null
@@ -159,11 +156,8 @@ function matchOf(join: SemiJoin, table: Table, outer: readonly Row[], membership
   for (const row of keyed.length === 0 ? outer.slice(0, 1) : outer) {
     const values = keyed.map(({ value }) => value(row, memberships))
     if (!values.every(value => typeof value === 'string')) continue
-    // As the row spells it, and as all equal values are spelled: `ab  ` of a char(4) is `ab` in a text.
-    for (const spelled of [values, values.map((value, index) => keyed[index]!.canonical(value))]) {
-      const key = [...spelled, ...pins.values]
-      keys.set(JSON.stringify(key), key)
-    }
+    const key = [...values, ...pins.values]
+    keys.set(JSON.stringify(key), key)
   }
   return { columns, keys: [...keys.values()] }
 }
