@@ -4,6 +4,7 @@ import { expect, test, vi } from 'vitest'
 import { websocketBytesOf } from '../../../src/server/deliver/encode.ts'
 import { SendQueue, Turn } from '../../../src/server/deliver/send-queue.ts'
 import { Batch } from '../../../src/server/route/batch.ts'
+import { Outgoing } from '../../../src/server/subscribe/subscription.ts'
 import { until } from './support/gateway.ts'
 
 interface Pair extends AsyncDisposable {
@@ -142,4 +143,96 @@ test('the first batch of a turn is written at once, behind what waits; those tha
   await nextTurn()
   expect(written()).toEqual(['a', 'bc', 'de'])
   await until(() => pair.received() === 'abcde')
+})
+
+const deltaAt = (lsn: number): Outgoing =>
+  new Outgoing('delta', '{}', { epoch: '1f2e3d4c', lsn: BigInt(lsn), index: 0xffff_ffff }, BigInt(lsn - 1))
+const firmly = (of: object) => ({ of, isShared: false, manner: 'firmly' }) as const
+
+/** Fills the kernel's buffers, so that what is pushed next waits. */
+async function stall(queue: SendQueue): Promise<void> {
+  const frame = Buffer.alloc(60_000, '.')
+  for (let standing = 0; standing < 20; standing = queue.stalledSince === null ? 0 : standing + 1) {
+    if (queue.stalledSince === null) queue.push(frame)
+    await new Promise(resolve => setTimeout(resolve, standing === 0 ? 0 : 2))
+  }
+  for (let more = 0; more < 5; more++) queue.push(frame)
+}
+
+test('[P2] what waits behind a slow socket is taken back, all else of it goes on in order', async () => {
+  await using pair = await connectPair()
+  pair.client.pause()
+  const drained = vi.fn()
+  const queue = queueOf(pair.server, new Turn(), 1e6, drained)
+  await stall(queue)
+  const [ada, ben] = [{}, {}]
+  const [first, second] = [deltaAt(1), deltaAt(2)]
+  const before = queue.bytes
+  queue.push(Buffer.from('a1'), ada, first)
+  queue.push(Buffer.from('b1'), ben, first)
+  queue.push(Buffer.from('beat'), null, 'heartbeat')
+  queue.push(Buffer.from('a2'), ada, second)
+  queue.push(Buffer.from('answer'))
+  expect(queue.takeBack(firmly(ada))).toEqual(new Map([[ada, first]]))
+  expect(queue.bytes).toBe(before + 'b1answer'.length)
+  expect(queue.takeBack(firmly(ada)).size).toBe(0)
+  await nextTurn()
+  // It is not told that there is room before the peer takes something.
+  expect(drained).not.toHaveBeenCalled()
+  pair.client.resume()
+  await until(() => drained.mock.calls.length > 0)
+  queue.push(Buffer.from('.a1 again'), ada, first)
+  await until(() => pair.received().endsWith('.b1answer.a1 again'))
+  expect(drained).toHaveBeenCalledTimes(1)
+})
+
+test('[P4] of an event that is halfway in the socket the rest goes out too', async () => {
+  await using pair = await connectPair()
+  pair.client.pause()
+  const queue = queueOf(pair.server, new Turn(), 1e9)
+  const ada = {}
+  // Larger than a slice: its lines go alone, and its id waits for the next.
+  const lines = Buffer.alloc(70_000, 'e')
+  let pushed = 0
+  for (let standing = 0; standing < 20; standing = queue.stalledSince === null ? 0 : standing + 1) {
+    if (standing === 0) {
+      pushed += 1
+      const event = deltaAt(pushed)
+      queue.push(lines, ada, event)
+      queue.push(Buffer.from(`id ${pushed}\n`), ada, event)
+    }
+    await new Promise(resolve => setTimeout(resolve, standing === 0 ? 0 : 2))
+  }
+  queue.push(Buffer.from('another'), ada, deltaAt(pushed + 1))
+  const { sinceLsn } = queue.takeBack(firmly(ada)).get(ada)!
+  queue.push(Buffer.from('end'))
+  pair.client.resume()
+  await until(() => pair.received().endsWith('end'))
+  const events = Array.from({ length: Number(sinceLsn) }, (_, i) => `id ${i + 1}\n`)
+  expect(pair.received().replaceAll('e'.repeat(70_000), '')).toBe([...events, 'end'].join(''))
+})
+
+test('what only waits for the end of the turn goes out instead of being taken back: its reader is not slow', async () => {
+  await using pair = await connectPair()
+  const queue = queueOf(pair.server, new Turn())
+  const ada = {}
+  queue.push(Buffer.from('a'), ada, deltaAt(1))
+  expect(queue.takeBack(firmly(ada)).size).toBe(0)
+  await until(() => pair.received() === 'a')
+})
+
+test('[P2] before the headers of a stream are written, what is held is taken back', async () => {
+  await using pair = await connectPair()
+  const drained = vi.fn()
+  const queue = queueOf(pair.server, new Turn(), 1000, drained)
+  queue.hold()
+  const ada = {}
+  const event = deltaAt(1)
+  queue.push(Buffer.from('greeting'))
+  queue.push(Buffer.from('a'), ada, event)
+  expect(queue.takeBack(firmly(ada))).toEqual(new Map([[ada, event]]))
+  expect(drained).not.toHaveBeenCalled()
+  queue.release()
+  expect(drained).toHaveBeenCalledTimes(1)
+  await until(() => pair.received() === 'greeting')
 })
