@@ -208,8 +208,8 @@ test('[P4] of an event that is halfway in the socket the rest goes out too', asy
   queue.push(Buffer.from('end'))
   pair.client.resume()
   await until(() => pair.received().endsWith('end'))
-  const events = Array.from({ length: Number(sinceLsn) }, (_, i) => `id ${i + 1}\n`)
-  expect(pair.received().replaceAll('e'.repeat(70_000), '')).toBe([...events, 'end'].join(''))
+  const whole = Array.from({ length: Number(sinceLsn) }, (_, i) => `${lines}id ${i + 1}\n`)
+  expect(pair.received() === `${whole.join('')}end`).toBe(true)
 })
 
 test('what only waits for the end of the turn goes out instead of being taken back: its reader is not slow', async () => {
