@@ -73,6 +73,8 @@ export class Follower {
   #since: SubscribeRequest['since'] = null
   /** What it was told last of where it stands. */
   #stand: Position | null = null
+  /** That of the last event. */
+  #lastEvent: Position | null = null
   #last = 0n
   #lastIndex = 0
   #parts: string[] = []
@@ -100,14 +102,14 @@ export class Follower {
     this.#coming = this.#coming.then(() => this.#come())
   }
 
-  /** Goes without a word. */
-  async leave(): Promise<void> {
+  /** Goes without a word. @param byEvent comes back at the position of the last event, whatever heartbeats told since */
+  async leave(byEvent: boolean): Promise<void> {
     await this.#coming
     this.isGone = true
     this.#visits += 1
     if (this.#subscription === null) return
     this.look()
-    const position = this.#subscription.position()
+    const position = (byEvent ? this.#lastEvent : null) ?? this.#subscription.position()
     this.#subscription.close()
     this.#setBehind(position.lsn)
     const holdsAll = this.subscriber.kind === 'changes' || this.#rows.exact
@@ -177,6 +179,12 @@ export class Follower {
     this.#partsFrom = this.#door.head().position.lsn
     try {
       const subscription = await this.#door.subscribe(this.#principal, { ...this.#request, since }, this.#outlet(visit))
+      if (subscription.exact === false) {
+        subscription.close()
+        this.isGone = true
+        this.refusal = `asked of Postgres: ${subscription.warnings.map(({ message }) => message).join('; ')}`
+        return
+      }
       this.#subscription = subscription
       const { lsn } = subscription.position()
       if (subscription.resumed) this.resumed += 1
@@ -223,7 +231,7 @@ export class Follower {
     this.#wasRefused = this.#isFull
     for (const event of events) {
       if (this.failure !== null) break
-      if (event.position !== null) this.#stand = event.position
+      if (event.position !== null) this.#stand = this.#lastEvent = event.position
       this.told.push(
         `${event.position === null ? '-' : hex(event.position.lsn)} ${event.event} ${event.json}`.slice(0, 500),
       )
@@ -277,6 +285,7 @@ export class Follower {
     this.told.push(`resync ${code}`)
     this.#partsFrom = this.#last
     this.#parts = []
+    this.#lastEvent = null
     if (this.subscriber.kind === 'live') {
       this.#rows.take({ event: 'resync', data: { code } })
       return

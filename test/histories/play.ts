@@ -3,7 +3,7 @@
 import { Follower } from './follower.ts'
 import type { History, Statement } from './history.ts'
 import { judge } from './judge.ts'
-import type { Site } from './site.ts'
+import { type Site, StallError } from './site.ts'
 import { Tally } from './tally.ts'
 import { byKey, type Moment, Truth } from './truth.ts'
 
@@ -29,6 +29,9 @@ export function play(site: Site, schema: string, history: History): Promise<Play
       const truth = new Truth(history, client)
       await truth.begin()
       return await new Play(site, schema, history, truth).run()
+    } catch (error) {
+      if (!(error instanceof StallError)) throw error
+      return { failure: `stall: ${error.message}`, story: '', refusals: [], tally: new Tally() }
     } finally {
       await client.query('DEALLOCATE ALL; RESET search_path')
     }
@@ -77,7 +80,7 @@ class Play {
       const { joins, away, slow } = follower.subscriber
       if (joins === place) follower.come()
       if (follower.refusal !== null) continue
-      if (away.some(([from]) => from === place && from > joins)) await follower.leave()
+      if (away.some(([from]) => from === place && from > joins)) await follower.leave(place % 2 === 0)
       if (away.some(([from, to]) => to === place && from > joins)) follower.come()
       if (slow.some(([from]) => from === place && from > joins)) follower.fill()
       if (slow.some(([from, to]) => to === place && from > joins)) follower.drain()

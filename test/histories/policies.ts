@@ -217,7 +217,11 @@ class PolicyDraw {
       hops > 0 && this.#random.once(2)
         ? this.#joined(value, at, membership, extra)
         : this.#nested(value, at, membership, extra)
-    const shapes = [...drawn.shapes, depth, ...(extra === null ? [] : ['columns of the membership'])]
+    const shapes = [
+      ...drawn.shapes,
+      depth,
+      ...(extra === null ? [] : [extra.includes('now()') ? 'grant that expires' : 'columns of the membership']),
+    ]
     return { condition: drawn.condition, shapes }
   }
 
@@ -307,6 +311,7 @@ class PolicyDraw {
   }
 
   #extra(): string | null {
+    if (this.#random.once(8)) return this.#random.pick(['m.until > now()', '(m.until IS NULL OR m.until > now())'])
     return this.#random.pick([
       null,
       null,

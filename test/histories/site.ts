@@ -22,6 +22,9 @@ const settings = {
   LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'silent',
 }
 
+/** The node does not go on. */
+export class StallError extends Error {}
+
 export class Site {
   readonly #database: TestDatabase
   readonly #server: TidegateServer
@@ -88,7 +91,8 @@ export class Site {
     for (;;) {
       const lsn = this.#commits.lsnOf(xid64)
       if (lsn !== undefined && this.door.head().position.lsn >= lsn) return lsn
-      if (performance.now() > deadline) throw new Error(`transaction ${xid64} was not served within ${timeoutMs} ms`)
+      if (performance.now() > deadline)
+        throw new StallError(`transaction ${xid64} was not served within ${timeoutMs} ms`)
       await new Promise(resolve => setTimeout(resolve, 1))
     }
   }

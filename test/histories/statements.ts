@@ -127,6 +127,7 @@ export class StatementDraw {
       isBan ? this.#user() : this.#sub(),
       this.#text(roles),
       this.#random.pick(['NULL', 'false', 'false', 'true']),
+      this.#until(),
     ]
     const guard = reference === 'none' ? '' : this.#whereThere(level, group)
     return `INSERT INTO ${table} SELECT ${values.join(', ')}${guard} ON CONFLICT DO NOTHING`
@@ -135,7 +136,7 @@ export class StatementDraw {
   /** A user into every group that is there, or everybody into one. */
   #grants({ table, level, reference, surrogate }: Membership): string {
     const random = this.#random
-    const rest = `${this.#text(roles)}, ${random.pick(['NULL', 'false'])}`
+    const rest = `${this.#text(roles)}, ${random.pick(['NULL', 'false'])}, ${this.#until()}`
     const keys = (number: string): string => (surrogate ? `${20 + 5 * random.below(5)} + ${number}, ` : '')
     if (random.once(2)) {
       const groups = this.#world.levels[level]!.table
@@ -161,7 +162,11 @@ export class StatementDraw {
 
   #role(): Statement {
     const { table, level } = this.#membership()
-    const set = this.#random.pick([`role = ${this.#text(roles)}`, `muted = ${this.#boolean()}`])
+    const set = this.#random.pick([
+      `role = ${this.#text(roles)}`,
+      `muted = ${this.#boolean()}`,
+      `until = ${this.#until()}`,
+    ])
     const some = this.#random.pick([`usr = ${this.#sub()}`, `grp = ${this.#id(level)}`])
     return ['role of a membership', `UPDATE ${table} SET ${set} WHERE ${some}`]
   }
@@ -254,7 +259,7 @@ export class StatementDraw {
       () => {
         const group = this.#id(level)
         const guard = reference === 'none' ? '' : ` WHERE ${this.#isThere(level, group)}`
-        const again = `INSERT INTO ${table} SELECT ${surrogate ? '7, ' : ''}${group}, ${user}, 'editor', false${guard} ON CONFLICT DO NOTHING`
+        const again = `INSERT INTO ${table} SELECT ${surrogate ? '7, ' : ''}${group}, ${user}, 'editor', false, NULL${guard} ON CONFLICT DO NOTHING`
         return [kind, `DELETE FROM ${table} WHERE usr = ${user} AND grp = ${group}; ${again}`]
       },
       () => [kind, `${this.#insertLevel(0, id)}; DELETE FROM items WHERE id = ${id}; ${this.#insertLevel(0, id)}`],
@@ -327,6 +332,11 @@ export class StatementDraw {
 
   #boolean(): string {
     return this.#random.pick(['true', 'true', 'false', 'false', 'NULL'])
+  }
+
+  /** Past, never, or long from now: SELECT's now() and that of a commit agree about them. */
+  #until(): string {
+    return this.#random.pick(['NULL', 'NULL', `'2001-01-01'`, `'2101-01-01'`, `'2101-01-01'`])
   }
 
   #text(values: readonly string[]): string {

@@ -69,7 +69,7 @@ export class Truth {
         `(SELECT string_agg(json_build_array(${key.join(', ')})::text || '=' || xmin, E'\\n') FROM ${name}) AS ${name}`,
     )
     if (writers.length > 0) prepared.push(`PREPARE writers AS SELECT ${writers.join(', ')}`)
-    if (prepared.length > 0) await this.#client.query(prepared.join(';\n'))
+    await this.#client.query(['SET TimeZone = UTC', ...prepared].join(';\n'))
     const results = await this.#query(this.#look())
     this.moments.push({ xid: '', lsn: 0n, ...this.#seen(results), truncated: new Set(), statements: [] })
   }

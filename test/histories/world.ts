@@ -106,6 +106,7 @@ export function tablesOf(world: World, isSecured: (table: string) => boolean): T
         'usr uuid',
         'role text',
         'muted boolean',
+        'until timestamptz',
         ...(surrogate ? [] : ['PRIMARY KEY (grp, usr)']),
       ]),
   )
