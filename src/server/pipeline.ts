@@ -2,12 +2,12 @@
 //
 //   ingest  on the node that holds the slot: replication session -> assembler -> relay
 //   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
-import { MembershipWriter } from './authorize/membership-history.ts'
+import { MembershipsBefore, MembershipWriter } from './authorize/membership-history.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
 import type { Head } from './relay/head.ts'
-import type { MemoryRelay } from './relay/memory-relay.ts'
+import { type MemoryRelay, microsTo2000 } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
 import { Outbox } from './route/batch.ts'
 import { CommitOutcomes } from './route/commit-outcomes.ts'
@@ -20,6 +20,7 @@ import type { Holds } from './subscribe/holds.ts'
 import { serveLargeCommit } from './subscribe/large-commit.ts'
 import type { Reach } from './subscribe/reach.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
+import type { Times } from './subscribe/times.ts'
 import type { Trouble } from './trouble.ts'
 import type { Replication } from './wal/replication.ts'
 import type { WalStream } from './wal/wal-source.ts'
@@ -30,13 +31,15 @@ export interface PipelineOptions {
   readonly head: Head
   readonly router: Router
   readonly reach: Reach
+  readonly times: Times
   readonly holds: Holds
   readonly door: SubscriptionDoor
   readonly spoolBytes: number
-  /** Looks at the messages of our own that a commit carries. */
-  readonly onMessages: (commit: Commit) => void
-  /** A table that is followed was announced anew: resolves when its catalog entry has been looked at. */
-  readonly onAnnounced: () => Promise<void>
+  /** A commit has been served. */
+  readonly onServed: (commit: Commit) => void
+  /** The stream is at this commit: what it changed of policies, privileges and columns holds for its own rows. Null when there
+   *  is nothing to wait for. @param isDescribed the WAL describes a table anew that is followed */
+  readonly rulesAt: (commit: Commit, isDescribed: boolean) => Promise<void> | null
   readonly trouble: Trouble
 }
 
@@ -44,6 +47,8 @@ export class Pipeline {
   readonly #options: PipelineOptions
   /** Empty whenever the turn of the event loop ends. */
   readonly #outbox = new Outbox()
+  /** `now()` before the commit being served. */
+  #microsBefore = 0n
   /** The session of this life, to acknowledge to; null while there is none. */
   stream: WalStream | null = null
   /** The slot whose epoch the relay holds. */
@@ -95,17 +100,23 @@ export class Pipeline {
   async serve(signal: AbortSignal): Promise<void> {
     const { relay, head } = this.#options
     for await (const { epoch, commits, passedLsn } of relay.follow(signal)) {
-      // What it says of columns, policies and privileges holds for the rows that follow, these included.
-      if (commits.some(commit => this.#announces(commit))) await this.#options.onAnnounced()
       const slice = new Slice()
       for (const commit of commits) {
         // A new epoch began while this batch was served: what is left of it belongs to nobody.
         if (epoch !== relay.epoch) break
+        const rules = this.#options.rulesAt(commit, this.#isDescribed(commit))
+        if (rules !== null) {
+          this.#outbox.handOut()
+          head.moved()
+          await rules
+          if (epoch !== relay.epoch) break
+        }
+        this.#passTime(commit)
         if (commit.spooled && this.#options.router.concerns(commit)) {
           this.#outbox.handOut()
           head.resting = false
           try {
-            await serveLargeCommit(this.#options, commit)
+            await serveLargeCommit(this.#options, commit, this.#microsBefore)
           } finally {
             head.resting = true
           }
@@ -116,7 +127,7 @@ export class Pipeline {
           if (work.next().done !== true) await this.#inSlices(work, slice, epoch)
           if (epoch !== relay.epoch) break
         }
-        this.#options.onMessages(commit)
+        this.#options.onServed(commit)
         head.lsn = commit.commitLsn
         head.passedLsn = commit.endLsn
         // A batch may hold 100,000 small commits: timers and sockets take their turn in between.
@@ -134,7 +145,21 @@ export class Pipeline {
     }
   }
 
-  #announces(commit: Commit): boolean {
+  /** `now()` is the greatest commit timestamp: where it passes what changes an answer, those concerned step on like after a
+   *  grant, and this commit is part of the step. */
+  #passTime(commit: Commit): void {
+    const { head, times, holds } = this.#options
+    const nowMicros = commit.committedAtMicros + microsTo2000
+    this.#microsBefore = head.nowMicros
+    if (nowMicros <= head.nowMicros) return
+    const concerned = times.isFollowed && times.isDue(nowMicros) ? times.pass(nowMicros) : []
+    head.nowMicros = nowMicros
+    if (concerned.length === 0) return
+    this.#outbox.handOut()
+    for (const audience of concerned) holds.timePassed(audience, head.lsn, this.#microsBefore)
+  }
+
+  #isDescribed(commit: Commit): boolean {
     const { router } = this.#options
     return commit.announced.some(({ oid }) => router.routeOf(oid) !== undefined)
   }
@@ -160,7 +185,7 @@ export class Pipeline {
    *  ends or holds subscriptions. Yields now and then, so that whoever runs it may let others have their turn: hardly ever
    *  for a small commit. */
   *serveCommit(commit: Commit): Generator<void, void> {
-    const { router, relay, head, holds, door } = this.#options
+    const { router, relay, head, holds, times, door } = this.#options
     if (!router.concerns(commit)) return
     const outbox = this.#outbox
     const changed = router.changedTables(commit)
@@ -171,7 +196,9 @@ export class Pipeline {
 
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
     const writer = router.movesMemberships(commit) ? this.#moveMemberships(commit) : null
-    const before = writer === null ? null : new ViewsBefore(writer.before)
+    const { isFollowed: isTimed } = times
+    const before =
+      writer === null && !isTimed ? null : new ViewsBefore(writer?.before ?? new MembershipsBefore(this.#microsBefore))
 
     let decisions = 0
     const outcomes = new CommitOutcomes()
@@ -184,6 +211,7 @@ export class Pipeline {
         truncated = truncated.union(route.members)
       }
       for (const row of fold.rows.values()) {
+        if (isTimed && row.new !== null) times.seen(route.table.oid, row.new)
         const found = new Found<Audience>()
         router.collect(route, row, found)
         outcomes.turnTo(row)
@@ -233,9 +261,9 @@ export class Pipeline {
   }
 
   #moveMemberships(commit: Commit): MembershipWriter {
-    const { router, reach, head, door } = this.#options
+    const { router, reach, door } = this.#options
     this.#outbox.handOut()
-    const writer = new MembershipWriter(head.nowMicros)
+    const writer = new MembershipWriter(this.#microsBefore)
     for (const change of commit.changes()) router.applyMembership(change, writer)
     reach.follow(writer)
     if (writer.failed.size > 0) door.endFailed(writer.failed)

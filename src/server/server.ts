@@ -1,8 +1,11 @@
 // Puts the parts together: one node, from configuration to a listening gateway.
 import { randomBytes } from 'node:crypto'
 import { trackAtStart } from './admin/track.ts'
+import { Asker } from './ask/asker.ts'
 import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
+import { Announcements } from './catalog/announcement.ts'
+import { CatalogWatch } from './catalog-watch.ts'
 import type { Config } from './config.ts'
 import { createPool } from './database.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
@@ -20,6 +23,7 @@ import { Holds } from './subscribe/holds.ts'
 import { Reach } from './subscribe/reach.ts'
 import { createRoleGate } from './subscribe/roles.ts'
 import type { Stream, StreamParts } from './subscribe/stream.ts'
+import { Times } from './subscribe/times.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
 import type { Principal, Subscriptions } from './subscribe/subscription.ts'
 import { Trouble } from './trouble.ts'
@@ -73,11 +77,23 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   })
   // And apart from both: who asks about a table that a migration has locked waits for it here, and holds up no heartbeat.
   const catalogPool = createPool(config.databaseUrl, {
-    maxConnections: 2,
+    maxConnections: 4,
     applicationName: 'tidegate catalog',
     queryTimeoutMs: 10_000,
   })
-  const catalog = createCatalog({ pool: catalogPool, publication: config.tidegateName, roles: config.jwtRoles, log })
+  const lookPool = createPool(config.databaseUrl, {
+    maxConnections: 1,
+    applicationName: 'tidegate catalog',
+    queryTimeoutMs: 10_000,
+  })
+  const catalog = createCatalog({
+    pool: catalogPool,
+    lookPool,
+    publication: config.tidegateName,
+    roles: config.jwtRoles,
+    log,
+  })
+  const announcements = new Announcements(lookPool)
   const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
   const head = new Head()
   const relay = new MemoryRelay({
@@ -111,14 +127,38 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       resumeWaitMs: config.resumeWaitMs,
     },
   }
-  const stream: Stream = { ...parts, reach: new Reach(parts) }
+  const times = new Times(parts, beacon)
+  const stream: Stream = { ...parts, times, reach: new Reach(parts, times) }
   const settingsOf = (principal: Principal) => settingsList(principal, { claimSettings: config.claimSettings })
+  const askedPool = createPool(config.databaseUrl, {
+    maxConnections: config.askedConcurrency,
+    applicationName: 'tidegate asked',
+    queryTimeoutMs: config.askedTimeoutMs + 5000,
+  })
+  const asker = new Asker({
+    pool: askedPool,
+    relay,
+    head,
+    reader,
+    timeoutMs: config.askedTimeoutMs,
+    concurrency: config.askedConcurrency,
+  })
   const gate = createRoleGate({ pool: upkeepPool, allowed: config.jwtRoles })
   const door = new SubscriptionDoor({
     stream,
     pool: upkeepPool,
     random: Math.random,
     pulse: () => upkeep.pulse(),
+    asked: {
+      asker,
+      pool: catalogPool,
+      limits: {
+        maxAudiencesPerTable: config.askedMaxAudiencesPerTable,
+        maxRows: config.askedMaxRows,
+        recheckMs: config.recheckMs,
+        graceMs: config.audienceGraceMs,
+      },
+    },
     prepare: {
       catalog,
       admit: role => gate.admit(role),
@@ -143,18 +183,32 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     config.jwtRoleClaim,
   )
   const trouble = new Trouble(log, Date.now)
+  const watch = new CatalogWatch({
+    look: async sees => {
+      await announcements.refresh()
+      return catalog.look(sees)
+    },
+    isAnnounced: commit => announcements.isIn(commit),
+    passed: fence => reader.passed(fence),
+    onChange: async () => {
+      catalog.invalidate()
+      gate.invalidate()
+      await door.recheck()
+    },
+    onAnnounced: () => door.announced(),
+    onUnreadable: () => door.shut(),
+    onReadAgain: () => door.reopen(),
+    log,
+    trouble,
+    now: Date.now,
+  })
   const upkeep: Upkeep = new Upkeep({
     pool: upkeepPool,
     relay,
     beacon,
     beaconMs: config.beaconMs,
     stream: () => pipeline.stream,
-    fingerprint: () => catalog.fingerprint(),
-    onCatalogChange: async () => {
-      catalog.invalidate()
-      gate.invalidate()
-      await door.recheck()
-    },
+    watch,
     log,
     trouble,
     now: Date.now,
@@ -175,11 +229,15 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     head,
     router: stream.router,
     reach: stream.reach,
+    times,
     holds: new Holds(stream),
     door,
     spoolBytes: config.spoolBytes,
-    onMessages: commit => upkeep.received(commit),
-    onAnnounced: () => upkeep.announced(),
+    onServed: commit => {
+      upkeep.received(commit)
+      door.served(commit)
+    },
+    rulesAt: (commit, isDescribed) => watch.reached(commit, isDescribed),
     trouble,
   })
   const gateway = createGateway({
@@ -204,7 +262,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
   const stop = (): Promise<void> =>
-    stopServer({ stopping, running, gateway, door, pools: [pool, upkeepPool, catalogPool] })
+    stopServer({ stopping, running, gateway, door, pools: [pool, askedPool, upkeepPool, catalogPool, lookPool] })
   try {
     const port = await gateway.listen(config.host, config.port)
     return {

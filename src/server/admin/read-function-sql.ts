@@ -18,7 +18,8 @@ export const readFunctionArguments = 'text[], text[], jsonb, jsonb, integer'
 /** The function's body, PL/pgSQL. Its arguments:
  *  - columns: names; each row comes as text[] in this order
  *  - match_columns, keys: rows whose match_columns equal one of keys, a JSON array of arrays of text; with empty
- *    match_columns all rows
+ *    match_columns all rows. Keys may also be an object, of one date or timestamp column: {low, high, isFirst}, rows from low
+ *    to high, both included (high null: without end), with isFirst ordered by that column
  *  - after: JSON array of text, a primary key: only rows past it; null from the start
  *  - max_rows: null for all. With after or max_rows the rows are ordered by primary key
  *  @throws (in Postgres) undefined_table, undefined_column, invalid_table_definition: no primary key to order by */
@@ -50,9 +51,18 @@ BEGIN
   query := format('SELECT ARRAY[%s]::text[] FROM %s AS t WHERE true', selected, relation);
 
   -- unnest of a bound array tells the planner how many keys come, so that a few keys go by index whatever the table's size.
-  IF cardinality(match_columns) > 0 THEN
+  IF jsonb_typeof(keys) = 'object' THEN
+    SELECT format(' AND t.%1$I >= ($1[1] ->> ''low'')::%2$s AND t.%1$I <= coalesce(($1[1] ->> ''high'')::%2$s, ''infinity'')',
+      a.attname, format_type(a.atttypid, -1))
+    INTO matched FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = match_columns[1];
+    query := query || matched;
+    IF (keys ->> 'isFirst')::boolean THEN
+      RETURN QUERY EXECUTE query || format(' ORDER BY t.%I LIMIT $2', match_columns[1]) USING ARRAY[keys], max_rows;
+      RETURN;
+    END IF;
+  ELSIF cardinality(match_columns) > 0 THEN
     SELECT string_agg(format('t.%I', n), ', ' ORDER BY i),
-      string_agg(format('(k::jsonb ->> %s)::%s', i - 1, format_type(b.base, -1)), ', ' ORDER BY i)
+      string_agg(format('(k ->> %s)::%s', i - 1, format_type(b.base, -1)), ', ' ORDER BY i)
     INTO matched, key_values
     FROM unnest(match_columns) WITH ORDINALITY AS c (n, i)
     JOIN pg_attribute a ON a.attrelid = relation AND a.attname = n
@@ -91,7 +101,8 @@ BEGIN
   END IF;
 
   RETURN QUERY EXECUTE query || ' LIMIT $3'
-    USING ARRAY(SELECT jsonb_array_elements(keys)::text), after, max_rows;
+    USING CASE WHEN jsonb_typeof(keys) = 'object' THEN ARRAY[keys] ELSE ARRAY(SELECT jsonb_array_elements(keys)) END,
+      after, max_rows;
 END
 `
 }

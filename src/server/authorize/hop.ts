@@ -68,6 +68,8 @@ export class Hop extends InnerSet {
   readonly partitions = new Map<string, Partition>()
   /** Those asked for and not there yet. */
   readonly loading = new Set<Partition>()
+  /** Told of each row that comes to be held. */
+  onAdded: ((row: HopRow) => void) | null = null
   readonly #positions: number[]
   readonly #rows = new Map<string, HopRow>()
   readonly #indexes = new Map<string, KeyIndex>()
@@ -134,6 +136,14 @@ export class Hop extends InnerSet {
       parts.push(keyOf(this.table.columns[column]!.type, text))
     }
     return joinText(parts)
+  }
+
+  get size(): number {
+    return this.#rows.size
+  }
+
+  rowNamed(name: string): HopRow | undefined {
+    return this.#rows.get(name)
   }
 
   get rows(): Iterable<HopRow> {
@@ -221,6 +231,7 @@ export class Hop extends InnerSet {
       row = new HopRow(name, values, this.#positions)
       this.#rows.set(name, row)
       for (const index of this.#indexes.values()) place(index, row)
+      this.onAdded?.(row)
     }
     row.count += by
   }

@@ -74,7 +74,7 @@ export class Audience {
 
   /** Travels in positions: resuming under another tag is a resync. */
   get tag(): string {
-    return this.key.slice(0, 12)
+    return tagOf(this.key)
   }
 
   /** When a decision fails, the answer is "not visible": a value that Postgres would raise on, or a set that is not exact
@@ -101,6 +101,8 @@ export class Audience {
     return new MembershipView(this.sets, this.#clock, before)
   }
 }
+
+export const tagOf = (key: string): string => key.slice(0, 12)
 
 /** Equal for audiences that share every decision, on every node and after every restart. A digest: the text is far longer,
  *  and kept for each reader.

@@ -12,7 +12,7 @@ export class ViewsBefore {
   }
 
   of(audience: Audience): MembershipView {
-    if (this.#before.sets.size === 0) return audience.now
+    if (this.#before.sets.size === 0 && !audience.readsTime) return audience.now
     let view = this.#views.get(audience)
     if (view === undefined) {
       view = audience.at(this.#before)

@@ -19,6 +19,8 @@ export interface FencedRows {
   readonly rows: readonly TextRow[]
   readonly snapshot: Snapshot
   readonly fence: bigint
+  /** `now()` of the transaction that read them, in microseconds since 1970. */
+  readonly nowMicros: bigint
 }
 
 /** Under whose rights a query runs: set for its transaction only, never on the session. */
@@ -31,6 +33,16 @@ export interface Reader {
 export interface RowMatch {
   readonly columns: readonly number[]
   readonly keys: readonly (readonly (string | null)[])[]
+}
+
+/** Rows whose column lies between two values, both included. */
+export interface RangeMatch {
+  readonly column: number
+  readonly low: string
+  /** Null: without end. */
+  readonly high: string | null
+  /** In the column's order instead of the primary key's. */
+  readonly isFirst: boolean
 }
 
 export interface SnapshotReaderOptions {
@@ -67,6 +79,11 @@ export class SnapshotReader {
     return this.#fenced(asLoginSql, client => readAsLogin(client, table, match, limit))
   }
 
+  /** The same for rows in a range. */
+  inRange(table: Table, range: RangeMatch, limit: number): Promise<FencedRows> {
+    return this.#fenced(asLoginSql, client => readAsLogin(client, table, range, limit))
+  }
+
   /** Resolves when the stream has passed `fence`; the caller looks at `head.ready(fence)` again before it acts.
    *  @throws UNAVAILABLE when it does not within the time */
   async passed(fence: bigint): Promise<void> {
@@ -89,16 +106,17 @@ export class SnapshotReader {
       let failure: unknown = null
       try {
         const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${this.#options.timeoutMs};
-          SELECT pg_current_snapshot()::text AS snapshot`
-        const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string }>[]
-        const { snapshot } = begun.at(-1)!.rows[0]!
+          SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
+        const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; micros: string }>[]
+        const { snapshot, micros } = begun.at(-1)!.rows[0]!
         await client.query(setup)
         const rows = await read(client)
         // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
         // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again.
         const end = 'COMMIT; SELECT pg_current_wal_insert_lsn()::text AS fence'
         const ended = (await client.query(end)) as unknown as pg.QueryResult<{ fence: string }>[]
-        return { rows, snapshot: parseSnapshot(snapshot), fence: parseLsn(ended.at(-1)!.rows[0]!.fence) }
+        const fence = parseLsn(ended.at(-1)!.rows[0]!.fence)
+        return { rows, snapshot: parseSnapshot(snapshot), fence, nowMicros: BigInt(micros) }
       } catch (error) {
         failure = error
         throw peerErrorOf(error)
@@ -134,30 +152,48 @@ export const asLoginSql = 'SET LOCAL row_security = off'
 export async function readAsLogin(
   client: pg.ClientBase,
   table: Table,
-  match: RowMatch | null,
+  match: RowMatch | RangeMatch | null,
   limit: number,
 ): Promise<TextRow[]> {
   if (table.readThrough === null) throw notReadable(table)
   const names = table.columns.map(column => column.name)
-  const matched = (match?.columns ?? []).map(column => names[column]!)
-  const keys = JSON.stringify(match?.keys ?? [])
+  const columns = match === null ? [] : 'column' in match ? [match.column] : match.columns
+  const matched = columns.map(column => names[column]!)
+  const keys = JSON.stringify(keysOf(match))
   if (table.readThrough === 'function') {
     const name = `tidegate.${escapeIdentifier(readFunctionName(table.schema, table.name))}`
     const sql = `SELECT r FROM ${name}($1::text[], $2::text[], $3::jsonb, NULL, $4::integer) AS r`
     const result = await client.query<{ r: TextRow }>(sql, [names, matched, keys, limit])
     return result.rows.map(row => row.r)
   }
-  return queryText(client, directSql(table, match?.columns ?? []), match === null ? [limit] : [keys, limit])
+  return queryText(client, directSql(table, match), columns.length === 0 ? [limit] : [keys, limit])
+}
+
+/** As the read function takes them: a list of keys, or an object that is a range. */
+function keysOf(match: RowMatch | RangeMatch | null): unknown {
+  if (match === null) return []
+  if (!('column' in match)) return match.keys
+  const { low, high, isFirst } = match
+  return { low, high, isFirst }
 }
 
 /** Every column as its type prints it, ordered by the primary key. Not cast to text: that differs from what the WAL has for
  *  bool ('true' for 't'), char(n) (blanks cut) and inet (a netmask). */
-function directSql(table: Table, columns: readonly number[]): string {
+function directSql(table: Table, match: RowMatch | RangeMatch | null): string {
   const name = (column: number): string => escapeIdentifier(table.columns[column]!.name)
   const list = table.columns.map((_, column) => name(column)).join(', ')
   const from = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`
   const order = table.primaryKey.length === 0 ? '' : ` ORDER BY ${table.primaryKey.map(name).join(', ')}`
-  if (columns.length === 0) return `SELECT ${list} FROM ${from}${order} LIMIT $1::integer`
+  if (match === null || ('columns' in match && match.columns.length === 0))
+    return `SELECT ${list} FROM ${from}${order} LIMIT $1::integer`
+  if ('column' in match) {
+    const column = name(match.column)
+    const bound = (end: string): string =>
+      `($1::jsonb ->> '${end}')::${castNameOf(baseOf(table.columns[match.column]!.type))}`
+    const range = `${column} >= ${bound('low')} AND ${column} <= coalesce(${bound('high')}, 'infinity')`
+    return `SELECT ${list} FROM ${from} WHERE ${range}${match.isFirst ? ` ORDER BY ${column}` : order} LIMIT $2::integer`
+  }
+  const { columns } = match
   const values = columns.map((column, i) => `(k ->> ${i})::${castNameOf(baseOf(table.columns[column]!.type))}`)
   const where = `(${columns.map(name).join(', ')}) IN (SELECT ${values.join(', ')} FROM jsonb_array_elements($1::jsonb) AS k)`
   return `SELECT ${list} FROM ${from} WHERE ${where}${order} LIMIT $2::integer`

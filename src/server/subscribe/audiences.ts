@@ -4,6 +4,7 @@
 import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { allSemiJoinsOf } from '../../predicate/columns.ts'
 import { isHop } from '../../predicate/hops.ts'
+import { timeBoundsOf } from '../../predicate/time.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Few } from '../authorize/few.ts'
 import { Hop } from '../authorize/hop.ts'
@@ -15,6 +16,7 @@ import { type Query, QueryRegistry } from '../route/query.ts'
 import { failureOf, MembershipSets } from './membership-sets.ts'
 import type { HopUse } from './reach.ts'
 import type { Stream } from './stream.ts'
+import type { Watch } from './times.ts'
 
 /** Someone who uses an audience, wherever it stands. */
 export interface AudienceUser {
@@ -61,15 +63,18 @@ const defaultMaxWarm = 10_000
 export class Audiences {
   readonly #stream: Stream
   readonly #maxWarm: number
-  readonly #queries = new QueryRegistry()
+  readonly #queries: QueryRegistry
   readonly #sets: MembershipSets
   /** Bounded by the subscriptions, which are bounded per connection, and those in their grace. */
   readonly #held = new Map<string, Held>()
+  readonly #watches = new WeakMap<Audience, readonly Watch[]>()
   /** Those in their grace, in the order their last users left. Past `maxWarm` the oldest is closed. */
   readonly #warm = new Map<string, Audience>()
 
-  constructor(stream: Stream, maxWarm = defaultMaxWarm) {
+  /** @param queries numbers them: shared with whoever else sends under such numbers */
+  constructor(stream: Stream, maxWarm = defaultMaxWarm, queries = new QueryRegistry()) {
     this.#stream = stream
+    this.#queries = queries
     this.#maxWarm = maxWarm
     this.#sets = new MembershipSets(stream, stream.reach)
   }
@@ -205,7 +210,8 @@ export class Audiences {
   }
 
   async #open(query: Query, request: AudienceRequest): Promise<Audience> {
-    const { router, reach, head } = this.#stream
+    const { router, reach, head, times } = this.#stream
+    let watches: readonly Watch[] = []
     const sets = new Map<SemiJoin, InnerSet>()
     const uses: HopUse[] = []
     try {
@@ -222,6 +228,8 @@ export class Audiences {
         sets.set(join, use.hop)
       }
       if (uses.length > 0) await reach.settled(uses)
+      // A row of its own that comes into view or leaves by time alone is looked for; of changes nothing is owed then.
+      if (query.kind === 'live') watches = await times.watch(query.table, timeBoundsOf(request.predicate))
       // One that failed while the others were loaded ends nobody who does not stand yet.
       for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
       // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
@@ -229,10 +237,15 @@ export class Audiences {
       if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) throw changed(query.table)
       const audience = new Audience(query, request.predicate, sets, head, this.#onFailure)
       if (uses.length > 0) reach.attach(audience, uses)
+      if (watches.length > 0) {
+        times.attach(audience, watches)
+        this.#watches.set(audience, watches)
+      }
       router.addAudience(audience)
       return audience
     } catch (error) {
       this.#release(sets.values(), uses)
+      times.unwatch(watches)
       throw error
     }
   }
@@ -263,6 +276,7 @@ export class Audiences {
   #dispose(audience: Audience): void {
     this.#stream.router.removeAudience(audience)
     this.#release(audience.sets.values(), this.#stream.reach.usesOf(audience))
+    this.#stream.times.unwatch(this.#watches.get(audience) ?? [], audience)
     this.#queries.release(audience.query)
   }
 }

@@ -8,6 +8,7 @@ import type { InnerSet } from '../authorize/inner-set.ts'
 import { flipsOf, type MembershipsBefore, type SetBefore } from '../authorize/membership-history.ts'
 import { hopRows } from '../authorize/membership-view.ts'
 import type { Audience } from '../route/audience.ts'
+import type { Stream } from './stream.ts'
 
 /** A key of a semi-join that changed hands, or whose row did. */
 export interface ChangedKey {
@@ -34,8 +35,15 @@ export interface ChangedKeys {
 const maxUnnamedRows = 10_000
 
 /** @param touched every key that changed, also one that is back where it was */
-export function changedKeysOf(audience: Audience, before: MembershipsBefore, touched: boolean): ChangedKeys {
-  const walk = new Walk(audience.sets, before, touched)
+export function changedKeysOf(
+  { times, head }: Stream,
+  audience: Audience,
+  before: MembershipsBefore,
+  touched: boolean,
+): ChangedKeys {
+  const passed: Passed = (hop, rows) =>
+    audience.readsTime ? times.passedBetween(hop, rows, before.nowMicros, head.nowMicros) : []
+  const walk = new Walk(audience.sets, before, touched, passed)
   const byJoin = new Map<SemiJoin, readonly ChangedKey[]>()
   let isUnnamed = false
   for (const join of semiJoinsOf(audience.predicate)) {
@@ -46,16 +54,21 @@ export function changedKeysOf(audience: Audience, before: MembershipsBefore, tou
   return { byJoin: isUnnamed ? null : byJoin, missing: walk.missing }
 }
 
+/** Rows of a hop whose answer the time has changed. */
+type Passed = (hop: Hop, rows: Iterable<HopRow>) => readonly HopRow[]
+
 class Walk {
   readonly #sets: ReadonlyMap<SemiJoin, InnerSet>
   readonly #before: MembershipsBefore
   readonly #touched: boolean
+  readonly #passed: Passed
   readonly missing: MissingPartition[] = []
 
-  constructor(sets: ReadonlyMap<SemiJoin, InnerSet>, before: MembershipsBefore, touched: boolean) {
+  constructor(sets: ReadonlyMap<SemiJoin, InnerSet>, before: MembershipsBefore, touched: boolean, passed: Passed) {
     this.#sets = sets
     this.#before = before
     this.#touched = touched
+    this.#passed = passed
   }
 
   /** Null when what changed names no key. */
@@ -92,6 +105,8 @@ class Walk {
       const row = hop.rowOf(name, values)
       if (hop.isPinned(join, row)) rows.add(row)
     }
+    for (const row of this.#passed(hop, hopRows(hop, join, undefined, undefined)))
+      if (hop.isPinned(join, row)) rows.add(row)
     for (const nested of semiJoinsOf(join.where)) {
       const keys = this.keysOf(nested)
       const columns = outerColumns(nested)

@@ -13,7 +13,6 @@ import { isWhole, keyJson, objectJson, partsOf } from '../route/encode.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import type { FencedRows, Reader } from '../snapshot/reader.ts'
-import type { Snapshot } from '../wal/visibility.ts'
 import { MovedRows, withFallback } from './moved-rows.ts'
 import { snapshotSql } from './snapshot-sql.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
@@ -43,7 +42,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   const delivered = new Map<string, string>()
   const positions = columnPositions(query.table.columns.length, query.columns)
   let pending = new Map<string, Row>()
-  let first: Snapshot | null = null
+  let first: FencedRows | null = null
   let after: readonly (string | null)[] | null = null
   let fence = 0n
   let isBegun = false
@@ -58,7 +57,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       const { sql, values } = snapshotSql(query, after, limits.snapshotChunkRows)
       const chunk: FencedRows = await reader.asReader(request.reader, sql, values)
       if (abandoned()) return
-      first ??= chunk.snapshot
+      first ??= chunk
       fence = chunk.fence
       last = chunk.rows.length < limits.snapshotChunkRows
       for (const values of chunk.rows) {
@@ -72,7 +71,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       while (!head.ready(chunk.fence)) await head.change()
       if (abandoned()) return
       // While memberships move, rows wait for the end: what Postgres showed may be revoked in the stream already.
-      const unseen = relay.unseen(first, head.lsn)
+      const unseen = relay.unseen(first.snapshot, head.lsn)
       if (membershipsBefore(audience, unseen, 0n).sets.size > 0) continue
       const vanished = new Set<string>()
       const touched = foldTable(unseen, query.table, vanished).rows
@@ -90,6 +89,8 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       }
     }
     await reader.passed(fence)
+    // What the time moved for Postgres, it must have moved here.
+    while (audience.readsTime && head.nowMicros < first!.nowMicros) await reader.passed(head.passedLsn + 1n)
     for (;;) {
       while (
         !head.ready(fence) ||
@@ -102,8 +103,8 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
         await head.change()
       }
       if (abandoned()) return
-      const unseen = relay.unseen(first!, head.lsn)
-      const missing = moved.missing(membershipsBefore(audience, unseen, 0n), true)
+      const unseen = relay.unseen(first!.snapshot, head.lsn)
+      const missing = moved.missing(membershipsBefore(audience, unseen, first!.nowMicros), true)
       if (missing === null) continue
       const rows = missing.length > 0 ? null : atHead(audience, unseen, pending, delivered, moved)
       if (rows !== null && rows.wanted === null) {

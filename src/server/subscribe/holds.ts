@@ -31,7 +31,7 @@ export class Holds {
     }
     for (const audience of concerned.items) {
       const { members } = audience
-      const isMoved = !members.isDeserted && moves(audience, writer.before)
+      const isMoved = !members.isDeserted && moves(this.#stream, audience, writer.before)
       // What waits for slow readers may be hidden now: they are told anew, from where they stand.
       if (isMoved) members.retract('firmly')
       if (audience.hold !== null) audience.hold.before.merge(writer.before, set => reads(audience, set))
@@ -43,6 +43,13 @@ export class Holds {
         for (const member of [...members]) if (member instanceof ChangesSubscription) member.catchUp()
       }
     }
+  }
+
+  /** The time has passed what changes an answer. @param beforeMicros the time at `lsn` */
+  timePassed(audience: Audience, lsn: bigint, beforeMicros: bigint): void {
+    audience.members.retract('firmly')
+    if (audience.hold === null && audience.query.kind === 'live' && audience.members.size > 0)
+      this.begin(audience, lsn, new MembershipsBefore(beforeMicros))
   }
 
   /** @param lsn where the audience stands
@@ -116,8 +123,8 @@ const reads = (audience: Audience, set: object): boolean => {
 }
 
 /** Whether a change of the memberships may move rows in or out of this audience's view. */
-function moves(audience: Audience, before: MembershipsBefore): boolean {
-  const { byJoin, missing } = changedKeysOf(audience, before, false)
+function moves(stream: Stream, audience: Audience, before: MembershipsBefore): boolean {
+  const { byJoin, missing } = changedKeysOf(stream, audience, before, false)
   if (byJoin === null || missing.length > 0) return true
   for (const [join, keys] of byJoin) {
     const columns = outerColumns(join)

@@ -23,12 +23,14 @@ import { LiveSubscription } from './live-subscription.ts'
 import type { Reach } from './reach.ts'
 import { ChangeKeeper } from './spooled-memberships.ts'
 import type { SubscriptionDoor } from './subscribe.ts'
+import type { Times } from './times.ts'
 
 export interface LargeCommitOptions {
   readonly router: Router
   readonly relay: MemoryRelay
   readonly head: Head
   readonly reach: Reach
+  readonly times: Times
   readonly holds: Holds
   readonly door: SubscriptionDoor
 }
@@ -46,15 +48,20 @@ const patienceMs = 2000
  *  in memory before the first part is full. */
 const maxGatheredChars = 8 * 1024 * 1024
 
-/** @throws SPOOL_FAILED when the file cannot be read */
-export async function serveLargeCommit(options: LargeCommitOptions, commit: Commit): Promise<void> {
+/** @param microsBefore `now()` before it
+ *  @throws SPOOL_FAILED when the file cannot be read */
+export async function serveLargeCommit(
+  options: LargeCommitOptions,
+  commit: Commit,
+  microsBefore: bigint,
+): Promise<void> {
   const { relay, head, holds, door } = options
   const { epoch } = relay
   const slice = new Slice()
   try {
     const changed = options.router.changedTables(commit)
     if (changed.size > 0) door.retire(changed)
-    const writer = await applyMemberships(options, commit, slice)
+    const writer = await applyMemberships(options, commit, microsBefore, slice)
     if (relay.epoch !== epoch) return
     if (writer.failed.size > 0) door.endFailed(writer.failed)
     for (const { table } of writer.truncated) door.truncated(table.oid)
@@ -72,11 +79,12 @@ export async function serveLargeCommit(options: LargeCommitOptions, commit: Comm
 }
 
 async function applyMemberships(
-  { router, head, reach }: LargeCommitOptions,
+  { router, reach }: LargeCommitOptions,
   commit: Commit,
+  microsBefore: bigint,
   slice: Slice,
 ): Promise<MembershipWriter> {
-  const writer = new MembershipWriter(head.nowMicros)
+  const writer = new MembershipWriter(microsBefore)
   const concerned = [...commit.relations].filter(oid => (router.routeOf(oid)?.sets.size ?? 0) > 0)
   if (concerned.length === 0) return writer
   const keeper = new ChangeKeeper(commit, concerned)
@@ -130,7 +138,7 @@ class LargeTable {
   }
 
   async serve(): Promise<void> {
-    const { relay, router, door } = this.#options
+    const { relay, router, door, times } = this.#options
     const { epoch } = relay
     const rows = await prepareSpooled(this.#commit, this.#route.table)
     if (relay.epoch !== epoch) return
@@ -147,6 +155,7 @@ class LargeTable {
     // generation.
     for (const row of rows.walk(0)) {
       if (typeof row !== 'number') {
+        if (row !== 'truncate' && row.new !== null && times.isFollowed) times.seen(this.#route.table.oid, row.new)
         const found = new Found<Audience>()
         if (row === 'truncate') {
           door.truncated(this.#route.table.oid)

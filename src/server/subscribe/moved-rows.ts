@@ -2,25 +2,31 @@
 // those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
 import type { Expr, Row } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
+import { flippingRange } from '../../predicate/time.ts'
 import type { Hop, Partition } from '../authorize/hop.ts'
 import type { MembershipsBefore } from '../authorize/membership-history.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Pin } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { FilledRow, QueryRow } from '../snapshot/query-row.ts'
+import type { RangeMatch } from '../snapshot/reader.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { type ChangedKey, changedKeysOf, type MissingPartition, outerColumns } from './changed-keys.ts'
 import { foldTable, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
+import { boundsOf } from './times.ts'
 
-/** Rows to read: those whose `columns` equal one of `keys`. */
+/** Rows to read: those whose `columns` equal one of `keys`, or lie in the range. */
 export interface Wanted {
   readonly columns: readonly number[]
   readonly keys: (readonly (string | null)[])[]
+  readonly range?: RangeMatch
 }
 
 /** What Postgres has committed it shows within milliseconds. */
 const maxRowReads = 20
+
+const aheadMicros = 10_000_000n
 
 interface Read {
   readonly snapshot: Snapshot
@@ -35,6 +41,8 @@ export class MovedRows {
   readonly #reads: Read[] = []
   readonly #asked = new Set<string>()
   #rowReads = 0
+  /** Up to when rows that the time moves have been read. */
+  #passedMicros = 0n
   /** The stream must have passed this before the rows may be used. */
   fence = 0n
 
@@ -48,8 +56,8 @@ export class MovedRows {
    *  @param touched every key that changed, also one that is back where it was
    *  @throws SpanError when a change names no rows */
   missing(before: MembershipsBefore, touched: boolean): Wanted[] | null {
-    if (before.sets.size === 0) return []
-    const { byJoin, missing } = changedKeysOf(this.#audience, before, touched)
+    if (before.sets.size === 0 && !this.#audience.readsTime) return []
+    const { byJoin, missing } = changedKeysOf(this.#stream, this.#audience, before, touched)
     if (missing.length > 0) {
       this.#demand(missing)
       return null
@@ -61,14 +69,27 @@ export class MovedRows {
       if (columns === null) throw new SpanError('INPUTS_CHANGED')
       for (const key of keys) this.#want(wanted, columns, join.table.oid, key)
     }
-    return [...wanted.values()]
+    return [...wanted.values(), ...this.#passedRows(before.nowMicros)]
+  }
+
+  /** Rows whose own columns the time has passed, or soon will: the stream goes on while they are read. */
+  #passedRows(fromMicros: bigint): Wanted[] {
+    const { nowMicros } = this.#stream.head
+    if (nowMicros <= this.#passedMicros) return []
+    const begins = this.#passedMicros === 0n ? fromMicros : this.#passedMicros
+    this.#passedMicros = nowMicros + aheadMicros
+    return boundsOf(this.#audience).map(bound => {
+      const { low, high } = flippingRange(bound, begins, this.#passedMicros)
+      const { column } = bound.column
+      return { columns: [column], keys: [], range: { column, low, high, isFirst: false } }
+    })
   }
 
   /** Whether all rows of hops that decided in between are held, so that any position since may be judged; if not, they have
    *  been asked for. */
   holds(before: MembershipsBefore): boolean {
     if (before.sets.size === 0) return true
-    const { missing } = changedKeysOf(this.#audience, before, true)
+    const { missing } = changedKeysOf(this.#stream, this.#audience, before, true)
     this.#demand(missing)
     return missing.length === 0
   }
@@ -96,9 +117,11 @@ export class MovedRows {
   async read(wanted: readonly Wanted[]): Promise<void> {
     const { relay, reader, sharedReads, limits } = this.#stream
     const { table } = this.#audience.query
-    for (const { columns, keys } of wanted) {
+    for (const { columns, keys, range } of wanted) {
       this.#pins.push(relay.pin())
-      const { rows, snapshot, fence } = await sharedReads.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
+      const { rows, snapshot, fence } = await (range === undefined
+        ? sharedReads.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
+        : reader.inRange(table, range, limits.snapshotMaxRows + 1))
       if (rows.length > limits.snapshotMaxRows) throw new SpanError('INPUTS_CHANGED')
       const byKey = new Map<string, Row>()
       for (const values of rows) {

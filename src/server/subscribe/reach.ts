@@ -11,6 +11,7 @@ import { fingerprint } from '../../predicate/fingerprint.ts'
 import { joinText } from '../../predicate/join-key.ts'
 import { cover } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
+import { timeBoundsOf } from '../../predicate/time.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Hop, type HopRow, type Partition } from '../authorize/hop.ts'
 import { type Entry, type InnerSet, membershipTooLarge } from '../authorize/inner-set.ts'
@@ -23,6 +24,7 @@ import { QueryRow } from '../snapshot/query-row.ts'
 import { failureOf, matchOf, readableFamilies, tableChanged } from './membership-sets.ts'
 import { changesOf, SpanError } from './span.ts'
 import type { StreamParts } from './stream.ts'
+import type { Times } from './times.ts'
 
 /** From the keys of a set to partitions of the hop around it. */
 interface Link {
@@ -53,6 +55,7 @@ const maxRetryMs = 2000
 
 export class Reach {
   readonly #stream: StreamParts
+  readonly #times: Times
   /** One per table, columns and local condition in use. */
   readonly #held = new Map<string, Held>()
   readonly #links = new Map<string, Link>()
@@ -64,8 +67,9 @@ export class Reach {
   readonly #usesOf = new WeakMap<Audience, readonly HopUse[]>()
   readonly #scheduled = new Set<Hop>()
 
-  constructor(stream: StreamParts) {
+  constructor(stream: StreamParts, times: Times) {
     this.#stream = stream
+    this.#times = times
   }
 
   get size(): number {
@@ -88,6 +92,7 @@ export class Reach {
     held.users += 1
     const { hop } = held
     hop.lookupOf(join)
+    this.#times.followHop(hop, timeBoundsOf(join.where))
     const partitions: Partition[] = []
     const links: Link[] = []
     if (pins.columns.length > 0) {
@@ -201,6 +206,7 @@ export class Reach {
 
   #drop({ hop, anchors }: Held): void {
     this.unlinkFrom(hop)
+    this.#times.forgetHop(hop)
     this.#stream.router.removeSet(hop, anchors)
     for (const partition of hop.partitions.values()) this.#unused.delete(partition)
     hop.clear()

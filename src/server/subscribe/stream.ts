@@ -6,6 +6,7 @@ import type { Router } from '../route/router.ts'
 import type { SnapshotReader } from '../snapshot/reader.ts'
 import type { SharedReads } from '../snapshot/shared-reads.ts'
 import type { Reach } from './reach.ts'
+import type { Times } from './times.ts'
 
 export interface StreamLimits {
   /** Rows of a first snapshot, and of what one grant or revocation may move. */
@@ -23,7 +24,7 @@ export interface StreamLimits {
   readonly resumeWaitMs: number
 }
 
-/** All but the index of hops, which is made of it. */
+/** All but what is made of it. */
 export interface StreamParts {
   readonly relay: MemoryRelay
   readonly head: Head
@@ -36,5 +37,6 @@ export interface StreamParts {
 }
 
 export interface Stream extends StreamParts {
+  readonly times: Times
   readonly reach: Reach
 }

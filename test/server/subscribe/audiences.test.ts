@@ -12,6 +12,7 @@ import { SharedReads } from '../../../src/server/snapshot/shared-reads.ts'
 import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
 import { Reach } from '../../../src/server/subscribe/reach.ts'
 import type { Stream, StreamParts } from '../../../src/server/subscribe/stream.ts'
+import { Times } from '../../../src/server/subscribe/times.ts'
 
 const table: Table = {
   oid: 20_000,
@@ -59,7 +60,8 @@ function streamOf(): Stream {
       resumeWaitMs: 1,
     },
   }
-  return { ...parts, reach: new Reach(parts) }
+  const times = new Times(parts, beacon)
+  return { ...parts, times, reach: new Reach(parts, times) }
 }
 
 const someone = (): AudienceUser => ({ end: () => {} })
