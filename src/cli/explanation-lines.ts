@@ -11,9 +11,9 @@ import { sayFound } from '../server/explain/sentence.ts'
 
 /** Without line breaks at their ends. */
 export function explanationLines(explanation: Explanation): string[] {
-  const { table, role, exact, problems, warnings, columns, policies, tables, row } = explanation
+  const { table, role, problems, warnings, columns, policies, tables, row } = explanation
   const lines = [
-    `${table} for role ${role}: ${exact ? 'exact, judged at each commit' : 'not exact, Postgres is asked'}`,
+    `${table} for role ${role}: ${standingOf(explanation)}`,
     ...section(
       'Problems',
       problems.flatMap(({ code, message, run }) => [`${code}  ${message}`, ...(run === null ? [] : [`  run: ${run}`])]),
@@ -35,6 +35,12 @@ export function explanationLines(explanation: Explanation): string[] {
     ...section('Row', row === null ? [] : rowLines(row)),
   ]
   return lines
+}
+
+function standingOf({ exact, policies }: Explanation): string {
+  if (exact) return 'exact, judged at each commit'
+  const isRefused = policies.some(({ judged }) => judged === 'refused')
+  return isRefused ? 'refused, see the problems' : 'not exact, Postgres is asked'
 }
 
 const section = (title: string, lines: readonly string[]): string[] =>

@@ -205,6 +205,33 @@ describe('what is missing', () => {
     }
   })
 
+  test('[P8] a table that a policy reads and that is not tracked ends with the statement, and shows nobody anything', async () => {
+    await database.query(`CREATE POLICY listed ON messages USING (room_id IN (SELECT room_id FROM untracked))`)
+    const { policies, problems, exact, row: found } = await ask({ claims: { sub: ada }, key: 'id=42' })
+    expect(policies).toMatchObject([{ judged: 'refused', reason: expect.stringContaining('which is not tracked') }])
+    expect(problems).toMatchObject([{ code: 'POLICY_UNSUPPORTED', run: 'tidegate track public.untracked' }])
+    expect(exact).toBe(false)
+    expect(found).toMatchObject({ visible: null, judgedBy: 'refused', code: 'POLICY_UNSUPPORTED', agrees: null })
+  })
+
+  test('[P8] of a table that Postgres is asked for no replica identity is missing; that it is asked is a warning', async () => {
+    await database.query(`${readers}; ALTER TABLE messages REPLICA IDENTITY DEFAULT`)
+    expect((await ask()).problems.map(({ code }) => code)).toEqual(['IDENTITY_INSUFFICIENT'])
+    await database.query('CREATE POLICY odd ON messages USING (by_plpgsql(room_id))')
+    const { problems, warnings } = await ask()
+    expect(problems).toEqual([])
+    expect(warnings.map(({ code }) => code)).toEqual(['POLICY_ASKED'])
+    await database.query('ALTER TABLE messages REPLICA IDENTITY FULL')
+  })
+
+  test('[P8] a primary key that the role may not SELECT', async () => {
+    await database.query(`${readers}; REVOKE SELECT (id) ON messages FROM authenticated`)
+    const { problems, row: found } = await ask({ claims: { sub: ada }, key: 'id=42' })
+    expect(problems.map(({ code }) => code)).toEqual(['KEY_NOT_READABLE'])
+    expect(found).toMatchObject({ visible: true, postgres: { visible: null, sqlState: '42501' }, agrees: null })
+    await database.query('GRANT SELECT (id) ON messages TO authenticated')
+  })
+
   test('[P8] a login that reads tables through their owner’s function explains as well', async () => {
     const login = `explain_${randomBytes(4).toString('hex')}`
     await database.query(`${readers}; CREATE ROLE ${login} LOGIN PASSWORD 'x'; GRANT authenticated TO ${login}`)

@@ -7,6 +7,7 @@ import { loadGrammar } from '../authorize/parse-sql.ts'
 import { type AccessExplained, explainAccess } from '../authorize/policies.ts'
 import { assertReadable } from '../authorize/privileges.ts'
 import type { PostgresCatalog } from '../catalog/catalog.ts'
+import type { Table } from '../catalog/table.ts'
 import { answered } from '../database.ts'
 import { prepare } from '../subscribe/prepare.ts'
 import type { Principal } from '../subscribe/subscription.ts'
@@ -15,6 +16,7 @@ import {
   explainColumns,
   explainPolicies,
   explainTables,
+  isAsked,
   nameOf,
   problemsOfTables,
   type RecordedReads,
@@ -50,13 +52,15 @@ async function explained(options: ExplainOptions, request: ExplainRequest): Prom
   const policies = explainPolicies(access, await recordedReads(options.pool, access))
   const tables = explainTables(access)
   const principal: Principal = { role: request.role, claims: request.claims ?? {}, expiresAt: null }
+  const standing = { access, tables, principal, hasClaims: request.claims !== null }
+  const { problems, asked } = await problemsOf(options, catalog, standing)
   return {
     table: nameOf(table),
     role: access.role.name,
     rowSecurity: !table.rowSecurity ? 'off' : access.seesAllRows ? 'bypassed' : 'on',
     exact: policies.every(({ judged }) => judged === 'compiled' || judged === 'not applied'),
-    problems: await problemsOf(options, catalog, { access, tables, principal, hasClaims: request.claims !== null }),
-    warnings: access.warnings,
+    problems,
+    warnings: [...access.warnings, ...(asked === null ? [] : [{ code: 'POLICY_ASKED', message: asked.message }])],
     columns: explainColumns(access),
     policies,
     tables,
@@ -100,48 +104,77 @@ interface Standing {
   readonly hasClaims: boolean
 }
 
-/** Everything that is missing, not only what a subscription would be told first. */
-async function problemsOf(options: ExplainOptions, catalog: PostgresCatalog, standing: Standing): Promise<Problem[]> {
-  const { access, tables, principal, hasClaims } = standing
-  const { relation, role, privileges } = access
-  const { table } = relation
+/** Everything that is missing, not only what a subscription would be told first.
+ *  @returns in `asked` why Postgres would be asked for a subscription; null when it would not */
+async function problemsOf(
+  options: ExplainOptions,
+  catalog: PostgresCatalog,
+  { access, tables, principal, hasClaims }: Standing,
+): Promise<{ problems: Problem[]; asked: TidegateError | null }> {
+  const { table } = access.relation
   const problems: Problem[] = []
-  const add = (error: unknown, run: string | null = null): void => {
+  const add = (error: unknown): void => {
     if (!(error instanceof TidegateError)) throw error
-    problems.push({ code: error.code, message: error.message, run })
+    problems.push({ code: error.code, message: error.message, run: null })
   }
-  await options.admit(principal.role).catch(error => add(error))
-  await catalog.table(table.schema, table.name).catch(error => add(error))
+  await options.admit(principal.role).catch(add)
+  await catalog.table(table.schema, table.name).catch(add)
+  for (const refusal of refusalsOf(access)) add(refusal)
+  // That the table itself is not tracked, and why, was said by the catalog.
+  const missing = problemsOfTables(tables, access).filter(
+    ({ code, message }) => code !== 'TABLE_UNKNOWN' || !message.startsWith(`${nameOf(table)} `),
+  )
+  const untracked = await untrackedTables(options, access, tables)
+  const door = await refusalAtTheDoor(options, catalog, table, principal)
+  // Of a table that Postgres is asked for, nobody judges old rows, and no membership is held.
+  const asked = door !== null && isAsked(door) ? door : null
+  problems.push(...(asked === null ? missing : missing.filter(({ code }) => !judgingHere.has(code))), ...untracked)
+  // Claims of nobody in particular need not fit.
+  const isSaid = door === null || problems.some(({ code }) => code === door.code)
+  if (!isSaid && asked === null && (hasClaims || door.code !== 'CLAIM_INVALID')) add(door)
+  return { problems, asked }
+}
+
+const judgingHere: ReadonlySet<string> = new Set(['IDENTITY_INSUFFICIENT', 'INDEX_NOT_READABLE'])
+
+/** Why a SELECT by the role raises, and why its rows could not be named. */
+function* refusalsOf({ relation, role, privileges, policies }: AccessExplained): Generator<TidegateError> {
+  const { table } = relation
   try {
     assertReadable(relation, role, privileges)
   } catch (error) {
-    add(error)
+    if (!(error instanceof TidegateError)) throw error
+    yield error
+    return
   }
-  for (const { refusal } of access.policies) if (refusal !== null && refusal.code !== 'POLICY_UNSUPPORTED') add(refusal)
-  // That the table itself is not tracked, and why, was said by the catalog.
-  problems.push(
-    ...problemsOfTables(tables, access).filter(
-      ({ code, message }) => code !== 'TABLE_UNKNOWN' || !message.startsWith(`${nameOf(table)} `),
-    ),
-  )
-  problems.push(...(await untracked(options, access, tables)))
-  const request = { kind: 'live', schema: table.schema, table: table.name, filters: [], select: null } as const
-  const { settingsOf } = options
-  await prepare(
-    { catalog, admit: async () => {}, settingsOf, filterLimits: { maxLength: 0, maxDepth: 0, maxTerms: 0 } },
-    principal,
-    { ...request, events: null, since: null },
-  ).catch((error: unknown) => {
-    const code = error instanceof TidegateError ? error.code : null
-    // Nobody's claims do not have to fit.
-    if (code === 'CLAIM_INVALID' && !hasClaims) return
-    if (!problems.some(problem => problem.code === code)) add(error)
-  })
-  return problems
+  for (const { refusal } of policies) if (refusal !== null && refusal.code !== 'POLICY_UNSUPPORTED') yield refusal
+  const hidden = table.primaryKey.map(column => table.columns[column]!.name).find(name => !privileges.columns.has(name))
+  if (hidden === undefined) return
+  const what = `role ${role.name} may not SELECT ${hidden}, of the primary key of ${nameOf(table)}`
+  yield new TidegateError('KEY_NOT_READABLE', what)
+}
+
+/** What a live query of the whole table would be told; null when it would be accepted. */
+async function refusalAtTheDoor(
+  { settingsOf }: ExplainOptions,
+  catalog: PostgresCatalog,
+  { schema, name: table }: Table,
+  principal: Principal,
+): Promise<TidegateError | null> {
+  const filterLimits = { maxLength: 0, maxDepth: 0, maxTerms: 0 }
+  try {
+    await prepare({ catalog, admit: async () => {}, settingsOf, filterLimits }, principal, {
+      ...{ kind: 'live', schema, table, filters: [], select: null, events: null, since: null },
+    })
+    return null
+  } catch (error) {
+    if (!(error instanceof TidegateError)) throw error
+    return error
+  }
 }
 
 /** Tables that a policy which does not compile reads, by itself or through functions, and that are not followed. */
-async function untracked(
+async function untrackedTables(
   { pool, publication }: ExplainOptions,
   { relation, policies }: AccessExplained,
   tables: readonly TableExplanation[],

@@ -8,7 +8,7 @@ export interface Explanation {
   readonly rowSecurity: 'on' | 'off' | 'bypassed'
   /** Every policy that binds the role is compiled, so what is sent is exact to the commit. */
   readonly exact: boolean
-  /** What keeps a subscription from being accepted; empty when nothing does. */
+  /** What keeps a subscription from being accepted, or told of grants at once; empty when nothing does. */
   readonly problems: readonly Problem[]
   readonly warnings: readonly { readonly code: string; readonly message: string }[]
   readonly columns: ColumnsExplanation
@@ -43,7 +43,8 @@ export interface PolicyExplanation {
   readonly roles: readonly string[]
   /** USING, as Postgres prints it. */
   readonly using: string
-  /** `asked`: only Postgres can judge it. `refused`: a SELECT raises. `not applied`: it does not bind this role. */
+  /** `asked`: only Postgres can judge it. `refused`: a SELECT raises, or a
+   *  table that it reads is not tracked. `not applied`: it does not bind this role. */
   readonly judged: 'compiled' | 'asked' | 'refused' | 'not applied'
   /** Why it is not compiled; null when it is, or is not applied. */
   readonly reason: string | null

@@ -4,8 +4,9 @@ import { escapeIdentifier } from 'pg'
 import type { Predicate } from '../../predicate/algebra.ts'
 import { allSemiJoinsOf, columnsOf, innerColumnsOf, settingsOf } from '../../predicate/columns.ts'
 import { readsTime } from '../../predicate/hops.ts'
+import type { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AccessExplained, PolicyAlone } from '../authorize/policies.ts'
-import type { Table } from '../catalog/table.ts'
+import { RemedyNeeded, type Table } from '../catalog/table.ts'
 import type { ColumnsExplanation, PolicyExplanation, Problem, TableExplanation } from './explanation.ts'
 
 /** Columns by table that a policy names, as Postgres has recorded it. */
@@ -39,8 +40,12 @@ export function explainPolicies(
 function judgedOf({ applies, refusal }: PolicyAlone): PolicyExplanation['judged'] {
   if (!applies) return 'not applied'
   if (refusal === null) return 'compiled'
-  return refusal.code === 'POLICY_UNSUPPORTED' ? 'asked' : 'refused'
+  return isAsked(refusal) ? 'asked' : 'refused'
 }
+
+/** Whether only Postgres can judge it, and no statement would mend that. */
+export const isAsked = (refusal: TidegateError): boolean =>
+  refusal.code === 'POLICY_UNSUPPORTED' && !(refusal instanceof RemedyNeeded)
 
 /** The construct, of a message that also names the policy and the table, which stand beside it. */
 export const reasonOf = (message: string): string =>

@@ -16,8 +16,8 @@ import { asLoginSql, asReaderSql, type Reader, readAsLogin } from '../snapshot/r
 import type { PolicyAnswer, PostgresAnswer, RowExplanation } from './explanation.ts'
 import { InnerRows } from './inner-rows.ts'
 import { looksOf } from './looks.ts'
-import { reasonOf } from './reads.ts'
-import { becauseOf } from './sentence.ts'
+import { isAsked, reasonOf } from './reads.ts'
+import { becauseOf, sayPolicy } from './sentence.ts'
 import { inReadTransaction, within } from './transaction.ts'
 
 export interface RowOptions {
@@ -123,7 +123,8 @@ async function judgeRow(access: AccessExplained, row: Row, inner: InnerRows, set
   const policies = answered.map(({ answer }) => answer)
   const refused = answered.find(({ answer }) => answer.answer === 'refused')
   if (refused !== undefined) {
-    const because = `a SELECT raises: ${refused.answer.reason ?? ''}`
+    const what = refused.code === 'TABLE_REFUSED' ? 'a SELECT raises' : 'nobody is shown anything'
+    const because = `${what}: ${sayPolicy(refused.answer)}`
     return { found: true, visible: null, judgedBy: 'refused', code: refused.code, because, policies }
   }
   const truth = await truthOf(answered, row, inner, settings)
@@ -150,8 +151,7 @@ async function answerOf(alone: PolicyAlone, row: Row, inner: InnerRows, settings
     code: error instanceof TidegateError ? error.code : 'CLAIM_INVALID',
   })
   if (predicate === null) {
-    const isAsked = refusal?.code === 'POLICY_UNSUPPORTED'
-    return failed(isAsked ? 'asked' : 'refused', refusal!, null)
+    return failed(isAsked(refusal!) ? 'asked' : 'refused', refusal!, null)
   }
   let bound: Predicate | null = null
   try {
@@ -177,12 +177,12 @@ async function truthOf(
   settings: Settings,
 ): Promise<boolean | null | TidegateError> {
   if (!answered.some(({ alone }) => alone.policy.permissive)) return false
-  const isAsked = answered.some(({ answer }) => answer.answer === 'asked')
+  const dependsOnPostgres = answered.some(({ answer }) => answer.answer === 'asked')
   const answers = answered.map(({ alone: { policy }, answer: { answer } }) => ({
     permissive: policy.permissive,
     answer,
   }))
-  if (isAsked) {
+  if (dependsOnPostgres) {
     const could = (answer: string): boolean => answer !== 'false' && answer !== 'unknown'
     if (answers.some(({ permissive, answer }) => !permissive && !could(answer))) return false
     if (!answers.some(({ permissive, answer }) => permissive && could(answer))) return false

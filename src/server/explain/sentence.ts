@@ -22,7 +22,8 @@ const isAsked = ({ answer }: PolicyAnswer): boolean => answer === 'asked'
 
 const named = (policies: readonly PolicyAnswer[]): string => policies.map(({ name }) => `policy "${name}"`).join(', ')
 
-function sayPolicy({ name, answer, reason, memberships }: PolicyAnswer): string {
+/** @example sayPolicy(answer) // 'policy "own": unknown, a NULL decides' */
+export function sayPolicy({ name, answer, reason, memberships }: PolicyAnswer): string {
   const looks = memberships.map(sayLook).join('; ')
   if (answer === 'true') return looks === '' ? `policy "${name}"` : `policy "${name}": ${looks}`
   const why = { false: '', unknown: 'unknown, a NULL decides', asked: 'asked of Postgres' } as Record<string, string>
