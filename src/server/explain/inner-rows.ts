@@ -46,13 +46,14 @@ export class InnerRows implements Memberships {
   }
 
   /** Reads what judging these rows asks for: one query for each semi-join at each depth.
-   *  @param predicate bound
+   *  @param predicate bound: then each semi-join is an object of its own and stands in one place
    *  @throws INDEX_NOT_READABLE, MEMBERSHIP_TOO_LARGE */
   async load(predicate: Predicate, rows: readonly Row[]): Promise<void> {
     for (const join of semiJoinsOf(predicate)) {
       if (!this.#rows.has(join)) this.#rows.set(join, await this.#read(join, rows))
       const { rest } = splitWhere(join)
-      if (rest.kind !== 'true') await this.load(rest, this.#heldOf(join).all)
+      // Of all of them, also those that its own columns rule out: what they lead to is told as well.
+      if (rest.kind !== 'true') await this.load(rest, this.#rows.get(join)!)
     }
   }
 

@@ -44,7 +44,8 @@ export function sayFound({ table, key, rows, candidates, through }: MembershipLo
   const where = pairs.length === 0 ? table : `${table} (${pairs.join(', ')})`
   if (rows > 0) return `${where} has ${count(rows)}`
   if (candidates === 0) return `${where} has none`
-  const rest = through.length > 0 ? 'leads nowhere' : 'does not satisfy the rest of the subquery'
+  const isEnd = through.length > 0 && through.flat().every(look => look.rows === 0 && !look.negated)
+  const rest = isEnd ? 'leads nowhere' : 'does not satisfy the rest of the subquery'
   return `${where} has ${count(candidates)}, which ${candidates === 1 ? rest : 'do not'}`
 }
 
