@@ -228,6 +228,36 @@ export const peerCodes = {
     'This connection already holds a subscription of the same query, and delta frames name only the query.',
     'Use the subscription that is there; share it among listeners.',
   ),
+  POLICY_FAILED: entry(
+    500,
+    'later',
+    'Postgres is asked for this query, and a policy raised an error for this reader.',
+    'The message has the SQLSTATE, the log of Postgres its text; mend the policy, or the claims.',
+  ),
+  POLICY_SLOW: entry(
+    504,
+    'later',
+    'Postgres is asked for this query, and did not answer in time.',
+    'Make the policies faster, filter the query, or raise ASKED_TIMEOUT_MS.',
+  ),
+  ASKED_TOO_MANY: entry(
+    503,
+    'later',
+    'Postgres is asked for this table on behalf of as many readers as it may be.',
+    'Write the policies so that they compile, or raise ASKED_MAX_AUDIENCES_PER_TABLE.',
+  ),
+  ASKED_TOO_LARGE: entry(
+    413,
+    'never',
+    'Postgres is asked for this query, and it has more rows than the limit.',
+    'Filter the query, raise ASKED_MAX_ROWS, or write the policies so that they compile.',
+  ),
+  INDEX_FULL: entry(
+    503,
+    'later',
+    'This node holds as many rows that decide for its readers as it may.',
+    'Come back after retryAfterMs; add a node, or raise MEMBERSHIP_INDEX_MAX_ROWS.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */
@@ -238,12 +268,15 @@ export const resyncCodes = {
   INPUTS_CHANGED:
     'Memberships that decide this query changed in a way that names no row, moved too many rows, or could not be followed in time.',
   POLICY_CHANGED: 'The table, a policy or a privilege changed.',
+  ASKED_FORGOTTEN: 'Postgres is asked for this query, and what it answered at the position is not remembered here.',
 } as const
 
 /** Notes that come with a subscription and refuse nothing. */
 export const warningCodes = {
   NO_POLICY: 'Row-level security is on and no policy applies to this role: the query is empty, as SELECT is.',
   NO_ROW_SECURITY: 'Row-level security is off: every row goes to whoever may SELECT the table.',
+  POLICY_ASKED:
+    'A policy cannot be judged in the stream: Postgres is asked, and what it grants or revokes is noticed a moment later.',
 } as const
 
 /** What the client's code finds out by itself and no server sends: the `error` of a query's state, beside the codes above. */
@@ -266,6 +299,7 @@ export const clientCodes = {
 export const warningRemedies = {
   NO_POLICY: 'CREATE POLICY ... ON the table FOR SELECT TO the role.',
   NO_ROW_SECURITY: 'ALTER TABLE ... ENABLE ROW LEVEL SECURITY, unless the table is public.',
+  POLICY_ASKED: 'Write the policy as docs/authorization.md shows, unless a moment does not matter.',
 } satisfies Record<keyof typeof warningCodes, string>
 
 export interface OperatorEntry {

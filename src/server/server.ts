@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { trackAtStart } from './admin/track.ts'
 import { Asker } from './ask/asker.ts'
+import { IndexSize } from './authorize/inner-set.ts'
 import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
@@ -23,9 +24,9 @@ import { Holds } from './subscribe/holds.ts'
 import { Reach } from './subscribe/reach.ts'
 import { createRoleGate } from './subscribe/roles.ts'
 import type { Stream, StreamParts } from './subscribe/stream.ts'
-import { Times } from './subscribe/times.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
 import type { Principal, Subscriptions } from './subscribe/subscription.ts'
+import { Times } from './subscribe/times.ts'
 import { Trouble } from './trouble.ts'
 import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
@@ -116,6 +117,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     router: new Router(),
     reader,
     sharedReads: new SharedReads(reader),
+    indexSize: new IndexSize(config.membershipIndexMaxRows),
     log,
     limits: {
       snapshotMaxRows: config.snapshotMaxRows,

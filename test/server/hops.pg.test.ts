@@ -31,7 +31,7 @@ let node: TestNode
 beforeAll(async () => {
   database = await TestDatabase.create()
   await prepareDatabase(database, schema, tables)
-  node = await TestNode.start(database.url, { AUDIENCE_GRACE_MS: '50', MAX_HELD_MS: '10000' })
+  node = await TestNode.start(database.url, { AUDIENCE_GRACE_MS: '50', MAX_HELD_MS: '10000', HEARTBEAT_MS: '300' })
 })
 
 afterAll(async () => {

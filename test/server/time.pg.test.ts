@@ -26,7 +26,7 @@ beforeAll(async () => {
   database = await TestDatabase.create()
   await prepareDatabase(database, schema, ['passes', 'rooms', 'notes'])
   // Nothing moves the stream by itself within a test.
-  node = await TestNode.start(database.url, { BEACON_MS: '600000', MAX_HELD_MS: '10000' })
+  node = await TestNode.start(database.url, { BEACON_MS: '600000', MAX_HELD_MS: '10000', HEARTBEAT_MS: '300' })
 })
 
 afterAll(async () => {

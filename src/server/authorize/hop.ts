@@ -11,7 +11,7 @@ import { innerKey } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
 import type { Table } from '../catalog/table.ts'
 import { Few } from './few.ts'
-import { type Entry, type EntryCount, InnerSet } from './inner-set.ts'
+import { type Entry, type EntryCount, InnerSet, type SetLimits } from './inner-set.ts'
 
 /** Rows that are alike in all columns kept. */
 export class HopRow implements Row, EntryCount {
@@ -82,9 +82,9 @@ export class Hop extends InnerSet {
     table: Table
     local: Predicate
     columns: readonly number[]
-    maxRows: number
+    limits: SetLimits
   }) {
-    super(options.table, options.local, options.maxRows)
+    super(options.table, options.local, options.limits)
     this.name = options.name
     this.columns = options.columns
     this.#positions = options.table.columns.map((_, column) => options.columns.indexOf(column))
@@ -210,7 +210,7 @@ export class Hop extends InnerSet {
     for (const row of this.indexOfColumns(partition.columns).byKey.get(partition.key) ?? []) {
       if (this.#isReached(row, partition)) continue
       gone.push(row)
-      this.total -= row.count
+      this.counted(-row.count)
       row.count = 0
     }
     this.settle(gone.map(({ name }) => name))
@@ -247,7 +247,7 @@ export class Hop extends InnerSet {
 
   empty(): void {
     for (const row of this.#rows.values()) row.count = 0
-    this.total = 0
+    this.counted(-this.total)
   }
 
   clear(): void {

@@ -21,6 +21,33 @@ export interface EntryCount {
   readonly values: readonly (string | null)[]
 }
 
+/** Rows held by all sets of this node together. */
+export class IndexSize {
+  readonly maxRows: number
+  rows = 0
+
+  constructor(maxRows: number) {
+    this.maxRows = maxRows
+  }
+
+  /** New subscriptions are refused; those that stand go on, and are judged by what there is. @throws INDEX_FULL */
+  assertRoom(): void {
+    if (this.rows < this.maxRows) return
+    throw indexFull(this)
+  }
+}
+
+export const indexFull = ({ rows }: IndexSize): TidegateError =>
+  new TidegateError('INDEX_FULL', `this node holds ${rows} rows that decide for its readers, and may hold no more`, {
+    retryAfterMs: 10_000,
+  })
+
+export interface SetLimits {
+  /** Rows of one set; past it the set counts no further and fails. */
+  readonly maxRows: number
+  readonly index: IndexSize
+}
+
 export abstract class InnerSet {
   readonly table: Table
   /** Bound: which inner rows are held. */
@@ -32,16 +59,15 @@ export abstract class InnerSet {
    *  it is visible then, and whoever does is told so. */
   failure: unknown = null
   mark = 0
-  readonly #maxRows: number
+  readonly #limits: SetLimits
   /** `local` as a function, while it is needed. */
   #judge: Judge | null
 
-  /** @param maxRows past it the set counts no further and fails
-   *  @throws what cannot be judged exactly */
-  constructor(table: Table, local: Predicate, maxRows: number) {
+  /** @throws what cannot be judged exactly */
+  constructor(table: Table, local: Predicate, limits: SetLimits) {
     this.table = table
     this.local = local
-    this.#maxRows = maxRows
+    this.#limits = limits
     this.#judge = compile(local)
   }
 
@@ -78,13 +104,20 @@ export abstract class InnerSet {
   /** Forgets everything. */
   abstract clear(): void
 
+  /** So many rows came (or went, below 0), whatever they are counted as. */
+  protected counted(by: number): void {
+    this.total += by
+    this.#limits.index.rows += by
+  }
+
   /** Adds (by above 0) or takes away rows of a kind. */
   count(entry: Entry, by: number): void {
-    if (by > 0 && this.total + by > this.#maxRows) {
-      this.failure ??= membershipTooLarge(this.table, this.#maxRows)
+    const { maxRows } = this.#limits
+    if (by > 0 && this.total + by > maxRows) {
+      this.failure ??= membershipTooLarge(this.table, maxRows)
       return
     }
-    this.total += by
+    this.counted(by)
     if (entry.isNull) this.nulls += by
     else this.add(entry, by)
   }

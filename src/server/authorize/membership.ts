@@ -3,7 +3,7 @@ import type { Row, SemiJoin } from '../../predicate/algebra.ts'
 import { innerKey } from '../../predicate/keys.ts'
 import type { Table } from '../catalog/table.ts'
 import { Few, type ReadonlyFew } from './few.ts'
-import { type Entry, type EntryCount, InnerSet } from './inner-set.ts'
+import { type Entry, type EntryCount, InnerSet, type SetLimits } from './inner-set.ts'
 
 /** A key, once for all sets that hold it: a million memberships share its text and its values. */
 interface HeldKey {
@@ -55,8 +55,8 @@ export class MembershipSet extends InnerSet {
   readonly holders: KeyHolders
   readonly #keys = new Map<string, number>()
 
-  constructor(join: SemiJoin, table: Table, holders: KeyHolders, maxRows: number) {
-    super(table, join.where, maxRows)
+  constructor(join: SemiJoin, table: Table, holders: KeyHolders, limits: SetLimits) {
+    super(table, join.where, limits)
     this.join = join
     this.holders = holders
   }
@@ -90,14 +90,14 @@ export class MembershipSet extends InnerSet {
 
   empty(): void {
     for (const key of this.#keys.keys()) this.#keys.set(key, 0)
-    this.total = 0
+    this.counted(-this.total)
     this.nulls = 0
   }
 
   clear(): void {
     for (const key of this.#keys.keys()) this.holders.remove(key, this)
     this.#keys.clear()
-    this.total = 0
+    this.counted(-this.total)
     this.nulls = 0
   }
 }

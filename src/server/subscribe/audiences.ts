@@ -210,13 +210,15 @@ export class Audiences {
   }
 
   async #open(query: Query, request: AudienceRequest): Promise<Audience> {
-    const { router, reach, head, times } = this.#stream
+    const { router, reach, head, times, indexSize } = this.#stream
     let watches: readonly Watch[] = []
+    const joins = allSemiJoinsOf(request.predicate)
+    if (joins.length > 0) indexSize.assertRoom()
     const sets = new Map<SemiJoin, InnerSet>()
     const uses: HopUse[] = []
     try {
       // A hop's own semi-joins first: it holds what they reach.
-      for (const join of allSemiJoinsOf(request.predicate)) {
+      for (const join of joins) {
         const table = request.memberships.find(membership => membership.oid === join.table.oid)
         if (table === undefined) throw new Error(`no facts about ${join.table.schema}.${join.table.name}`)
         if (!isHop(join)) {
@@ -230,6 +232,7 @@ export class Audiences {
       if (uses.length > 0) await reach.settled(uses)
       // A row of its own that comes into view or leaves by time alone is looked for; of changes nothing is owed then.
       if (query.kind === 'live') watches = await times.watch(query.table, timeBoundsOf(request.predicate))
+      if (joins.length > 0) indexSize.assertRoom()
       // One that failed while the others were loaded ends nobody who does not stand yet.
       for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
       // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.

@@ -1,5 +1,6 @@
 // Holds: from a grant or revocation on, an audience's frames wait until the rows that it moved were read; then everything
 // since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Hop } from '../authorize/hop.ts'
 import { MembershipsBefore, type MembershipWriter } from '../authorize/membership-history.ts'
 import type { Audience, Hold } from '../route/audience.ts'
@@ -10,6 +11,7 @@ import { changedKeysOf, outerColumns } from './changed-keys.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { couldConcern } from './moved-rows.ts'
+import { lasting } from './reach.ts'
 import type { Stream } from './stream.ts'
 
 export class Holds {
@@ -59,6 +61,13 @@ export class Holds {
     void this.#release(audience)
   }
 
+  /** What the readers reach now cannot be had. */
+  #end(audience: Audience, error: TidegateError): void {
+    audience.hold = null
+    for (const member of [...audience.members]) if (member instanceof LiveSubscription) member.end(error)
+    this.#stream.head.moved()
+  }
+
   #isPending(audience: Audience): boolean {
     const { reach } = this.#stream
     try {
@@ -106,6 +115,10 @@ export class Holds {
       try {
         await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
       } catch (error) {
+        if (error instanceof TidegateError && lasting.has(error.code)) {
+          if (!cancelled()) this.#end(audience, error)
+          return
+        }
         if (attempt === 0 && !cancelled())
           log.warn(
             { err: error, table: audience.query.table.name },

@@ -177,6 +177,11 @@ export class LiveSubscription implements Subscription, Member {
     this.#owner.onClosed()
   }
 
+  /** It cannot go on. */
+  end(error: TidegateError): void {
+    this.#fail(error)
+  }
+
   #wake(): void {
     const drained = this.#drained
     this.#drained = nobodyWaits

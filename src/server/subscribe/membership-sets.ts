@@ -41,8 +41,9 @@ export class MembershipSets {
     const name = setName(join, table)
     let held = this.#held.get(name)
     if (held === undefined) {
-      const { membershipMaxRows } = this.#stream.limits
-      const set = new MembershipSet(join, table, this.#holdersOf(join), membershipMaxRows)
+      const { limits, indexSize: index } = this.#stream
+      const maxRows = limits.membershipMaxRows
+      const set = new MembershipSet(join, table, this.#holdersOf(join), { maxRows, index })
       const anchors = cover(join.where) as readonly BoundAnchor[] | null
       held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
       this.#held.set(name, held)

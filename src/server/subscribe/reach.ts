@@ -14,7 +14,7 @@ import { pinsOf } from '../../predicate/pins.ts'
 import { timeBoundsOf } from '../../predicate/time.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Hop, type HopRow, type Partition } from '../authorize/hop.ts'
-import { type Entry, type InnerSet, membershipTooLarge } from '../authorize/inner-set.ts'
+import { type Entry, type InnerSet, indexFull, membershipTooLarge } from '../authorize/inner-set.ts'
 import type { MembershipWriter } from '../authorize/membership-history.ts'
 import { flipsOf } from '../authorize/membership-history.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
@@ -83,8 +83,8 @@ export class Reach {
     const columns = [...innerColumnsOf(join)].sort((a, b) => a - b)
     const name = `${shapeOf(table)}(${columns.join(',')}) ${fingerprint(pins.local)}`
     const held = getOrInsert(this.#held, name, () => {
-      const { membershipMaxRows: maxRows } = this.#stream.limits
-      const hop = new Hop({ name, table, local: pins.local, columns, maxRows })
+      const { indexSize: index } = this.#stream
+      const hop = new Hop({ name, table, local: pins.local, columns, limits: { maxRows: index.maxRows, index } })
       const made = { hop, anchors: cover(pins.local) as BoundAnchor[] | null, users: 0 }
       this.#stream.router.addSet(hop, made.anchors)
       return made
@@ -308,7 +308,7 @@ export class Reach {
   }
 
   async #load(hop: Hop, partitions: readonly Partition[]): Promise<void> {
-    const { relay, head, reader, limits } = this.#stream
+    const { relay, head, reader, limits, indexSize } = this.#stream
     const { columns } = partitions[0]!
     const { table } = hop
     const pin = relay.pin()
@@ -318,8 +318,10 @@ export class Reach {
         columns.length > 0
           ? { columns, keys: partitions.map(({ values }) => values) }
           : matchOf(table, this.#held.get(hop.name)?.anchors ?? null)
-      const { rows, snapshot, fence } = await reader.asLogin(table, match, limits.membershipMaxRows + 1)
-      if (rows.length > limits.membershipMaxRows) throw membershipTooLarge(table, limits.membershipMaxRows)
+      // Rows that no partition holds yet, and no more than there is room for.
+      const room = Math.max(0, indexSize.maxRows - indexSize.rows)
+      const { rows, snapshot, fence } = await reader.asLogin(table, match, room + 1)
+      if (rows.length > room) throw indexFull(indexSize)
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
       if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
@@ -332,11 +334,15 @@ export class Reach {
         if (change.kind === 'update' || change.kind === 'insert') found.count(change.new, 1)
       }
       if (hop.failure !== null) throw failureOf(hop)
-      if (hop.total + found.total > limits.membershipMaxRows) throw membershipTooLarge(table, limits.membershipMaxRows)
       const route = this.#stream.router.routeOf(table.oid)
       if (route !== undefined && shapeOf(route.table) !== shapeOf(table)) throw tableChanged(table)
       for (const partition of partitions) {
-        if (!hop.loading.delete(partition)) continue
+        if (!hop.loading.has(partition)) continue
+        if (found.sizeOf(partition) > limits.membershipMaxRows) {
+          partition.failure = membershipTooLarge(table, limits.membershipMaxRows)
+          continue
+        }
+        hop.loading.delete(partition)
         for (const [row, entry, count] of found.of(partition)) {
           if (count <= 0 || hop.isHeldBeside(partition, row)) continue
           hop.count(entry, count)
@@ -371,15 +377,19 @@ export class Reach {
 
 const noUses: readonly HopUse[] = []
 
-/** Trying again does not help. */
-const lasting: ReadonlySet<string> = new Set(['MEMBERSHIP_TOO_LARGE', 'INDEX_NOT_READABLE', 'CLAIM_INVALID'])
+/** Trying again does not help: readers who wait for it are ended with it. */
+export const lasting: ReadonlySet<string> = new Set([
+  'MEMBERSHIP_TOO_LARGE',
+  'INDEX_FULL',
+  'INDEX_NOT_READABLE',
+  'CLAIM_INVALID',
+])
 
 /** Rows read for partitions, with the commits that the read did not see laid over them. */
 class FoundRows {
   readonly #hop: Hop
   readonly #byKey: ReadonlyMap<string, Map<string, { row: Row; entry: Entry; count: number }>>
   readonly #columns: readonly number[]
-  total = 0
 
   constructor(hop: Hop, partitions: readonly Partition[]) {
     this.#hop = hop
@@ -397,12 +407,16 @@ class FoundRows {
     const held = found.get(entry.name)
     if (held === undefined) found.set(entry.name, { row: hop.rowOf(entry.name, entry.values), entry, count: by })
     else held.count += by
-    this.total += by
   }
 
   clear(): void {
     for (const found of this.#byKey.values()) found.clear()
-    this.total = 0
+  }
+
+  sizeOf(partition: Partition): number {
+    let size = 0
+    for (const [, , count] of this.of(partition)) size += Math.max(0, count)
+    return size
   }
 
   *of({ key }: Partition): Iterable<[HopRow | Row, Entry, number]> {

@@ -1,4 +1,5 @@
 // What everything behind a subscription shares: the stream's state on this node and the means to read beside it.
+import type { IndexSize } from '../authorize/inner-set.ts'
 import type { Log } from '../log.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
@@ -33,6 +34,8 @@ export interface StreamParts {
   /** Reads as Tidegate's login, together with those of others. */
   readonly sharedReads: SharedReads
   readonly limits: StreamLimits
+  /** Of all membership sets and hops. */
+  readonly indexSize: IndexSize
   readonly log: Log
 }
 

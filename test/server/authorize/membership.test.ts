@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { SemiJoin } from '../../../src/predicate/algebra.ts'
 import { sqlTypes } from '../../../src/predicate/sql-types.ts'
+import { IndexSize } from '../../../src/server/authorize/inner-set.ts'
 import { KeyHolders, MembershipSet } from '../../../src/server/authorize/membership.ts'
 import { flipsOf, MembershipWriter, undo } from '../../../src/server/authorize/membership-history.ts'
 import { MembershipView } from '../../../src/server/authorize/membership-view.ts'
@@ -94,7 +95,7 @@ const recount = (state: readonly Member[], room: string): number =>
 const clock = { nowMicros: 0n }
 const rooms = ['1', '2', '3']
 const newSet = (maxRows = 1000): MembershipSet =>
-  new MembershipSet(join, table, new KeyHolders('members(room_id)'), maxRows)
+  new MembershipSet(join, table, new KeyHolders('members(room_id)'), { maxRows, index: new IndexSize(1000) })
 
 test('[P1] after each commit the set holds what a recount finds, and before it what stood there', () => {
   fc.assert(

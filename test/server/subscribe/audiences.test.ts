@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import type { Predicate } from '../../../src/predicate/algebra.ts'
 import { sqlTypes } from '../../../src/predicate/sql-types.ts'
+import { IndexSize } from '../../../src/server/authorize/inner-set.ts'
 import type { Table } from '../../../src/server/catalog/table.ts'
 import { createPool } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
@@ -49,6 +50,7 @@ function streamOf(): Stream {
     router: new Router(),
     reader,
     sharedReads: new SharedReads(reader),
+    indexSize: new IndexSize(1),
     log: createLog('silent'),
     limits: {
       snapshotMaxRows: 1,
