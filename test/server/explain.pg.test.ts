@@ -205,6 +205,24 @@ describe('what is missing', () => {
     }
   })
 
+  test('[P8] of a partitioned table the statement reaches its partitions', async () => {
+    const options = { databaseUrl: database.url, adminUrl: database.url, name: 'tidegate', print: false, dryRun: false }
+    const tracked = () => track({ ...options, tables: ['parted'] }, { write: () => true })
+    await database.query(`CREATE TABLE parted (id int PRIMARY KEY, owner uuid) PARTITION BY RANGE (id);
+      CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+      ALTER TABLE parted ENABLE ROW LEVEL SECURITY; GRANT SELECT ON parted TO authenticated;
+      CREATE POLICY own ON parted USING (owner = auth.uid())`)
+    await tracked()
+    expect((await ask({ table: 'parted' })).problems).toEqual([])
+    // As where no event trigger may be made.
+    await database.query(`SET session_replication_role = replica; ALTER TABLE parted_1 REPLICA IDENTITY DEFAULT;
+      RESET session_replication_role`)
+    const { problems } = await ask({ table: 'parted' })
+    expect(problems).toMatchObject([{ code: 'IDENTITY_INSUFFICIENT', run: 'tidegate track public.parted' }])
+    await tracked()
+    expect((await ask({ table: 'parted' })).problems).toEqual([])
+  })
+
   test('[P8] a table that a policy reads and that is not tracked ends with the statement, and shows nobody anything', async () => {
     await database.query(`CREATE POLICY listed ON messages USING (room_id IN (SELECT room_id FROM untracked))`)
     const { policies, problems, exact, row: found } = await ask({ claims: { sub: ada }, key: 'id=42' })

@@ -1,12 +1,12 @@
 // What the policies of a table read, one by one, and what is missing for that: tracking, replica identity, a way to read the
 // table whole, privileges. Pure.
-import { escapeIdentifier } from 'pg'
 import type { Predicate } from '../../predicate/algebra.ts'
 import { allSemiJoinsOf, columnsOf, innerColumnsOf, settingsOf } from '../../predicate/columns.ts'
 import { readsTime } from '../../predicate/hops.ts'
 import type { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AccessExplained, PolicyAlone } from '../authorize/policies.ts'
 import { RemedyNeeded, type Table } from '../catalog/table.ts'
+import { identityRemedy } from '../subscribe/prepare.ts'
 import type { ColumnsExplanation, PolicyExplanation, Problem, TableExplanation } from './explanation.ts'
 
 /** Columns by table that a policy names, as Postgres has recorded it. */
@@ -133,10 +133,7 @@ export function problemsOfTables(tables: readonly TableExplanation[], access: Ac
       problems.push({
         code: 'IDENTITY_INSUFFICIENT',
         message: `the replica identity of ${name} lacks ${missing.join(', ')}`,
-        // Of a partitioned table each partition has its own.
-        run: table.partitioned
-          ? track
-          : `ALTER TABLE ${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)} REPLICA IDENTITY FULL`,
+        run: identityRemedy(table),
       })
     // The guarded table itself is read whole only where memberships move its rows.
     if (readThrough === null && (index > 0 || readsTables))

@@ -69,7 +69,10 @@ export async function readAccess(
 }
 
 /** The columns asked for and the primary key, in table order. */
-function columnsShown({ table, role, readable }: TableAccess, select: readonly string[] | null): number[] {
+export function columnsShown(
+  { table, role, readable }: Pick<TableAccess, 'table' | 'role' | 'readable'>,
+  select: readonly string[] | null,
+): number[] {
   for (const column of table.primaryKey) {
     if (!readable.has(column)) {
       const { name } = table.columns[column]!
@@ -111,11 +114,17 @@ const innerColumns = (join: SemiJoin): ReadonlySet<number> => innerColumnsOf(joi
 function assertIdentity(table: Table, needed: ReadonlySet<number>): void {
   const missing = [...needed].filter(column => !table.identity.has(column)).map(column => table.columns[column]!.name)
   if (missing.length === 0) return
-  const quoted = `"${table.schema.replaceAll('"', '""')}"."${table.name.replaceAll('"', '""')}"`
   throw new TidegateError(
     'IDENTITY_INSUFFICIENT',
-    `the replica identity of ${nameOf(table)} lacks ${missing.join(', ')}; run: ALTER TABLE ${quoted} REPLICA IDENTITY FULL`,
+    `the replica identity of ${nameOf(table)} lacks ${missing.join(', ')}; run: ${identityRemedy(table)}`,
   )
+}
+
+/** What makes old rows whole. Of a partitioned table each partition has a replica identity of its own, which `track` sets. */
+export function identityRemedy(table: Table): string {
+  if (table.partitioned) return `tidegate track ${nameOf(table)}`
+  const quoted = `"${table.schema.replaceAll('"', '""')}"."${table.name.replaceAll('"', '""')}"`
+  return `ALTER TABLE ${quoted} REPLICA IDENTITY FULL`
 }
 
 function assertReadable(table: Table): void {
