@@ -15,6 +15,8 @@ export interface LiveState {
   readonly stale: boolean
   /** Why the status is not `live`, where there is a reason. */
   readonly error: Refusal | null
+  /** False where Postgres is asked who may see what: what it grants or revokes is noticed a moment later. */
+  readonly exact: boolean
   readonly warnings: readonly Warning[]
 }
 
@@ -24,7 +26,7 @@ export class LiveFeed implements Feed {
   readonly #stand = new Stand()
   readonly #listeners = new Set<(state: LiveState) => void>()
   readonly #report: (error: Error) => void
-  #state: LiveState = { rows: [], delta: null, status: 'connecting', stale: false, error: null, warnings: [] }
+  #state: LiveState = { rows: [], delta: null, status: 'connecting', stale: false, error: null, exact: true, warnings: [] }
 
   constructor(request: FeedRequest, report: (error: Error) => void) {
     this.request = request
@@ -53,13 +55,13 @@ export class LiveFeed implements Feed {
   subscribed(frame: FrameOf<'subscribed'>): void {
     this.#stand.setTag(frame.tag)
     this.#rows.setKey(frame.key)
-    const warnings = frame.warnings ?? []
+    const notes = { exact: frame.exact ?? true, warnings: frame.warnings ?? [] }
     if (frame.resumed) {
-      this.#tell({ status: 'live', error: null, warnings })
+      this.#tell({ status: 'live', error: null, ...notes })
       return
     }
     this.#clear()
-    this.#tell({ status: 'catching up', rows: this.#rows.rows, warnings })
+    this.#tell({ status: 'catching up', rows: this.#rows.rows, ...notes })
   }
 
   received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void {

@@ -95,6 +95,8 @@ export type ServerFrame =
       key: string[]
       resumed: boolean
       position: string
+      /** Left out where it is exact. */
+      exact?: false
       warnings?: Warning[]
     }
   | ({ type: 'snapshot'; id: number; position?: string } & SnapshotEvent)

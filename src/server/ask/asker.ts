@@ -1,7 +1,7 @@
 // Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { TextRow } from '../database.ts'
+import { pinnedSettings, type TextRow } from '../database.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'
@@ -10,7 +10,7 @@ import { asReaderSql, type Reader, type SnapshotReader } from '../snapshot/reade
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot } from '../wal/visibility.ts'
 import type { Statement } from './ask-sql.ts'
-import { failureOf, NotYet } from './failures.ts'
+import { failedRetryMs, failureOf, NotYet } from './failures.ts'
 import { type Standing, standingOf } from './standing.ts'
 
 export interface AskerOptions {
@@ -42,6 +42,7 @@ export interface View {
 
 /** Longer than that, and a question waits among its like: it may hold a connection for the whole of the timeout. */
 const slowMs = 100
+const pinned = Object.keys(pinnedSettings)
 /** How often a snapshot is taken anew while it does not fit to the stream: 1, 2, 4 ... ms in between. */
 const maxAttempts = 7
 /** How long the stream may take to pass what a snapshot shows. */
@@ -96,8 +97,7 @@ export class Asker {
           ask: (statement, typeOids = []) => ask(client, question.query, statement, typeOids),
         })
         const tookMs = performance.now() - begunMs
-        // A policy's function may have set something for the session.
-        await client.query('COMMIT; RESET ALL')
+        await this.#end(client, question.query)
         failed = false
         return { result, tookMs }
       } catch (error) {
@@ -108,6 +108,17 @@ export class Asker {
         client.release(failed)
       }
     })
+  }
+
+  /** A policy's function may have set something for the session: the next reader must not find it, and what it printed
+   *  otherwise than is pinned is not what it seems. */
+  async #end(client: pg.PoolClient, { table }: Query): Promise<void> {
+    const end = `SELECT ${pinned.map(name => `current_setting('${name}') AS "${name}"`).join(', ')}; COMMIT; RESET ALL`
+    const ended = (await client.query(end)) as unknown as pg.QueryResult<Record<string, string>>[]
+    const set = pinned.find(name => ended[0]!.rows[0]![name] !== pinnedSettings[name])
+    if (set === undefined) return
+    const message = `a policy of ${table.schema}.${table.name} changes the setting ${set}, by which values are printed`
+    throw new TidegateError('POLICY_FAILED', message, { retryAfterMs: failedRetryMs })
   }
 
   /** Begins a transaction whose snapshot stands somewhere. */

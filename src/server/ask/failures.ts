@@ -12,7 +12,7 @@ export class NotYet extends Error {
 }
 
 /** How long a client stays away after a policy failed. */
-const failedRetryMs = 5_000
+export const failedRetryMs = 5_000
 
 /** Whether asking again by itself can help: the audience stays, and what its readers hold is true as of their position. */
 export const isTransient = (error: unknown): boolean =>

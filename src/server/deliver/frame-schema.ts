@@ -91,6 +91,7 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     key: z.array(z.string()).min(1),
     resumed: z.boolean(),
     position,
+    exact: z.literal(false).optional(),
     warnings: z.array(warning).optional(),
   }),
   z.strictObject({ type: z.literal('snapshot'), id, position: position.optional(), ...eventShapes.snapshot }),

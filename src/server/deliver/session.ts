@@ -9,6 +9,7 @@
 import type { ClientFrame, ServerFrame, Warning } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import { notesOf } from './notes.ts'
 import { canRenew, hasSameClaims } from './renewal.ts'
 import { requestOfFrame } from './url.ts'
 
@@ -48,6 +49,7 @@ export interface Accepted {
   readonly resumed: boolean
   /** As text. */
   readonly position: string
+  readonly exact?: false
   readonly warnings: readonly Warning[]
 }
 
@@ -280,12 +282,12 @@ function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'join
       ],
     }
   }
-  const { query, tag, key, resumed, position, warnings } = accepted
+  const { query, tag, key, resumed, position } = accepted
   const frame: ServerFrame = { type: 'subscribed', id, query, tag, key: [...key], resumed, position }
   return {
     session: { ...session, members: session.members.map(one => (one === member ? { ...one, query } : one)) },
     effects: [
-      { do: 'send', frame: warnings.length === 0 ? frame : { ...frame, warnings: [...warnings] } },
+      { do: 'send', frame: { ...frame, ...notesOf(accepted) } },
       { do: 'open', join },
     ],
   }

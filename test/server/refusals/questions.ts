@@ -221,10 +221,6 @@ describe('what is asked for', () => {
   })
 
   const states: readonly [PeerCode, Ask, RegExp][] = [
-    ['POLICY_UNSUPPORTED', { table: 'by_function' }, /by_plpgsql/],
-    ['POLICY_UNSUPPORTED', { table: 'by_aggregate' }, /count|aggregate/],
-    ['POLICY_UNSUPPORTED', { table: 'by_chance' }, /random/],
-    ['POLICY_UNSUPPORTED', { table: 'by_time' }, /now/],
     ['POLICY_UNSUPPORTED', { table: 'by_untracked' }, /untracked.*tidegate track/],
     ['CLAIM_INVALID', { table: 'by_setting' }, /app\.tenant/],
     ['POSITION_INVALID', { table: 'kinds', since: 'yesterday' }, /yesterday/],
