@@ -155,7 +155,7 @@ test('[P3] [P5] a changes subscription is owed the events of rows that a grant r
     await database.query(
       `BEGIN; DELETE FROM team_members WHERE team_id = 3; INSERT INTO comments VALUES (${2000 + n}, 2, 'revoked'); COMMIT`,
     )
-    await database.query(`INSERT INTO comments VALUES (${3000 + n}, 2, 'revoked'), (${4000 + n}, 11, 'own')`)
+    await database.query(`INSERT INTO comments VALUES (${3000 + n}, 2, 'revoked'), (${4000 + n}, 12, 'own')`)
   }
   const ids = (from: number): unknown[] =>
     reader.changes.map(({ new: row }) => row?.id as number).filter(id => id >= from && id < from + 1000)
