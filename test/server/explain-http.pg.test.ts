@@ -95,6 +95,9 @@ describe('with OPERATOR_TOKEN', () => {
     [{ table: 'messages', role: 'anon', claims: '{"sub":"\\u0000"}' }, 400, 'FILTER_INVALID', 'NUL'],
     [{ table: 'messages', role: 'anon', key: '42' }, 400, 'FILTER_INVALID', 'column=value'],
     [{ table: 'messages', role: 'anon', token: 'x' }, 400, 'FILTER_INVALID', 'no parameter'],
+    [{ table: 'a\0', role: 'anon' }, 400, 'FILTER_INVALID', 'no name'],
+    [{ table: 'messages', role: '\0' }, 400, 'FILTER_INVALID', 'no name'],
+    [{ table: 'messages', role: 'anon', key: 'id=\0' }, 400, 'FILTER_INVALID', 'key id'],
     [{ table: 'nowhere', role: 'anon' }, 404, 'TABLE_UNKNOWN', 'nowhere'],
   ])('[P8] %j is refused', async (parameters, status, code, message) => {
     const response = await get(node, parameters as Record<string, string>)

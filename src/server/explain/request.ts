@@ -37,6 +37,9 @@ export function parseExplainRequest(texts: ExplainTexts, roleClaim: string): Exp
     throw invalid(`no role is named; give role, or claims with the claim ${roleClaim}`)
   if (named !== undefined && named !== role)
     throw invalid(`role is ${shown(role)}, but the claim ${roleClaim} is ${shown(named)}`)
+  // Postgres would refuse the very question whether there is one of that name.
+  const odd = [texts.table, role].find(name => name.includes('\0') || !name.isWellFormed())
+  if (odd !== undefined) throw invalid(`${shown(odd)} is no name`)
   const { schema, name } = parseTableName(texts.table)
   const key = texts.keys.length === 0 ? null : new Map(texts.keys.map(parseKey))
   // A row is shown to somebody: without claims to whoever has the role and says nothing else.
