@@ -93,11 +93,11 @@ export const channels: readonly Entry[] = [
     uniform: true,
   },
   {
-    name: 'channels: the room by substring, as a number',
+    name: 'channels: the room by substring',
     from: common,
     table: 'realtime.messages',
     sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (CASE WHEN starts_with(realtime.topic(), 'room:')
-      THEN EXISTS (SELECT 1 FROM room_members rm WHERE rm.room_id = nullif(substring(realtime.topic() from 6), '')::int AND rm.user_id = auth.uid()
+      THEN EXISTS (SELECT 1 FROM room_members rm WHERE rm.room_id::text = substring(realtime.topic() from 6) AND rm.user_id = auth.uid()
         AND NOT coalesce(rm.muted, false)) ELSE false END);`,
     uniform: true,
   },

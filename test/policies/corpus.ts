@@ -149,6 +149,9 @@ export class Corpus {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // A node that was stopped may have queries under way, whose locks would be met in another order.
+    await this.database.query(`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid()`)
     await this.database.query(`DROP OWNED BY ${this.roles.join(', ')}; DROP ROLE ${this.roles.join(', ')}`)
     await this.database[Symbol.asyncDispose]()
   }
