@@ -144,7 +144,7 @@ test.each(slowWires)('[P1] [P2] %s: a finished first snapshot that waits is made
 
 test('[P2] [P4] a stream of several queries: every id it is given is true, whatever was taken back', async () => {
   using queues = new Queues()
-  const path = `live?q=${encodeURIComponent('messages?room_id=eq.1')}&q=${encodeURIComponent('messages?room_id=eq.2')}`
+  const path = `live?q=${encodeURIComponent('messages?id=gt.0')}&q=${encodeURIComponent('messages?room_id=eq.2')}`
   const reader = await SlowReader.open(node, 'sse', path, token)
   await reader.until(() => reader.of('snapshot').length === 2)
   reader.socket.pause()
@@ -157,8 +157,9 @@ test('[P2] [P4] a stream of several queries: every id it is given is true, whate
   await insert(2, 'after')
   await served()
   reader.socket.resume()
+  // The revocation left rows of room 2 alone, and both queries have those.
   const expected = asSet(await selectAs(database, ada, 'SELECT * FROM messages')).join()
-  const isEqual = (of: SlowReader): boolean => asSet([0, 1].flatMap(q => of.rowsOf(q).list())).join() === expected
+  const isEqual = (of: SlowReader): boolean => [0, 1].every(q => asSet(of.rowsOf(q).list()).join() === expected)
   await reader.until(() => isEqual(reader))
   expect(reader.heard('the secret')).toBe(false)
   expect(reader.queries.flatMap(({ resyncs }) => resyncs)).toEqual([])

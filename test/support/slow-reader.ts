@@ -47,6 +47,7 @@ export class SlowReader {
     const socket = connect({ host: hostname, port: Number(port) })
     const reader = new SlowReader(socket, () => socket.destroy())
     for (const event of from) reader.#take(event)
+    for (const rows of reader.queries) rows.interrupt()
     let text = ''
     let id = from.at(-1)?.id ?? ''
     socket.setEncoding('utf8').on('data', (chunk: string) => {
