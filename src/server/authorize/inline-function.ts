@@ -57,8 +57,9 @@ export function openCall(call: FuncCall, scope: Scope): OpenCall | null {
   if (select === null) return unsupported(context, `${shown}, whose body is not a single SELECT`)
   const args = values.map((value, index) => castTo(value, found.argumentTypes[index]!, context))
   const bodyScope: Scope = {
-    context: { ...context, depth: context.depth + 1 },
+    context: { ...context, depth: context.depth + 1, guarded: [] },
     sources: [],
+    named: new Map(),
     outer: null,
     parameters: { functionName: found.name, names: found.argumentNames, values: args },
     // A standard body was resolved when it was created, and Postgres prints it with every name qualified.
@@ -82,7 +83,9 @@ function noneIsNull(args: readonly Value[]): Condition {
 export function mayBeNull({ expr, reads }: Value): boolean {
   if (expr.kind === 'const') return expr.value === null
   if (expr.kind !== 'column') return true
-  return ![...reads].every(({ relation }) => relation.table.columns[expr.column]?.notNull === true)
+  return ![...reads].every(
+    ({ relation, base, optional }) => !optional && relation.table.columns[expr.column - base]?.notNull === true,
+  )
 }
 
 /** The value of a call: of a built-in function that the algebra has, or of a body that is a single expression. */
@@ -98,7 +101,8 @@ export function callValue(call: FuncCall, scope: Scope): Value {
   }
   if (found.returnsSet) return unsupported(context, `${shown}, which returns a set, as a value`)
   const target = scalarTarget(open.select)
-  if (target === null) return unsupported(context, `${shown}, whose body is not a single expression, here`)
+  if (target === null)
+    return asReturned(context.compiler.scalar(open.select, open.scope, open.notNull), found, open.scope)
   const value = asReturned(open.scope.context.compiler.value(target, open.scope), found, open.scope)
   const { predicate } = open.notNull
   if (predicate.kind === 'true') return value
@@ -119,6 +123,15 @@ function isStrictIn(expr: Expr, arg: Expr): boolean {
   if (expr.kind === 'cast') return isStrictIn(expr.arg, arg)
   if (expr.kind === 'nullif') return isStrictIn(expr.left, arg)
   return expr.kind === 'jsonGet' && (isStrictIn(expr.arg, arg) || isStrictIn(expr.key, arg))
+}
+
+/** Whether only Postgres's own functions have this name here. */
+export function callsBuiltIn(call: FuncCall, scope: Scope): boolean {
+  const parts = partsOf(call.funcname)
+  const schemas = schemasFor(parts, scope, 'function')
+  return !schemas.some(
+    schema => schema !== 'pg_catalog' && scope.context.facts.functions(schema, parts.at(-1)!).length > 0,
+  )
 }
 
 function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: Value[] } {

@@ -1,14 +1,15 @@
 // What one role may read of a table: privileges and row-level security, compiled from the catalog into the algebra.
+import type { Node } from 'libpg-query'
 import { alwaysFalse, alwaysTrue, type Predicate } from '../../predicate/algebra.ts'
 import { assertCompilable } from '../../predicate/bind.ts'
-import { and, or } from '../../predicate/build.ts'
-import { semiJoinsOf } from '../../predicate/columns.ts'
+import { and, asCondition, or } from '../../predicate/build.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AccessInput, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table, TableAccess } from '../catalog/table.ts'
 import { parseExpression } from './parse-sql.ts'
 import { compileCondition } from './policy-condition.ts'
-import { type Compiler, type Context, nameOf, type Scope, type Source, unsupported } from './policy-scope.ts'
+import { compileScalar } from './policy-scalar.ts'
+import { type Compiler, type Context, nameOf, refused, type Scope, type Source, unsupported } from './policy-scope.ts'
 import { compileValue } from './policy-value.ts'
 import { assertReadable, seesAllRows } from './privileges.ts'
 
@@ -81,7 +82,7 @@ function compileAlone(policy: PolicyFacts, { facts, relation, role }: AccessInpu
   const context = contextOf({ facts, relation, role })
   const memberships = (): Table[] => [...context.memberships.values()]
   try {
-    const predicate = rowsOfPolicy(policy, relation, role, context)
+    const predicate = rowsOfPolicy(policy, relation, role, guardedBy(relation, [policy], context))
     return { policy, applies: true, predicate, refusal: null, memberships: memberships() }
   } catch (refusal) {
     if (!(refusal instanceof TidegateError)) throw refusal
@@ -95,18 +96,18 @@ const contextOf = ({ facts, relation, role }: AccessInput): Context => ({
   role,
   memberships: new Map(),
   depth: 0,
-  innerTable: null,
+  guarded: [],
+  guardedByAll: [],
+  bases: { last: 0 },
+  scalars: null,
   compiler,
 })
 
-const compiler: Compiler = { value: compileValue, condition: compileCondition, visibleRows }
-
-/** What a subquery's table shows to the one who reads it there. */
-function visibleRows(relation: RelationFacts, viewer: RoleFacts, context: Context): Predicate {
-  const predicate = rowsOf(relation, viewer, { ...context, innerTable: relation })
-  if (semiJoinsOf(predicate).length > 0)
-    return unsupported(context, `${nameOf(relation)}, whose own policies read another table`)
-  return predicate
+const compiler: Compiler = {
+  value: compileValue,
+  condition: compileCondition,
+  visibleRows: rowsOf,
+  scalar: compileScalar,
 }
 
 /** Permissive policies are OR-ed, restrictive ones AND-ed to that; without a permissive one nothing is visible. */
@@ -114,10 +115,11 @@ function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context): Pre
   if (seesAllRows(relation, role)) return alwaysTrue
   const policies = policiesFor(relation, role)
   if (!policies.some(policy => policy.permissive)) return alwaysFalse
+  const guarding = guardedBy(relation, policies, context)
   return joinPolicies(
     policies.map(policy => ({
       permissive: policy.permissive,
-      predicate: rowsOfPolicy(policy, relation, role, context),
+      predicate: rowsOfPolicy(policy, relation, role, guarding),
     })),
   )
 }
@@ -137,16 +139,45 @@ const policiesFor = (relation: RelationFacts, role: RoleFacts): PolicyFacts[] =>
     ({ using, roles }) => using !== null && roles.some(oid => oid === 0 || role.privilegesOf.has(oid)),
   )
 
+/** What policies with subqueries read may not come back to their own table, as Postgres finds when it rewrites a query;
+ *  a function's body is rewritten by itself, and would call itself until the stack is full.
+ *  @throws TABLE_REFUSED where Postgres raises */
+function guardedBy(relation: RelationFacts, policies: readonly PolicyFacts[], context: Context): Context {
+  if (!policies.some(({ using }) => using !== null && holdsSubquery(parseExpression(using)))) return context
+  const isSame = (each: RelationFacts): boolean => each.table.oid === relation.table.oid
+  if (context.guarded.some(isSame))
+    return refused(
+      context,
+      `raises: infinite recursion detected in policy for relation "${relation.table.name}"`,
+      `let the policies of ${nameOf(relation)} read it through a SECURITY DEFINER function`,
+    )
+  if (context.guardedByAll.some(isSame))
+    return unsupported(context, `${nameOf(relation)}, whose policies read it again through a function`)
+  const guarded = [...context.guarded, relation]
+  return { ...context, guarded, guardedByAll: [...context.guardedByAll, relation] }
+}
+
+const holdsSubquery = (using: Node): boolean => JSON.stringify(using).includes('"SubLink"')
+
 function rowsOfPolicy(policy: PolicyFacts, relation: RelationFacts, role: RoleFacts, context: Context): Predicate {
   const label = `policy "${policy.name}" on ${nameOf(relation)}`
   const labelled: Context = {
     ...context,
-    label: context.innerTable === null ? label : `${context.label} (by ${label})`,
+    label: context.label.startsWith('policy ') ? `${context.label} (by ${label})` : label,
+    scalars: null,
   }
-  const source: Source = { alias: relation.table.name, relation, privileges: null }
+  const source: Source = {
+    alias: relation.table.name,
+    relation,
+    privileges: null,
+    base: 0,
+    columnAliases: [],
+    optional: false,
+  }
   const scope: Scope = {
     context: labelled,
     sources: [source],
+    named: new Map(),
     outer: null,
     parameters: null,
     // Policy text is printed with every name qualified that is not in pg_catalog.
@@ -155,7 +186,8 @@ function rowsOfPolicy(policy: PolicyFacts, relation: RelationFacts, role: RoleFa
     lateParsed: false,
   }
   try {
-    const { predicate } = compileCondition(parseExpression(policy.using ?? 'false'), scope, true)
+    const condition = compileCondition(parseExpression(policy.using ?? 'false'), scope, true)
+    const predicate = asCondition(condition.predicate)
     assertCompilable(predicate)
     return predicate
   } catch (error) {

@@ -6,9 +6,12 @@ import { sqlTypes } from '../../predicate/sql-types.ts'
 import { openCall } from './inline-function.ts'
 import { scalarTarget } from './parse-sql.ts'
 import { describe } from './policy-construct.ts'
+import { comparedCount, elementsOf, selectedCount } from './policy-count.ts'
+import { isTrue } from './policy-join.ts'
 import { anyOf, applied, inList, isDistinct, liked, negated, operatorName } from './policy-operators.ts'
+import { withScalars } from './policy-scalar.ts'
 import { type Condition, nothingRead, partsOf, type Scope, unionOf, unsupported, type Value } from './policy-scope.ts'
-import { compareScalar, exists, inSubquery, isTrue, scalarSourceOf } from './policy-subquery.ts'
+import { amongRows, exists, inSubquery } from './policy-subquery.ts'
 import { coerced, constant, isNullLiteral } from './policy-types.ts'
 
 const combined = (predicate: Predicate, parts: readonly Condition[]): Condition => ({
@@ -27,26 +30,12 @@ export function compileCondition(node: Node, scope: Scope, positive: boolean): C
     const predicates = parts.map(part => part.predicate)
     return combined(boolop === 'AND_EXPR' ? and(...predicates) : or(...predicates), parts)
   }
-  if ('NullTest' in node) {
-    const { expr, reads } = scope.context.compiler.value(node.NullTest.arg!, scope)
-    const isNull: Condition = { predicate: { kind: 'isNull', arg: expr }, reads }
-    return node.NullTest.nulltesttype === 'IS_NULL' ? isNull : negated(isNull)
-  }
   if ('BooleanTest' in node)
     return booleanTest(node.BooleanTest.arg!, node.BooleanTest.booltesttype ?? '', scope, positive)
-  if ('SubLink' in node) return subLink(node.SubLink, scope, positive)
-  if ('A_Expr' in node && node.A_Expr.kind !== 'AEXPR_NULLIF') {
-    const found = operator(node.A_Expr, scope, positive)
-    if (found !== null) return found
-  }
   if ('CaseExpr' in node) return caseOf(node.CaseExpr, scope, positive)
   if ('CoalesceExpr' in node && positive) {
     const arg = orFalse(node.CoalesceExpr)
     if (arg !== null) return condition(arg)
-  }
-  if ('FuncCall' in node) {
-    const found = call(node.FuncCall, scope, positive)
-    if (found !== null) return found
   }
   if (
     'TypeCast' in node &&
@@ -55,6 +44,25 @@ export function compileCondition(node: Node, scope: Scope, positive: boolean): C
     isBool(node.TypeCast.typeName?.names)
   )
     return condition(node.TypeCast.arg)
+  return withScalars(scope, positive, (within, isPositive) => single(node, within, isPositive))
+}
+
+/** A condition that is not put together from others. */
+function single(node: Node, scope: Scope, positive: boolean): Condition {
+  if ('NullTest' in node) {
+    const { expr, reads } = scope.context.compiler.value(node.NullTest.arg!, scope)
+    const isNull: Condition = { predicate: { kind: 'isNull', arg: expr }, reads }
+    return node.NullTest.nulltesttype === 'IS_NULL' ? isNull : negated(isNull)
+  }
+  if ('SubLink' in node) return subLink(node.SubLink, scope, positive)
+  if ('A_Expr' in node && node.A_Expr.kind !== 'AEXPR_NULLIF') {
+    const found = operator(node.A_Expr, scope, positive)
+    if (found !== null) return found
+  }
+  if ('FuncCall' in node) {
+    const found = call(node.FuncCall, scope, positive)
+    if (found !== null) return found
+  }
   return booleanValue(scope.context.compiler.value(node, scope), node, scope)
 }
 
@@ -99,15 +107,11 @@ function subLink(node: SubLink, scope: Scope, positive: boolean): Condition {
     }
     case 'EXPR_SUBLINK': {
       const target = scalarTarget(select)
-      if (target !== null)
-        return scope.context.compiler.condition(
-          target,
-          { ...scope, sources: [], outer: scope, parameters: null },
-          positive,
-        )
-      const source = positive ? scalarSourceOf({ SubLink: node }, scope) : null
-      if (source !== null) return compareScalar(source, null, scope)
-      return unsupported(scope.context, describe({ SubLink: node }))
+      const inside: Scope = { ...scope, sources: [], outer: scope, parameters: null }
+      if (target !== null) return scope.context.compiler.condition(target, inside, positive)
+      const counted = selectedCount(select, inside, positive)
+      if (counted !== null) return counted
+      return booleanValue(scope.context.compiler.scalar(select, scope, null), { SubLink: node }, scope)
     }
     default:
       return unsupported(scope.context, describe({ SubLink: node }))
@@ -125,41 +129,25 @@ function operator(node: A_Expr, scope: Scope, positive: boolean): Condition | nu
   if (node.kind === 'AEXPR_OP' && (valueOperators.has(name) || (name === '-' && left === undefined))) return null
   if (left === undefined || right === undefined) return unsupported(scope.context, describe({ A_Expr: node }))
   if ('RowExpr' in left) return unsupported(scope.context, describe(left))
-  if (positive) {
-    const source = scalarSourceOf(left, scope)
-    if (source !== null && isStrictKind(node))
-      return compareScalar(source, value => withLeft(node, value, name, scope), scope)
-    const mirrored = mirror[name]
-    const rightSource = node.kind === 'AEXPR_OP' && mirrored !== undefined ? scalarSourceOf(right, scope) : null
-    if (rightSource !== null) {
+  const counted = comparedCount(node, scope, positive)
+  if (counted !== null) return counted
+  if (isElementTest(node.kind, name)) {
+    // x = ANY (ARRAY(SELECT ...)) is x IN (SELECT ...), and x <> ALL its negation.
+    const isAny = node.kind === 'AEXPR_OP_ANY'
+    const elements = elementsOf(right, scope, isAny && positive)
+    if (elements !== null) {
       const value = compiler.value(left, scope)
-      return compareScalar(rightSource, inner => applied(mirrored!, inner, value, scope.context), scope)
+      const found = amongRows([value], elements, scope.context, isAny && positive)
+      return isAny ? found : negated(found)
     }
-    // x = ANY (ARRAY(SELECT ...)) is x IN (SELECT ...).
-  }
-  if (
-    node.kind === 'AEXPR_OP_ANY' &&
-    name === '=' &&
-    'SubLink' in right &&
-    right.SubLink.subLinkType === 'ARRAY_SUBLINK'
-  ) {
-    const { subselect } = right.SubLink
-    if (subselect !== undefined && 'SelectStmt' in subselect)
-      return inSubquery(left, subselect.SelectStmt, scope, positive)
   }
   return withLeft(node, compiler.value(left, scope), name, scope)
 }
 
-const isStrictKind = ({ kind }: A_Expr): boolean =>
-  kind === 'AEXPR_OP' ||
-  kind === 'AEXPR_OP_ANY' ||
-  kind === 'AEXPR_IN' ||
-  kind === 'AEXPR_LIKE' ||
-  kind === 'AEXPR_ILIKE'
+const isElementTest = (kind: A_Expr['kind'], name: string): boolean =>
+  (kind === 'AEXPR_OP_ANY' && name === '=') || (kind === 'AEXPR_OP_ALL' && name === '<>')
 
-const mirror: Readonly<Record<string, string>> = { '=': '=', '<>': '<>', '<': '>', '<=': '>=', '>': '<', '>=': '<=' }
-
-/** The operator with its left side compiled, perhaps inside a subquery; the right side belongs to `scope`. */
+/** The operator with its left side compiled. */
 function withLeft(node: A_Expr, left: Value, name: string, scope: Scope): Condition {
   const { context } = scope
   const value = (each: Node): Value => context.compiler.value(each, scope)
@@ -232,14 +220,19 @@ function orFalse({ args = [] }: CoalesceExpr): Node | null {
 function call(node: FuncCall, scope: Scope, positive: boolean): Condition | null {
   const open = openCall(node, scope)
   if (open === null || open.function.returnType.family !== 'bool' || open.function.returnsSet) return null
+  const { notNull } = open
   const target = scalarTarget(open.select)
   if (target === null) {
-    const source = positive ? scalarSourceOf({ FuncCall: node }, scope) : null
-    if (source !== null) return compareScalar(source, null, scope)
-    return unsupported(scope.context, `function ${open.function.schema}.${open.function.name}() with FROM here`)
+    const counted = selectedCount(open.select, open.scope, positive)
+    if (counted === null)
+      return booleanValue(scope.context.compiler.scalar(open.select, open.scope, notNull), { FuncCall: node }, scope)
+    return strictly(counted, notNull, positive)
   }
-  const { notNull } = open
-  const body = open.scope.context.compiler.condition(target, open.scope, positive)
+  return strictly(open.scope.context.compiler.condition(target, open.scope, positive), notNull, positive)
+}
+
+/** NULL where an argument of a STRICT function is. */
+function strictly(body: Condition, notNull: Condition, positive: boolean): Condition {
   if (notNull.predicate.kind === 'true') return body
   const strict = and(notNull.predicate, body.predicate)
   const predicate = positive ? strict : or(strict, and({ kind: 'unknown' }, not(notNull.predicate)))

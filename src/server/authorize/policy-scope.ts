@@ -1,7 +1,7 @@
 // Where a name in a policy means something: the relations in sight, the function's arguments, the schemas searched, and
 // the role whose eyes a subquery reads with.
-import type { Node } from 'libpg-query'
-import type { Expr, Predicate } from '../../predicate/algebra.ts'
+import type { Node, SelectStmt } from 'libpg-query'
+import type { Expr, Predicate, TableRef } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { CollationFacts, Facts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table } from '../catalog/table.ts'
@@ -12,6 +12,22 @@ export interface Source {
   readonly relation: RelationFacts
   /** What the viewer may read of it; null for the policy's own table, whose columns a policy reads without privilege. */
   readonly privileges: PrivilegeFacts | null
+  /** While compiling, its column n has the number `base + n`: so an expression tells whose columns it reads. 0 for the
+   *  policy's own table, whose numbers are the positions that they end as. */
+  readonly base: number
+  /** Names given in FROM, by position: `members AS m (room, who)`. */
+  readonly columnAliases: readonly string[]
+  /** Right of a LEFT JOIN: any of its columns may be NULL. */
+  readonly optional: boolean
+}
+
+/** Postgres has at most 1,600 columns in a table. */
+export const columnsPerSource = 4096
+
+/** A subquery, a WITH query or a function in FROM: its columns are expressions over what it reads. */
+export interface Derived {
+  readonly alias: string
+  readonly columns: readonly { readonly name: string; readonly value: Value }[]
 }
 
 /** A compiled scalar, with what Postgres's analysis would still need to know of it. */
@@ -26,8 +42,40 @@ export interface Value {
 }
 
 export interface Condition {
+  /** Over columns of any source in sight, numbered by `base`. */
   readonly predicate: Predicate
   readonly reads: ReadonlySet<Source>
+  /** For "some row of a join satisfies this": the join, so that a join around it can take its tables in. Then `predicate`
+   *  is made when it is asked for, and may throw. */
+  readonly join?: Join
+}
+
+/** A table of a join, as far as semi-joins need to know it. */
+export interface JoinedTable {
+  readonly table: TableRef
+  readonly base: number
+  /** What the reader sees of it, in its own positions. */
+  readonly visible: Predicate
+  readonly uniqueKeys: readonly (readonly number[])[]
+  /** Of it is only asked whether there is a row: several do not make several rows of the join. */
+  readonly isAsked?: boolean
+}
+
+/** Tables and the conditions that a row of each must satisfy together. */
+export interface Join {
+  readonly tables: readonly JoinedTable[]
+  readonly conditions: readonly Predicate[]
+  /** Right sides of LEFT JOINs, with their ON. */
+  readonly optional: readonly Join[]
+  /** Of the conditions, its own tables among them. */
+  readonly reads: ReadonlySet<Source>
+}
+
+/** Collects the scalar subqueries of one boolean expression while it is compiled. */
+export interface Scalars {
+  /** The one that is to stand for NULL, as if it gave no row, by its place in `joins`; -1 for none. */
+  readonly nullAt: number
+  readonly joins: Join[]
 }
 
 export interface Parameters {
@@ -38,7 +86,9 @@ export interface Parameters {
 
 export interface Scope {
   readonly context: Context
-  readonly sources: readonly Source[]
+  readonly sources: readonly (Source | Derived)[]
+  /** Queries of WITH, by name; innermost first. */
+  readonly named: ReadonlyMap<string, NamedQuery>
   /** The query around this one; null at the top of a policy and of a function's body. */
   readonly outer: Scope | null
   readonly parameters: Parameters | null
@@ -48,6 +98,12 @@ export interface Scope {
   readonly viewer: RoleFacts
   /** Text inside a function is parsed when it runs, so it needs USAGE on the schemas it names; a policy's does not. */
   readonly lateParsed: boolean
+}
+
+export interface NamedQuery {
+  readonly select: SelectStmt
+  readonly scope: Scope
+  readonly columnAliases: readonly string[]
 }
 
 /** What one compilation carries everywhere. */
@@ -61,8 +117,15 @@ export interface Context {
   readonly memberships: Map<number, Table>
   /** Functions inlined within functions. */
   readonly depth: number
-  /** Set while compiling what a subquery's table shows to its reader: there a second subquery ends it. */
-  readonly innerTable: RelationFacts | null
+  /** The tables whose policies are being compiled, outermost first, back to where a function's body began: Postgres
+   *  refuses one that comes to itself. */
+  readonly guarded: readonly RelationFacts[]
+  /** The same through functions too, where Postgres would run on until its stack is full. */
+  readonly guardedByAll: readonly RelationFacts[]
+  /** The last `base` that was given out. */
+  readonly bases: { last: number }
+  /** Null where a scalar subquery with FROM has no place. */
+  readonly scalars: Scalars | null
   readonly compiler: Compiler
 }
 
@@ -72,8 +135,10 @@ export interface Compiler {
   /** @param positive true where NULL and false have the same effect, so that the result may give either for the other:
    *  at the top and under AND and OR, not under NOT or IS NULL */
   condition(node: Node, scope: Scope, positive: boolean): Condition
-  /** Rows of this relation that the viewer may see; only inner columns, constants and settings. */
+  /** Rows of this relation that the viewer may see, over its own positions. */
   visibleRows(relation: RelationFacts, viewer: RoleFacts, context: Context): Predicate
+  /** The value of a SELECT with FROM, of at most one row. */
+  scalar(select: SelectStmt, scope: Scope, guard: Condition | null): Value
 }
 
 export const nothingRead: ReadonlySet<Source> = new Set()
@@ -115,12 +180,15 @@ function columnOf(parts: readonly string[], from: Scope): Value | null {
   const qualifier = parts.slice(0, -1)
   for (let scope: Scope | null = from; scope !== null; scope = scope.outer) {
     for (const source of scope.sources) {
-      if (!qualifies(qualifier, source)) continue
-      const value = columnOfSource(source, name, scope)
+      const value = 'relation' in source ? columnIn(source, qualifier, name, scope) : derivedIn(source, qualifier, name)
       if (value !== null) return value
     }
   }
   return null
+}
+
+function columnIn(source: Source, qualifier: readonly string[], name: string, scope: Scope): Value | null {
+  return qualifies(qualifier, source) ? columnOfSource(source, name, scope) : null
 }
 
 function qualifies(qualifier: readonly string[], { alias, relation }: Source): boolean {
@@ -129,20 +197,30 @@ function qualifies(qualifier: readonly string[], { alias, relation }: Source): b
   return qualifier.length === 2 && qualifier[0] === relation.table.schema && qualifier[1] === relation.table.name
 }
 
-function columnOfSource(source: Source, name: string, scope: Scope): Value | null {
-  const { relation } = source
-  const column = relation.table.columns.findIndex(candidate => candidate.name === name)
+function derivedIn({ alias, columns }: Derived, qualifier: readonly string[], name: string): Value | null {
+  if (qualifier.length > 1 || (qualifier.length === 1 && qualifier[0] !== alias)) return null
+  return columns.find(column => column.name === name)?.value ?? null
+}
+
+/** Null when it has no such column. @throws TABLE_REFUSED for one that the viewer may not SELECT */
+export function columnOfSource(source: Source, alias: string, scope: Scope): Value | null {
+  const { relation, columnAliases } = source
+  const { columns } = relation.table
+  const aliased = columnAliases.indexOf(alias)
+  const column =
+    aliased !== -1 ? aliased : columns.findIndex((each, i) => each.name === alias && i >= columnAliases.length)
   if (column === -1) {
-    if (!relation.unpublishedColumns.includes(name)) return null
-    return unsupported(scope.context, `the column ${nameOf(relation)}.${name}, which the publication leaves out`)
+    if (!relation.unpublishedColumns.includes(alias)) return null
+    return unsupported(scope.context, `the column ${nameOf(relation)}.${alias}, which the publication leaves out`)
   }
+  const { name, type } = columns[column]!
   if (source.privileges !== null && !source.privileges.columns.has(name)) {
     const role = scope.viewer.name
     const grant = `GRANT SELECT ("${name}") ON ${nameOf(relation)} TO "${role}"`
     return refused(scope.context, `reads ${nameOf(relation)}.${name}, which role ${role} may not SELECT`, grant)
   }
   return {
-    expr: { kind: 'column', column, name, type: relation.table.columns[column]!.type },
+    expr: { kind: 'column', column: source.base + column, name, type },
     literal: false,
     collation: relation.collations[column] ?? null,
     explicitCollation: false,

@@ -130,9 +130,10 @@ function collate(node: CollateClause, scope: Scope): Value {
 
 /** `(SELECT auth.uid())`: a scalar without FROM is its own value. */
 function scalarSubquery(node: SubLink, scope: Scope): Value {
-  const target =
-    node.subselect !== undefined && 'SelectStmt' in node.subselect ? scalarTarget(node.subselect.SelectStmt) : null
-  if (target === null) return unsupported(scope.context, describe({ SubLink: node }))
+  const select = node.subselect !== undefined && 'SelectStmt' in node.subselect ? node.subselect.SelectStmt : null
+  if (select === null) return unsupported(scope.context, describe({ SubLink: node }))
+  const target = scalarTarget(select)
+  if (target === null) return scope.context.compiler.scalar(select, scope, null)
   return scope.context.compiler.value(target, { ...scope, sources: [], outer: scope, parameters: null })
 }
 

@@ -64,6 +64,8 @@ export interface FunctionFacts {
   readonly plain: boolean
   readonly returnsSet: boolean
   readonly returnType: SqlType
+  /** Of RETURNS TABLE and OUT parameters; null without. */
+  readonly columns: readonly { readonly name: string; readonly type: SqlType }[] | null
   readonly strict: boolean
   readonly securityDefiner: boolean
   readonly owner: number

@@ -92,7 +92,11 @@ async function readExecution(db: Kysely<unknown>, functionOid: number, role: num
 }
 
 interface FunctionRow
-  extends Omit<FunctionFacts, 'argumentTypes' | 'argumentNames' | 'returnType' | 'settings' | 'searchPath' | 'body'> {
+  extends Omit<
+    FunctionFacts,
+    'argumentTypes' | 'argumentNames' | 'returnType' | 'columns' | 'settings' | 'searchPath' | 'body'
+  > {
+  allTypes: number[] | null
   arguments: number[]
   names: string[] | null
   modes: string[] | null
@@ -105,16 +109,19 @@ interface FunctionRow
 async function readFunctions({ db, types }: RelationReading, schema: string, name: string): Promise<FunctionFacts[]> {
   const { rows } = await sql<FunctionRow>`
     SELECT p.oid, n.nspname AS schema, proname AS name, to_json(proargtypes::oid[]::int8[]) AS arguments,
-      to_json(proargnames) AS names, to_json(proargmodes) AS modes, pronargdefaults AS defaults,
+      to_json(proargnames) AS names, to_json(proargmodes) AS modes, to_json(proallargtypes::int8[]) AS "allTypes", pronargdefaults AS defaults,
       provariadic <> 0 AS variadic, l.lanname AS language, prokind = 'f' AS plain, proretset AS "returnsSet",
       prorettype AS returns, proisstrict AS strict, prosecdef AS "securityDefiner", proowner AS owner,
       to_json(proconfig) AS config, prosrc AS source, pg_get_function_sqlbody(p.oid) AS standard
     FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace JOIN pg_language l ON l.oid = prolang
     WHERE n.nspname = ${schema} AND proname = ${name} ORDER BY p.oid`.execute(db)
   const found: FunctionFacts[] = []
-  for (const { arguments: args, names, modes, returns, config, source, standard, ...row } of rows) {
+  for (const { arguments: args, allTypes, names, modes, returns, config, source, standard, ...row } of rows) {
     const argumentTypes = []
     for (const oid of args) argumentTypes.push(await types.type(oid, 0))
+    const columns = []
+    for (const [i, oid] of (allTypes ?? []).entries())
+      if ('otb'.includes(modes?.[i] ?? 'i')) columns.push({ name: names?.[i] ?? '', type: await types.type(oid, 0) })
     const settings = (config ?? []).map(splitSetting)
     const path = settings.find(([setting]) => setting === 'search_path')
     found.push({
@@ -122,6 +129,7 @@ async function readFunctions({ db, types }: RelationReading, schema: string, nam
       argumentTypes,
       argumentNames: (names ?? []).filter((_, i) => modes === null || 'ibv'.includes(modes[i] ?? 'i')),
       returnType: await types.type(returns, 0),
+      columns: columns.length === 0 ? null : columns,
       settings,
       searchPath: path === undefined ? null : splitIdentifiers(path[1]),
       body: standard === null ? { kind: 'source', text: source } : { kind: 'standard', text: standard },
