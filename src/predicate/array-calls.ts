@@ -61,7 +61,9 @@ function overlap(types: readonly SqlType[]): Compute | null {
 
 /** How the items of two arrays of one type are equal. */
 function keysOf([a, b]: readonly SqlType[]): ReturnType<typeof comparisonOf> | null {
-  if (!isArray(a) || !isArray(b) || baseOf(a.element!).oid !== baseOf(b.element!).oid) return null
+  if (!isArray(a) || !isArray(b)) return null
+  const [x, y] = [baseOf(a.element!), baseOf(b.element!)]
+  if (x.oid !== y.oid && !(isText(x) && isText(y))) return null
   return comparisonOf('in', a.element!, b.element!)
 }
 

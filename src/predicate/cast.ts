@@ -4,8 +4,11 @@ import type { SqlType } from './algebra.ts'
 import { mapArray } from './array-text.ts'
 import { datetimeMicros, isDatetimeFamily, printDatetime } from './calendar.ts'
 import { stripSpaces } from './compare.ts'
+import { jsonKind } from './json-text.ts'
+import { roundNumeric } from './numeric-text.ts'
 import { readValue } from './read-value.ts'
 import { baseOf, hasModifier, sqlTypes } from './sql-types.ts'
+import { ValueError } from './value-error.ts'
 
 type Cast = (text: string) => string
 
@@ -72,6 +75,8 @@ function toText(source: SqlType, target: SqlType): Cast | null {
 function betweenOthers(source: SqlType, target: SqlType): Cast | null {
   if (source.family === 'int' && target.family === 'int') return text => readValue(target, text)
   if (source.family === 'int' && target.family === 'numeric') return text => text
+  if (source.family === 'numeric' && target.family === 'int') return text => readValue(target, roundNumeric(text))
+  if (source.family === 'jsonb') return fromJsonb(target)
   if ((source.family === 'int' || source.family === 'numeric') && target.oid === sqlTypes.float8.oid)
     return text => readValue(target, text)
   if (source.oid === sqlTypes.float4.oid && target.oid === sqlTypes.float8.oid)
@@ -88,6 +93,26 @@ function betweenOthers(source: SqlType, target: SqlType): Cast | null {
     return text => mapArray(text, cast)
   }
   if (source.family === 'json' && target.family === 'jsonb') return text => readValue(target, text)
-  if (source.family === 'jsonb' && target.family === 'json') return text => text
   return null
+}
+
+/** A boolean or a number by itself; Postgres raises on other values. A null is one, too: before Postgres 18 it raised. */
+function fromJsonb(target: SqlType): Cast | null {
+  const refuse = (): never => {
+    throw new ValueError(`a jsonb value is no ${target.name}`)
+  }
+  switch (target.family) {
+    case 'json':
+      return text => text
+    case 'bool':
+      return text => (text === 'true' ? 't' : text === 'false' ? 'f' : refuse())
+    case 'numeric':
+      return text => (jsonKind(text) === 'number' ? text : refuse())
+    case 'int':
+      return target.oid === sqlTypes.int2.oid || target.oid === sqlTypes.int4.oid || target.oid === sqlTypes.int8.oid
+        ? text => (jsonKind(text) === 'number' ? readValue(target, roundNumeric(text)) : refuse())
+        : null
+    default:
+      return null
+  }
 }

@@ -127,8 +127,10 @@ function overflown(): never {
 function extreme(replaces: (sign: number) => boolean): Maker<ComputeWithNulls> {
   return types => {
     const [first] = types
-    if (first === undefined || types.some(type => type.oid !== first.oid || type.collation !== first.collation))
-      return null
+    const isOne = types.every(
+      type => (type.oid === first?.oid && type.collation === first.collation) || areInts(type, first),
+    )
+    if (first === undefined || !isOne) return null
     const { left: keyOf, order } = comparisonOf('<', first, first)
     return (...values) => {
       let found: string | null = null
@@ -144,6 +146,8 @@ function extreme(replaces: (sign: number) => boolean): Maker<ComputeWithNulls> {
     }
   }
 }
+
+const areInts = (a: SqlType, b: SqlType | undefined): boolean => isExact(a) && isExact(b) && isInt(a) && isInt(b)
 
 /** The type of `a op b`: the wider integer, or numeric. Null where only Postgres computes it exactly. */
 export function arithmeticType(name: CallName, left: SqlType, right: SqlType): SqlType | null {

@@ -36,6 +36,14 @@ export function numericKey(text: string): string {
   return text.slice(0, end)
 }
 
+/** The nearest whole number, half away from zero. NaN and infinities stay: no integer takes them. */
+export function roundNumeric(text: string): string {
+  const [whole = '', fraction = ''] = text.split('.')
+  if (!/^[5-9]/.test(fraction)) return whole === '-0' ? '0' : whole
+  const sign = whole.startsWith('-') ? '-' : ''
+  return `${sign}${BigInt(whole.replace('-', '')) + 1n}`
+}
+
 /** Orders two canonical numerics (or integers): -Infinity first, Infinity and then NaN last. */
 export function orderNumerics(a: string, b: string): number {
   if (a === b) return 0

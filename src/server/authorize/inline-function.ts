@@ -2,10 +2,11 @@
 import type { FuncCall, Node, SelectStmt } from 'libpg-query'
 import type { Expr } from '../../predicate/algebra.ts'
 import { and, not } from '../../predicate/build.ts'
+import { isStrictCall } from '../../predicate/calls.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import type { FunctionFacts } from '../catalog/facts.ts'
 import { parseBody, scalarTarget } from './parse-sql.ts'
-import { jsonPath } from './policy-json.ts'
+import { builtInCall, isBuiltIn } from './policy-call.ts'
 import {
   type Condition,
   nothingRead,
@@ -122,6 +123,7 @@ function isStrictIn(expr: Expr, arg: Expr): boolean {
   if (expr === arg) return true
   if (expr.kind === 'cast') return isStrictIn(expr.arg, arg)
   if (expr.kind === 'nullif') return isStrictIn(expr.left, arg)
+  if (expr.kind === 'call') return isStrictCall(expr.name) && expr.args.some(each => isStrictIn(each, arg))
   return expr.kind === 'jsonGet' && (isStrictIn(expr.arg, arg) || isStrictIn(expr.key, arg))
 }
 
@@ -154,9 +156,12 @@ function resolve(call: FuncCall, scope: Scope): { found: FunctionFacts; values: 
   // Named before its arguments are compiled: they may be what the construct is not known for.
   const nonPlain = candidates.find(candidate => !candidate.plain)
   if (nonPlain !== undefined) return unsupported(context, `${shown}, an aggregate or window function`)
-  if (candidates.every(({ schema, name }) => schema === 'pg_catalog' && !builtInNames.has(name)))
+  if (candidates.every(({ schema, name }) => schema === 'pg_catalog' && !builtInNames.has(name) && !isBuiltIn(name)))
     return unsupported(context, shown)
   const values = nodes.map(node => context.compiler.value(node, scope))
+  // Whether the arguments fit is known where the call is computed.
+  if (candidates.every(({ schema }) => schema === 'pg_catalog') && isBuiltIn(parts.at(-1)!))
+    return { found: candidates[0]!, values }
   const fitting = candidates.filter(candidate => fits(candidate, values))
   const exact = fitting.filter(candidate => values.every((value, i) => isExact(value, candidate, i)))
   const choice = exact.length > 0 ? exact : fitting
@@ -191,20 +196,17 @@ const implicitFamilies: ReadonlySet<string> = new Set(['int', 'text', 'array'])
 const isExact = (value: Value, candidate: FunctionFacts, index: number): boolean =>
   !value.literal && candidate.argumentTypes[index]?.oid === value.expr.type.oid
 
-const builtInNames: ReadonlySet<string> = new Set(['current_setting', 'jsonb_extract_path_text', 'jsonb_extract_path'])
+const builtInNames: ReadonlySet<string> = new Set(['current_setting'])
 
 function builtIn(call: FuncCall, scope: Scope): Value {
   const { context } = scope
   const name = partsOf(call.funcname).at(-1)!
-  const values = (argumentsOf(call) ?? []).map(node => coerced(context.compiler.value(node, scope), sqlTypes.text))
-  if (name === 'current_setting') return currentSetting(values, scope)
-  const [document, ...path] = values.map((value, index) =>
-    index === 0 ? castTo(value, sqlTypes.jsonb, context) : value,
+  const values = (argumentsOf(call) ?? []).map(node => context.compiler.value(node, scope))
+  if (name !== 'current_setting') return builtInCall(name, values, scope)
+  return currentSetting(
+    values.map(value => coerced(value, sqlTypes.text)),
+    scope,
   )
-  const names = path.map(({ expr }) => (expr.kind === 'const' ? expr.value : null))
-  if (document === undefined || names.length === 0 || names.some(step => step === null))
-    return unsupported(context, `function ${name}() with this path`)
-  return jsonPath(document, names as string[], name === 'jsonb_extract_path_text', scope)
 }
 
 function currentSetting([name, missingOk]: readonly Value[], scope: Scope): Value {

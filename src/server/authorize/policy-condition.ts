@@ -8,11 +8,22 @@ import { scalarTarget } from './parse-sql.ts'
 import { describe } from './policy-construct.ts'
 import { comparedCount, elementsOf, selectedCount } from './policy-count.ts'
 import { isTrue } from './policy-join.ts'
-import { anyOf, applied, inList, isDistinct, liked, negated, operatorName } from './policy-operators.ts'
+import {
+  anyOf,
+  applied,
+  caseWhen,
+  inList,
+  isDistinct,
+  liked,
+  negated,
+  operatorName,
+  valueOperators,
+} from './policy-operators.ts'
 import { withScalars } from './policy-scalar.ts'
 import { type Condition, nothingRead, partsOf, type Scope, unionOf, unsupported, type Value } from './policy-scope.ts'
+import { setOfSelect, setOfValues } from './policy-set.ts'
 import { amongRows, exists, inSubquery } from './policy-subquery.ts'
-import { coerced, constant, isNullLiteral } from './policy-types.ts'
+import { coerced, constant } from './policy-types.ts'
 
 const combined = (predicate: Predicate, parts: readonly Condition[]): Condition => ({
   predicate,
@@ -98,11 +109,16 @@ function subLink(node: SubLink, scope: Scope, positive: boolean): Condition {
     case 'ANY_SUBLINK': {
       const name = node.operName === undefined ? '=' : operatorName(partsOf(node.operName), scope)
       if (name !== '=') return unsupported(scope.context, `operator ${name} ANY (SELECT ...)`)
+      const set = setOfValues(node, scope)
+      if (set !== null) return anyOf('=', scope.context.compiler.value(node.testexpr!, scope), set, scope.context)
       return inSubquery(node.testexpr!, select, scope, positive)
     }
     case 'ALL_SUBLINK': {
       const name = operatorName(partsOf(node.operName), scope)
       if (name !== '<>') return unsupported(scope.context, `operator ${name} ALL (SELECT ...)`)
+      const set = setOfValues(node, scope)
+      if (set !== null)
+        return negated(anyOf('=', scope.context.compiler.value(node.testexpr!, scope), set, scope.context))
       return negated(inSubquery(node.testexpr!, select, scope, false))
     }
     case 'EXPR_SUBLINK': {
@@ -118,15 +134,12 @@ function subLink(node: SubLink, scope: Scope, positive: boolean): Condition {
   }
 }
 
-/** Operators that give a value the algebra has; policy-value.ts compiles them. */
-const valueOperators: ReadonlySet<string> = new Set(['->', '->>', '#>', '#>>'])
-
 /** Null for operators that give no boolean. */
 function operator(node: A_Expr, scope: Scope, positive: boolean): Condition | null {
   const { compiler } = scope.context
   const [left, right] = [node.lexpr, node.rexpr]
   const name = operatorName(partsOf(node.name), scope)
-  if (node.kind === 'AEXPR_OP' && (valueOperators.has(name) || (name === '-' && left === undefined))) return null
+  if (node.kind === 'AEXPR_OP' && valueOperators.has(name)) return null
   if (left === undefined || right === undefined) return unsupported(scope.context, describe({ A_Expr: node }))
   if ('RowExpr' in left) return unsupported(scope.context, describe(left))
   const counted = comparedCount(node, scope, positive)
@@ -135,7 +148,7 @@ function operator(node: A_Expr, scope: Scope, positive: boolean): Condition | nu
     // x = ANY (ARRAY(SELECT ...)) is x IN (SELECT ...), and x <> ALL its negation.
     const isAny = node.kind === 'AEXPR_OP_ANY'
     const elements = elementsOf(right, scope, isAny && positive)
-    if (elements !== null) {
+    if (elements !== null && setOfSelect(elements.select, elements.scope) === null) {
       const value = compiler.value(left, scope)
       const found = amongRows([value], elements, scope.context, isAny && positive)
       return isAny ? found : negated(found)
@@ -176,7 +189,6 @@ function withLeft(node: A_Expr, left: Value, name: string, scope: Scope): Condit
     case 'AEXPR_DISTINCT':
     case 'AEXPR_NOT_DISTINCT': {
       const operand = value(right)
-      if (isNullLiteral(left)) return unsupported(context, 'NULL IS DISTINCT FROM')
       const distinct = isDistinct(left, operand, context)
       return node.kind === 'AEXPR_DISTINCT' ? distinct : negated(distinct)
     }
@@ -195,14 +207,14 @@ function withLeft(node: A_Expr, left: Value, name: string, scope: Scope): Condit
 /** CASE WHEN a THEN x ELSE y END: x where a is true, else y. */
 function caseOf(node: CaseExpr, scope: Scope, positive: boolean): Condition {
   const { compiler } = scope.context
-  if (node.arg !== undefined) return unsupported(scope.context, 'CASE over a value')
+  const { arg } = node
   const otherwise: Condition =
     node.defresult === undefined
       ? { predicate: { kind: 'unknown' }, reads: nothingRead }
       : compiler.condition(node.defresult, scope, positive)
   return (node.args ?? []).reduceRight((rest, branch) => {
     if (!('CaseWhen' in branch)) return unsupported(scope.context, 'CASE')
-    const when = compiler.condition(branch.CaseWhen.expr!, scope, false)
+    const when = caseWhen(arg, branch.CaseWhen.expr!, scope)
     const then = compiler.condition(branch.CaseWhen.result!, scope, positive)
     const taken = isTrue(when.predicate)
     return combined(or(and(taken, then.predicate), and(not(taken), rest.predicate)), [when, then, rest])

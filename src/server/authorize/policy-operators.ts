@@ -1,11 +1,15 @@
 // Operators over compiled values: each gives the condition Postgres would, or refuses.
-import type { CompareOp, Predicate } from '../../predicate/algebra.ts'
+import type { Node } from 'libpg-query'
+import type { CallName, CompareOp, Predicate } from '../../predicate/algebra.ts'
 import { not, or } from '../../predicate/build.ts'
 import { assertComparable } from '../../predicate/compare.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { asText, called, textArray } from './policy-call.ts'
 import { type Condition, type Context, type Scope, unionOf, unsupported, type Value } from './policy-scope.ts'
+import { comparedWithTime } from './policy-time.ts'
 import {
+  castTo,
   coerced,
   commonCollation,
   commonType,
@@ -13,7 +17,11 @@ import {
   isNullLiteral,
   itemsOf,
   underCollation,
+  withoutCollation,
 } from './policy-types.ts'
+
+/** Operators that give a value, not a condition: policy-value.ts compiles them. */
+export const valueOperators: ReadonlySet<string> = new Set('-> ->> #> #>> || + - * / %'.split(' '))
 
 const compareOps: ReadonlySet<string> = new Set(['=', '<>', '<', '<=', '>', '>='])
 
@@ -42,26 +50,79 @@ export function applied(name: string, left: Value, right: Value, context: Contex
       return negated(liked(left, right, false, context))
     case '!~~*':
       return negated(liked(left, right, true, context))
+    case '^@':
+      return isCalled(
+        'starts_with',
+        [left, right].map(value => asText(value, context)),
+        name,
+        context,
+      )
+    case '<@':
+      return contained('@>', right, left, context)
+    case '@>':
+    case '&&':
+      return contained(name, left, right, context)
+    case '?':
+      return isCalled(name, [asJsonb(left), asText(right, context)], name, context)
+    case '?|':
+    case '?&':
+      return isCalled(name, [asJsonb(left), asTexts(right)], name, context)
     default:
       return unsupported(context, `operator ${name}`)
   }
 }
 
+/** A call that gives a boolean; null stands for an argument of a type that it is not exact for. */
+function isCalled(name: CallName, args: readonly (Value | null)[], operator: string, context: Context): Condition {
+  const known = args.filter(arg => arg !== null)
+  if (known.length < args.length) return unsupported(context, `operator ${operator} over these types`)
+  const { expr, reads } = called(name, known, sqlTypes.bool, context)
+  return { predicate: { kind: 'boolean', arg: expr }, reads }
+}
+
+/** Containment and overlap of arrays of one type, containment of jsonb. */
+function contained(name: '@>' | '&&', left: Value, right: Value, context: Context): Condition {
+  const of = left.literal ? right.expr.type : left.expr.type
+  const [a, b] = [coerced(left, of), coerced(right, of)].map(value =>
+    of.family === 'array' && !isNullLiteral(value) ? castTo(value, withoutCollation(baseOf(of)), context) : value,
+  )
+  if (a === undefined || b === undefined || baseOf(a.expr.type).family !== baseOf(b.expr.type).family)
+    return unsupported(context, `operator ${name} over these types`)
+  return isCalled(name, [a, b], name, context)
+}
+
+const asJsonb = (value: Value): Value | null => {
+  const typed = coerced(value, sqlTypes.jsonb)
+  return baseOf(typed.expr.type).family === 'jsonb' ? typed : null
+}
+
+const asTexts = (value: Value): Value | null => {
+  const typed = coerced(value, textArray)
+  const { element } = baseOf(typed.expr.type)
+  return element !== undefined && baseOf(element).family === 'text' ? typed : null
+}
+
 export const negated = ({ predicate, reads }: Condition): Condition => ({ predicate: not(predicate), reads })
 
 export function compared(op: CompareOp, left: Value, right: Value, context: Context): Condition {
+  const timed = comparedWithTime(op, left, right, context)
+  if (timed !== null) return timed
   const [a, b] = matched(op, left, right, context)
   const predicate: Predicate = { kind: 'compare', op, left: a.expr, right: b.expr }
   return { predicate, reads: unionOf([a.reads, b.reads]) }
 }
 
 export function isDistinct(left: Value, right: Value, context: Context): Condition {
+  if (isNullLiteral(left)) return isDistinctFromNull(right)
+  if (isNullLiteral(right)) return isDistinctFromNull(left)
   const [a, b] = matched('=', left, right, context)
-  const predicate: Predicate = isNullLiteral(b)
-    ? not({ kind: 'isNull', arg: a.expr })
-    : { kind: 'isDistinct', left: a.expr, right: b.expr }
-  return { predicate, reads: unionOf([a.reads, b.reads]) }
+  return { predicate: { kind: 'isDistinct', left: a.expr, right: b.expr }, reads: unionOf([a.reads, b.reads]) }
 }
+
+const isDistinctFromNull = ({ expr, reads }: Value): Condition => ({
+  predicate: not({ kind: 'isNull', arg: expr }),
+  reads,
+})
 
 export function inList(left: Value, items: readonly Value[], context: Context): Condition {
   const type = left.literal ? commonType(items) : left.expr.type
@@ -73,6 +134,13 @@ export function inList(left: Value, items: readonly Value[], context: Context): 
     predicate: { kind: 'in', left: first[0].expr, items: matches.map(([, item]) => item.expr) },
     reads: unionOf([left.reads, ...items.map(item => item.reads)]),
   }
+}
+
+/** The condition of a branch; of `CASE x WHEN y` that they are equal. */
+export function caseWhen(arg: Node | undefined, when: Node, scope: Scope): Condition {
+  const { compiler } = scope.context
+  if (arg === undefined) return compiler.condition(when, scope, false)
+  return compared('=', compiler.value(arg, scope), compiler.value(when, scope), scope.context)
 }
 
 /** `left op ANY (array)`. */

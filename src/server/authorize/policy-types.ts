@@ -2,6 +2,7 @@
 import type { TypeName } from 'libpg-query'
 import type { Expr, SqlType } from '../../predicate/algebra.ts'
 import { parseArray } from '../../predicate/array-text.ts'
+import { isDatetimeFamily } from '../../predicate/calendar.ts'
 import { castFunction } from '../../predicate/cast.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -27,9 +28,32 @@ export function coerced(value: Value, type: SqlType): Value {
   return constant(value.expr.value, withoutCollation(baseOf(type)))
 }
 
-/** The type that several values of one list share: that of the first with a type, else text. */
-export const commonType = (values: readonly Value[]): SqlType =>
-  values.find(value => !value.literal)?.expr.type ?? sqlTypes.text
+/** The type that several values of one list share: the widest number or time, else that of the first with a type, else text. */
+export function commonType(values: readonly Value[]): SqlType {
+  const types = values.filter(value => !value.literal).map(({ expr }) => expr.type)
+  return (
+    types.reduce<SqlType | null>((found, type) => (found === null || isWider(type, found) ? type : found), null) ??
+    sqlTypes.text
+  )
+}
+
+/** Each is cast by Postgres itself to those after it. */
+const widening: readonly (readonly number[])[] = [
+  [
+    sqlTypes.int2.oid,
+    sqlTypes.int4.oid,
+    sqlTypes.int8.oid,
+    sqlTypes.numeric.oid,
+    sqlTypes.float4.oid,
+    sqlTypes.float8.oid,
+  ],
+  [sqlTypes.date.oid, sqlTypes.timestamp.oid, sqlTypes.timestamptz.oid],
+]
+
+const isWider = (type: SqlType, than: SqlType): boolean =>
+  widening.some(
+    oids => oids.includes(baseOf(than).oid) && oids.indexOf(baseOf(type).oid) > oids.indexOf(baseOf(than).oid),
+  )
 
 export function withoutCollation(type: SqlType): SqlType {
   const { collation: _, lower: __, ...rest } = type
@@ -41,8 +65,8 @@ export function namedType(typeName: TypeName, scope: Scope): SqlType {
   const parts = partsOf(typeName.names)
   const shown = parts.join('.')
   if (typeName.setof === true || typeName.pct_type === true) return unsupported(scope.context, `the type ${shown}`)
-  // A length cuts or rounds the value, and the algebra's casts do neither.
-  if ((typeName.typmods ?? []).length > 0) return unsupported(scope.context, `a cast to ${shown} with a length`)
+  // A length cuts or rounds the value, and the algebra's casts do neither: see `modifiersOf`.
+  if (modifiersOf(typeName).length > 0) return unsupported(scope.context, `a cast to ${shown} with a length`)
   const array = (typeName.arrayBounds ?? []).length > 0
   const name = parts.at(-1)!
   for (const schema of schemasFor(parts, scope, 'type')) {
@@ -51,6 +75,12 @@ export function namedType(typeName: TypeName, scope: Scope): SqlType {
   }
   return unsupported(scope.context, `the type ${shown}`)
 }
+
+/** The numbers in `varchar(20)` and `numeric(10, 2)`; NaN for what is no number. */
+export const modifiersOf = ({ typmods = [] }: TypeName): number[] =>
+  typmods.map(node =>
+    'A_Const' in node && node.A_Const.ival !== undefined ? (node.A_Const.ival.ival ?? 0) : Number.NaN,
+  )
 
 /** Casts as `::` does. */
 export function castTo(value: Value, type: SqlType, context: Context): Value {
@@ -63,6 +93,8 @@ export function castTo(value: Value, type: SqlType, context: Context): Value {
   if (from.oid === type.oid) return value
   if (type.domain === true) return unsupported(context, `a cast to the domain ${type.name}`)
   if (keepsValue(from, type)) return value
+  const moment = asDatetime(value, type)
+  if (moment !== null) return moment
   if (!castable(from, type)) return unsupported(context, `a cast from ${value.expr.type.name} to ${type.name}`)
   if (value.expr.kind === 'const' && value.expr.value === null) return constant(null, type)
   const textual = type.family === 'text' || type.family === 'bpchar'
@@ -77,6 +109,28 @@ export function textType(type: SqlType, ofColumns: boolean, context: Context): S
   const { collation, lower } = context.facts.type('pg_catalog', 'text', false)!
   if (collation === undefined) return type
   return { ...type, collation, ...(lower === undefined ? {} : { lower }) }
+}
+
+/** A cast between dates and timestamps; null for other types. */
+export function asDatetime(value: Value, type: SqlType): Value | null {
+  const { expr } = value
+  const target = baseOf(type)
+  if (value.literal || !isDatetimeFamily(baseOf(expr.type).family) || !isDatetimeFamily(target.family)) return null
+  if (baseOf(expr.type).oid === target.oid) return value
+  // A day that becomes a timestamp is its midnight, no longer the time itself.
+  if (expr.kind === 'now' && expr.type.family !== 'date') return { ...value, expr: { ...expr, type: target } }
+  return { ...value, expr: { kind: 'cast', arg: expr, type: target }, collation: null }
+}
+
+/** The type of something made from values under a collation; null where no column gives one. */
+export function collatedType(
+  type: SqlType,
+  collation: CollationFacts | null,
+  ofColumns: boolean,
+  context: Context,
+): SqlType {
+  if (type.element !== undefined) return { ...type, element: collatedType(type.element, collation, ofColumns, context) }
+  return collation === null ? textType(type, ofColumns, context) : collated(type, collation)
 }
 
 /** A cast that changes neither a value's text nor how it compares: left out, so that an index key stays a plain column. */

@@ -1,13 +1,26 @@
 // Compiles a scalar expression of a policy.
-import type { A_Const, A_Expr, CoalesceExpr, CollateClause, Node, SubLink } from 'libpg-query'
-import type { SqlType } from '../../predicate/algebra.ts'
+import type {
+  A_Const,
+  A_Expr,
+  A_Indirection,
+  CaseExpr,
+  CoalesceExpr,
+  CollateClause,
+  MinMaxExpr,
+  Node,
+  SubLink,
+  TypeName,
+} from 'libpg-query'
+import type { CallName, SqlType } from '../../predicate/algebra.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import { callValue } from './inline-function.ts'
 import { scalarTarget } from './parse-sql.ts'
+import { arithmetic, asText, called, sharedCollation, textArray } from './policy-call.ts'
 import { describe } from './policy-construct.ts'
-import { jsonGet, jsonPath } from './policy-json.ts'
-import { compared, operatorName } from './policy-operators.ts'
+import { jsonByPath, jsonGet } from './policy-json.ts'
+import { caseWhen, compared, operatorName, valueOperators } from './policy-operators.ts'
 import {
+  type Context,
   parametersOf,
   partsOf,
   resolveName,
@@ -17,12 +30,15 @@ import {
   unsupported,
   type Value,
 } from './policy-scope.ts'
+import { setOfValues } from './policy-set.ts'
+import { timeArithmetic, timeKeyword } from './policy-time.ts'
 import {
   castTo,
   coerced,
   commonType,
   constant,
   literal,
+  modifiersOf,
   namedType,
   underCollation,
   withoutCollation,
@@ -38,7 +54,7 @@ export function compileValue(node: Node, scope: Scope): Value {
     return value ?? unsupported(scope.context, `$${node.ParamRef.number}`)
   }
   if ('TypeCast' in node && node.TypeCast.arg !== undefined && node.TypeCast.typeName !== undefined)
-    return castNode(node.TypeCast.arg, namedType(node.TypeCast.typeName, scope), scope)
+    return castNode(node.TypeCast.arg, node.TypeCast.typeName, scope)
   if ('CoalesceExpr' in node) return coalesce(node.CoalesceExpr, scope)
   if ('A_ArrayExpr' in node) return arrayOf(node.A_ArrayExpr.elements ?? [], scope)
   if ('CollateClause' in node) return collate(node.CollateClause, scope)
@@ -47,13 +63,32 @@ export function compileValue(node: Node, scope: Scope): Value {
     const { op } = node.SQLValueFunction
     if (op === 'SVFOP_CURRENT_USER' || op === 'SVFOP_CURRENT_ROLE' || op === 'SVFOP_USER')
       return constant(scope.viewer.name, sqlTypes.name)
+    const time = timeKeyword(op ?? '')
+    if (time !== null) return time
   }
   if ('SubLink' in node && node.SubLink.subLinkType === 'EXPR_SUBLINK') return scalarSubquery(node.SubLink, scope)
+  if ('SubLink' in node && node.SubLink.subLinkType === 'ARRAY_SUBLINK') {
+    const set = setOfValues(node.SubLink, scope)
+    return set ?? unsupported(scope.context, describe(node))
+  }
+  if ('MinMaxExpr' in node) return extreme(node.MinMaxExpr, scope)
+  if ('A_Indirection' in node) return subscript(node.A_Indirection, scope)
+  if ('CaseExpr' in node) {
+    const value = caseValue(node.CaseExpr, scope)
+    if (value !== null) return value
+  }
   if ('A_Expr' in node) {
     const value = operatorValue(node.A_Expr, scope)
     if (value !== null) return value
   }
-  if ('A_Expr' in node || 'BoolExpr' in node || 'NullTest' in node || 'BooleanTest' in node || 'SubLink' in node) {
+  if (
+    'A_Expr' in node ||
+    'BoolExpr' in node ||
+    'NullTest' in node ||
+    'BooleanTest' in node ||
+    'SubLink' in node ||
+    'CaseExpr' in node
+  ) {
     const { predicate, reads } = compiler.condition(node, scope, false)
     return { ...constant(null, sqlTypes.bool), expr: { kind: 'predicate', predicate, type: sqlTypes.bool }, reads }
   }
@@ -73,7 +108,31 @@ function constantOf(node: A_Const, scope: Scope): Value {
   return unsupported(scope.context, 'a bit string')
 }
 
-function castNode(arg: Node, type: SqlType, scope: Scope): Value {
+function castNode(arg: Node, typeName: TypeName, scope: Scope): Value {
+  const modifiers = modifiersOf(typeName)
+  const type = namedType({ ...typeName, typmods: [] }, scope)
+  const value = castUnmodified(arg, type, scope)
+  return modifiers.length === 0 ? value : modified(value, type, modifiers, scope)
+}
+
+/** What a length or precision does to a value: text is cut to so many characters, a number rounded. */
+function modified(value: Value, type: SqlType, modifiers: readonly number[], scope: Scope): Value {
+  const { context } = scope
+  const [first = Number.NaN, second = 0] = modifiers
+  const isNumber = [first, second].every(Number.isInteger)
+  const number = (part: number): Value => constant(String(part), sqlTypes.int4)
+  const { oid } = baseOf(type)
+  if (isNumber && oid === sqlTypes.varchar.oid) return called('left', [value, number(first)], type, context)
+  if (isNumber && oid === sqlTypes.numeric.oid)
+    return called('numericScale', [value, number(first), number(second)], type, context)
+  if (isNumber && oid === sqlTypes.bpchar.oid) {
+    const text = castTo(value, sqlTypes.text, context)
+    return castTo(called('left', [text, number(first)], sqlTypes.text, context), type, context)
+  }
+  return unsupported(context, `a cast to ${type.name} with a length or precision`)
+}
+
+function castUnmodified(arg: Node, type: SqlType, scope: Scope): Value {
   // ARRAY['a', 'b']::mood[] casts the items, which a bare literal needs.
   if ('A_ArrayExpr' in arg && type.element !== undefined) {
     const { element } = type
@@ -146,19 +205,100 @@ function operatorValue(node: A_Expr, scope: Scope): Value | null {
   const name = operatorName(partsOf(node.name), scope)
   if (name === '-' && node.lexpr === undefined) {
     const value = compiler.value(node.rexpr!, scope)
-    if (value.expr.kind !== 'const' || value.expr.value === null) return unsupported(scope.context, 'operator -')
-    return constant(
-      value.expr.value.startsWith('-') ? value.expr.value.slice(1) : `-${value.expr.value}`,
-      value.expr.type,
-    )
+    const { expr } = value
+    if (expr.kind === 'const' && expr.value !== null)
+      return constant(expr.value.startsWith('-') ? expr.value.slice(1) : `-${expr.value}`, expr.type)
   }
-  if (!['->', '->>', '#>', '#>>'].includes(name)) return null
-  const arg = compiler.value(node.lexpr!, scope)
-  const key = compiler.value(node.rexpr!, scope)
-  if (name === '->' || name === '->>') return jsonGet(arg, coerced(key, sqlTypes.text), name === '->>', scope)
-  if (key.expr.kind !== 'const' || key.expr.value === null || !/^\{\w+(,\w+)*\}$/.test(key.expr.value))
-    return unsupported(scope.context, `operator ${name} with this path`)
-  return jsonPath(arg, key.expr.value.slice(1, -1).split(','), name === '#>>', scope)
+  if (!valueOperators.has(name)) return null
+  const { context } = scope
+  const right = compiler.value(node.rexpr!, scope)
+  if (node.lexpr === undefined) return arithmetic(name as CallName, [right], context)
+  const left = compiler.value(node.lexpr, scope)
+  switch (name) {
+    case '->':
+    case '->>':
+      return jsonGet(left, coerced(right, sqlTypes.text), name === '->>', context)
+    case '#>':
+    case '#>>':
+      return jsonByPath(left, coerced(right, textArray), name === '#>>', context)
+    case '||':
+      return concatenated(left, right, context)
+    default:
+      return timeArithmetic(name, left, right, context) ?? arithmetic(name as CallName, [left, right], context)
+  }
+}
+
+/** Text, and whatever else beside it as its text. */
+function concatenated(left: Value, right: Value, context: Context): Value {
+  const isTextual = (value: Value): boolean => value.literal || asText(value, context) !== null
+  const types = [left, right].map(value => baseOf(value.expr.type))
+  if (!(isTextual(left) || isTextual(right)) || types.some(({ family }) => family === 'array' || family === 'jsonb'))
+    return unsupported(context, `operator || over ${types.map(type => type.name).join(' and ')}`)
+  const texts = [left, right].map(value => asText(value, context) ?? castTo(value, sqlTypes.text, context))
+  return called('||', texts, sqlTypes.text, context)
+}
+
+/** All of one type and collation. */
+function alike(values: readonly Value[], scope: Scope): Value[] {
+  const type = withoutCollation(baseOf(commonType(values)))
+  const typed = values.map(value => (value.literal ? coerced(value, type) : castTo(value, type, scope.context)))
+  const { collation } = sharedCollation(typed, scope.context)
+  return typed.map(value => ({ ...value, expr: underCollation(value.expr, collation) }))
+}
+
+function extreme({ op, args = [] }: MinMaxExpr, scope: Scope): Value {
+  const { context } = scope
+  const values = alike(
+    args.map(arg => context.compiler.value(arg, scope)),
+    scope,
+  )
+  const [first] = values
+  if (first === undefined) return unsupported(context, 'GREATEST or LEAST of nothing')
+  return called(op === 'IS_GREATEST' ? 'greatest' : 'least', values, withoutCollation(baseOf(first.expr.type)), context)
+}
+
+/** CASE with values; null for one with conditions. */
+function caseValue(node: CaseExpr, scope: Scope): Value | null {
+  const { context } = scope
+  const branches = (node.args ?? []).flatMap(branch => ('CaseWhen' in branch ? [branch.CaseWhen] : []))
+  const results = [...branches.map(({ result }) => result), node.defresult]
+  const compiled = results.map(result => (result === undefined ? literal(null) : context.compiler.value(result, scope)))
+  if (baseOf(commonType(compiled)).family === 'bool') return null
+  const values = alike(compiled, scope)
+  const otherwise = values.at(-1)!
+  const whens = branches.map(({ expr }) => caseWhen(node.arg, expr!, scope))
+  return {
+    expr: {
+      kind: 'case',
+      whens: whens.map(({ predicate }) => predicate),
+      values: values.slice(0, -1).map(({ expr }) => expr),
+      otherwise: otherwise.expr,
+      type: otherwise.expr.type,
+    },
+    literal: false,
+    ...sharedCollation(values, context),
+    reads: unionOf([...whens, ...values].map(({ reads }) => reads)),
+  }
+}
+
+/** `array[1]` and `array[1:2]`. */
+function subscript({ arg, indirection = [] }: A_Indirection, scope: Scope): Value {
+  const { context } = scope
+  const [step, ...more] = indirection
+  const array = context.compiler.value(arg!, scope)
+  const { element } = baseOf(array.expr.type)
+  if (step === undefined || !('A_Indices' in step) || more.length > 0 || element === undefined)
+    return unsupported(context, 'an array subscript of several dimensions, or a field of a composite')
+  const { is_slice, lidx, uidx } = step.A_Indices
+  const bounds = [lidx, uidx].map(bound =>
+    bound === undefined ? null : coerced(context.compiler.value(bound, scope), sqlTypes.int4),
+  )
+  const given = bounds.filter(bound => bound !== null)
+  if (given.length === 0 || given.some(bound => bound.expr.type.family !== 'int'))
+    return unsupported(context, 'an array slice without bounds')
+  if (is_slice !== true) return called('subscript', [array, ...given], baseOf(element), context)
+  const name = given.length === 2 ? 'slice' : bounds[0] === null ? 'sliceTo' : 'sliceFrom'
+  return called(name, [array, ...given], withoutCollation(baseOf(array.expr.type)), context)
 }
 
 function nullIf(left: Value, right: Value, scope: Scope): Value {

@@ -19,6 +19,8 @@ export const bob = '00000000-0000-4000-8000-00000000000b'
 export const claimSettings = [
   { setting: 'app.tenant_id', claim: 'tenant' },
   { setting: 'app.deep', claim: 'app_metadata.tenant' },
+  { setting: 'app.orgs', claim: 'orgs' },
+  { setting: 'realtime.topic', claim: 'topic' },
 ]
 
 const principal = (role: string, claims: Record<string, unknown>): Principal => ({ role, claims, expiresAt: null })
@@ -42,10 +44,30 @@ export class PolicyBench {
       log: createLog('silent'),
     })
     const { anon, authenticated, staff } = roles
-    const claims = { role: authenticated, tenant: ada, app_metadata: { roles: 'editor', tenant: 7 }, groups: '{1,2}' }
+    const lists = {
+      rooms: [1, 3],
+      editors: [ada, null],
+      names: ['open', 'draft'],
+      flags: { a: true, open: null },
+      deep: [[1]],
+    }
+    const claims = {
+      role: authenticated,
+      tenant: ada,
+      app_metadata: { roles: 'editor', tenant: 7, ...lists },
+      groups: '{1,2}',
+      orgs: '10,30',
+      email: 'Ada@Example.org',
+      topic: 'room:2:Hello',
+    }
     this.principals = {
       ada: principal(authenticated, { ...claims, sub: ada }),
-      bob: principal(authenticated, { role: authenticated, sub: bob, app_metadata: { roles: 'none' } }),
+      bob: principal(authenticated, {
+        role: authenticated,
+        sub: bob,
+        app_metadata: { roles: 'none', rooms: [] },
+        topic: 'user:3',
+      }),
       nobody: principal(authenticated, { role: authenticated }),
       anonymous: principal(anon, {}),
       staff: principal(staff, { ...claims, sub: bob, role: staff }),
@@ -80,14 +102,19 @@ export class PolicyBench {
     )
   }
 
+  /** By what the catalog says now. */
   async access(reader: Principal): Promise<TableAccess> {
     this.catalog.invalidate()
+    return this.#access(reader)
+  }
+
+  async #access(reader: Principal): Promise<TableAccess> {
     return this.catalog.access(await this.catalog.table('public', 'messages'), reader.role)
   }
 
-  /** Keys of the messages that the compiled policy lets the reader see. */
+  /** Keys of the messages that the compiled policy lets the reader see, by the catalog as it was read last. */
   async compiled(reader: Principal): Promise<string[]> {
-    const { table, policy, memberships } = await this.access(reader)
+    const { table, policy, memberships } = await this.#access(reader)
     const bound = bind(policy, settingsOf(reader, { claimSettings }))
     const index = await this.#memberships(memberships)
     const rows = await this.#rows(table)
@@ -114,7 +141,7 @@ export class PolicyBench {
   async #memberships(tables: readonly Table[]): Promise<Memberships> {
     const rows = new Map<number, Row[]>()
     for (const table of tables) rows.set(table.oid, (await this.#rows(table)).map(rowOf))
-    return plainMemberships(rows)
+    return plainMemberships(rows, BigInt(Date.now()) * 1000n)
   }
 
   #rows({ schema: namespace, name, columns }: Table): Promise<TextRow[]> {
