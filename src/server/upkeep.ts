@@ -2,6 +2,7 @@
 // the heartbeat on its way through the WAL, and look whether the catalog changed.
 import type pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import type { CatalogWatch } from './catalog-watch.ts'
 import { isAway } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import type { Log } from './log.ts'
@@ -18,9 +19,8 @@ export interface UpkeepOptions {
   readonly beaconMs: number
   /** The session to acknowledge to. */
   readonly stream: () => WalStream | null
-  /** Text that changes when something in the catalog that decides did. */
-  readonly fingerprint: () => Promise<string>
-  readonly onCatalogChange: () => Promise<void>
+  /** Looks whether the catalog changed. */
+  readonly watch: Pick<CatalogWatch, 'poll' | 'stop'>
   readonly log: Log
   /** Told when the database is away, and when the way through the WAL works again. */
   readonly trouble: Trouble
@@ -28,17 +28,11 @@ export interface UpkeepOptions {
 }
 
 const tickMs = 1000
-const maxLookMs = 1000
-const lookAgainMs = 100
 /** Longer than a dead connection takes to be noticed and told: past it, what keeps heartbeats has no other witness. */
 const unexplainedMs = 15_000
 
 export class Upkeep {
   readonly #options: UpkeepOptions
-  #fingerprint: string | null = null
-  #look: Promise<void> | null = null
-  #nextLook: Promise<void> | null = null
-  #lookAgain: NodeJS.Timeout | undefined
   #lastEmittedMs = 0
   #acknowledged = 0n
   /** When the newest heartbeat that came back was sent and received. */
@@ -55,13 +49,15 @@ export class Upkeep {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    signal.addEventListener('abort', () => clearTimeout(this.#lookAgain), { once: true })
+    const { watch } = this.#options
+    signal.addEventListener('abort', () => watch.stop(), { once: true })
     while (!signal.aborted) {
       // Each by itself: a catalog that cannot be read must not keep the slot from being acknowledged.
       await this.#try('emit a heartbeat', () => this.#emit())
       await this.#try('sample a snapshot', () => this.#sample())
       await this.#try('acknowledge the slot', async () => this.#acknowledge())
-      await this.lookAtCatalog()
+      // Not waited for: a table that a migration has locked must not hold up a heartbeat.
+      void watch.poll()
       this.#lookAtPulse()
       await new Promise<void>(resolve => {
         const timer = setTimeout(done, tickMs)
@@ -73,32 +69,6 @@ export class Upkeep {
         signal.addEventListener('abort', done)
       })
     }
-  }
-
-  /** Looks whether the catalog changed. A look under way may have read before whoever asks knew: they get the next one,
-   *  all together. */
-  lookAtCatalog(): Promise<void> {
-    if (this.#look === null) return this.#startLook()
-    this.#nextLook ??= this.#look.then(() => {
-      this.#nextLook = null
-      return this.#startLook()
-    })
-    return this.#nextLook
-  }
-
-  /** The stream announced a table anew: its catalog entry may have changed. Resolves when that has been looked at, or
-   *  after a while: the stream must not stand still with a catalog that cannot be read. */
-  async announced(): Promise<void> {
-    // A table altered and written in one transaction is announced before SQL shows what has changed.
-    clearTimeout(this.#lookAgain)
-    this.#lookAgain = setTimeout(() => void this.lookAtCatalog(), lookAgainMs)
-    this.#lookAgain.unref()
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<void>(resolve => {
-      timer = setTimeout(resolve, maxLookMs)
-    })
-    await Promise.race([this.lookAtCatalog(), late])
-    clearTimeout(timer)
   }
 
   /** Looks at a served commit's messages for a heartbeat of ours. */
@@ -158,18 +128,6 @@ export class Upkeep {
       stream()?.acknowledge(lsn)
       this.#acknowledged = lsn
     }
-  }
-
-  #startLook(): Promise<void> {
-    this.#look = this.#try('read the catalog', async () => {
-      const fingerprint = await this.#options.fingerprint()
-      // The first counts as a change: someone may have subscribed before it.
-      if (fingerprint !== this.#fingerprint) await this.#options.onCatalogChange()
-      this.#fingerprint = fingerprint
-    }).finally(() => {
-      this.#look = null
-    })
-    return this.#look
   }
 
   async #try(what: string, work: () => Promise<void>): Promise<void> {
