@@ -142,6 +142,53 @@ test.each(slowWires)('[P1] [P2] %s: a finished first snapshot that waits is made
   reader.close()
 })
 
+test.each(['live', 'changes'])(
+  '[P2] [P3] %s: what waits when a policy changes is not sent by the old one',
+  async kind => {
+    using queues = new Queues()
+    const reader = await SlowReader.open(node, 'websocket', `${kind}/messages`, token)
+    if (kind === 'live') await reader.until(() => reader.rows.exact)
+    reader.socket.pause()
+    await queues.stall(fill)
+    await insert(1, 'the secret')
+    const policy = 'CREATE POLICY only_two ON messages AS RESTRICTIVE FOR SELECT USING (room_id = 2)'
+    await database.query(policy)
+    try {
+      await served()
+      expect(queues.taken).toBeGreaterThan(0)
+      reader.socket.resume()
+      await reader.until(() => reader.rows.resyncs.length > 0)
+      await insert(2, 'no secret')
+      if (kind === 'live') await equalsSelect(reader)
+      else await reader.until(() => reader.heard('no secret'))
+      expect(reader.heard('the secret')).toBe(false)
+    } finally {
+      await database.query('DROP POLICY only_two ON messages')
+    }
+    reader.close()
+  },
+)
+
+test('[P2] a row that leaves the view while its versions wait: they do not come before it goes', async () => {
+  using queues = new Queues()
+  const reader = await SlowReader.open(node, 'sse', 'live/messages?author=eq.w', token)
+  await reader.until(() => reader.rows.exact)
+  reader.socket.pause()
+  await queues.stall(fill)
+  const id = nextId
+  await insert(2, 'the secret')
+  await insert(2, 'no secret')
+  await database.query(`UPDATE messages SET author = 'nobody' WHERE id = ${id}`)
+  await served()
+  expect(queues.taken).toBe(1)
+  reader.socket.resume()
+  const expected = asSet(await selectAs(database, ada, `SELECT * FROM messages WHERE author = 'w'`)).join()
+  await reader.until(() => asSet(reader.rows.list()).join() === expected)
+  expect(reader.heard('the secret')).toBe(false)
+  expect(reader.rows.resyncs).toEqual([])
+  reader.close()
+})
+
 test('[P2] [P4] a stream of several queries: every id it is given is true, whatever was taken back', async () => {
   using queues = new Queues()
   const path = `live?q=${encodeURIComponent('messages?id=gt.0')}&q=${encodeURIComponent('messages?room_id=eq.2')}`

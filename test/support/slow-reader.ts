@@ -121,6 +121,9 @@ export class SlowReader {
   }
 }
 
+/** The kernel moves bytes from the one socket to the other, tries again a fifth of a second later, and then takes no more. */
+const settledMs = 400
+
 /** The queues of the servers in this process that have sent anything, found by what passes them. */
 export class Queues {
   readonly #pushed = vi.spyOn(SendQueue.prototype, 'push')
@@ -130,20 +133,20 @@ export class Queues {
   /** Makes the one queue whose reader does not read hold what it is given from now on.
    *  @param write commits something for the reader, large enough to fill what the kernel holds soon */
   async stall(write: () => Promise<void>): Promise<SendQueue> {
-    // The kernel moves bytes from the one socket to the other, and takes more: it must stand for a while.
-    for (let standing = 0, written = 0; standing < 20; ) {
+    const deadline = Date.now() + 30_000
+    for (let since = Date.now(); Date.now() < deadline; ) {
       const stalled = this.#all().filter(queue => queue.stalledSince !== null)
-      standing = stalled.length === 1 ? standing + 1 : 0
-      if (standing === 20) {
+      if (stalled.length !== 1) {
+        await write()
+        since = Date.now()
+      } else if (Date.now() - since < settledMs) await new Promise(resolve => setTimeout(resolve, 2))
+      else {
         // What the kernel may take yet stands before what the test writes next.
-        for (let more = 0; more < 5; more++) await write()
+        for (let more = 0; more < 8; more++) await write()
         return stalled[0]!
       }
-      if (standing === 0) await write()
-      else await new Promise(resolve => setTimeout(resolve, 2))
-      if (written++ > 5000) throw new Error('the kernel takes everything')
     }
-    throw new Error('unreachable')
+    throw new Error('the kernel takes everything')
   }
 
   /** How many events were taken back so far. */

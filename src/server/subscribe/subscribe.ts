@@ -209,6 +209,9 @@ export class SubscriptionDoor implements Subscriptions {
       const { subscription, request } = user
       if (subscription === null || user.isClosed) return []
       const moved = { announcements: this.#announcements }
+      // What waits for a slow reader was judged by the old rules. A live query begins anew, wherever it stands.
+      if (subscription.kind === 'live') subscription.close()
+      user.outlet.takeBack('firmly')
       let since: SubscribeRequest['since'] = null
       if (subscription.kind === 'changes') {
         // What it was told is all that the old rules showed: by the new ones it goes on right behind. One that is behind is
