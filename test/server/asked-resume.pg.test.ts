@@ -76,8 +76,8 @@ test.each(transports)(
 )
 
 test('[P4] a poll with nothing new is a 304 that moves on, and asks for no rows', async () => {
-  const poll = (after: string): Promise<Response> =>
-    fetch(`${node.url}/v1/live/papers?after=${encodeURIComponent(after)}&wait=0`, {
+  const poll = (after: string, wait = 0): Promise<Response> =>
+    fetch(`${node.url}/v1/live/papers?after=${encodeURIComponent(after)}&wait=${wait}`, {
       headers: { authorization: `Bearer ${token}`, accept: 'application/json' },
     })
   const first = await fetch(`${node.url}/v1/live/papers`, {
@@ -92,7 +92,7 @@ test('[P4] a poll with nothing new is a 304 that moves on, and asks for no rows'
     position = answer.headers.get('tidegate-position')!
   }
   await database.query(`INSERT INTO papers VALUES (31, 1, 'w', 'news')`)
-  const answer = await poll(position)
+  const answer = await poll(position, 10)
   expect(answer.status).toBe(200)
   const news = (await answer.json()) as { events: { event: string; data: { changes: unknown[] } }[]; position: string }
   expect(news.events.map(({ event }) => event)).toEqual(['delta'])
@@ -147,4 +147,31 @@ test('[P4] changes of the operations asked for only', async () => {
   await reader.until(() => reader.changes.length === 2)
   await reader.leave()
   expect(reader.changes.map(({ op }) => op)).toEqual(['delete', 'delete'])
+})
+
+test('[P4] [P7] a reader that takes nothing for a while skips steps and ends where SELECT does, without a resync', async () => {
+  const reader = new Reader('websocket', 'live', 'papers', token)
+  await reader.come(node)
+  await equals(reader)
+  const other = new Reader('sse', 'live', 'papers', token)
+  await other.come(node)
+  await equals(other)
+  reader.pause()
+  for (let round = 0; round < 12; round++) {
+    await database.query(`UPDATE papers SET body = repeat('${round}', 100000) || random() WHERE room_id = 2`)
+    await database.query(
+      `INSERT INTO papers VALUES (${100 + round}, 2, 'w', repeat('x', 200000)) ON CONFLICT DO NOTHING`,
+    )
+    await database.query(`UPDATE crew SET room_id = ${1 + (round % 2)} WHERE user_id = '${ada}'`)
+    await equals(other)
+  }
+  await database.query(`UPDATE crew SET room_id = 1 WHERE user_id = '${ada}'; UPDATE papers SET body = 'end'`)
+  await equals(other)
+  reader.go()
+  await equals(reader)
+  await reader.leave()
+  await other.leave()
+  expect(reader.resyncs).toEqual([])
+  expect(reader.failure).toBe(null)
+  expect(countOf(reader, 'delta')).toBeLessThan(countOf(other, 'delta'))
 })

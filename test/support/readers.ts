@@ -25,6 +25,7 @@ export class Reader {
   /** Where it stands, as the server told it. */
   position: string | null = null
   #leave: () => Promise<void> = async () => {}
+  #setPaused: (isPaused: boolean) => void = () => {}
 
   constructor(
     transport: Transport,
@@ -53,6 +54,15 @@ export class Reader {
   /** Goes away without a word. */
   async leave(): Promise<void> {
     await this.#leave()
+  }
+
+  /** Over a WebSocket: takes nothing from its socket until `go`. */
+  pause(): void {
+    this.#setPaused(true)
+  }
+
+  go(): void {
+    this.#setPaused(false)
   }
 
   /** Resolves when the condition holds. @throws when it does not within the time */
@@ -132,6 +142,10 @@ export class Reader {
       const isState = type === 'snapshot' || type === 'delta' || type === 'change'
       this.#take({ event: type, id: isState && position !== undefined ? `${position}.${tag}` : '', data: rest })
     })
+    this.#setPaused = isPaused => {
+      if (isPaused) socket.pause()
+      else socket.resume()
+    }
     const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table }
     socket.send(JSON.stringify(this.position === null ? frame : { ...frame, since: this.position }))
     this.#leave = async () => {

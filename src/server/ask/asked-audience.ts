@@ -40,13 +40,10 @@ export interface AskedAudienceOptions {
   readonly seed: bigint
   readonly maxRows: number
   readonly recheckMs: number
-  /** How long the last question of this reader's kind took, as far as is known. */
-  readonly pace: number
   /** 0 to 1. */
   readonly random: () => number
   /** It has ended. */
   readonly onFailure: (error: unknown) => void
-  readonly onPace: (tookMs: number) => void
 }
 
 /** Keys that a check asks for one by one; more, and it asks for all rows. */
@@ -74,7 +71,8 @@ export class AskedAudience implements Receivers {
   readonly #waiting = new Map<Waiting, number>()
   #isRunning = false
   #isEnded = false
-  #pace: number
+  /** How long the last question took. */
+  #pace: number | null = null
   #retryMs = firstRetryMs
   #askedMs = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | null = null
@@ -83,7 +81,6 @@ export class AskedAudience implements Receivers {
     this.#options = options
     this.query = options.query
     this.tag = options.tag
-    this.#pace = options.pace
     this.#anchors = cover(options.query.filter)
   }
 
@@ -213,7 +210,6 @@ export class AskedAudience implements Receivers {
         async view => ({ looked: await this.#look(view, waiting), view }),
       )
       this.#pace = tookMs
-      this.#options.onPace(tookMs)
       this.#isRunning = false
       if (this.#isEnded) return
       const isTold = this.#take(result.looked, result.view, waiting)

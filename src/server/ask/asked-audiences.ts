@@ -62,9 +62,6 @@ const maxChanges = 1_000
 /** Failures remembered, so that those who come back too early are refused without asking. */
 const maxFailures = 1_000
 const failureMs = 4_000
-/** How long a table's newcomers wait among the slow ones after one of its questions was slow. */
-const slowMemoryMs = 30_000
-const slowMs = 100
 
 export class AskedAudiences {
   readonly #options: AskedAudiencesOptions
@@ -73,8 +70,6 @@ export class AskedAudiences {
   readonly #byTable = new Map<number, Set<Held>>()
   readonly #byRead = new Map<number, Set<Held>>()
   readonly #failures = new Map<string, { readonly error: unknown; readonly untilMs: number }>()
-  /** By table and role: until when its newcomers are taken for slow ones. */
-  readonly #slowUntil = new Map<string, number>()
 
   constructor(options: AskedAudiencesOptions) {
     this.#options = options
@@ -171,7 +166,6 @@ export class AskedAudiences {
     const { table } = request.query
     this.#makeRoom(table)
     const query = queries.acquire(request.query)
-    const kind = `${table.oid} ${request.reader.role}`
     const audience = new AskedAudience({
       query,
       reader: request.reader,
@@ -183,18 +177,13 @@ export class AskedAudiences {
       seed: randomBytes(8).readBigInt64BE(),
       maxRows: limits.maxRows,
       recheckMs: limits.recheckMs,
-      pace: performance.now() < (this.#slowUntil.get(kind) ?? 0) ? Number.POSITIVE_INFINITY : 0,
       random,
-      onPace: tookMs => {
-        if (tookMs > slowMs) this.#slowUntil.set(kind, performance.now() + slowMemoryMs)
-      },
       onFailure: error => {
         const { code, cause } = error as { code?: string; cause?: { code?: string } }
         log.warn(
           { code, sqlState: cause?.code, table: table.name, role: request.reader.role },
           'asking Postgres failed',
         )
-        if (code === 'POLICY_SLOW') this.#slowUntil.set(kind, performance.now() + slowMemoryMs)
         if (code !== 'UNSUBSCRIBED_TABLE_CHANGED') this.#remember(key, error)
         this.#end(held, error)
       },

@@ -5,12 +5,12 @@ import { pinnedSettings, type TextRow } from '../database.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'
-import { Admission } from '../snapshot/admission.ts'
 import { asReaderSql, type Reader, type SnapshotReader } from '../snapshot/reader.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot } from '../wal/visibility.ts'
 import type { Statement } from './ask-sql.ts'
 import { failedRetryMs, failureOf, NotYet } from './failures.ts'
+import { Lanes } from './lanes.ts'
 import { type Standing, standingOf } from './standing.ts'
 
 export interface AskerOptions {
@@ -21,7 +21,7 @@ export interface AskerOptions {
   readonly reader: Pick<SnapshotReader, 'passed'>
   /** Of one statement. */
   readonly timeoutMs: number
-  /** Questions at a time: half of them for those who answered quickly the last time, half for the others. */
+  /** Questions at a time. */
   readonly concurrency: number
 }
 
@@ -40,8 +40,6 @@ export interface View {
   ask(statement: Statement, typeOids?: readonly (number | null)[]): Promise<readonly TextRow[]>
 }
 
-/** Longer than that, and a question waits among its like: it may hold a connection for the whole of the timeout. */
-const slowMs = 100
 const pinned = Object.keys(pinnedSettings)
 /** How often a snapshot is taken anew while it does not fit to the stream: 1, 2, 4 ... ms in between. */
 const maxAttempts = 7
@@ -52,32 +50,28 @@ const rawTypes = { getTypeParser: () => (value: string) => value } as unknown as
 
 export class Asker {
   readonly #options: AskerOptions
-  readonly #quick: Admission
-  readonly #slow: Admission
+  readonly #lanes: Lanes
 
   constructor(options: AskerOptions) {
     this.#options = options
-    const half = Math.max(1, Math.floor(options.concurrency / 2))
-    // As many as there are audiences wait, each with one question.
-    this.#quick = new Admission(half, Number.POSITIVE_INFINITY)
-    this.#slow = new Admission(half, Number.POSITIVE_INFINITY)
+    this.#lanes = new Lanes(options.concurrency)
   }
 
   get timeoutMs(): number {
     return this.#options.timeoutMs
   }
 
-  /** @param pace how long it took the last time, in milliseconds
+  /** @param pace how long it took the last time, in milliseconds; null for the first
    *  @param begin called right before a snapshot is taken, perhaps several times: which commits it should see; after a few
    *    attempts it need not
    *  @throws NotYet; POLICY_FAILED, POLICY_SLOW, TABLE_REFUSED, UNSUBSCRIBED_TABLE_CHANGED; UNAVAILABLE */
   async run<T>(
     question: Question,
-    { pace, begin }: { readonly pace: number; readonly begin: () => bigint },
+    { pace, begin }: { readonly pace: number | null; readonly begin: () => bigint },
     work: (view: View) => Promise<T>,
   ): Promise<{ readonly result: T; readonly tookMs: number }> {
-    const lane = pace > slowMs ? this.#slow : this.#quick
-    return lane.run(async () => {
+    const kind = `${question.query.table.oid} ${question.reader.role}`
+    return this.#lanes.run({ kind, pace }, async () => {
       const { pool, relay, timeoutMs } = this.#options
       let client: pg.PoolClient
       try {

@@ -9,7 +9,7 @@ import { AskedAudiences, type AskedLimits, type AskedUser, tagOf } from '../ask/
 import type { Asker } from '../ask/asker.ts'
 import type { Commit } from '../decode/change.ts'
 import type { QueryRegistry } from '../route/query.ts'
-import { AskedSubscription } from './asked-subscription.ts'
+import { AskedSubscription, Untaken } from './asked-subscription.ts'
 import { changed } from './audiences.ts'
 import type { PrepareOptions } from './prepare.ts'
 import { prepare } from './prepare.ts'
@@ -58,6 +58,7 @@ class User implements AskedUser {
 export class AskedDoor {
   readonly #options: AskedDoorOptions
   readonly #audiences: AskedAudiences
+  readonly #untaken = new Untaken(maxUntakenChars)
 
   constructor(options: AskedDoorOptions) {
     const { relay, head, log } = options.stream
@@ -87,6 +88,7 @@ export class AskedDoor {
         warnings: prepared.warnings,
         since: begin,
         resumed: since !== null,
+        untaken: this.#untaken,
         onClosed: () => audiences.leave(audience, user),
       })
       user.subscription = subscription
@@ -159,6 +161,9 @@ export class AskedDoor {
     return { since: null, code: isSameQuery ? 'ASKED_FORGOTTEN' : 'QUERY_CHANGED' }
   }
 }
+
+/** Of rows that were read for readers who have not taken them yet. */
+const maxUntakenChars = 64 * 1024 * 1024
 
 const isOf = (audience: AskedAudience, key: string): boolean => audience.tag.startsWith(tagOf(key))
 

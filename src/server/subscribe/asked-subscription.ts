@@ -2,6 +2,7 @@
 import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AskedAudience, Waiting } from '../ask/asked-audience.ts'
 import type { Batch } from '../route/batch.ts'
 import type { Manner, Member } from '../route/members.ts'
@@ -21,6 +22,28 @@ type State =
   | { readonly name: 'behind'; readonly at: Position }
   | { readonly name: 'closed' }
 
+/** What readers have still to take of rows that were read for them: in memory meanwhile, and shared where several came at
+ *  once. Past its bound whoever cannot take all of its rows at once is sent away for a while. */
+export class Untaken {
+  readonly #maxChars: number
+  #chars = 0
+
+  constructor(maxChars: number) {
+    this.#maxChars = maxChars
+  }
+
+  /** @returns false when there is no room */
+  add(chars: number): boolean {
+    if (this.#chars + chars > this.#maxChars) return false
+    this.#chars += chars
+    return true
+  }
+
+  remove(chars: number): void {
+    this.#chars -= chars
+  }
+}
+
 export interface AskedSubscriptionOptions {
   readonly audience: AskedAudience
   readonly outlet: Outlet
@@ -29,6 +52,7 @@ export interface AskedSubscriptionOptions {
   readonly since: Position | null
   /** The position is the client's own. */
   readonly resumed: boolean
+  readonly untaken: Untaken
   readonly onClosed: () => void
 }
 
@@ -43,6 +67,8 @@ export class AskedSubscription implements Subscription, Member, Waiting {
   readonly audience: AskedAudience
   readonly #outlet: Outlet
   readonly #onClosed: () => void
+  readonly #untaken: Untaken
+  #untakenChars = 0
   #state: State
 
   constructor(options: AskedSubscriptionOptions) {
@@ -57,6 +83,7 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     this.warnings = options.warnings
     this.#outlet = options.outlet
     this.#onClosed = options.onClosed
+    this.#untaken = options.untaken
     this.#state = { name: 'waiting', from: since }
   }
 
@@ -143,6 +170,7 @@ export class AskedSubscription implements Subscription, Member, Waiting {
   close(): void {
     if (this.#state.name === 'closed') return
     this.#state = { name: 'closed' }
+    this.#keep(0)
     this.audience.members.delete(this)
     this.audience.leave(this)
     this.#onClosed()
@@ -159,9 +187,22 @@ export class AskedSubscription implements Subscription, Member, Waiting {
       }
       if (event.position !== null) this.#state = { ...this.#state, from: event.position }
       if (this.#outlet.send(event)) continue
-      if (left.length === 0 && this.#state.name === 'receiving') this.#state = { name: 'behind', at }
+      if (this.#state.name !== 'receiving') return
+      if (left.length === 0) {
+        this.#keep(0)
+        this.#state = { name: 'behind', at }
+      } else if (!this.#keep(charsOf(left))) this.fail(tooMuch())
       return
     }
+    this.#keep(0)
+  }
+
+  /** @returns false when there is no room */
+  #keep(chars: number): boolean {
+    this.#untaken.remove(this.#untakenChars)
+    const hasRoom = this.#untaken.add(chars)
+    this.#untakenChars = hasRoom ? chars : 0
+    return hasRoom
   }
 
   /** Joins the members where nothing has been told since it stood there; else it is told what. */
@@ -180,3 +221,12 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     this.#state = { name: 'behind', at }
   }
 }
+
+function charsOf(events: readonly Outgoing[]): number {
+  let chars = 0
+  for (const { json } of events) chars += json.length
+  return chars
+}
+
+const tooMuch = (): TidegateError =>
+  new TidegateError('BUSY', 'too many rows wait to be taken by slow readers', { retryAfterMs: 2000 })
