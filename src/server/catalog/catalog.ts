@@ -1,18 +1,22 @@
 // The database's own answer to what a table is and who may read it, read once and kept until it changes.
-import { Kysely, PostgresDialect, sql } from 'kysely'
+import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
+import { parseLsn } from '../wal/lsn.ts'
+import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
 import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
 import { type RelationRead, type RelationReading, readName, readRelation } from './read-relation.ts'
 import { TypeReader } from './read-types.ts'
-import type { Catalog, Table, TableAccess } from './table.ts'
+import { type AskedAccess, type Catalog, RemedyNeeded, type Table, type TableAccess } from './table.ts'
 
 export interface CatalogOptions {
   readonly pool: pg.Pool
+  /** For looking whether anything changed: reads of a table that a migration has locked wait in the other, for seconds. */
+  readonly lookPool?: pg.Pool
   /** Name of the publication that tracked tables are in. */
   readonly publication: string
   /** The roles that tokens may name, beside those the login is a member of: part of the fingerprint. */
@@ -20,6 +24,14 @@ export interface CatalogOptions {
   /** Resolves to the compiler of policies, once it is loaded. `createCatalog` in authorize/policy-catalog.ts gives it. */
   readonly compiler: () => Promise<CompileAccess>
   readonly log: Log
+}
+
+/** Whether anything changed, as one snapshot has it. */
+export interface CatalogLook {
+  readonly fingerprint: string
+  readonly snapshot: Snapshot
+  /** End of the WAL when it was read: what the snapshot sees lies before it. */
+  readonly fence: bigint
 }
 
 /** Entries kept of tables and of (table, role) pairs; past it the oldest is dropped and read again when asked for. */
@@ -33,16 +45,21 @@ const maxReads = 2_000
 export class PostgresCatalog implements Catalog {
   readonly #options: CatalogOptions
   readonly #db: Kysely<unknown>
+  readonly #lookDb: Kysely<unknown>
   #version: Promise<number> | null = null
   #types: TypeReader | null = null
   #facts = new FactStore()
   readonly #relations = new PromiseCache<string, RelationRead>(maxTables)
   readonly #oids = new PromiseCache<number, Table>(maxTables)
-  readonly #accesses = new PromiseCache<string, TableAccess>(maxAccesses)
+  readonly #accesses = new PromiseCache<string, TableAccess | AskedAccess>(maxAccesses)
+  /** End of the WAL when policies were last read: what they say may be true from there on only. */
+  readUpTo = 0n
 
   constructor(options: CatalogOptions) {
     this.#options = options
     this.#db = new Kysely<unknown>({ dialect: new PostgresDialect({ pool: options.pool }) })
+    const { lookPool = options.pool } = options
+    this.#lookDb = new Kysely<unknown>({ dialect: new PostgresDialect({ pool: lookPool }) })
   }
 
   async table(schema: string, name: string): Promise<Table> {
@@ -67,7 +84,13 @@ export class PostgresCatalog implements Catalog {
     })
   }
 
-  access(table: Table, role: string): Promise<TableAccess> {
+  async access(table: Table, role: string): Promise<TableAccess> {
+    const access = await this.accessOrAsked(table, role)
+    if ('asked' in access) throw access.asked
+    return access
+  }
+
+  accessOrAsked(table: Table, role: string): Promise<TableAccess | AskedAccess> {
     return this.#accesses.get(`${table.oid} ${role}`, () => this.#readAccess(table, role))
   }
 
@@ -84,13 +107,30 @@ export class PostgresCatalog implements Catalog {
     }
     this.#oids.drop(table => table.oid === oid)
     this.#relations.drop(({ table }) => table.oid === oid)
-    this.#accesses.drop(access => access.table.oid === oid || access.memberships.some(inner => inner.oid === oid))
+    this.#accesses.drop(
+      access => access.table.oid === oid || 'asked' in access || access.memberships.some(inner => inner.oid === oid),
+    )
   }
 
   /** Changes whenever something changes that decides who may see which row. One query, a few milliseconds. */
   async fingerprint(): Promise<string> {
     const { publication, roles = [] } = this.#options
     return this.#reading(({ db, version }) => readFingerprint(db, { version, publication, roles }))
+  }
+
+  /** Whether anything changed. Waits for no lock of a migration.
+   *  @param sees transactions that it must see, 32-bit
+   *  @returns null when the snapshot does not see them yet: the WAL runs ahead of SQL */
+  async look(sees: readonly number[] = []): Promise<CatalogLook | null> {
+    const { publication, roles = [] } = this.#options
+    const version = await this.#serverVersion()
+    return inReading(this.#lookDb, async db => {
+      const { rows } = await sql<{ text: string }>`SELECT pg_current_snapshot()::text AS text`.execute(db)
+      const snapshot = parseSnapshot(rows[0]!.text)
+      if (!sees.every(xid => snapshot.sees(xid))) return null
+      const fingerprint = await readFingerprint(db, { version, publication, roles })
+      return { fingerprint, snapshot, fence: await endOfWal(db) }
+    })
   }
 
   /** What lower() changes under a collation, for ILIKE; null where only Postgres knows. @param collationOid 100 is the
@@ -131,9 +171,13 @@ export class PostgresCatalog implements Catalog {
     })
   }
 
-  async #readAccess(table: Table, roleName: string): Promise<TableAccess> {
-    const access = await this.compiled(table, roleName, await this.#options.compiler())
-    for (const warning of access.warnings) this.#options.log.warn({ code: warning.code }, warning.message)
+  async #readAccess(table: Table, roleName: string): Promise<TableAccess | AskedAccess> {
+    const compile = await this.#options.compiler()
+    const access = await this.compiled(table, roleName, input => askedWhereUnsupported(compile, input))
+    const warnings = 'asked' in access ? [access.asked] : access.warnings
+    for (const { code, message } of warnings) this.#options.log.warn({ code }, message)
+    const end = await endOfWal(this.#db)
+    if (end > this.readUpTo) this.readUpTo = end
     return access
   }
 
@@ -169,21 +213,12 @@ export class PostgresCatalog implements Catalog {
     })
   }
 
-  /** Runs reads in one transaction under an empty search_path: pg_get_expr and format_type leave out the schema of
-   *  whatever the search_path shows, so that `members` could be any table of that name. */
   async #reading<T>(use: (reading: RelationReading) => Promise<T>): Promise<T> {
     const { publication } = this.#options
     const version = await this.#serverVersion()
     this.#types ??= new TypeReader(this.#db, version)
     const types = this.#types
-    return this.#db
-      .transaction()
-      .setIsolationLevel('repeatable read')
-      .setAccessMode('read only')
-      .execute(async db => {
-        await sql`SELECT set_config('search_path', '', true)`.execute(db)
-        return use({ db, version, publication, types: types.within(db) })
-      })
+    return inReading(this.#db, db => use({ db, version, publication, types: types.within(db) }))
   }
 
   #serverVersion(): Promise<number> {
@@ -196,6 +231,38 @@ export class PostgresCatalog implements Catalog {
       })
     return this.#version
   }
+}
+
+/** @throws what the compiler throws, but for what only Postgres can judge */
+function askedWhereUnsupported(compile: CompileAccess, input: AccessInput): TableAccess | AskedAccess {
+  try {
+    return compile(input)
+  } catch (error) {
+    if (!(error instanceof TidegateError) || error.code !== 'POLICY_UNSUPPORTED' || error instanceof RemedyNeeded)
+      throw error
+    const { facts, relation, role } = input
+    const { columns } = facts.privileges(relation.table.oid, role.oid)
+    const { table } = relation
+    const readable = new Set(table.columns.flatMap(({ name }, column) => (columns.has(name) ? [column] : [])))
+    return { table, role: role.name, readable, asked: error }
+  }
+}
+
+/** Runs reads in one transaction under an empty search_path: pg_get_expr and format_type leave out the schema of whatever
+ *  the search_path shows, so that `members` could be any table of that name. */
+const inReading = <T>(db: Kysely<unknown>, use: (db: Transaction<unknown>) => Promise<T>): Promise<T> =>
+  db
+    .transaction()
+    .setIsolationLevel('repeatable read')
+    .setAccessMode('read only')
+    .execute(async within => {
+      await sql`SELECT set_config('search_path', '', true)`.execute(within)
+      return use(within)
+    })
+
+async function endOfWal(db: Kysely<unknown>): Promise<bigint> {
+  const { rows } = await sql<{ lsn: string }>`SELECT pg_current_wal_insert_lsn()::text AS lsn`.execute(db)
+  return parseLsn(rows[0]!.lsn)
 }
 
 const relationKey = (schema: string, name: string): string => JSON.stringify([schema, name])

@@ -7,6 +7,7 @@ import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscripti
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
+import { notesOf } from './notes.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
 import { startsOver, takeBack, type Waiting } from './take-back.ts'
@@ -213,6 +214,20 @@ export class LongPoll implements Connection, MembershipOwner {
     this.#failed(error)
   }
 
+  memberMoves(member: Membership): void {
+    this.#isPartial[member.id] = true
+    member.enter(this.#services.subscriptions, this.#principal).then(
+      subscription => {
+        if (subscription === null) return
+        // Else the resync is owed.
+        this.#isPartial[member.id] = !subscription.resumed
+        member.open()
+        this.#wake?.()
+      },
+      (error: unknown) => this.#failed(error),
+    )
+  }
+
   #add(
     member: Membership,
     { event, json, id }: { event: string; json: string; id: string | null },
@@ -247,8 +262,8 @@ export class LongPoll implements Connection, MembershipOwner {
     const position = this.#position(null, null)
     if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, body: '' }
     const queries = this.#members.map(member => {
-      const { key, resumed, warnings } = member.subscription!
-      return { key, resumed, ...(warnings.length === 0 ? {} : { warnings }) }
+      const { key, resumed } = member.subscription!
+      return { key, resumed, ...notesOf(member.subscription!) }
     })
     const tail = `"position":${JSON.stringify(position)},"queries":${JSON.stringify(queries)}`
     return { status: 200, position, body: `{"events":[${this.#events.join(',')}],${tail}}` }

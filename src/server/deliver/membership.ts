@@ -30,6 +30,8 @@ export interface MembershipOwner {
   memberTakesBack(member: Membership, manner: Manner): void
   memberResyncs(member: Membership, code: string, reason: string): void
   memberFails(member: Membership, error: unknown): void
+  /** Its rules changed: it must be entered again, its client told of what it is now, and then opened. */
+  memberMoves(member: Membership): void
 }
 
 type Held =
@@ -40,12 +42,12 @@ type Held =
 const nothingHeld: readonly Held[] = []
 
 export class Membership implements Outlet {
-  readonly request: SubscribeRequest
   /** The client's number for it: the id of a frame, the place in a URL. */
   readonly id: number
   /** The session's number of this attempt; 0 in a stream. */
   readonly join: number
   readonly #owner: MembershipOwner
+  #request: SubscribeRequest
   readonly #maxHeldChars: number
   #subscription: Subscription | null = null
   #state: 'held' | 'open' | 'closed' = 'held'
@@ -65,11 +67,15 @@ export class Membership implements Outlet {
     owner: MembershipOwner,
     numbers: { readonly id: number; readonly join: number; readonly maxHeldChars: number },
   ) {
-    this.request = request
+    this.#request = request
     this.#owner = owner
     this.id = numbers.id
     this.join = numbers.join
     this.#maxHeldChars = numbers.maxHeldChars
+  }
+
+  get request(): SubscribeRequest {
+    return this.#request
   }
 
   get subscription(): Subscription | null {
@@ -179,6 +185,21 @@ export class Membership implements Outlet {
     this.#owner.memberResyncs(this, code, reason)
   }
 
+  move(request: SubscribeRequest): boolean {
+    // Whoever waits to be told of it would be told of what it was.
+    if (this.#state === 'held') return false
+    if (this.#state === 'closed') return true
+    this.#request = request
+    this.#subscription = null
+    this.#state = 'held'
+    this.#heldChars = 0
+    this.#owesResync = false
+    this.#isSettled = false
+    this.#wasRefused = false
+    this.#owner.memberMoves(this)
+    return true
+  }
+
   fail(error: unknown): void {
     if (this.#state === 'held') this.#held = [...this.#held, { kind: 'fail', error }]
     else if (this.#state === 'open') {
@@ -197,6 +218,8 @@ export class Membership implements Outlet {
 
   /** Where the client may resume; null while it holds nothing complete. */
   position(): QueryPosition | null {
+    // While it moves, its client stands where it stood: coming back there it is told what it lost, if anything.
+    if (this.#subscription === null && this.#request.moved !== undefined) return this.#request.since
     if (this.#subscription === null || !this.#isSettled) return null
     // Another query of the stream may be told first, with an id that names this one too: past its resync or its held
     // events, a client that broke off there would never get them.

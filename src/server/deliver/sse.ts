@@ -6,11 +6,12 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Manner, Outgoing, Principal, Subscription } from '../subscribe/subscription.ts'
 import type { Connection } from './connections.ts'
 import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
+import { notesOf } from './notes.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
 import { refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
@@ -89,11 +90,7 @@ export class EventStream implements Connection, MembershipOwner {
     response.writeHead(200, { ...sseHeaders, ...headers })
     response.flushHeaders()
     this.#queue.push(Buffer.from(`retry: ${this.#retryMs()}\n\n`))
-    for (const [q, member] of this.#members.entries()) {
-      const { key, resumed, warnings } = member.subscription!
-      const data = { ...this.#numbered(q), key, resumed, ...(warnings.length === 0 ? {} : { warnings }) }
-      this.#queue.push(sseEvent('subscribed', data, null))
-    }
+    for (const member of this.#members) this.#tellOf(member, member.subscription!)
     // Behind an answer to an earlier request of this connection that is not over, the response has no socket yet, and bytes
     // written below it would stand in front of that answer.
     if (response.socket !== null) this.#queue.release()
@@ -184,6 +181,23 @@ export class EventStream implements Connection, MembershipOwner {
 
   memberFails(member: Membership, error: unknown): void {
     this.#fail(error, member.id)
+  }
+
+  memberMoves(member: Membership): void {
+    member.enter(this.#services.subscriptions, this.#principal).then(
+      subscription => {
+        if (subscription === null) return
+        this.#tellOf(member, subscription)
+        member.open()
+      },
+      (error: unknown) => this.#fail(error, member.id),
+    )
+  }
+
+  #tellOf({ id }: Membership, subscription: Subscription): void {
+    const { key, resumed } = subscription
+    const data = { ...this.#numbered(id), key, resumed, ...notesOf(subscription) }
+    this.#queue.push(sseEvent('subscribed', data, null))
   }
 
   #issue(positions: readonly (QueryPosition | null)[]): string | null {

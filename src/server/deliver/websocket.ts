@@ -190,6 +190,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     this.#dispatch({ type: 'ended', id, join, error })
   }
 
+  memberMoves(member: Membership): void {
+    if (this.#session.state === 'open') this.#enter(member, this.#session.principal)
+  }
+
   /** A frame came. */
   message(data: RawData, isBinary: boolean): void {
     if (!this.#heard()) return
@@ -309,12 +313,23 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     const member = new Membership(request, this, { id, join, maxHeldChars })
     // Not spread, which leaves room for sixteen more.
     this.#members = this.#members.concat(member)
+    this.#enter(member, principal)
+  }
+
+  #enter(member: Membership, principal: Principal): void {
+    const { id, join } = member
     member.enter(this.#services.subscriptions, principal).then(
       subscription => {
         if (subscription === null) return
         const { query, tag, key, resumed, warnings } = subscription
+        const exact = subscription.exact === false ? { exact: false as const } : {}
         const position = formatPosition(subscription.position())
-        this.#dispatch({ type: 'joined', id, join, accepted: { query, tag, key, resumed, position, warnings } })
+        this.#dispatch({
+          type: 'joined',
+          id,
+          join,
+          accepted: { query, tag, key, resumed, position, ...exact, warnings },
+        })
       },
       (error: unknown) => this.#dispatch({ type: 'ended', id, join, error }),
     )

@@ -5,15 +5,19 @@ import type { ResyncCode } from '../../protocol/codes.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
-import { answered } from '../database.ts'
 import type { TableAccess } from '../catalog/table.ts'
+import { answered } from '../database.ts'
+import type { Commit } from '../decode/change.ts'
 import { type Audience, tagOf } from '../route/audience.ts'
+import { QueryRegistry } from '../route/query.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { parseLsn } from '../wal/lsn.ts'
-import { type AudienceRequest, Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
+import { AskedDoor, type AskedParts } from './asked-door.ts'
+import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { type LiveOwner, LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
+import { isAskable } from './prepare-asked.ts'
 import { recheck, type Standing } from './recheck.ts'
 import { Rewrites } from './rewrites.ts'
 import type { Stream } from './stream.ts'
@@ -27,6 +31,7 @@ export interface SubscribeOptions {
   /** Whether the stream moves, and how far behind the database it is. */
   readonly pulse: () => { stale: boolean; lagMs: number }
   readonly random: () => number
+  readonly asked: AskedParts
 }
 
 const maxAttempts = 5
@@ -86,6 +91,13 @@ class User implements AudienceUser, LiveOwner, Standing {
   }
 }
 
+/** One that goes on by other rules. */
+interface Moving {
+  readonly user: User
+  /** Of its audience to be; null where Postgres will be asked. */
+  readonly tag: string | null
+}
+
 export class SubscriptionDoor implements Subscriptions {
   readonly #options: SubscribeOptions
   readonly #audiences: Audiences
@@ -93,6 +105,8 @@ export class SubscriptionDoor implements Subscriptions {
   readonly #rewrites: Rewrites
   /** One look after the other. */
   #rewriteLook: Promise<void> = Promise.resolve()
+  #askedLook: Promise<void> = Promise.resolve()
+  readonly #asked: AskedDoor
   #closed = false
   /** How often the catalog changed. */
   #rechecks = 0
@@ -103,7 +117,9 @@ export class SubscriptionDoor implements Subscriptions {
 
   constructor(options: SubscribeOptions) {
     this.#options = options
-    this.#audiences = new Audiences(options.stream)
+    const queries = new QueryRegistry()
+    this.#audiences = new Audiences(options.stream, undefined, queries)
+    this.#asked = new AskedDoor({ ...options.asked, ...options, queries })
     this.#common = { audiences: this.#audiences, settingsOf: options.prepare.settingsOf }
     this.#rewrites = new Rewrites(options.prepare.catalog)
   }
@@ -118,7 +134,8 @@ export class SubscriptionDoor implements Subscriptions {
   }
 
   get holdings(): Holdings {
-    return this.#audiences.holdings
+    const holdings = this.#audiences.holdings
+    return { ...holdings, audiences: holdings.audiences + this.#asked.size }
   }
 
   waitForTransaction(xid64: bigint, timeoutMs: number): Promise<Position> {
@@ -129,6 +146,15 @@ export class SubscriptionDoor implements Subscriptions {
     if (this.#options.stream.relay.epoch === '') {
       throw new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 })
     }
+    try {
+      return await this.#subscribe(principal, request, outlet)
+    } catch (error) {
+      if (!isAskable(error)) throw error
+      return this.#asked.subscribe({ principal, request, outlet }, error)
+    }
+  }
+
+  async #subscribe(principal: Principal, request: SubscribeRequest, outlet: Outlet): Promise<Subscription> {
     const { prepared, user, audience } = await this.#join(principal, request, outlet)
     const { since, code } = this.#resumeFrom(audience, request)
     const subscription = this.#make(user, audience, prepared, since)
@@ -180,7 +206,7 @@ export class SubscriptionDoor implements Subscriptions {
     this.#rechecks += 1
     const { prepare: options, stream, random } = this.#options
     let failures = 0
-    const moving: { user: User; audience: AudienceRequest }[] = []
+    const moving: Moving[] = []
     await recheck({
       prepare: options,
       standings: this.#standing(),
@@ -188,8 +214,12 @@ export class SubscriptionDoor implements Subscriptions {
         // It has gone while others were looked at.
         if (user.subscription === null || user.isClosed) return
         if (prepared !== null) {
-          if (this.#audiences.keyOf(prepared.audience) !== user.subscription.audience.key)
-            moving.push({ user, audience: prepared.audience })
+          const key = this.#audiences.keyOf(prepared.audience)
+          if (key !== user.subscription.audience.key) moving.push({ user, tag: tagOf(key) })
+          return
+        }
+        if (isAskable(error)) {
+          moving.push({ user, tag: null })
           return
         }
         failures += 1
@@ -201,11 +231,13 @@ export class SubscriptionDoor implements Subscriptions {
     this.#move(moving)
     // Not awaited: it waits for the stream, and the stream may be waiting for this look at the catalog.
     this.#rewriteLook = this.#rewriteLook.then(() => this.#endRewritten())
+    // Nor this: what Postgres answers is true by its own rules.
+    this.#askedLook = this.#askedLook.then(() => this.#asked.recheck())
   }
 
   /** All at once: first they leave, so that nothing is left of tables as they were, then they come anew. */
-  #move(moving: readonly { user: User; audience: AudienceRequest }[]): void {
-    const requests = moving.flatMap(({ user, audience }) => {
+  #move(moving: readonly Moving[]): void {
+    const requests = moving.flatMap(({ user, tag }) => {
       const { subscription, request } = user
       if (subscription === null || user.isClosed) return []
       const moved = { announcements: this.#announcements }
@@ -216,8 +248,7 @@ export class SubscriptionDoor implements Subscriptions {
       if (subscription.kind === 'changes') {
         // What it was told is all that the old rules showed: by the new ones it goes on right behind. One that is behind is
         // owed events that are neither by the old nor by the new.
-        const tag = subscription.isBehind ? subscription.tag : tagOf(this.#audiences.keyOf(audience))
-        since = { ...subscription.position(), tag }
+        since = { ...subscription.position(), tag: tag === null || subscription.isBehind ? subscription.tag : tag }
       }
       subscription.close()
       return [{ user, request: { ...request, since, moved } }]
@@ -286,6 +317,11 @@ export class SubscriptionDoor implements Subscriptions {
     this.#audiences.retire(oids, changed)
   }
 
+  /** A commit has been served to all who are judged here. */
+  served(commit: Commit): void {
+    this.#asked.served(commit)
+  }
+
   /** Memberships that cannot be told any more: their readers are ended with the reason, their neighbours are not. */
   endFailed(sets: Iterable<InnerSet>): void {
     this.#audiences.endFailed(sets)
@@ -294,18 +330,18 @@ export class SubscriptionDoor implements Subscriptions {
   /** A new epoch began: whatever clients hold cannot be joined to what comes. They come back spread over two seconds. */
   endEpoch(): void {
     const { random } = this.#options
-    this.#audiences.retire(
-      null,
-      () =>
-        new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', {
-          retryAfterMs: Math.floor(random() * 2000),
-        }),
-    )
+    const errorOf = (): TidegateError =>
+      new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', {
+        retryAfterMs: Math.floor(random() * 2000),
+      })
+    this.#audiences.retire(null, errorOf)
+    this.#asked.retire(null, errorOf)
   }
 
   close(): void {
     this.#closed = true
     this.#audiences.close()
+    this.#asked.close()
   }
 
   #make(user: User, audience: Audience, prepared: Prepared, since: Position | null): AnySubscription {

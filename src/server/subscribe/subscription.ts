@@ -68,6 +68,8 @@ export interface Subscription {
   /** True when `since` was taken up; false when a snapshot follows (live) or events begin here (changes). */
   readonly resumed: boolean
   readonly warnings: readonly Warning[]
+  /** False where Postgres is asked: its grants and revocations are noticed a moment later. */
+  readonly exact?: false
   /** Up to where everything owed has been handed to the outlet: what the client may resume from. */
   position(): Position
   /** The outlet has room again. */
