@@ -67,4 +67,5 @@ test('most were judged here, both ways, and by what memberships said', () => {
   const looks = judged.flatMap(({ policies }) => policies.flatMap(({ memberships }) => memberships))
   expect(looks.filter(({ rows }) => rows > 0).length).toBeGreaterThan(50)
   expect(looks.filter(({ rows }) => rows === 0).length).toBeGreaterThan(50)
+  expect(looks.filter(({ through }) => through.flat().length > 0).length).toBeGreaterThan(50)
 })
