@@ -15,6 +15,8 @@ export interface Connect {
   readonly table: string
   readonly filter: string
   readonly select: string | null
+  /** Live queries of each socket but the first, which has one; those beyond the first differ in their filter. */
+  readonly queries?: number
 }
 
 type Mode = 'joining' | 'learning' | 'counting' | 'rows' | 'latency'
@@ -151,18 +153,19 @@ abstract class Reader {
 class WebSocketReader extends Reader {
   #upgraded = false
   readonly #path: string
-  readonly #greeting: string | null
+  readonly #greetings: readonly string[]
+  #snapshots = 0
   readonly #kind: Connect['kind']
 
   constructor({
     port,
     kind,
     token,
-    greeting,
-  }: { port: number; kind: Connect['kind']; token: string; greeting: string | null }) {
+    greetings,
+  }: { port: number; kind: Connect['kind']; token: string; greetings: readonly string[] }) {
     super(port)
     this.#kind = kind
-    this.#greeting = greeting
+    this.#greetings = greetings
     this.#path = kind === 'socket.io' ? '/socket.io/?EIO=4&transport=websocket' : '/v1/socket'
     const authorization = token === '' ? '' : `Authorization: Bearer ${token}\r\n`
     this.socket.write(
@@ -195,15 +198,17 @@ class WebSocketReader extends Reader {
       if (!text.startsWith('HTTP/1.1 101')) throw new Error(`the server refused: ${text}`)
       this.#upgraded = true
       if (this.#kind === 'bare') this.joined = true
-      else this.#send(this.#greeting!)
+      else for (const greeting of this.#greetings) this.#send(greeting)
     } else if (this.#kind === 'socket.io') {
       if (text.startsWith('40')) this.joined = true
       else if (text.startsWith('42')) this.delivered(text, wireBytes)
       else if (text === '2') this.#send('3')
     } else if (this.#kind === 'bare') this.delivered(text, wireBytes)
     else if (text.startsWith('{"type":"delta"')) this.delivered(text, wireBytes)
-    else if (text.startsWith('{"type":"snapshot"')) this.joined ||= text.includes('"done":true')
-    else if (text.startsWith('{"type":"error"') || text.startsWith('{"type":"resync"')) throw new Error(text)
+    else if (text.startsWith('{"type":"snapshot"')) {
+      if (text.includes('"done":true')) this.#snapshots += 1
+      this.joined ||= this.#snapshots === this.#greetings.length
+    } else if (text.startsWith('{"type":"error"') || text.startsWith('{"type":"resync"')) throw new Error(text)
     wake()
   }
 
@@ -246,17 +251,25 @@ class EventStreamReader extends Reader {
   }
 }
 
-function greetingOf({ kind, table, filter, select }: Connect): string | null {
-  if (kind === 'bare') return null
-  if (kind === 'socket.io') return '40'
-  const frame = { type: 'subscribe', id: 1, kind: 'live', table, filter }
-  return JSON.stringify(select === null ? frame : { ...frame, select: select.split(',') })
+function greetingsOf({ kind, table, filter, select, queries = 1 }: Connect, i: number): string[] {
+  if (kind === 'bare') return []
+  if (kind === 'socket.io') return ['40']
+  return Array.from({ length: i === 0 ? 1 : queries }, (_, query) => {
+    const frame = {
+      type: 'subscribe',
+      id: query + 1,
+      kind: 'live',
+      table,
+      filter: query === 0 ? filter : `id=gt.${query}`,
+    }
+    return JSON.stringify(select === null ? frame : { ...frame, select: select.split(',') })
+  })
 }
 
 function open(options: Connect, i: number): Reader {
   const { kind, port, tokens, table, filter, select } = options
   const token = tokens.length === 0 ? '' : tokens[i % tokens.length]!
-  if (kind !== 'sse') return new WebSocketReader({ port, kind, token, greeting: greetingOf(options) })
+  if (kind !== 'sse') return new WebSocketReader({ port, kind, token, greetings: greetingsOf(options, i) })
   const query = [filter, select === null ? '' : `select=${select}`].filter(part => part !== '').join('&')
   return new EventStreamReader({ port, token, path: `/v1/live/${table}?${query}` })
 }

@@ -178,7 +178,22 @@ class Pair implements AsyncDisposable {
 const text =
   '{"type":"delta","query":1,"position":"00000000-1000000000","done":true,"changes":[{"op":"insert","key":{"id":1000000000},"row":{"id":1000000000,"body":"sixteen letters."}}],"committedAt":"2026-01-01T00:00:00.000000Z"}'
 
-export async function writeTemplate({ client }: World, roomId: number, body: string): Promise<void> {
-  await client.query('DELETE FROM public.messages WHERE id = $1', [templateId])
-  await client.query('INSERT INTO public.messages (id, room_id, body) VALUES ($1, $2, $3)', [templateId, roomId, body])
+export const writeTemplate = (world: World, roomId: number, body: string): Promise<void> =>
+  writeTemplates(world, 'messages', [roomId], body)
+
+/** A template for each room, each a commit of its own. */
+export async function writeTemplates(
+  { client }: World,
+  table: string,
+  rooms: readonly number[],
+  body: string,
+): Promise<void> {
+  await client.query(`DELETE FROM public.${table} WHERE id BETWEEN $1 AND $1::bigint + 99999`, [templateId])
+  for (const [i, room] of rooms.entries())
+    await client.query(`INSERT INTO public.${table} (id, room_id, body) VALUES ($1::bigint + $2, $3, $4)`, [
+      templateId,
+      i,
+      room,
+      body,
+    ])
 }

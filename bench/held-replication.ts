@@ -66,7 +66,7 @@ interface Template {
   readonly idAt: number
 }
 
-/** The id of the row that serves as the template. */
+/** The id of the row that serves as the template; of several, of the first. */
 export const templateId = '1000000000'
 /** Past every LSN that the server will reach, so that positions have one length. */
 const firstLsn = 0x10_0000_0000n
@@ -75,16 +75,18 @@ const firstLsn = 0x10_0000_0000n
  *  is told to: what is measured behind it then does not wait for a writer. */
 export class RepeatingReplication extends Replication {
   readonly #ready = Promise.withResolvers<void>()
-  #isArmed = false
-  #template: Template | null = null
+  /** Templates to wait for. */
+  #wanted = 0
+  readonly #templates: Template[] = []
+  #repeated = 0
   #lsn = firstLsn
   #id = Number(templateId)
   #gulps: WalMessage[][] = []
   #wake = Promise.withResolvers<void>()
 
-  /** The next commit with `templateId` is the template: what the slot repeats from earlier runs is not. */
-  arm(): void {
-    this.#isArmed = true
+  /** The next commits with a template's id are the templates, repeated in turn: what the slot repeats from earlier runs is not. */
+  arm(templates: number): void {
+    this.#wanted = templates
   }
 
   /** Resolves when the template has come. */
@@ -122,10 +124,12 @@ export class RepeatingReplication extends Replication {
       for (const { data } of gulp) {
         if (data?.[0] === 0x42) messages = []
         if (data != null) messages.push(data)
-        if (data?.[0] === 0x43 && this.#isArmed) this.#template ??= templateOf(messages)
+        if (data?.[0] !== 0x43 || this.#templates.length === this.#wanted) continue
+        const template = templateOf(messages)
+        if (template !== null) this.#templates.push(template)
       }
       yield gulp
-      if (this.#template !== null) break
+      if (this.#wanted > 0 && this.#templates.length === this.#wanted) break
     }
     this.#ready.resolve()
     signal.addEventListener('abort', () => this.#wake.resolve())
@@ -137,7 +141,7 @@ export class RepeatingReplication extends Replication {
   }
 
   #next(): WalMessage[] {
-    const { messages, row, idAt } = this.#template!
+    const { messages, row, idAt } = this.#templates[this.#repeated++ % this.#wanted]!
     this.#lsn += 64n
     this.#id += 1
     return messages.map((message, i) => {
@@ -155,6 +159,7 @@ export class RepeatingReplication extends Replication {
 /** Begin, Insert, Commit: the Relation message between them announces the table, and would have it looked up each time. */
 function templateOf(all: readonly Buffer[]): Template | null {
   const messages = all.filter(message => message[0] !== 0x52)
-  const row = messages.findIndex(message => message[0] === insert && message.includes(templateId))
-  return row < 0 ? null : { messages, row, idAt: messages[row]!.indexOf(templateId) }
+  const row = messages.findIndex(message => message[0] === insert)
+  const idAt = row < 0 ? -1 : messages[row]!.toString('latin1').search(/10000\d{5}/)
+  return idAt < 0 ? null : { messages, row, idAt }
 }

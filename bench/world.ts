@@ -16,13 +16,26 @@ const schema = `
   CREATE INDEX ON public.members (user_id);
   CREATE TABLE public.messages (id bigint PRIMARY KEY, room_id int NOT NULL, author uuid, body text NOT NULL,
     sent_us bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+  CREATE TABLE public.team_members (team_id int NOT NULL, user_id uuid NOT NULL, PRIMARY KEY (team_id, user_id));
+  CREATE INDEX ON public.team_members (user_id);
+  CREATE TABLE public.projects (id int PRIMARY KEY, team_id int NOT NULL);
+  CREATE INDEX ON public.projects (team_id);
+  CREATE TABLE public.rooms (id int PRIMARY KEY, project_id int NOT NULL);
+  CREATE INDEX ON public.rooms (project_id);
+  CREATE TABLE public.deep_messages (LIKE public.messages INCLUDING ALL);
   CREATE SEQUENCE public.message_ids MINVALUE 2000000000;
   ALTER TABLE public.members ENABLE ROW LEVEL SECURITY;
   ALTER TABLE public.messages ENABLE ROW LEVEL SECURITY;
   CREATE POLICY own ON public.members FOR SELECT TO authenticated USING (user_id = (SELECT auth.uid()));
   CREATE POLICY by_membership ON public.messages FOR SELECT TO authenticated USING (
     EXISTS (SELECT 1 FROM public.members m WHERE m.room_id = messages.room_id AND m.user_id = (SELECT auth.uid())));
-  GRANT SELECT ON public.members, public.messages TO authenticated;
+  ALTER TABLE public.deep_messages ENABLE ROW LEVEL SECURITY;
+  CREATE POLICY by_team ON public.deep_messages FOR SELECT TO authenticated USING (
+    EXISTS (SELECT 1 FROM public.rooms r JOIN public.projects p ON p.id = r.project_id
+      JOIN public.team_members t ON t.team_id = p.team_id
+      WHERE r.id = deep_messages.room_id AND t.user_id = (SELECT auth.uid())));
+  GRANT SELECT ON public.members, public.messages, public.team_members, public.projects, public.rooms,
+    public.deep_messages TO authenticated;
   GRANT USAGE ON SCHEMA public TO authenticated, anon;
 `
 
@@ -59,7 +72,9 @@ export class World {
     const options = { databaseUrl: postgres.url, adminUrl: postgres.url, name }
     await migrate({ ...options, conventions: true, print: false, dryRun: false }, silent)
     await client.query(schema)
-    const tables = ['public.members', 'public.messages']
+    const tables = ['members', 'messages', 'team_members', 'projects', 'rooms', 'deep_messages'].map(
+      table => `public.${table}`,
+    )
     await track({ ...options, tables, print: false, dryRun: false }, silent)
     return new World(postgres, client, folder)
   }
@@ -70,6 +85,26 @@ export class World {
     const rooms = ids.map((_, user) => roomOf(user))
     await this.client.query('INSERT INTO public.members SELECT * FROM unnest($1::int[], $2::uuid[])', [rooms, ids])
     return ids
+  }
+
+  /** The same by three hops: the room's project, the project's team, the team's member. */
+  async teams(users: readonly string[], roomOf: (user: number) => number): Promise<void> {
+    const numbers = users.map((_, user) => roomOf(user))
+    await this.client.query('INSERT INTO public.team_members SELECT * FROM unnest($1::int[], $2::uuid[])', [
+      numbers,
+      users,
+    ])
+    await this.client.query('INSERT INTO public.projects SELECT n, n FROM unnest($1::int[]) AS n', [numbers])
+    await this.client.query('INSERT INTO public.rooms SELECT n, n FROM unnest($1::int[]) AS n', [numbers])
+  }
+
+  /** So many more memberships for each, in rooms where nothing happens. */
+  async memberships(users: readonly string[], each: number): Promise<void> {
+    for (let from = 0; from < users.length; from += 500)
+      await this.client.query(
+        'INSERT INTO public.members SELECT 1000000 + (u.n * 7919 + r) % 5000, u.id FROM unnest($1::uuid[]) WITH ORDINALITY AS u (id, n), generate_series(1, $2) AS r',
+        [users.slice(from, from + 500), each],
+      )
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

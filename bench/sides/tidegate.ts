@@ -61,7 +61,7 @@ answer(
     open: () => held().open(),
     close: () => held().close(),
     inserts: () => held().inserts,
-    arm: () => repeated().arm(),
+    arm: ({ templates = 1 }: { templates?: number }) => repeated().arm(templates),
     ready: () => repeated().ready,
     /** One commit, for which nobody gives credit. */
     once: () => repeated().repeat(1),
