@@ -20,9 +20,14 @@ export class SpanError extends Error {
   }
 }
 
-/** `now()` at a position, for an audience that reads it. */
-export const nowAt = ({ relay }: Stream, audience: Audience, lsn: bigint): bigint =>
-  audience.readsTime ? relay.nowMicrosAt(lsn) : 0n
+/** `now()` at a position, for an audience that reads it.
+ *  @throws SpanError where nothing that committed up to it is remembered, as may be after a restart */
+export function nowAt({ relay }: Stream, audience: Audience, lsn: bigint): bigint {
+  if (!audience.readsTime) return 0n
+  const nowMicros = relay.nowMicrosAt(lsn)
+  if (nowMicros === 0n) throw new SpanError('INPUTS_CHANGED')
+  return nowMicros
+}
 
 /** @param vanished takes the keys of rows that came and went within the commits
  *  @throws SpanError for a commit too large to fold in memory, or of a table whose columns changed since */

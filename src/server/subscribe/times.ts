@@ -214,8 +214,9 @@ export class Times {
   }
 
   #placeAll(timed: TimedHop, row: HopRow): void {
+    const { next } = timed.moments
     for (const bound of timed.bounds.values()) this.#place(timed, row, bound, this.#stream.head.nowMicros)
-    this.#arm()
+    if (timed.moments.next !== next) this.#arm()
   }
 
   #place(timed: TimedHop, row: HopRow, bound: TimeBound, nowMicros: bigint): void {
