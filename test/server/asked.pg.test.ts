@@ -118,3 +118,78 @@ test('where policies compile for one role they are judged exactly, and only the 
   await follows(asked)
   expect(told(asked)).not.toMatch(/to anon/)
 })
+
+/** Resolves when the last answer says so. */
+const becomes = (live: LiveSse, isExact: boolean): Promise<void> =>
+  live.stream.waitFor(() => {
+    const last = live.stream.events.findLast(({ event }) => event === 'subscribed')!.data as { exact?: false }
+    return (last.exact === undefined) === isExact && live.rows.exact
+  })
+
+test('[P1] a policy that is rewritten so that it compiles, and back, takes its open queries along', async () => {
+  using live = await papers()
+  await live.exact()
+  await database.query(`ALTER POLICY by_crew ON papers USING (
+    EXISTS (SELECT 1 FROM crew c WHERE c.room_id = papers.room_id AND c.user_id = auth.uid()))`)
+  // The function reads as its owner did; now the role itself reads.
+  await database.query('GRANT SELECT ON crew TO authenticated')
+  await becomes(live, true)
+  await database.query(`INSERT INTO papers VALUES (60, 1, 'w', 'judged here')`)
+  await follows(live)
+  await database.query('ALTER POLICY by_crew ON papers USING (public.is_crew(room_id) AND random() < 2)')
+  await becomes(live, false)
+  await database.query(`INSERT INTO papers VALUES (61, 1, 'w', 'asked')`)
+  await follows(live)
+  await database.query('ALTER POLICY by_crew ON papers USING (public.is_crew(room_id))')
+  await follows(live)
+  expect(live.failure).toBe(null)
+})
+
+test('[P1] a function whose body is replaced is noticed within RECHECK_MS, though the catalog says nothing', async () => {
+  using live = await papers()
+  await live.exact()
+  const body = (
+    condition: string,
+  ): string => `CREATE OR REPLACE FUNCTION public.is_crew(room int) RETURNS bool LANGUAGE plpgsql
+    STABLE SECURITY DEFINER SET search_path = '' AS $$ BEGIN RETURN ${condition}; END $$`
+  await database.query(body('room = 2'))
+  await follows(live)
+  expect(live.rows.rows.size).toBe(6)
+  await database.query(body('EXISTS (SELECT 1 FROM public.crew c WHERE c.room_id = room AND c.user_id = auth.uid())'))
+  await follows(live)
+})
+
+test('[P2] a column that is no longer granted, or is of another type, is not told under the old rules', async () => {
+  const told: string[] = []
+  /** Comes back as a client does, until the rows are those of this SELECT. */
+  const comesTo = async (sql: string): Promise<void> => {
+    const deadline = Date.now() + 10_000
+    for (let isSo = false; !isSo; ) {
+      expect(Date.now()).toBeLessThan(deadline)
+      using live = await papers()
+      await live.stream.waitFor(() => live.rows.exact || live.stream.ended)
+      isSo = await equals(database, live, ada, sql, 500).then(
+        () => true,
+        () => false,
+      )
+      told.push(JSON.stringify(live.stream.events))
+    }
+  }
+  await comesTo('SELECT * FROM papers')
+  using open = await (await papers()).exact()
+  await database.query(`BEGIN; REVOKE SELECT ON papers FROM authenticated;
+    GRANT SELECT (id, room_id, author) ON papers TO authenticated; UPDATE papers SET body = 'secret'; COMMIT`)
+  await comesTo('SELECT id, room_id, author FROM papers')
+  await open.stream.waitFor(() => open.stream.ended || open.stream.events.length > 2)
+  expect(JSON.stringify([told, open.stream.events])).not.toMatch(/secret/)
+  await database.query(
+    `ALTER TABLE papers ALTER COLUMN body TYPE int USING id; GRANT SELECT ON papers TO authenticated`,
+  )
+  await comesTo('SELECT * FROM papers')
+  using numbers = await (await papers()).exact()
+  expect(typeof [...numbers.rows.rows.values()][0]!.body).toBe('number')
+  await database.query(
+    `ALTER TABLE papers ALTER COLUMN body TYPE text USING 'text ' || body; UPDATE papers SET id = id + 100`,
+  )
+  await comesTo('SELECT * FROM papers')
+})

@@ -25,10 +25,16 @@ export const askedSchema = `
 export const askedTables = ['crew', 'papers', 'answers', 'polls']
 
 /** Resolves when the rows are those of the reader's SELECT. */
-export async function equals(database: TestDatabase, live: LiveSse, sub: string, sql: string): Promise<void> {
+export async function equals(
+  database: TestDatabase,
+  live: LiveSse,
+  sub: string,
+  sql: string,
+  timeoutMs = 10_000,
+): Promise<void> {
   let expected: string[] = []
   const isSo = (): boolean => live.failure !== null || asSet(live.rows.list()).join() === expected.join()
-  const deadline = Date.now() + 10_000
+  const deadline = Date.now() + timeoutMs
   do {
     expected = asSet(await selectAs(database, sub, sql))
     await live.stream.waitFor(isSo, 200).catch(() => {})

@@ -339,7 +339,9 @@ export class AskedAudience implements Receivers {
 
   #failed(error: unknown): void {
     if (!isTransient(error)) {
-      this.#options.onFailure(error)
+      // It could read before: what it may read now, the next attempt is told once the catalog has been looked at.
+      const isNews = this.#answers !== null && error instanceof TidegateError && error.code === 'TABLE_REFUSED'
+      this.#options.onFailure(isNews ? refusedNow(this.query, error) : error)
       return
     }
     const isAway = error instanceof TidegateError
@@ -360,6 +362,12 @@ const laterOf = (a: bigint, b: bigint): bigint => (b > a ? b : a)
 const heldBefore = ({ key, op }: Difference): [string, boolean] => [key, op !== 'insert']
 
 const rowsOf = (looked: Looked): Row[] => [...looked.rows.values()].map(({ row }) => row)
+
+const refusedNow = ({ table }: Query, cause: unknown): TidegateError =>
+  new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `privileges on ${table.schema}.${table.name} changed`, {
+    cause,
+    retryAfterMs: 1000,
+  })
 
 const notSettled = ({ table }: Query, cause: unknown): TidegateError =>
   new TidegateError('BUSY', `what Postgres shows of ${table.schema}.${table.name} does not settle`, {

@@ -53,6 +53,15 @@ class User implements AskedUser {
     this.ended = error
     this.subscription?.fail(error)
   }
+
+  /** Its subscription is made anew, by what the catalog says now. */
+  move(): void {
+    const { request, outlet } = this.who
+    if (this.subscription === null || this.subscription.isClosed) return
+    const { table } = this.subscription.audience
+    this.subscription.close()
+    if (!outlet.move({ ...request, since: null, moved: { announcements: 0 } })) outlet.fail(changed(table))
+  }
 }
 
 export class AskedDoor {
@@ -106,8 +115,8 @@ export class AskedDoor {
     this.#audiences.served(commit)
   }
 
-  /** The catalog changed: who would be answered otherwise now is ended, so that the client subscribes again. What goes on is
-   *  asked anew, whatever its policies read now. */
+  /** The catalog changed: who would be answered otherwise now goes on by the new rules, or ends with what is wrong. What stays
+   *  is asked anew, whatever its policies read now. */
   async recheck(): Promise<void> {
     const audiences = this.#audiences
     for (const user of audiences.users()) {
@@ -117,14 +126,13 @@ export class AskedDoor {
       try {
         await prepare(this.#options.prepare, principal, request)
         // It is judged here now.
-        user.end(changed(table))
+        user.move()
       } catch (error) {
         if (!isAskable(error)) user.end(error instanceof TidegateError ? error : changed(table))
         else {
           const again = await this.#prepare(principal, request, error).catch((failure: unknown) => failure)
           if (again instanceof Error) user.end(again instanceof TidegateError ? again : changed(table))
-          else if (!isOf(user.subscription.audience, audiences.keyOf((again as PreparedAsked).request)))
-            user.end(changed(table))
+          else if (!isOf(user.subscription.audience, audiences.keyOf((again as PreparedAsked).request))) user.move()
         }
       }
     }

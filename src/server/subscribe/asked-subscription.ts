@@ -95,6 +95,10 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     this.audience.ask(this)
   }
 
+  get isClosed(): boolean {
+    return this.#state.name === 'closed'
+  }
+
   get from(): Position | null {
     return this.#state.name === 'waiting' ? this.#state.from : null
   }
