@@ -131,12 +131,10 @@ export const transactions: readonly Transaction[] = [
 ]
 
 /** What is over a moment after its commit, without a further one. */
-export const expiring: Transaction = {
-  name: 'what runs out by itself',
-  sql: `UPDATE documents SET expires_at = now() + interval '1500 ms', starts_at = now() - interval '1 day' WHERE right(id::text, 1) IN ('8', '9');
+export const expiring = `
+    UPDATE documents SET expires_at = now() + interval '1500 ms', starts_at = now() - interval '1 day' WHERE right(id::text, 1) IN ('8', '9');
     UPDATE documents SET starts_at = now() + interval '1500 ms', expires_at = NULL, published_at = now() + interval '1500 ms' WHERE right(id::text, 1) = '0';
     UPDATE document_shares SET expires_at = now() + interval '1500 ms' WHERE user_id = '${people.ada}';
     UPDATE org_members SET expires_at = now() + interval '1500 ms' WHERE org_id % 3 = 1;
     UPDATE posts SET created_at = now() - interval '1 day' + interval '1500 ms' WHERE id % 5 = 2;
-    INSERT INTO bans VALUES (950, 1, '${people.ada}', now() + interval '1500 ms'), (951, 2, '${people.bob}', now() + interval '1500 ms');`,
-}
+    INSERT INTO bans VALUES (950, 1, '${people.ada}', now() + interval '1500 ms'), (951, 2, '${people.bob}', now() + interval '1500 ms');`
