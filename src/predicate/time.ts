@@ -68,7 +68,8 @@ export function nextFlipMicros(bound: TimeBound, text: string | null, nowMicros:
   if (value === null) return null
   const holds = (at: bigint): boolean => ordered(bound.op, value, boundMicros(bound, at))
   const before = holds(nowMicros)
-  // Within a day the bound moves with the time; only a midnight may make it jump.
+  // Within a day the bound moves with the time; only a midnight may make it jump, and of `(now() + '1 hour')::date` the moment
+  // that is an hour before.
   const { months, days, micros } = bound.shift
   const near = shiftMicros(value, { months: -months, days: -days, micros: -micros })
   const first = startOfDay(near) - 5n * microsOfDay
@@ -76,7 +77,8 @@ export function nextFlipMicros(bound: TimeBound, text: string | null, nowMicros:
   for (let day = start; day <= near + 5n * microsOfDay; day += microsOfDay) {
     const meeting = day + (value - boundMicros(bound, day))
     const candidates = [day]
-    if (meeting >= day && meeting < day + microsOfDay) candidates.push(meeting, meeting + 1n)
+    if (bound.byDay) candidates.push(day + (((-BigInt(micros) % microsOfDay) + microsOfDay) % microsOfDay))
+    else if (meeting >= day && meeting < day + microsOfDay) candidates.push(meeting, meeting + 1n)
     const found = candidates.find(at => at > nowMicros && holds(at) !== before)
     if (found !== undefined) return found
   }
