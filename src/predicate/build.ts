@@ -42,6 +42,16 @@ function eachOnce(parts: Iterable<Predicate>): Predicate[] {
   return [...byName.values()]
 }
 
+/** Leaves out of a conjunction each OR that another part makes true: `a AND (a OR b)` is `a`, in three-valued logic too. A
+ *  policy that shows everybody their own memberships, and admins all, adds nothing where one's own are asked for. */
+export function absorbed(predicate: Predicate): Predicate {
+  if (predicate.kind !== 'and') return predicate
+  const names = new Set(predicate.args.map(fingerprint))
+  const stands = (part: Predicate): boolean =>
+    part.kind === 'and' ? part.args.every(stands) : names.has(fingerprint(part))
+  return and(...predicate.args.filter(part => part.kind !== 'or' || !part.args.some(stands)))
+}
+
 /** A predicate of which is only asked whether it is true, as of a policy or a WHERE: where `false` and `unknown` mean the
  *  same, `IN (SELECT ...)` becomes `EXISTS`, which needs no count of NULLs and takes several keys. Negated parts stay.
  *  Do not negate the result. */

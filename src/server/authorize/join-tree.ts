@@ -5,7 +5,7 @@
 // the values its ends share (Bernstein and Goodman 1981; Maier 1983). Of several, the one nearest to the outer row is
 // taken: a table that hangs there holds no other, and is no hop.
 import type { Expr, Predicate, SemiJoin } from '../../predicate/algebra.ts'
-import { and, asCondition } from '../../predicate/build.ts'
+import { absorbed, and, asCondition } from '../../predicate/build.ts'
 import { type ColumnExpr, mapColumns } from '../../predicate/map-columns.ts'
 import { type Equality, equalityOf, JoinColumns, type Node, nodesOf, type Shared } from './join-columns.ts'
 import { type Context, type JoinedTable, unsupported } from './policy-scope.ts'
@@ -117,7 +117,7 @@ class TreeMaker {
       return [{ inner: inPositions(inner, table) as ColumnExpr, outer }]
     })
     const own = [...(this.#conditions.local.get(table) ?? []), ...this.#equalitiesIn(table), ...this.#childrenOf(table)]
-    const where = asCondition(and(...own.map(part => inPositions(part, table)), table.visible))
+    const where = absorbed(asCondition(and(...own.map(part => inPositions(part, table)), table.visible)))
     if (where.kind === 'false') return { kind: 'false' }
     const { oid, schema, name } = table.table
     return { kind: 'semiJoin', table: { oid, schema, name }, keys, where, nullAware: false }

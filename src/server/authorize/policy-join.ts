@@ -264,8 +264,11 @@ function sortConditions(tables: readonly JoinedTable[], conditions: readonly Pre
 /** The OR that a condition is. */
 function alternativesOf(part: Predicate): readonly Predicate[] | null {
   if (part.kind === 'or') return part.args
-  if (part.kind !== 'in') return null
-  return part.items.map((right): Predicate => ({ kind: 'compare', op: '=', left: part.left, right }))
+  const equal = (left: Expr, right: Expr): Predicate => ({ kind: 'compare', op: '=', left, right })
+  if (part.kind === 'in') return part.items.map(item => equal(part.left, item))
+  if (part.kind !== 'not' || part.arg.kind !== 'isDistinct') return null
+  const { left, right } = part.arg
+  return [equal(left, right), and({ kind: 'isNull', arg: left }, { kind: 'isNull', arg: right })]
 }
 
 function refuse(part: Predicate, tables: readonly JoinedTable[], context: Context): never {

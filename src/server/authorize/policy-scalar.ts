@@ -11,7 +11,16 @@ import { sqlTypes } from '../../predicate/sql-types.ts'
 import { isUnknown } from './null-rejection.ts'
 import { describe } from './policy-construct.ts'
 import { emptyJoin, existenceOf, isSingleRow, joined, withCondition } from './policy-join.ts'
-import { type Condition, nameOf, type Scalars, type Scope, unsupported, type Value } from './policy-scope.ts'
+import {
+  type Condition,
+  type Context,
+  type Join,
+  nameOf,
+  type Scalars,
+  type Scope,
+  unsupported,
+  type Value,
+} from './policy-scope.ts'
 import { openSelect, targetsOf } from './policy-select.ts'
 import { coerced, constant } from './policy-types.ts'
 
@@ -58,7 +67,7 @@ export function withScalars(
   const isStrict = joins.every((_, i) => isUnknown(attempt(i, false)[0].predicate))
   if (!isStrict && joins.length > 1)
     return unsupported(context, 'several scalar subqueries of which one may be NULL here')
-  const some = (condition: Condition): Condition => existenceOf(withCondition(join, condition), context, positive)
+  const some = (condition: Condition): Condition => someOf(join, condition, context, positive)
   if (positive && isStrict) return some(found)
   const there = existenceOf(join, context, false)
   const missing = isStrict ? null : attempt(0, positive)[0]
@@ -68,4 +77,24 @@ export function withScalars(
   const isFalse = some({ predicate: not(found.predicate), reads: found.reads }).predicate
   const doubt = isStrict ? not(isFalse) : and(there.predicate, not(isFalse))
   return { predicate: or(some(found).predicate, without, and({ kind: 'unknown' }, doubt)), reads }
+}
+
+/** That the one row of a join satisfies a condition. That a value of it differs from the outer row's is no key to look it up
+ *  by; but of one row that is there it is the opposite of being equal, which is one. */
+function someOf(join: Join, condition: Condition, context: Context, positive: boolean): Condition {
+  const { predicate } = condition
+  const exists = (part: Predicate, isPositive: boolean): Condition =>
+    existenceOf(withCondition(join, { predicate: part, reads: condition.reads }), context, isPositive)
+  if (predicate.kind === 'compare' && predicate.op === '<>') {
+    const { left, right } = predicate
+    const comparable = exists(and(...[left, right].map(arg => not({ kind: 'isNull', arg }))), positive)
+    const equal = exists({ ...predicate, op: '=' }, false)
+    return { predicate: and(comparable.predicate, not(equal.predicate)), reads: equal.reads }
+  }
+  if (predicate.kind === 'isDistinct') {
+    const there = existenceOf(join, context, positive)
+    const same = exists(not(predicate), false)
+    return { predicate: and(there.predicate, not(same.predicate)), reads: same.reads }
+  }
+  return existenceOf(withCondition(join, condition), context, positive)
 }

@@ -35,7 +35,9 @@ const undo = `
   CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$
     select coalesce(nullif(current_setting('request.jwt.claim.sub', true), ''), (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'))::uuid $$;
   ALTER TABLE messages OWNER TO CURRENT_USER; ALTER TABLE messages NO FORCE ROW LEVEL SECURITY, ENABLE ROW LEVEL SECURITY;
-  ALTER TABLE members DISABLE ROW LEVEL SECURITY; ALTER ROLE $staff NOBYPASSRLS;
+  ALTER TABLE members DISABLE ROW LEVEL SECURITY; ALTER TABLE bans DISABLE ROW LEVEL SECURITY;
+  ALTER TABLE profiles DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY; ALTER TABLE profiles OWNER TO CURRENT_USER;
+  ALTER ROLE $staff NOBYPASSRLS; REVOKE $authenticated FROM $staff; GRANT $authenticated TO $staff;
   GRANT SELECT ON ALL TABLES IN SCHEMA public TO $anon, $authenticated; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM $keeper;
   GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA auth TO PUBLIC;
 `
