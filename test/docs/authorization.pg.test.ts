@@ -9,6 +9,7 @@ import { options } from '../../src/server/config.ts'
 import { createPool } from '../../src/server/database.ts'
 import { createLog } from '../../src/server/log.ts'
 import { prepare } from '../../src/server/subscribe/prepare.ts'
+import { isAskable } from '../../src/server/subscribe/prepare-asked.ts'
 import { prepareDatabase } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 
@@ -106,10 +107,16 @@ beforeAll(async () => {
 
 afterAll(() => example[Symbol.asyncDispose]())
 
-const refusalOf = (use: () => Promise<unknown>): Promise<string> =>
+interface Refusal {
+  readonly text: string
+  /** Whether Postgres is asked instead. */
+  readonly isAsked: boolean
+}
+
+const refusalOf = (use: () => Promise<unknown>): Promise<Refusal> =>
   use().then(
-    () => 'accepted',
-    (error: Error & { code?: string }) => `${error.code}: ${error.message}`,
+    () => ({ text: 'accepted', isAsked: false }),
+    (error: Error & { code?: string }) => ({ text: `${error.code}: ${error.message}`, isAsked: isAskable(error) }),
   )
 
 test('the page has examples of every kind, and every block of SQL is one', () => {
@@ -139,20 +146,22 @@ describe('compiles', () => {
   })
 })
 
-describe('refused by name', () => {
+describe('asked of Postgres or refused, by name', () => {
   test.each(refused)('$using', async ({ using, construct }) => {
-    const refusal = await example.with(`USING (${using})`, () => refusalOf(() => example.access()))
-    expect(refusal).toMatch(/^POLICY_UNSUPPORTED: policy "p" on public\.messages /)
-    expect(refusal).toContain(construct)
+    const { text, isAsked } = await example.with(`USING (${using})`, () => refusalOf(() => example.access()))
+    expect(text).toMatch(/^POLICY_UNSUPPORTED: policy "p" on public\.messages /)
+    expect(text).toContain(construct)
+    expect(isAsked).toBe(true)
   })
 
   test.each(refusedBlocks)('$code: $message', async ({ code, message, sql }) => {
     await using own = await Example.create()
-    expect(await refusalOf(() => own.subscribe())).toBe('accepted')
+    expect((await refusalOf(() => own.subscribe())).text).toBe('accepted')
     await own.database.query(sql)
-    const refusal = await refusalOf(() => own.subscribe())
-    expect(refusal.slice(0, refusal.indexOf(':'))).toBe(code)
-    expect(refusal).toContain(message)
+    const { text, isAsked } = await refusalOf(() => own.subscribe())
+    expect(text.slice(0, text.indexOf(':'))).toBe(code)
+    expect(text).toContain(message)
+    expect(isAsked).toBe(false)
   })
 })
 
