@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { SignJWT } from 'jose'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { explain as command, type ExplainWishes } from '../../src/cli/commands/explain.ts'
+import { loadOptions } from '../../src/server/config.ts'
 import type { Explanation } from '../../src/server/explain/explanation.ts'
 import { jwtSecret, prepareDatabase, roomsSchema, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
@@ -34,7 +36,9 @@ test('[P8] reads well in a terminal', async () => {
 })
 
 test('[P8] docs/explain.md names every field of the JSON, and none that is not there', async () => {
-  const { out } = await explain(['messages', ...as(ada), '--key', 'id=42', '--json'])
+  const claims = JSON.stringify({ sub: ada })
+  const { agrees, explanation } = await explainHere({ role: 'authenticated', claims, keys: ['id=42'] })
+  expect(agrees).toBe(true)
   const fields = new Set<string>()
   const collect = (value: unknown, path: string): void => {
     if (Array.isArray(value)) for (const item of value) collect(item, path)
@@ -45,7 +49,7 @@ test('[P8] docs/explain.md names every field of the JSON, and none that is not t
         collect(inner, name)
       }
   }
-  collect(JSON.parse(out), '')
+  collect(explanation, '')
   const rows = page.slice(page.indexOf('## The JSON')).match(/^\| `.*$/gm)!
   const words = new Set(rows.flatMap(row => [...row.matchAll(/`([\w.[\]]+)`/g)].map(match => match[1]!)))
   const named = [...words].flatMap(word => word.replaceAll('[]', '').split('.'))
@@ -112,40 +116,64 @@ test('[P8] --json is stable: its fields, one by one', async () => {
 
 test('[P8] a token says role and claims; one that a server would refuse is explained with a note', async () => {
   const token = await tokenFor(ada)
-  const args = ['messages', '--key', 'id=42', '--json', '--token']
-  const good = await explain([...args, token], { JWT_SECRET: jwtSecret })
+  const good = await explain(['messages', '--key', 'id=42', '--json'], { JWT_SECRET: jwtSecret, TIDEGATE_TOKEN: token })
   expect(JSON.parse(good.out)).toMatchObject({ role: 'authenticated', row: { visible: true } })
   expect(good.err).toBe('')
-  expect((await explain([...args, token])).err).toContain('taken as it is')
+  const keys = ['id=42']
+  expect((await explainHere({ token, keys })).err).toContain('taken as it is')
   const old = await new SignJWT({ role: 'authenticated', sub: ada })
     .setProtectedHeader({ alg: 'HS256' })
     .setExpirationTime(1000)
     .sign(new TextEncoder().encode(jwtSecret))
-  const expired = await explain([...args, old], { JWT_SECRET: jwtSecret })
+  const expired = await explainHere({ token: old, keys }, { JWT_SECRET: jwtSecret })
   expect(expired.err).toContain('a server would refuse this token: TOKEN_EXPIRED')
-  expect(JSON.parse(expired.out)).toMatchObject({ row: { visible: true } })
+  expect(expired.explanation).toMatchObject({ row: { visible: true } })
 })
 
 test.each([
-  [['messages'], 'CONFIG_INVALID', 'no role is named'],
-  [['messages', '--role', 'anon', '--claims', '{'], 'CONFIG_INVALID', 'claims is not JSON'],
-  [['messages', '--role', 'anon', '--key', 'id'], 'CONFIG_INVALID', 'column=value'],
-  [['messages', '--token', 'x'], 'CONFIG_INVALID', '--token is no JWT'],
-  [['messages', '--token', 'x', '--role', 'anon'], 'CONFIG_INVALID', 'leave out --role'],
-  [['nowhere', '--role', 'anon'], 'TABLE_UNKNOWN', 'public.nowhere'],
-  [['messages', '--role', 'nobody_at_all'], 'ROLE_REFUSED', 'there is no database role'],
-])('[P8] %j is refused', async (args, code, message) => {
-  const result = await explain(args)
-  expect([result.code, result.out]).toEqual([1, ''])
-  expect(result.err).toContain(code)
-  expect(result.err).toContain(message)
+  [{}, 'CONFIG_INVALID', 'no role is named'],
+  [{ role: 'anon', claims: '{' }, 'CONFIG_INVALID', 'claims is not JSON'],
+  [{ role: 'anon', keys: ['id'] }, 'CONFIG_INVALID', 'column=value'],
+  [{ token: 'x' }, 'CONFIG_INVALID', '--token is no JWT'],
+  [{ token: 'x', role: 'anon' }, 'CONFIG_INVALID', 'leave out --role'],
+  [{ table: 'nowhere', role: 'anon' }, 'TABLE_UNKNOWN', 'public.nowhere'],
+  [{ role: 'nobody_at_all' }, 'ROLE_REFUSED', 'there is no database role'],
+])('[P8] %j is refused', async (wishes, code, message) => {
+  await expect(explainHere(wishes)).rejects.toMatchObject({ code, message: expect.stringContaining(message) })
+})
+
+test('[P8] a refusal ends the command with its code and its remedy', async () => {
+  const { code, out, err } = await explain(['messages', '--role', 'anon', '--key', 'id'])
+  expect([code, out]).toEqual([1, ''])
+  expect(err).toContain('tidegate: CONFIG_INVALID\n  key is "id"; it takes column=value')
 })
 
 test('[P8] a database that is away is told as such', async () => {
-  const { code, err } = await explain(['messages', '--role', 'anon'], {
-    DATABASE_URL: 'postgres://a:b@127.0.0.1:1/app',
-  })
-  expect(code).toBe(1)
-  expect(err).toContain('DATABASE_UNREACHABLE')
-  expect(err).toContain('127.0.0.1:1')
+  const asked = explainHere({ role: 'anon' }, { DATABASE_URL: 'postgres://a:b@127.0.0.1:1/app' })
+  await expect(asked).rejects.toMatchObject({ code: 'DATABASE_UNREACHABLE', message: expect.stringContaining(':1') })
 })
+
+const names = [
+  ...(['DATABASE_URL', 'TIDEGATE_NAME', 'JWT_SECRET', 'JWT_JWKS_URL', 'JWT_ALGORITHMS', 'JWT_ISSUER'] as const),
+  ...([
+    'JWT_AUDIENCE',
+    'JWT_ROLE_CLAIM',
+    'DEFAULT_ROLE',
+    'JWT_ROLES',
+    'CLAIM_SETTINGS',
+    'MEMBERSHIP_MAX_ROWS',
+  ] as const),
+]
+
+/** As the command, without a process of its own. */
+async function explainHere(wishes: Partial<ExplainWishes>, env: Record<string, string> = {}) {
+  const out: string[] = []
+  const err: string[] = []
+  const nothing = { table: 'messages', role: undefined, claims: undefined, token: undefined, keys: [], json: true }
+  const agrees = await command(
+    loadOptions(names, { DATABASE_URL: database.url, ...env }),
+    { ...nothing, ...wishes },
+    { print: line => void out.push(line), note: line => void err.push(line) },
+  )
+  return { agrees, explanation: JSON.parse(out.join('\n')) as Explanation, err: err.join('\n') }
+}

@@ -14,7 +14,7 @@ import { Corpus, claimSettings, corpus, fullName } from '../policies/corpus.ts'
 import type { Entry } from '../policies/entry.ts'
 
 /** Of each table, spread over its rows. */
-const rowsEach = 4
+const rowsEach = 3
 
 let installed: Corpus
 let pool: pg.Pool
