@@ -164,5 +164,5 @@ test(
     expect(rowsShown / (agreed * 500)).toBeGreaterThan(0.1)
     expect(rowsShown / (agreed * 500)).toBeLessThan(0.9)
   },
-  20_000 + count * 60,
+  60_000 + count * 200,
 )
