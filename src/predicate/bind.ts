@@ -13,7 +13,9 @@ import { and, not, or } from './build.ts'
 import { isStrictCall } from './calls.ts'
 import { partsOf } from './columns.ts'
 import { compile, likeMatcherOf, valuingOf } from './evaluate.ts'
-import { baseOf } from './sql-types.ts'
+import { jsonNames } from './json-calls.ts'
+import { solve } from './solve.ts'
+import { baseOf, sqlTypes } from './sql-types.ts'
 import { assertTimeIsOrdered } from './time.ts'
 import { ValueError } from './value-error.ts'
 
@@ -62,7 +64,12 @@ class Binder {
       case 'compare': {
         const left = this.expr(predicate.left)
         const right = this.expr(predicate.right)
-        return this.#computed({ ...predicate, left, right }, [left, right], isNullConst(left) || isNullConst(right))
+        const isUnknown = isNullConst(left) || isNullConst(right)
+        if (!isUnknown && (predicate.op === '=' || predicate.op === '<>')) {
+          const equal = this.#solved(left, [right]) ?? this.#solved(right, [left])
+          if (equal !== null) return predicate.op === '=' ? equal : not(equal)
+        }
+        return this.#computed({ ...predicate, left, right }, [left, right], isUnknown)
       }
       case 'in':
         return this.#in(
@@ -84,7 +91,8 @@ class Binder {
       }
       case 'boolean': {
         const arg = this.expr(predicate.arg)
-        return arg.kind === 'predicate' ? arg.predicate : this.#computed({ kind: 'boolean', arg }, [arg])
+        if (arg.kind === 'predicate') return arg.predicate
+        return this.#isKey(arg) ?? this.#computed({ kind: 'boolean', arg }, [arg])
       }
       case 'semiJoin':
         return this.#semiJoin(predicate)
@@ -175,6 +183,7 @@ class Binder {
     }
     otherwise ??= this.expr(expr.otherwise)
     if (whens.length > 0) return { ...expr, whens, values, otherwise }
+    if (otherwise.type.oid === expr.type.oid) return otherwise
     return this.#value({ ...expr, whens, values, otherwise }, [otherwise])
   }
 
@@ -185,7 +194,33 @@ class Binder {
       const right = items[0]!
       return this.#computed({ kind: 'compare', op: '=', left, right }, [left, right], isNullConst(right))
     }
-    return this.#computed({ kind: 'in', left, items }, [left, ...items])
+    return this.#solved(left, items) ?? this.#computed({ kind: 'in', left, items }, [left, ...items])
+  }
+
+  /** `claims ? column`: the column is one of the claim's keys. */
+  #isKey(arg: Expr): Predicate | null {
+    if (arg.kind !== 'call' || arg.name !== '?') return null
+    const [document, key] = arg.args
+    if (document?.kind !== 'const' || document.value === null || key === undefined || key.kind === 'const') return null
+    const items = jsonNames(document.value).map((value): Expr => ({ kind: 'const', value, type: sqlTypes.text }))
+    return items.length === 0 ? and({ kind: 'unknown' }, { kind: 'isNull', arg: key }) : this.#in(key, items)
+  }
+
+  /** Equality with one of several constants, freed of what stands around a column. */
+  #solved(left: Expr, items: readonly Expr[]): Predicate | null {
+    if (left.kind === 'const') return null
+    const values: string[] = []
+    for (const item of items) {
+      if (item.kind !== 'const' || this.#failures.has(item)) return null
+      if (item.value !== null) values.push(item.value)
+    }
+    const found = solve(left, values)
+    if (found === null) return null
+    const nulls = items.filter(isNullConst)
+    const rest = [...found.values.map((value): Expr => ({ kind: 'const', value, type: found.type })), ...nulls]
+    // Equal to nothing: false, but for a NULL.
+    if (rest.length === 0) return and({ kind: 'unknown' }, { kind: 'isNull', arg: found.expr })
+    return this.#in(found.expr, rest)
   }
 
   #any(left: Expr, array: Expr): Predicate {

@@ -11,7 +11,7 @@ import { ValueError } from './value-error.ts'
 export const jsonCalls: Calls<Compute> = {
   '@>': types => (types.every(isJsonb) && types.length === 2 ? contains() : arrayContains(types)),
   '?': ([document, key]) =>
-    isJsonb(document) && isText(key) ? (text, name) => printBool(keysOf(text).has(name)) : null,
+    isJsonb(document) && isText(key) ? (text, name) => printBool(jsonNames(text).includes(name)) : null,
   '?|': ([document, keys]) =>
     isJsonb(document) && isTexts(keys) ? (text, names) => printBool(anyKey(text, names)) : null,
   '?&': ([document, keys]) =>
@@ -58,21 +58,21 @@ function elementsOrNone(text: string | null, asText: boolean): string {
 }
 
 /** What `?` looks among: the names of an object, the strings of an array, a string itself. */
-function keysOf(text: string): ReadonlySet<string> {
+export function jsonNames(text: string): readonly string[] {
   const kind = jsonKind(text)
-  if (kind === 'object') return new Set(jsonMembers(text).map(([name]) => name))
+  if (kind === 'object') return jsonMembers(text).map(([name]) => name)
   const items = kind === 'array' ? jsonElements(text) : [text]
-  return new Set(items.filter(item => item.trimStart().startsWith('"')).map(item => String(JSON.parse(item))))
+  return items.filter(item => item.trimStart().startsWith('"')).map(item => String(JSON.parse(item)))
 }
 
 function anyKey(text: string, names: string): boolean {
-  const keys = keysOf(text)
-  return parseArray(names).items.some(name => name !== null && keys.has(name))
+  const keys = jsonNames(text)
+  return parseArray(names).items.some(name => name !== null && keys.includes(name))
 }
 
 function everyKey(text: string, names: string): boolean {
-  const keys = keysOf(text)
-  return parseArray(names).items.every(name => name === null || keys.has(name))
+  const keys = jsonNames(text)
+  return parseArray(names).items.every(name => name === null || keys.includes(name))
 }
 
 function paths(asText: boolean): Maker<Compute> {

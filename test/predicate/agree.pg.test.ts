@@ -15,7 +15,8 @@ import { parseFilter } from '../../src/predicate/postgrest.ts'
 import { TidegateError } from '../../src/protocol/tidegate-error.ts'
 import { plainMemberships } from '../support/plain-memberships.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { askPostgres, createSample, filters, predicates, type Sample, selectText } from './samples.ts'
+import { filters } from './filter-samples.ts'
+import { askPostgres, createSample, predicates, type Sample, selectText } from './samples.ts'
 
 const seed = Number(process.env.TEST_SEED ?? randomInt(2 ** 31))
 console.log(`predicates against Postgres: TEST_SEED=${seed}`)

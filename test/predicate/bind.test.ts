@@ -117,6 +117,47 @@ describe('binding claims', () => {
     expect(bound).toEqual(equal(column(0, sqlTypes.int8), constant('9007199254740993', sqlTypes.int8)))
   })
 
+  test('what stands around a column is taken off it, so that an index finds it', () => {
+    const topic = setting('realtime.topic')
+    const id = column(3, sqlTypes.int4)
+    const text = (value: Expr): Expr => cast(value, sqlTypes.text)
+    const joined = (...args: Expr[]): Expr => ({ kind: 'call', name: '||', args, type: sqlTypes.text })
+    const room = joined(joined(constant('room:'), text(id)), constant(':x'))
+    const found = (predicate: Predicate, value: string | null) => cover(bind(predicate, () => value))
+    const seven = [{ kind: 'const', column: 3, keys: ['7'] }]
+    expect(found(equal(topic, room), 'room:7:x')).toEqual(seven)
+    expect(found(equal(room, topic), 'room:07:x')).toEqual([])
+    expect(found(equal(room, topic), 'user:7:x')).toEqual([])
+    expect(found(equal(room, topic), null)).toEqual([])
+    const field: Expr = {
+      kind: 'call',
+      name: 'split_part',
+      args: [topic, constant(':'), constant('2', sqlTypes.int4)],
+      type: sqlTypes.text,
+    }
+    expect(found(equal(text(id), field), 'room:7')).toEqual(seven)
+    const listed: Expr = { kind: 'call', name: '?', args: [cast(topic, sqlTypes.jsonb), text(id)], type: sqlTypes.bool }
+    expect(found({ kind: 'boolean', arg: listed }, '["7", 8, "x"]')).toEqual(seven)
+    const list: Expr = cast(
+      {
+        kind: 'call',
+        name: 'jsonTexts',
+        args: [cast(topic, sqlTypes.jsonb)],
+        type: { oid: 1009, name: 'text[]', family: 'array', element: sqlTypes.text },
+      },
+      { oid: 1007, name: 'integer[]', family: 'array', element: sqlTypes.int4 },
+    )
+    expect(found({ kind: 'any', left: id, array: list }, '[7]')).toEqual(seven)
+    expect(found({ kind: 'any', left: id, array: list }, null)).toEqual([])
+  })
+
+  test('CASE and calls that claims decide become constants', () => {
+    const flag = equal(setting('a'), constant('1'))
+    const choice: Expr = { kind: 'case', whens: [flag], values: [column(0)], otherwise: constant('z'), type: text }
+    expect(bind(equal(choice, constant('x')), () => '1')).toEqual(equal(column(0), constant('x')))
+    expect(bind(equal(choice, constant('x')), () => null)).toEqual({ kind: 'false' })
+  })
+
   test('a LIKE pattern from a claim that ends in its escape is refused', () => {
     const like: Predicate = { kind: 'like', arg: column(1), pattern: setting('p'), insensitive: false }
     expect(() => bind(like, () => 'a\\')).toThrow(expect.objectContaining({ code: 'CLAIM_INVALID' }))

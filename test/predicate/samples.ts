@@ -7,6 +7,7 @@ import { sqlTypes } from '../../src/predicate/sql-types.ts'
 import { pinnedSettings, type TextRow } from '../../src/server/database.ts'
 import { rowOf } from '../support/plain-memberships.ts'
 import type { TestDatabase } from '../support/postgres.ts'
+import { callPredicates } from './call-samples.ts'
 
 export type Column = Extract<Expr, { kind: 'column' }>
 
@@ -248,7 +249,8 @@ export async function askPostgres(sample: Sample, predicate: Predicate): Promise
   return rows.map(([answer]) => (answer === null ? null : answer === 't'))
 }
 
-const poolOf = (column: Column): readonly string[] => pools[column.name.replace(/^[cm]_/, '')]!
+/** Values of a column of the sample table. */
+export const poolOf = (column: Column): readonly string[] => pools[column.name.replace(/^[cm]_/, '')]!
 
 /** Nested arrays and bounds are read from rows, not from constants. */
 const isFlat = (text: string): boolean => !/^(\{\{|\[)/.test(text)
@@ -372,6 +374,7 @@ export function predicates(sample: Sample, options: { maxDepth?: number } = {}):
       { weight: 1, arbitrary: boolean },
       { weight: 1, arbitrary: toText },
       { weight: 1, arbitrary: constant },
+      { weight: 4, arbitrary: callPredicates(columns) },
       { weight: 3, arbitrary: tie('semiJoin') },
       {
         weight: 3,
@@ -421,35 +424,4 @@ function semiJoins(sample: Sample): fc.Arbitrary<Predicate> {
     .tuple(pair, where)
     .map(([key, where]): Predicate => ({ kind: 'semiJoin', table, keys: [key], where, nullAware: true }))
   return fc.oneof(exists, inSelect)
-}
-
-/** Filters as a client would write them, over every column and operator; many fit their column, some do not. */
-export function filters(sample: Sample): fc.Arbitrary<readonly (readonly [string, string])[]> {
-  const value = (column: Column) => fc.constantFrom(...poolOf(column), 'null', '*a*', 'a*', '_')
-  const quoted = (text: string): string => `"${text.replace(/["\\]/g, char => `\\${char}`)}"`
-  const operator = fc.constantFrom('eq', 'neq', 'lt', 'lte', 'gt', 'gte', 'isdistinct', 'like', 'ilike')
-  const negation = fc.constantFrom('', '', 'not.')
-  const isWord = fc.constantFrom('is.null', 'is.not_null', 'is.true', 'is.false', 'is.unknown')
-  const condition = fc.constantFrom(...sample.columns).chain(column => {
-    const plain = fc.tuple(operator, value(column)).map(([op, text]) => ({ op: `${op}.`, text }))
-    const list = fc
-      .array(value(column), { maxLength: 3 })
-      .map(texts => ({ op: `in.(${texts.map(quoted).join(',')})`, text: null }))
-    const is = isWord.map(op => ({ op, text: null }))
-    const any = fc.oneof({ weight: 4, arbitrary: plain }, { weight: 2, arbitrary: list }, { weight: 1, arbitrary: is })
-    return fc.tuple(negation, any).map(([not, { op, text }]) => ({ name: column.name, not, op, text }))
-  })
-  const pair = condition.map(({ name, not, op, text }) => [name, `${not}${op}${text ?? ''}`] as const)
-  const nested = condition.map(({ name, not, op, text }) => `${name}.${not}${op}${text === null ? '' : quoted(text)}`)
-  const items = fc.array(nested, { minLength: 1, maxLength: 3 })
-  const inner = fc
-    .tuple(fc.constantFrom('and', 'or', 'not.and', 'not.or'), items)
-    .map(([op, all]) => `${op}(${all.join(',')})`)
-  const group = fc
-    .tuple(fc.constantFrom('and', 'or', 'not.and', 'not.or'), items, inner)
-    .map(([name, all, last]) => [name, `(${[...all, last].join(',')})`] as const)
-  return fc.array(fc.oneof({ weight: 3, arbitrary: pair }, { weight: 1, arbitrary: group }), {
-    minLength: 1,
-    maxLength: 2,
-  })
 }

@@ -67,6 +67,7 @@ export function timeArithmetic(name: string, left: Value, right: Value, context:
   if (!families.some(isDatetimeFamily) && !isInterval(left) && !isInterval(right)) return null
   const refuse = (): never =>
     unsupported(context, `operator ${name} over ${left.expr.type.name} and ${right.expr.type.name}`)
+  if (name === '*' && isInterval(right) && !isInterval(left)) return timeArithmetic(name, right, left, context)
   if (isInterval(left) && !isDatetimeFamily(families[1]!)) return intervalOf(combined(name, left, right)) ?? refuse()
   if (name === '+' && !isDatetimeFamily(families[0]!)) return timeArithmetic(name, right, left, context)
   if (name !== '+' && name !== '-') return refuse()
