@@ -62,6 +62,28 @@ test('token first, then the query; the snapshot and each delta reach the listene
   )
 })
 
+test('[P8] a query whose rows Postgres is asked for says that it is not exact, until the server says otherwise', async () => {
+  await using run = await live()
+  const peer = await run.server.peer()
+  await peer.welcome()
+  const { id } = await peer.next('subscribe')
+  expect(run.updates.at(-1)?.exact).toBe(true)
+  const warnings = [{ code: 'POLICY_ASKED', message: 'Postgres is asked' }]
+  const subscribed = {
+    type: 'subscribed' as const,
+    id,
+    query: 7,
+    tag: 'tag',
+    key: ['id'],
+    resumed: false,
+    position: at(1),
+  }
+  peer.send({ ...subscribed, exact: false, warnings })
+  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ exact: false, warnings }))
+  peer.send({ ...subscribed, query: 8 })
+  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ exact: true, warnings: [] }))
+})
+
 test('[P4] after a lost link it resumes from the last delta, and nothing is applied twice', async () => {
   await using run = await live()
   const first = await run.server.peer()

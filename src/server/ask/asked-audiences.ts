@@ -4,7 +4,9 @@ import { createHash, randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import type { Row } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { PromiseCache } from '../catalog/promise-cache.ts'
 import type { Table } from '../catalog/table.ts'
+import { answered } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Log } from '../log.ts'
@@ -59,6 +61,8 @@ interface Held {
 
 /** Commits with more changes are not looked into. */
 const maxChanges = 1_000
+/** Tables of which it is known what their policies read. */
+const maxReads = 1_000
 /** Failures remembered, so that those who come back too early are refused without asking. */
 const maxFailures = 1_000
 const failureMs = 4_000
@@ -69,6 +73,7 @@ export class AskedAudiences {
   /** By the table of the query, and by those that its policies read. */
   readonly #byTable = new Map<number, Set<Held>>()
   readonly #byRead = new Map<number, Set<Held>>()
+  readonly #reads = new PromiseCache<number, ReadonlySet<number>>(maxReads)
   readonly #failures = new Map<string, { readonly error: unknown; readonly untilMs: number }>()
 
   constructor(options: AskedAudiencesOptions) {
@@ -97,7 +102,7 @@ export class AskedAudiences {
     const failure = this.#failures.get(key)
     if (failure !== undefined && performance.now() < failure.untilMs) throw failure.error
     // What it reads is known before it stands: a commit in between would be looked at too late.
-    const reads = this.#held.get(key)?.reads ?? (await tablesRead(this.#options.pool, request.query.table.oid))
+    const reads = await this.#tablesRead(request.query.table)
     const held = this.#held.get(key) ?? this.#open(key, request, reads)
     this.#endGrace(held)
     held.users.add(user)
@@ -136,11 +141,12 @@ export class AskedAudiences {
   /** The catalog changed: what stays is asked again, whatever its policies read now. */
   async recheck(): Promise<void> {
     this.#failures.clear()
+    this.#reads.clear()
     for (const held of [...this.#held.values()]) {
       if (held.users.size === 0) this.#close(held)
       else {
         held.audience.moved(0n)
-        const reads = await tablesRead(this.#options.pool, held.audience.table.oid).catch(() => held.reads)
+        const reads = await this.#tablesRead(held.audience.table).catch(() => held.reads)
         if (this.#held.get(held.key) !== held) continue
         for (const oid of held.reads) remove(this.#byRead, oid, held)
         held.reads = reads
@@ -159,6 +165,10 @@ export class AskedAudiences {
 
   close(): void {
     for (const held of [...this.#held.values()]) this.#close(held)
+  }
+
+  #tablesRead({ oid }: Table): Promise<ReadonlySet<number>> {
+    return answered(this.#reads.get(oid, () => tablesRead(this.#options.pool, oid)))
   }
 
   #open(key: string, request: AskedRequest, reads: ReadonlySet<number>): Held {

@@ -14,6 +14,9 @@ export class NotYet extends Error {
 /** How long a client stays away after a policy failed. */
 export const failedRetryMs = 5_000
 
+/** Locked by a migration, given way in a deadlock, ended while it waited for the stream: no fault of the policy. */
+const passingStates: ReadonlySet<string> = new Set(['55P03', '40P01', '40001', '25P03'])
+
 /** Whether asking again by itself can help: the audience stays, and what its readers hold is true as of their position. */
 export const isTransient = (error: unknown): boolean =>
   error instanceof NotYet || (error instanceof TidegateError && (error.code === 'UNAVAILABLE' || error.code === 'BUSY'))
@@ -30,8 +33,7 @@ export function failureOf(error: unknown, query: Query, timeoutMs: number): unkn
       `Postgres did not answer for ${name} within ${timeoutMs} ms; make its policies faster, or filter the query`,
       { cause: error, retryAfterMs: failedRetryMs },
     )
-  // Locked by a migration, or given way in a deadlock: no fault of the policy.
-  if (code === '55P03' || code === '40P01' || code === '40001' || isAway(error) || typeof code !== 'string')
+  if (isAway(error) || typeof code !== 'string' || passingStates.has(code))
     return new TidegateError('UNAVAILABLE', 'the database did not answer', { cause: error, retryAfterMs: 2000 })
   if (code === '42501')
     return new TidegateError('TABLE_REFUSED', `the role may not SELECT ${name}, or what its policies read`, {
