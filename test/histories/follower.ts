@@ -60,6 +60,8 @@ export class Follower {
   failure: string | null = null
   /** Why it was not admitted. */
   refusal: string | null = null
+  /** Why Postgres is asked for its rows; null: they are judged in the stream. */
+  asked: string | null = null
   resumed = 0
   isGone = true
   readonly #door: Subscriptions
@@ -141,15 +143,20 @@ export class Follower {
     const position = this.#subscription.position()
     const { lsn } = position
     this.#stand = position
-    if (this.#behindFrom !== null && !this.#isFull && lsn >= this.#door.head().position.lsn) this.#closeBehind(lsn)
+    // Where it began to be behind it may still be waiting, though nothing has come after.
+    const hasMoved = this.#behindFrom !== null && lsn > this.#behindFrom
+    if (hasMoved && !this.#isFull && lsn >= this.#door.head().position.lsn) this.#closeBehind(lsn)
+    // Where Postgres is asked, what is held is what it showed last, not what it would show here.
+    if (this.asked !== null) return
     if (this.subscriber.kind === 'live' && this.#rows.exact && lsn > this.#last) this.#note(lsn, 'position')
   }
 
-  /** Whether it stands at the position or past it, with all that there is. */
-  hasReached(lsn: bigint): boolean {
-    if (this.failure !== null || this.refusal !== null || this.isGone) return true
+  /** Whether it stands at the position or past it, with all that there is, or cannot come there. @param rows that it shows then */
+  hasReached(lsn: bigint, rows: string): boolean {
+    if (this.failure !== null || this.refusal !== null || this.isGone || this.#isFull) return true
     if (this.#subscription === null || this.#subscription.position().lsn < lsn) return false
-    return this.subscriber.kind === 'changes' || this.#rows.exact
+    if (this.subscriber.kind === 'changes') return true
+    return this.#rows.exact && (this.asked === null || this.#text() === rows)
   }
 
   /** For whoever wonders why it does not come to the end. */
@@ -179,12 +186,7 @@ export class Follower {
     this.#partsFrom = this.#door.head().position.lsn
     try {
       const subscription = await this.#door.subscribe(this.#principal, { ...this.#request, since }, this.#outlet(visit))
-      if (subscription.exact === false) {
-        subscription.close()
-        this.isGone = true
-        this.refusal = `asked of Postgres: ${subscription.warnings.map(({ message }) => message).join('; ')}`
-        return
-      }
+      if (subscription.exact === false) this.asked = subscription.warnings.map(({ message }) => message).join('; ')
       this.#subscription = subscription
       const { lsn } = subscription.position()
       if (subscription.resumed) this.resumed += 1
@@ -312,8 +314,12 @@ export class Follower {
 
   #note(lsn: bigint, how: string): void {
     this.#last = lsn
-    const rows = [...this.#rows.rows.values()].map((row: JsonRow) => JSON.stringify(row)).sort()
-    this.held.push({ lsn, rows: rows.join('\n'), how })
+    this.held.push({ lsn, rows: this.#text(), how })
+  }
+
+  #text(): string {
+    const rows = [...this.#rows.rows.values()].map((row: JsonRow) => JSON.stringify(row))
+    return rows.sort().join('\n')
   }
 
   #setBehind(lsn: bigint): void {

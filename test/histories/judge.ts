@@ -5,10 +5,33 @@ import { byKey, type Truth } from './truth.ts'
 /** @returns what is wrong, or null; the first word is its kind */
 export function judge(follower: Follower, truth: Truth): string | null {
   if (follower.failure !== null) return `told: ${follower.failure}`
-  const strange = follower.resyncs.find(code => code !== 'INPUTS_CHANGED')
+  const causes = follower.asked === null ? ['INPUTS_CHANGED'] : ['INPUTS_CHANGED', 'ASKED_FORGOTTEN']
+  const strange = follower.resyncs.find(code => !causes.includes(code))
   if (strange !== undefined) return `resync: ${strange} without a cause`
-  return follower.subscriber.kind === 'live' ? judgeRows(follower, truth) : judgeEvents(follower, truth)
+  if (follower.subscriber.kind === 'live') return judgeRows(follower, truth)
+  return follower.asked === null ? judgeEvents(follower, truth) : judgeAnswers(follower, truth)
 }
+
+/** What Postgres was asked for is what it showed at the position told, whatever happened since the answer before. */
+function judgeAnswers(follower: Follower, truth: Truth): string | null {
+  const { table } = follower
+  const query = truth.queryOf(follower.subscriber)
+  for (const { lsn, event } of follower.received) {
+    if (event.key === undefined) continue
+    const place = truth.at(lsn)
+    const key = JSON.stringify(table.key.map(column => event.key![column]))
+    const shown = byKey(table, truth.moments[place]!.rows[query]!).get(key)
+    const told = event.new === undefined ? undefined : JSON.stringify(event.new)
+    if (told !== shown && !isTorn(follower, truth, place))
+      return `leak: after transaction ${place} ${event.op} ${key} ${told ?? ''} was told, and ${shown ?? 'nothing'} was shown`
+  }
+  return null
+}
+
+/** Postgres shows a truncated table as empty to snapshots of before too: what it answers while it waits for a truncation is what
+ *  no moment had. */
+const isTorn = (follower: Follower, truth: Truth, place: number): boolean =>
+  follower.asked !== null && truth.moments.slice(place + 1).some(({ truncated }) => truncated.size > 0)
 
 /** At every position that it was told, it held what the SELECT returned there. */
 function judgeRows(follower: Follower, truth: Truth): string | null {
@@ -16,7 +39,7 @@ function judgeRows(follower: Follower, truth: Truth): string | null {
   for (const { lsn, rows, how } of follower.held) {
     const place = truth.at(lsn)
     const expected = truth.moments[place]!.rows[query]!
-    if (rows !== expected)
+    if (rows !== expected && !isTorn(follower, truth, place))
       return `rows: after transaction ${place} (${lsn.toString(16)}, by ${how}) ${difference(rows, expected)}`
   }
   for (const { from, to, rows } of follower.shown) {
@@ -108,11 +131,24 @@ function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
 /** What comes late is owed only if its reader may still see it: a deleted row by the memberships of now too. That is known of a
  *  version that is still shown, and of any while nothing else was written. */
 function isExcused(follower: Follower, truth: Truth, query: number, place: number, event: Owed): boolean {
-  const { lsn } = truth.moments[place]!
-  const range = follower.behind.find(({ from, to }) => lsn > from && lsn <= to)
-  if (range === undefined) return false
-  const since = truth.moments.slice(event.new === undefined ? place : place + 1, truth.at(range.to) + 1)
+  const last = lastWhenSent(follower, truth, place)
+  if (last === null) return false
+  const since = truth.moments.slice(event.new === undefined ? place : place + 1, last + 1)
   if (since.every(({ statements }) => statements.every(([, sql]) => truth.writesOnly(follower.table, sql))))
     return false
   return event.new === undefined || !since.every(moment => moment.rows[query]!.split('\n').includes(event.new!))
 }
+
+/** The number of the moment at which an event was sent at the latest; null: at once. Whoever comes to reach more by a grant, gets
+ *  what follows when the memberships beyond it have been read. */
+function lastWhenSent(follower: Follower, truth: Truth, place: number): number | null {
+  const { lsn, statements } = truth.moments[place]!
+  const range = follower.behind.find(({ from, to }) => lsn > from && lsn <= to)
+  if (range !== undefined) return truth.at(range.to)
+  if (truth.pace === 'burst') return place + burstMoments
+  const mayGrant = statements.some(([, sql]) => /INSERT|UPDATE/.test(sql) && !truth.writesOnly(follower.table, sql))
+  return mayGrant ? place : null
+}
+
+/** Transactions that follow without a pause while something is read. */
+const burstMoments = 6

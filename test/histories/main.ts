@@ -52,7 +52,7 @@ async function runMany(site: Site): Promise<boolean> {
   })
   console.log(String(ran.tally))
   for (const [reason, times] of [...ran.refusals].sort(([, a], [, b]) => b - a))
-    console.log(`${times} subscriptions refused: ${reason}`)
+    console.log(`${times} subscriptions refused or asked: ${reason}`)
   if (ran.failed !== null) return tell(site, ran.failed)
   console.log(`seed ${seed}: ${ran.passed} histories passed, of ${ran.refused} nobody was admitted, in ${seconds()} s`)
   const rare = count < fullRun ? [] : ran.tally.rare(leastOfEach)

@@ -14,6 +14,8 @@ export interface Played {
   readonly story: string
   /** Messages of the refusals. */
   readonly refusals: readonly string[]
+  /** Why Postgres was asked. */
+  readonly asked: readonly string[]
   readonly tally: Tally
 }
 
@@ -31,7 +33,7 @@ export function play(site: Site, schema: string, history: History): Promise<Play
       return await new Play(site, schema, history, truth).run()
     } catch (error) {
       if (!(error instanceof StallError)) throw error
-      return { failure: `stall: ${error.message}`, story: '', refusals: [], tally: new Tally() }
+      return { failure: `stall: ${error.message}`, story: '', refusals: [], asked: [], tally: new Tally() }
     } finally {
       await client.query('DEALLOCATE ALL; RESET search_path')
     }
@@ -69,6 +71,7 @@ class Play {
       this.#count(committed.moment, transaction, committed.done)
       if (pace === 'burst') continue
       committed.moment.lsn = await this.#site.served(committed.moment.xid, timeoutMs)
+      await this.#allStand(committed.moment.lsn)
       for (const follower of this.#followers) follower.look()
     }
     return this.#end()
@@ -109,9 +112,15 @@ class Play {
     this.#countFollowers()
     const found = failures.filter(failure => failure !== null)
     return {
-      failure: found.length === 0 ? null : found.map(({ wrong, i }) => `${wrong} (subscriber ${i})`).join('\n'),
+      failure:
+        found.length === 0
+          ? null
+          : found
+              .map(({ wrong, i }) => `${wrong} (subscriber ${i}${this.#followers[i]!.asked === null ? '' : ', asked'})`)
+              .join('\n'),
       story: found.map(({ i }) => this.#story(i)).join('\n'),
       refusals: this.#followers.flatMap(({ refusal }) => refusal ?? []),
+      asked: this.#followers.flatMap(({ asked }) => asked ?? []),
       tally: this.#tally,
     }
   }
@@ -120,7 +129,10 @@ class Play {
   async #allStand(lsn: bigint): Promise<Map<Follower, string>> {
     const deadline = performance.now() + timeoutMs
     for (;;) {
-      const late = this.#followers.filter(follower => !follower.hasReached(lsn))
+      const { rows } = this.#truth.moments.at(-1)!
+      const late = this.#followers.filter(
+        follower => !follower.hasReached(lsn, rows[this.#truth.queryOf(follower.subscriber)]!),
+      )
       if (late.length === 0) return new Map()
       if (performance.now() > deadline) return new Map(late.map(follower => [follower, follower.stand]))
       await new Promise(resolve => setTimeout(resolve, 1))
@@ -163,9 +175,10 @@ class Play {
 
   #countFollowers(): void {
     const judged = new Set<string>()
-    for (const { refusal, subscriber, resumed, held, received, resyncs } of this.#followers) {
+    for (const { refusal, asked, subscriber, resumed, held, received, resyncs } of this.#followers) {
       if (refusal !== null) continue
-      judged.add(subscriber.table)
+      if (asked === null) judged.add(subscriber.table)
+      else this.#tally.count('readers', 'told what Postgres was asked')
       const { kind, joins, slow, filter } = subscriber
       this.#tally.count('readers', kind)
       if (joins > 0) this.#tally.count('readers', 'came late')

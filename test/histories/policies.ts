@@ -4,6 +4,9 @@ import type { Random } from '../checker/random.ts'
 import type { Condition, Policy } from './history.ts'
 import { type Membership, roles, type World } from './world.ts'
 
+/** The one shape that no compiler sees through. */
+export const askedShape = 'PL/pgSQL function'
+
 export interface Drawn {
   readonly condition: Condition
   readonly shapes: readonly string[]
@@ -287,6 +290,12 @@ class PolicyDraw {
     const random = this.#random
     const { table } = membership
     const isDefiner = random.once(2)
+    if (random.once(8)) {
+      const body = `BEGIN RETURN EXISTS (SELECT 1 FROM SCHEMA.${table} m WHERE m.grp = g AND m.usr = auth.uid()); END`
+      const head = `CREATE FUNCTION SCHEMA.plpgsql_${table}(g int) RETURNS boolean LANGUAGE plpgsql STABLE`
+      this.#functions.set(`plpgsql_${table}`, `${head} AS $$ ${body} $$`)
+      return { condition: `SCHEMA.plpgsql_${table}(${value})`, shapes: [askedShape] }
+    }
     const rights = isDefiner ? 'SECURITY DEFINER' : 'SECURITY INVOKER'
     const path = random.pick(['', ` SET search_path = ''`])
     const name = `${isDefiner ? 'definer' : 'invoker'}_${table}`

@@ -28,7 +28,7 @@ export interface Ran {
   readonly passed: number
   /** Of which nobody was admitted. */
   readonly refused: number
-  /** Subscriptions, by what the refusal names. */
+  /** Subscriptions that were refused, or asked of Postgres, by the reason. */
   readonly refusals: ReadonlyMap<string, number>
   readonly failed: Failed | null
   readonly tally: Tally
@@ -50,7 +50,7 @@ export async function runHistories(site: Site, options: RunOptions): Promise<Ran
     const work = async (): Promise<void> => {
       for (let i = waiting.shift(); i !== undefined && failed === null; i = waiting.shift()) {
         const played = await play(site, schemas[i]!, histories[i]!)
-        for (const message of played.refusals)
+        for (const message of [...played.refusals, ...played.asked])
           refusals.set(reasonOf(message), (refusals.get(reasonOf(message)) ?? 0) + 1)
         if (played.failure !== null) failed ??= { history: histories[i]!, played }
         else if (played.refusals.length === histories[i]!.subscribers.length) refused += 1

@@ -54,6 +54,10 @@ export class Truth {
     this.#watched = history.tables.filter(({ name }) => changing.includes(name))
   }
 
+  get pace(): History['pace'] {
+    return this.#history.pace
+  }
+
   queryOf(subscriber: Subscriber): number {
     return this.#queryOf.get(subscriber)!
   }
