@@ -60,7 +60,8 @@ export interface TableRef {
 /** A scalar expression. `column` counts from 0 in the table's WAL order. */
 export type Expr =
   | { readonly kind: 'column'; readonly column: number; readonly name: string; readonly type: SqlType }
-  | { readonly kind: 'const'; readonly value: string | null; readonly type: SqlType }
+  /** `ofReader`: it comes from the claims, so that each reader has another, as a literal of a policy has not. Means nothing else. */
+  | { readonly kind: 'const'; readonly value: string | null; readonly type: SqlType; readonly ofReader?: true }
   /** The value of a setting at request time: `current_setting('request.jwt.claims', true)`. Bound to a const by `bind`. */
   | { readonly kind: 'setting'; readonly name: string; readonly missingOk: boolean; readonly type: SqlType }
   | { readonly kind: 'cast'; readonly arg: Expr; readonly type: SqlType }
@@ -207,7 +208,13 @@ export type Truth = true | false | null
 
 /** A place to look a row up: rows that satisfy the predicate have one of `keys` in `column`, or a key of the semi-join. */
 export type Anchor =
-  | { readonly kind: 'const'; readonly column: number; readonly keys: readonly string[] }
+  | {
+      readonly kind: 'const'
+      readonly column: number
+      readonly keys: readonly string[]
+      /** Some of the keys come from the claims. */
+      readonly ofReader: boolean
+    }
   /** `columns` are those that the semi-join compares, in the order of its keys. */
   | { readonly kind: 'semiJoin'; readonly join: SemiJoin; readonly columns: readonly number[] }
 

@@ -14,16 +14,43 @@ type ConstAnchor = Extract<Anchor, { kind: 'const' }>
  *  @returns anchors, empty when no row satisfies the predicate; null when there are none and every row must be looked at.
  *    A const anchor's keys are `keyOf(column type, value)`; a semi-join's are those of `semiJoinKey` and `innerKey`, and
  *    equal `keyOf(column type, value)` too, of each column where there are several. NULL is never a key. */
-export function cover(predicate: Predicate): Anchor[] | null {
+export const cover = (predicate: Predicate): Anchor[] | null => coverBy(predicate, weightInIndex)
+
+/** The ways in which a row may be looked up, each as `cover` gives it, the likeliest best first; which is best shows when it is
+ *  known how many others are found by the same keys. */
+export function covers(predicate: Predicate): Anchor[][] {
+  const parts = predicate.kind === 'and' ? predicate.args : [predicate]
+  const found = parts.map(cover).filter(anchors => anchors !== null)
+  return found.sort((a, b) => sum(a, weightInIndex) - sum(b, weightInIndex))
+}
+
+/** What to read of a table of which only rows are wanted that satisfy a predicate, as `cover`: the reader's own before what a
+ *  membership names, and that before what a literal of the policy does (`status = 'open'`), which may be half the table. */
+export const coverToRead = (predicate: Predicate): Anchor[] | null => coverBy(predicate, weightToRead)
+
+type Weigh = (anchor: Anchor) => number
+
+const weightInIndex: Weigh = anchor => (anchor.kind === 'const' ? anchor.keys.length : 100)
+
+const weightToRead: Weigh = anchor =>
+  anchor.kind === 'semiJoin' ? 100 : anchor.keys.length * (anchor.ofReader ? 1 : 1000)
+
+const sum = (anchors: readonly Anchor[], weigh: Weigh): number =>
+  anchors.reduce((total, anchor) => total + weigh(anchor), 0)
+
+function coverBy(predicate: Predicate, weigh: Weigh): Anchor[] | null {
   switch (predicate.kind) {
     case 'false':
     case 'unknown':
       return []
     case 'and':
-      return best(predicate.args.map(cover))
+      return best(
+        predicate.args.map(arg => coverBy(arg, weigh)),
+        weigh,
+      )
     case 'or': {
       const anchors: Anchor[] = []
-      for (const part of predicate.args.map(cover)) {
+      for (const part of predicate.args.map(arg => coverBy(arg, weigh))) {
         if (part === null) return null
         anchors.push(...part)
       }
@@ -36,7 +63,7 @@ export function cover(predicate: Predicate): Anchor[] | null {
       return constAnchor(predicate.left, predicate.items)
     case 'boolean':
       if (predicate.arg.kind !== 'column') return null
-      return [{ kind: 'const', column: predicate.arg.column, keys: ['t'] }]
+      return [{ kind: 'const', column: predicate.arg.column, keys: ['t'], ofReader: false }]
     case 'semiJoin':
       return semiJoinAnchor(predicate)
     default:
@@ -45,23 +72,30 @@ export function cover(predicate: Predicate): Anchor[] | null {
 }
 
 /** A predicate's keys, the fewest first; a membership is taken for a hundred of them. */
-function best(choices: readonly (Anchor[] | null)[]): Anchor[] | null {
-  const weigh = (anchors: readonly Anchor[]): number =>
-    anchors.reduce((sum, anchor) => sum + (anchor.kind === 'const' ? anchor.keys.length : 100), 0)
+function best(choices: readonly (Anchor[] | null)[], weigh: Weigh): Anchor[] | null {
   const found = choices.filter(choice => choice !== null)
-  return found.reduce<Anchor[] | null>((a, b) => (a === null || weigh(b) < weigh(a) ? b : a), null)
+  return found.reduce<Anchor[] | null>((a, b) => (a === null || sum(b, weigh) < sum(a, weigh) ? b : a), null)
 }
 
 /** One anchor per column, its keys each once; semi-joins each once. */
 function merged(anchors: readonly Anchor[]): Anchor[] {
   const columns = new Map<number, Set<string>>()
+  const ofReader = new Set<number>()
   for (const anchor of anchors) {
     if (anchor.kind !== 'const') continue
+    if (anchor.ofReader) ofReader.add(anchor.column)
     const keys = columns.get(anchor.column) ?? new Set()
     for (const key of anchor.keys) keys.add(key)
     columns.set(anchor.column, keys)
   }
-  const consts = [...columns].map(([column, keys]): ConstAnchor => ({ kind: 'const', column, keys: [...keys] }))
+  const consts = [...columns].map(
+    ([column, keys]): ConstAnchor => ({
+      kind: 'const',
+      column,
+      keys: [...keys],
+      ofReader: ofReader.has(column),
+    }),
+  )
   const joins = anchors.filter((anchor, i) => anchor.kind === 'semiJoin' && anchors.indexOf(anchor) === i)
   return [...consts, ...joins]
 }
@@ -77,7 +111,8 @@ function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
     if (comparison.left !== own) return null
     if (item.value !== null) keys.add(comparison.right(readValue(item.type, item.value)))
   }
-  return keys.size === 0 ? [] : [{ kind: 'const', column: column.column, keys: [...keys] }]
+  const ofReader = items.some(item => item.kind === 'const' && item.ofReader)
+  return keys.size === 0 ? [] : [{ kind: 'const', column: column.column, keys: [...keys], ofReader }]
 }
 
 function semiJoinAnchor(join: SemiJoin): Anchor[] | null {

@@ -5,7 +5,7 @@ import { splitWhere } from './hops.ts'
 import { joinText } from './join-key.ts'
 import { cover } from './keys.ts'
 
-/** Inner columns that a bound semi-join's condition fixes to one constant each, in order: `m.user_id = <this user>`. Rows
+/** Inner columns that a bound semi-join's condition fixes to one constant of the reader's each, in order: `m.user_id = <this user>`. Rows
  *  are looked up by them, so that a reader's own are found among everybody's. */
 export interface Pins {
   readonly columns: readonly number[]
@@ -51,6 +51,8 @@ function pinOf(predicate: Predicate): { column: number; key: string; value: stri
   const [column, constant] =
     predicate.left.kind === 'column' ? [predicate.left, predicate.right] : [predicate.right, predicate.left]
   if (column.kind !== 'column' || constant.kind !== 'const' || constant.value === null) return null
+  // A literal is the same for all readers: it decides what is held.
+  if (constant.ofReader !== true) return null
   if (!pinnable.has(column.type.family)) return null
   const [anchor] = cover(predicate) ?? []
   const key = anchor?.kind === 'const' ? anchor.keys[0] : undefined

@@ -23,7 +23,8 @@ import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
 import { Reach } from './subscribe/reach.ts'
 import { createRoleGate } from './subscribe/roles.ts'
-import type { Stream, StreamParts } from './subscribe/stream.ts'
+import type { Stream } from './subscribe/stream.ts'
+import type { StreamParts } from './subscribe/stream-parts.ts'
 import { SubscriptionDoor } from './subscribe/subscribe.ts'
 import type { Principal, Subscriptions } from './subscribe/subscription.ts'
 import { Times } from './subscribe/times.ts'
@@ -94,7 +95,6 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     roles: config.jwtRoles,
     log,
   })
-  const announcements = new Announcements(lookPool)
   const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
   const head = new Head()
   const relay = new MemoryRelay({
@@ -186,11 +186,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   )
   const trouble = new Trouble(log, Date.now)
   const watch = new CatalogWatch({
-    look: async sees => {
-      await announcements.refresh()
-      return catalog.look(sees)
-    },
-    isAnnounced: commit => announcements.isIn(commit),
+    look: sees => catalog.look(sees),
+    announcements: new Announcements(lookPool),
     passed: fence => reader.passed(fence),
     onChange: async () => {
       catalog.invalidate()

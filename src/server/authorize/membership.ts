@@ -66,6 +66,10 @@ export class MembershipSet extends InnerSet {
     return { name: key, isNull, values: this.join.keys.map(({ inner }) => row.text(inner.column) ?? null) }
   }
 
+  get keys(): Iterable<string> {
+    return this.#keys.keys()
+  }
+
   countOf(key: string): number {
     return this.#keys.get(key) ?? 0
   }

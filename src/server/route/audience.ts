@@ -1,11 +1,11 @@
 // An audience: the subscribers that share a query and everything that decides it (role and relevant claims, bound into the
 // predicate). They share every decision; those who stand at the head of the stream also share every frame.
 import { createHash } from 'node:crypto'
-import type { Predicate, SemiJoin } from '../../predicate/algebra.ts'
+import type { Anchor, Predicate, SemiJoin } from '../../predicate/algebra.ts'
 import { compile } from '../../predicate/evaluate.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { readsTime } from '../../predicate/hops.ts'
-import { cover } from '../../predicate/keys.ts'
+import { covers, coverToRead } from '../../predicate/keys.ts'
 import { Hop } from '../authorize/hop.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
 import type { MembershipSet } from '../authorize/membership.ts'
@@ -32,7 +32,8 @@ export class Audience {
   readonly predicate: Predicate
   /** Of its semi-joins at every depth. */
   readonly sets: ReadonlyMap<SemiJoin, InnerSet>
-  readonly anchors: readonly BoundAnchor[] | null
+  /** Where it is found in the index: one of `choices`, taken when it is added; null: every row concerns it. */
+  anchors: readonly BoundAnchor[] | null = null
   /** Whether `now()` decides. */
   readonly readsTime: boolean
   /** Which rows of a hop concern it; null: it has no hops. */
@@ -64,12 +65,16 @@ export class Audience {
     // Thrown now, made again when a row comes: most readers' own rows are long in coming, and it takes 0.7 kB.
     compile(predicate)
     this.sets = sets
-    this.anchors = boundAnchors(predicate, sets)
     this.key = audienceKey(query, predicate, new Set([...sets.values()].map(set => set.table)))
     this.hops = hopsOf(sets)
     this.readsTime = readsTime(predicate)
     this.#clock = clock
     this.now = new MembershipView(sets, clock)
+  }
+
+  /** The ways in which a row that concerns it may be looked up. */
+  get choices(): readonly (readonly BoundAnchor[])[] {
+    return covers(this.predicate).map(anchors => anchors.map(anchor => boundAnchor(anchor, this.sets)))
   }
 
   /** Travels in positions: resuming under another tag is a resync. */
@@ -114,15 +119,17 @@ export function audienceKey(query: Query, predicate: Predicate, memberships: Ite
 }
 
 function boundAnchors(predicate: Predicate, sets: ReadonlyMap<SemiJoin, InnerSet>): BoundAnchor[] | null {
-  const anchors = cover(predicate)
+  const anchors = coverToRead(predicate)
   if (anchors === null) return null
-  return anchors.map((anchor): BoundAnchor => {
-    if (anchor.kind === 'const') return anchor
-    const { join, columns } = anchor
-    const set = sets.get(join)!
-    if (set instanceof Hop) return { kind: 'hop', columns, join, hop: set, inner: boundAnchors(join.where, sets) }
-    return { kind: 'set', columns, set: set as MembershipSet }
-  })
+  return anchors.map(anchor => boundAnchor(anchor, sets))
+}
+
+function boundAnchor(anchor: Anchor, sets: ReadonlyMap<SemiJoin, InnerSet>): BoundAnchor {
+  if (anchor.kind === 'const') return anchor
+  const { join, columns } = anchor
+  const set = sets.get(join)!
+  if (set instanceof Hop) return { kind: 'hop', columns, join, hop: set, inner: boundAnchors(join.where, sets) }
+  return { kind: 'set', columns, set: set as MembershipSet }
 }
 
 /** A hop that several semi-joins read concerns the audience by what any of them reaches. */

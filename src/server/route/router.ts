@@ -42,6 +42,7 @@ export class Router {
 
   addAudience(audience: Audience): void {
     const route = this.#open(audience.query.table)
+    audience.anchors = leastOf(audience.choices, route.audiences)
     route.audiences.add(audience, audience.anchors)
     route.members.add(audience)
     for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Few<Audience>()).add(audience)
@@ -161,6 +162,25 @@ export class Router {
 }
 
 const nobody: ReadonlyFew<Audience> = new Set()
+
+/** Fewer than these are not worth another way of looking up. */
+const fewEnough = 16
+
+/** The smaller side: the first way that leads to few, else the one that leads to the fewest. A literal of a policy
+ *  (`status = 'open' AND ...`) leads to everybody. */
+function leastOf(
+  choices: readonly (readonly BoundAnchor[])[],
+  index: RowIndex<Audience>,
+): readonly BoundAnchor[] | null {
+  let least: readonly BoundAnchor[] | null = null
+  let leastCrowd = Number.POSITIVE_INFINITY
+  for (const anchors of choices) {
+    const crowd = index.crowdOf(anchors)
+    if (crowd <= fewEnough) return anchors
+    if (crowd < leastCrowd) [least, leastCrowd] = [anchors, crowd]
+  }
+  return least
+}
 
 const typesOf = ({ columns }: Table): SqlType[] => columns.map(({ type }) => type)
 

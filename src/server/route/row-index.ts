@@ -58,6 +58,22 @@ export class RowIndex<T extends NonNullable<unknown>> {
     else for (const anchor of anchors) this.#addAnchor(item, anchor)
   }
 
+  /** About how many items a row found by these anchors would concern, this one left out. */
+  crowdOf(anchors: readonly BoundAnchor[]): number {
+    let crowd = 0
+    for (const anchor of anchors) {
+      if (anchor.kind === 'hop') crowd += hopCrowd
+      else if (anchor.kind === 'set') crowd += holdersOf(anchor.set)
+      else {
+        const byKey = this.#byValue.get(anchor.column)
+        let largest = 0
+        for (const key of anchor.keys) largest = Math.max(largest, byKey?.get(key)?.size ?? 0)
+        crowd += largest
+      }
+    }
+    return crowd
+  }
+
   remove(item: T, anchors: readonly BoundAnchor[] | null): void {
     this.#items.delete(item)
     if (anchors === null) this.#everyRow.delete(item)
@@ -162,6 +178,21 @@ const setName = ({ columns, set }: Extract<BoundAnchor, { kind: 'set' }>): strin
 
 const hopName = ({ columns, hop, join }: Extract<BoundAnchor, { kind: 'hop' }>): string =>
   `${columns.join(',')}:${hop.name}:${join.keys.map(({ inner }) => inner.column).join(',')}`
+
+/** What a hop is taken for: whom it leads to is known only row by row. */
+const hopCrowd = 32
+const keysLookedAt = 8
+
+/** How many hold one of a set's keys, at most, as far as the first of them tell. */
+function holdersOf(set: MembershipSet): number {
+  let [looked, most] = [0, 0]
+  for (const key of set.keys) {
+    most = Math.max(most, set.holders.of(key)?.size ?? 0)
+    looked += 1
+    if (looked === keysLookedAt) break
+  }
+  return most
+}
 
 /** The smaller side leads: those who hold the key, or those who asked. */
 function collectHolders<T extends NonNullable<unknown>>(

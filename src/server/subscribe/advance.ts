@@ -60,7 +60,7 @@ export async function advance(
       const before =
         audience.hops === null && held !== null
           ? held
-          : membershipsBefore(audience, commits, held?.nowMicros ?? nowAt(stream, audience, from))
+          : membershipsBefore(audience, commits, held?.nowMicros ?? nowAt(stream.relay, audience, from))
       let missing = moved.missing(before, false)
       if (missing === null) continue
       if (missing.length === 0) {

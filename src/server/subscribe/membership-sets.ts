@@ -1,13 +1,14 @@
 // Loads membership sets on demand, at a known position, and lets them go when no audience uses them.
 import type { SemiJoin } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
-import { cover } from '../../predicate/keys.ts'
+import { coverToRead } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type InnerSet, membershipTooLarge } from '../authorize/inner-set.ts'
+import { membershipTooLarge } from '../authorize/inner-set.ts'
 import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
+import { failureOf, matchOf, tableChanged } from './inner-reads.ts'
 import type { Reach } from './reach.ts'
 import { changesOf, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -44,7 +45,7 @@ export class MembershipSets {
       const { limits, indexSize: index } = this.#stream
       const maxRows = limits.membershipMaxRows
       const set = new MembershipSet(join, table, this.#holdersOf(join), { maxRows, index })
-      const anchors = cover(join.where) as readonly BoundAnchor[] | null
+      const anchors = coverToRead(join.where) as readonly BoundAnchor[] | null
       held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
       this.#held.set(name, held)
       // A failed load is tried anew by the next subscriber.
@@ -149,39 +150,6 @@ export class MembershipSets {
 /** Equal for semi-joins that hold the same inner rows under the same keys, whatever row they guard. */
 const setName = (join: SemiJoin, table: Table): string =>
   `${shapeOf(table)}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
-
-/** The catalog is being read again: soon there is an answer. */
-export const tableChanged = ({ schema, name }: Table): TidegateError =>
-  new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', `${schema}.${name} changed; subscribe again`, { retryAfterMs: 250 })
-
-/** Types whose canonical text Postgres reads as the value it came from. */
-export const readableFamilies: ReadonlySet<string> = new Set([
-  'int',
-  'text',
-  'uuid',
-  'bpchar',
-  'enum',
-  'bool',
-  'numeric',
-])
-
-/** One equality on a column that Postgres may look up; else the whole table is read. */
-export function matchOf(
-  table: Table,
-  anchors: readonly BoundAnchor[] | null,
-): { columns: number[]; keys: string[][] } | null {
-  const anchor = anchors?.length === 1 ? anchors[0]! : null
-  if (anchor?.kind !== 'const' || !readableFamilies.has(table.columns[anchor.column]!.type.family)) return null
-  return { columns: [anchor.column], keys: anchor.keys.map(key => [key]) }
-}
-
-/** What a reader is told of a set that has failed: as Postgres raises where one of its rows cannot be judged. */
-export function failureOf({ failure, table }: InnerSet): TidegateError {
-  if (failure instanceof TidegateError) return failure
-  const reason = failure instanceof Error ? failure.message : String(failure)
-  const message = `a row of ${table.schema}.${table.name} cannot be judged with these claims: ${reason}`
-  return new TidegateError('CLAIM_INVALID', message, { cause: failure })
-}
 
 function assertExact(set: MembershipSet): void {
   if (set.failure !== null) throw failureOf(set)

@@ -9,7 +9,7 @@ import type { Row, SemiJoin } from '../../predicate/algebra.ts'
 import { innerColumnsOf } from '../../predicate/columns.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { joinText } from '../../predicate/join-key.ts'
-import { cover } from '../../predicate/keys.ts'
+import { cover, coverToRead } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
 import { timeBoundsOf } from '../../predicate/time.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -21,9 +21,9 @@ import { shapeOf, type Table } from '../catalog/table.ts'
 import type { Audience } from '../route/audience.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
-import { failureOf, matchOf, readableFamilies, tableChanged } from './membership-sets.ts'
+import { failureOf, matchOf, readableFamilies, tableChanged } from './inner-reads.ts'
 import { changesOf, SpanError } from './span.ts'
-import type { StreamParts } from './stream.ts'
+import type { StreamParts } from './stream-parts.ts'
 import type { Times } from './times.ts'
 
 /** From the keys of a set to partitions of the hop around it. */
@@ -439,7 +439,7 @@ function reaches({ links, partitions }: HopUse, partition: Partition): boolean {
 
 /** The partitions of a hop that a condition can name; null when it names none, and all rows are held. */
 function demandsOf(join: SemiJoin, table: Table): ReturnType<typeof cover> {
-  const anchors = cover(join.where)
+  const anchors = coverToRead(join.where)
   if (anchors === null) return null
   const isReadable = (column: number): boolean => readableFamilies.has(table.columns[column]!.type.family)
   return anchors.every(anchor =>

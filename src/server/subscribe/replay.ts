@@ -176,7 +176,7 @@ class MembershipStates {
   constructor(audience: Audience, commits: readonly Commit[], fromLsn: bigint, stream: Stream) {
     this.#audience = audience
     const begins = commits[0]?.commitLsn === fromLsn ? fromLsn - 1n : fromLsn
-    this.first = membershipsBefore(audience, commits, nowAt(stream, audience, begins))
+    this.first = membershipsBefore(audience, commits, nowAt(stream.relay, audience, begins))
     this.#state = this.first
   }
 

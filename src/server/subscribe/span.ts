@@ -5,10 +5,10 @@ import { type MembershipsBefore, type NetChange, netChange, undo } from '../auth
 import type { Table } from '../catalog/table.ts'
 import type { Change, Commit } from '../decode/change.ts'
 import { type FoldedRows, RowFold } from '../decode/fold.ts'
+import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { sameColumns } from '../route/router.ts'
 import { keptChanges } from './spooled-memberships.ts'
-import type { Stream } from './stream.ts'
 
 /** Why a span cannot be judged: the client then starts over. */
 export class SpanError extends Error {
@@ -22,7 +22,7 @@ export class SpanError extends Error {
 
 /** `now()` at a position, for an audience that reads it.
  *  @throws SpanError where nothing that committed up to it is remembered, as may be after a restart */
-export function nowAt({ relay }: Stream, audience: Audience, lsn: bigint): bigint {
+export function nowAt(relay: MemoryRelay, audience: Audience, lsn: bigint): bigint {
   if (!audience.readsTime) return 0n
   const nowMicros = relay.nowMicrosAt(lsn)
   if (nowMicros === 0n) throw new SpanError('INPUTS_CHANGED')

@@ -18,7 +18,7 @@ import { QueryRow } from '../snapshot/query-row.ts'
 import type { Beacon } from '../wal/heartbeat.ts'
 import { MomentHeap } from './moment-heap.ts'
 import { changesOf } from './span.ts'
-import type { StreamParts } from './stream.ts'
+import type { StreamParts } from './stream-parts.ts'
 
 interface TimedHop {
   readonly hop: Hop

@@ -6,7 +6,12 @@ import { RowIndex } from '../../../src/server/route/row-index.ts'
 const types = [sqlTypes.int4, sqlTypes.text]
 const row = (values: readonly (string | null | undefined)[]) => ({ text: (column: number) => values[column] })
 
-type Anchors = readonly { readonly kind: 'const'; readonly column: number; readonly keys: readonly string[] }[]
+type Anchors = readonly {
+  readonly kind: 'const'
+  readonly column: number
+  readonly keys: readonly string[]
+  readonly ofReader: boolean
+}[]
 
 const values = fc.constantFrom('1', '2', '3', null, undefined)
 const anchorLists: fc.Arbitrary<Anchors | null> = fc.option(
@@ -14,6 +19,7 @@ const anchorLists: fc.Arbitrary<Anchors | null> = fc.option(
     fc.record({
       kind: fc.constant('const' as const),
       column: fc.constantFrom(0, 1),
+      ofReader: fc.boolean(),
       keys: fc.uniqueArray(fc.constantFrom('1', '2', '3'), { minLength: 1, maxLength: 3 }),
     }),
     { maxLength: 3 },

@@ -12,7 +12,8 @@ import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
 import { SharedReads } from '../../../src/server/snapshot/shared-reads.ts'
 import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
 import { Reach } from '../../../src/server/subscribe/reach.ts'
-import type { Stream, StreamParts } from '../../../src/server/subscribe/stream.ts'
+import type { Stream } from '../../../src/server/subscribe/stream.ts'
+import type { StreamParts } from '../../../src/server/subscribe/stream-parts.ts'
 import { Times } from '../../../src/server/subscribe/times.ts'
 
 const table: Table = {
