@@ -7,7 +7,7 @@
 // needed and does not fail; if the failing value is still in the predicate afterwards, binding fails with CLAIM_INVALID.
 // It is the answer Postgres gives as soon as one row needs the value, and it shows nobody anything.
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import type { Expr, Memberships, Predicate, Row, SemiJoin, Truth } from './algebra.ts'
+import type { Expr, Memberships, Predicate, Row, SemiJoin, SqlType, Truth } from './algebra.ts'
 import { parseArray } from './array-text.ts'
 import { and, not, or } from './build.ts'
 import { isStrictCall } from './calls.ts'
@@ -148,7 +148,7 @@ class Binder {
 
   #setting(expr: Extract<Expr, { kind: 'setting' }>): Expr {
     const value = this.#settings(expr.name) ?? null
-    if (value !== null || expr.missingOk) return { kind: 'const', value, type: expr.type }
+    if (value !== null || expr.missingOk) return { kind: 'const', value, type: expr.type, ofReader: true }
     this.#failures.set(expr, `the setting ${expr.name} is not set`)
     return expr
   }
@@ -202,7 +202,7 @@ class Binder {
     if (arg.kind !== 'call' || arg.name !== '?') return null
     const [document, key] = arg.args
     if (document?.kind !== 'const' || document.value === null || key === undefined || key.kind === 'const') return null
-    const items = jsonNames(document.value).map((value): Expr => ({ kind: 'const', value, type: sqlTypes.text }))
+    const items = jsonNames(document.value).map(value => constant(value, sqlTypes.text, [document]))
     return items.length === 0 ? and({ kind: 'unknown' }, { kind: 'isNull', arg: key }) : this.#in(key, items)
   }
 
@@ -217,7 +217,7 @@ class Binder {
     const found = solve(left, values)
     if (found === null) return null
     const nulls = items.filter(isNullConst)
-    const rest = [...found.values.map((value): Expr => ({ kind: 'const', value, type: found.type })), ...nulls]
+    const rest = [...found.values.map(value => constant(value, found.type, items)), ...nulls]
     // Equal to nothing: false, but for a NULL.
     if (rest.length === 0) return and({ kind: 'unknown' }, { kind: 'isNull', arg: found.expr })
     return this.#in(found.expr, rest)
@@ -229,7 +229,7 @@ class Binder {
     if (array.value === null) return { kind: 'unknown' }
     const element = baseOf(array.type).element
     if (element === undefined || this.#failures.has(array)) return { kind: 'any', left, array }
-    const items = parseArray(array.value).items.map((value): Expr => ({ kind: 'const', value, type: element }))
+    const items = parseArray(array.value).items.map(value => constant(value, element, [array]))
     return this.#in(left, items)
   }
 
@@ -269,7 +269,7 @@ class Binder {
   #value<E extends Expr>(expr: E, operands: readonly Expr[]): Expr {
     if (!operands.every(operand => operand.kind === 'const' && !this.#failures.has(operand))) return expr
     const value = this.#attempt(expr, () => valuingOf(expr)(noRow, noMemberships))
-    return value === undefined ? expr : { kind: 'const', value, type: expr.type }
+    return value === undefined ? expr : constant(value, expr.type, operands)
   }
 
   #attempt<T>(node: Predicate | Expr, compute: () => T): T | undefined {
@@ -282,6 +282,12 @@ class Binder {
     }
   }
 }
+
+/** A constant made of others: the reader's own, if one of them is. */
+const constant = (value: string | null, type: SqlType, from: readonly Expr[]): Expr =>
+  from.some(expr => expr.kind === 'const' && expr.ofReader)
+    ? { kind: 'const', value, type, ofReader: true }
+    : { kind: 'const', value, type }
 
 const isNullConst = (expr: Expr): boolean => expr.kind === 'const' && expr.value === null
 
