@@ -266,7 +266,7 @@ export const resyncCodes = {
   EPOCH_CHANGED: 'The replication slot was lost or recreated, or this is another database.',
   QUERY_CHANGED: 'The position belongs to another query, role, claims or policy.',
   INPUTS_CHANGED:
-    'Memberships that decide this query changed in a way that names no row, moved too many rows, or could not be followed in time.',
+    'Memberships that decide this query changed in a way that names no row, moved too many rows, could not be followed in time, or may hide rows of a snapshot or delta that was half sent.',
   POLICY_CHANGED: 'The table, a policy or a privilege changed.',
   ASKED_FORGOTTEN: 'Postgres is asked for this query, and what it answered at the position is not remembered here.',
 } as const

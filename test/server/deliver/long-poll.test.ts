@@ -96,6 +96,29 @@ test('a delta goes whole or not at all: the answer waits for its last part', asy
   expect(body.position).toContain('1f2e3d4c-1010.')
 })
 
+test('[P2] [P4] what is taken back before the answer goes is not in it, and its position is where the queries stand', async () => {
+  await using node = await startGateway()
+  const path = '/v1/live?q=messages&q=orders'
+  const { position } = (await poll(node, path)).body
+  const answer = poll(node, `${path}&after=${encodeURIComponent(position)}&wait=60`)
+  await until(() => node.core.open.size === 2)
+  const [[messages], [orders]] = [node.core.of('messages'), node.core.of('orders')]
+  await new Promise(resolve => setTimeout(resolve, 20))
+  // Its second part is long in coming, and the answer waits for it.
+  orders!.send(new Outgoing('delta', '{"changes":[],"done":false}', null, 0x1000n))
+  node.core.insert('messages', 1, 'the secret')
+  const { log } = node.core.query(messages!.request)
+  // It is told again from there, and what it is told then has no secret.
+  const secret = log.pop()!
+  log.push({ ...secret, outgoing: new Outgoing('delta', '{"changes":[],"done":true}', at(0x1010), 0x1000n) })
+  messages!.outlet.takeBack('firmly')
+  orders!.send(new Outgoing('delta', '{"changes":[],"done":true}', at(0x1010)))
+  const { body } = await answer
+  expect(JSON.stringify(body)).not.toContain('the secret')
+  expect(body.events.map(event => event.data.q)).toEqual([1, 0, 1])
+  expect(body.position.match(/1010/g)).toHaveLength(2)
+})
+
 test('a position of another query is told resync, with the fresh snapshot in the same answer', async () => {
   await using node = await startGateway()
   const { body } = await poll(node, '/v1/live/messages?after=1f2e3d4c-1000.other&wait=60')

@@ -200,7 +200,7 @@ export class MemorySubscription implements Subscription {
   }
 
   retreat(first: Outgoing): void {
-    this.#cursor = this.#query.log.findIndex(entry => entry.outgoing === first)
+    this.#cursor = this.#query.log.filter(entry => entry.lsn <= Number(first.sinceLsn)).length
     this.#stands = at(Number(first.sinceLsn))
     this.isBlocked = true
   }
