@@ -32,6 +32,8 @@ beforeAll(async () => {
     JWT_ROLE_CLAIM: 'db_role',
     JWT_ROLES: installed.roles.join(','),
     HEARTBEAT_MS: '200',
+    // On a busy machine no policy here is slow by itself.
+    ASKED_TIMEOUT_MS: '30000',
     CLAIM_SETTINGS: claimSettings.map(({ setting, claim }) => `${setting}=${claim}`).join(','),
   })
   const wanted = corpus.flatMap(entry =>
@@ -134,6 +136,7 @@ function differenceOf(follower: Follower, expected: string): unknown {
     title: titleOf(follower),
     tooMany: [...held].filter(row => !wanted.has(row)).slice(0, 3),
     missing: [...wanted].filter(row => !held.has(row)).slice(0, 3),
+    ...(follower.live.stream.ended ? { endedBy: follower.live.stream.events.at(-1) } : {}),
   }
 }
 
