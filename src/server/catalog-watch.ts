@@ -9,6 +9,7 @@
 // catalog has been read.
 //
 // Roles fire no event trigger, and some databases allow none: so the poll goes on in any case.
+import type { Announcements } from './catalog/announcement.ts'
 import type { CatalogLook } from './catalog/catalog.ts'
 import { isAway } from './database.ts'
 import type { Commit } from './decode/change.ts'
@@ -19,8 +20,7 @@ import { isBefore, low32, type Snapshot } from './wal/visibility.ts'
 export interface CatalogWatchOptions {
   /** Gives null while SQL does not show these transactions. */
   readonly look: (sees: readonly number[]) => Promise<CatalogLook | null>
-  /** Whether a commit says that it changed the catalog. */
-  readonly isAnnounced: (commit: Commit) => boolean
+  readonly announcements: Pick<Announcements, 'isIn' | 'isComplete' | 'refresh'>
   /** Resolves when the stream has passed this point. */
   readonly passed: (fence: bigint) => Promise<void>
   /** What was read is not true any more: every subscription is looked at anew. Never waits for the stream. */
@@ -85,8 +85,10 @@ export class CatalogWatch {
    *  it does after ALTER TABLE, and now and then
    *  @returns null when the stream may go on at once */
   reached(commit: Commit, isDescribed: boolean): Promise<void> | null {
-    const isAnnounced = this.#options.isAnnounced(commit)
-    if (!isAnnounced && !isDescribed) return null
+    const { announcements } = this.#options
+    const isAnnounced = announcements.isIn(commit)
+    // A look now could see a change before the commit that announces it.
+    if (!isAnnounced && (!isDescribed || announcements.isComplete)) return null
     if (isAnnounced) this.#options.onAnnounced()
     if (this.#awaited !== null) {
       if (isAnnounced) this.#awaited.add(commit.xid)
@@ -193,9 +195,10 @@ export class CatalogWatch {
 
   /** @returns null also when the database does not answer: it is asked again */
   async #look(sees: readonly number[]): Promise<CatalogLook | null> {
-    const { look, trouble, now, log } = this.#options
+    const { look, announcements, trouble, now, log } = this.#options
     const beganMs = now()
     try {
+      await announcements.refresh()
       const found = await look(sees)
       this.#isWarned = false
       return found

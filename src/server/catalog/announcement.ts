@@ -14,26 +14,36 @@ const mostMessages = 10_000
 export class Announcements {
   readonly #pool: pg.Pool
   #key: Buffer | null = null
+  /** The key held may be another's: `migrate` may have run since. */
   #isDoubtful = true
+  #isComplete = false
 
   constructor(pool: pg.Pool) {
     this.#pool = pool
   }
 
-  /** Reads the key, at the start and after a message that was not signed with the one held: `migrate` may have run since.
-   *  @throws what Postgres throws */
+  /** Whether every change is announced but those that fire no event trigger. As of the last `refresh`. */
+  get isComplete(): boolean {
+    return this.#isComplete
+  }
+
+  /** Looks whether there is a trigger, and for its key. @throws what Postgres throws */
   async refresh(): Promise<void> {
-    if (!this.#isDoubtful) return
-    const found = await this.#pool.query<{ may: boolean }>(
+    const found = await this.#pool.query<{ may: boolean; triggers: number }>(
       `SELECT coalesce(has_schema_privilege(to_regnamespace('tidegate')::oid, 'USAGE')
-         AND has_table_privilege(to_regclass('tidegate.catalog_key')::oid, 'SELECT'), false) AS may`,
+           AND has_table_privilege(to_regclass('tidegate.catalog_key')::oid, 'SELECT'), false) AS may,
+         (SELECT count(*)::int FROM pg_event_trigger
+           WHERE evtname IN ('tidegate_announce', 'tidegate_announce_drop') AND evtenabled IN ('O', 'A')) AS triggers`,
     )
-    // Where it is missing, changes are polled for.
-    if (found.rows[0]!.may) {
+    const { may, triggers } = found.rows[0]!
+    // Where it may not be read, changes are polled for.
+    if (!may) this.#key = null
+    else if (this.#key === null || this.#isDoubtful) {
       const { rows } = await this.#pool.query<{ key: Buffer }>('SELECT key FROM tidegate.catalog_key')
       this.#key = rows[0]?.key ?? null
     }
     this.#isDoubtful = false
+    this.#isComplete = this.#key !== null && triggers === 2
   }
 
   /** Whether a commit changed the catalog, by the word of our trigger. */
