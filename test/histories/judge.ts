@@ -4,6 +4,9 @@ import { byKey, type Truth } from './truth.ts'
 
 /** @returns what is wrong, or null; the first word is its kind */
 export function judge(follower: Follower, truth: Truth): string | null {
+  // All that is drawn is judged in the stream, but for this.
+  if (follower.asked !== null && !follower.asked.includes('in language plpgsql')) return `asked: ${follower.asked}`
+  if (follower.refusal !== null) return `refused: ${follower.refusal}`
   if (follower.failure !== null) return `told: ${follower.failure}`
   const causes = follower.asked === null ? ['INPUTS_CHANGED'] : ['INPUTS_CHANGED', 'ASKED_FORGOTTEN']
   const strange = follower.resyncs.find(code => !causes.includes(code))

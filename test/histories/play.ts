@@ -12,10 +12,6 @@ export interface Played {
   readonly failure: string | null
   /** What the subscribers in question were told. */
   readonly story: string
-  /** Messages of the refusals. */
-  readonly refusals: readonly string[]
-  /** Why Postgres was asked. */
-  readonly asked: readonly string[]
   readonly tally: Tally
 }
 
@@ -33,7 +29,7 @@ export function play(site: Site, schema: string, history: History): Promise<Play
       return await new Play(site, schema, history, truth).run()
     } catch (error) {
       if (!(error instanceof StallError)) throw error
-      return { failure: `stall: ${error.message}`, story: '', refusals: [], asked: [], tally: new Tally() }
+      return { failure: `stall: ${error.message}`, story: '', tally: new Tally() }
     } finally {
       await client.query('DEALLOCATE ALL; RESET search_path')
     }
@@ -104,7 +100,6 @@ class Play {
     const late = await this.#allStand(this.#truth.moments.at(-1)!.lsn)
     for (const follower of this.#followers) follower.end()
     const failures = this.#followers.map((follower, i) => {
-      if (follower.refusal !== null) return null
       const wrong =
         judge(follower, this.#truth) ?? (late.has(follower) ? `end: it stands at ${late.get(follower)}` : null)
       return wrong === null ? null : { wrong, i }
@@ -119,8 +114,6 @@ class Play {
               .map(({ wrong, i }) => `${wrong} (subscriber ${i}${this.#followers[i]!.asked === null ? '' : ', asked'})`)
               .join('\n'),
       story: found.map(({ i }) => this.#story(i)).join('\n'),
-      refusals: this.#followers.flatMap(({ refusal }) => refusal ?? []),
-      asked: this.#followers.flatMap(({ asked }) => asked ?? []),
       tally: this.#tally,
     }
   }

@@ -4,9 +4,6 @@ import type { Random } from '../checker/random.ts'
 import type { Condition, Policy } from './history.ts'
 import { type Membership, roles, type World } from './world.ts'
 
-/** The one shape that no compiler sees through. */
-export const askedShape = 'PL/pgSQL function'
-
 export interface Drawn {
   readonly condition: Condition
   readonly shapes: readonly string[]
@@ -38,7 +35,7 @@ class PolicyDraw {
     const { levels, memberships, bans, hasProfiles } = this.#world
     const random = this.#random
     this.#secure(0)
-    for (let level = 1; level < levels.length; level++) if (random.once(2)) this.#secure(level)
+    for (let level = 1; level < levels.length; level++) if (!random.once(3)) this.#secure(level)
     for (const { table } of memberships) this.#secureInner(table, 'usr')
     if (bans !== null) this.#secureInner(bans.table, 'usr')
     if (hasProfiles && random.once(2)) this.#add('profiles', false, { condition: `id = ${this.#uid()}`, shapes: [] })
@@ -49,9 +46,9 @@ class PolicyDraw {
   #secure(level: number): void {
     const random = this.#random
     const { table } = this.#world.levels[level]!
-    const count = random.pick([1, 1, 2, 3])
+    const count = random.pick(level === 0 ? [2, 2, 3, 3] : [1, 2, 2, 3])
     for (let i = 0; i < count; i++) this.#add(table, false, this.#tree(level))
-    if (random.once(3)) {
+    if (random.once(2)) {
       const { condition, shapes } = random.once(2) ? this.#negated(level) : this.#branch(level)
       this.#add(table, true, { condition, shapes: [...shapes, 'restrictive policy'] })
     }
@@ -92,8 +89,8 @@ class PolicyDraw {
     })
     const branch = (): Drawn => this.#branch(level)
     return random.pick<() => Drawn>([
-      branch,
       () => join('any', [branch(), branch()]),
+      () => join('any', [branch(), branch(), branch()]),
       () => join('any', [this.#member(level), branch(), branch()]),
       () => join('all', [this.#member(level), branch()]),
       () => join('any', [branch(), join('all', [branch(), this.#negated(level)])]),
@@ -105,15 +102,24 @@ class PolicyDraw {
     const draws: (() => Drawn)[] = [
       () => this.#member(level),
       () => this.#member(level),
-      () => this.#member(level),
       () => this.#own(level),
       () => this.#public(level),
+      () => (random.once(2) ? this.#own(level) : this.#public(level)),
       () => this.#claim(level),
+      () => this.#negated(level),
       () => this.#negated(level),
       () => this.#coworker(level),
     ]
-    if (level + 1 < this.#world.levels.length) draws.push(() => this.#group(level))
-    if (this.#world.hasProfiles) draws.push(() => this.#reader(level))
+    if (level + 1 < this.#world.levels.length)
+      draws.push(
+        () => this.#group(level),
+        () => this.#group(level),
+      )
+    if (this.#world.hasProfiles)
+      draws.push(
+        () => this.#reader(level),
+        () => this.#reader(level),
+      )
     return random.pick(draws)()
   }
 
@@ -162,7 +168,7 @@ class PolicyDraw {
       return { condition: { not: this.#public(level).condition }, shapes: ['NOT of a comparison'] }
     const table = this.#name(level)
     const where = `b.usr = ${this.#uid()}`
-    if (bans.level <= level + 1 && random.once(2)) {
+    if (bans.level <= level + 1 && !random.once(3)) {
       const value = bans.level === level ? `${table}.id` : `${table}.up`
       const condition: Condition = { value, in: 'b.grp', from: `${bans.table} b`, where, as: 'not in' }
       return { condition, shapes: ['ban list', 'NOT IN'] }
@@ -281,6 +287,12 @@ class PolicyDraw {
         condition: { value, in: 'm.grp', from, where: { all: mine }, as: 'any' },
         shapes: ['= ANY (ARRAY(SELECT))'],
       }),
+      () => ({
+        condition: { value, in: 'm.grp', from, where: { all: mine }, as: 'any' },
+        shapes: ['= ANY (ARRAY(SELECT))'],
+      }),
+      () => this.#helper(value, membership),
+      () => this.#helper(value, membership),
       () => this.#helper(value, membership),
     ])()
   }
@@ -290,11 +302,11 @@ class PolicyDraw {
     const random = this.#random
     const { table } = membership
     const isDefiner = random.once(2)
-    if (random.once(8)) {
+    if (random.once(24)) {
       const body = `BEGIN RETURN EXISTS (SELECT 1 FROM SCHEMA.${table} m WHERE m.grp = g AND m.usr = auth.uid()); END`
       const head = `CREATE FUNCTION SCHEMA.plpgsql_${table}(g int) RETURNS boolean LANGUAGE plpgsql STABLE`
       this.#functions.set(`plpgsql_${table}`, `${head} AS $$ ${body} $$`)
-      return { condition: `SCHEMA.plpgsql_${table}(${value})`, shapes: [askedShape] }
+      return { condition: `SCHEMA.plpgsql_${table}(${value})`, shapes: ['PL/pgSQL function'] }
     }
     const rights = isDefiner ? 'SECURITY DEFINER' : 'SECURITY INVOKER'
     const path = random.pick(['', ` SET search_path = ''`])
@@ -320,7 +332,7 @@ class PolicyDraw {
   }
 
   #extra(): string | null {
-    if (this.#random.once(8)) return this.#random.pick(['m.until > now()', '(m.until IS NULL OR m.until > now())'])
+    if (this.#random.once(5)) return this.#random.pick(['m.until > now()', '(m.until IS NULL OR m.until > now())'])
     return this.#random.pick([
       null,
       null,

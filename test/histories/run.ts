@@ -24,12 +24,7 @@ export interface Failed {
 }
 
 export interface Ran {
-  /** Histories of which somebody was admitted and everybody told the truth. */
   readonly passed: number
-  /** Of which nobody was admitted. */
-  readonly refused: number
-  /** Subscriptions that were refused, or asked of Postgres, by the reason. */
-  readonly refusals: ReadonlyMap<string, number>
   readonly failed: Failed | null
   readonly tally: Tally
 }
@@ -38,9 +33,7 @@ export interface Ran {
 export async function runHistories(site: Site, options: RunOptions): Promise<Ran> {
   const { seed, count, first = 0, maxDepth = 3, atOnce = 8, batch = 40, onProgress = () => {} } = options
   const tally = new Tally()
-  const refusals = new Map<string, number>()
   let passed = 0
-  let refused = 0
   let failed: Failed | null = null
   for (let from = first; from < first + count && failed === null; from += batch) {
     const size = Math.min(batch, first + count - from)
@@ -50,10 +43,7 @@ export async function runHistories(site: Site, options: RunOptions): Promise<Ran
     const work = async (): Promise<void> => {
       for (let i = waiting.shift(); i !== undefined && failed === null; i = waiting.shift()) {
         const played = await play(site, schemas[i]!, histories[i]!)
-        for (const message of [...played.refusals, ...played.asked])
-          refusals.set(reasonOf(message), (refusals.get(reasonOf(message)) ?? 0) + 1)
         if (played.failure !== null) failed ??= { history: histories[i]!, played }
-        else if (played.refusals.length === histories[i]!.subscribers.length) refused += 1
         else passed += 1
         tally.add(played.tally)
       }
@@ -62,12 +52,5 @@ export async function runHistories(site: Site, options: RunOptions): Promise<Ran
     await site.drop(schemas)
     onProgress(from + size - first)
   }
-  return { passed, refused, refusals, failed, tally }
+  return { passed, failed, tally }
 }
-
-/** A refusal without the names of tables and policies. */
-const reasonOf = (message: string): string =>
-  message
-    .replaceAll(/\bh\d+\.\w+/g, '…')
-    .replaceAll(/policy p\d+/g, 'policy …')
-    .slice(0, 160)

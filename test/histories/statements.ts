@@ -30,7 +30,7 @@ export class StatementDraw {
 
   transaction(): Transaction {
     const random = this.#random
-    if (random.once(70)) return [this.#truncate()]
+    if (random.once(55)) return [this.#truncate()]
     const count = random.pick([1, 1, 1, 2, 2, 3, 5])
     return Array.from({ length: count }, () => this.#statement())
   }
@@ -45,6 +45,7 @@ export class StatementDraw {
       () => ['delete', `DELETE FROM items WHERE id = ${this.#id(0)}`],
       () => this.#move(0),
       () => this.#move(0),
+      () => this.#rowKey(),
       () => this.#rowKey(),
       () => ['grant', this.#grant(this.#membership())],
       () => ['grant', this.#grant(this.#membership())],
@@ -64,7 +65,11 @@ export class StatementDraw {
     ]
     if (levels.length > 2) draws.push(() => this.#move(1 + random.below(levels.length - 2)))
     if (levels.length > 2) draws.push(() => this.#move(1 + random.below(levels.length - 2)))
-    if (bans !== null) draws.push(() => this.#ban(bans))
+    if (bans !== null)
+      draws.push(
+        () => this.#ban(bans),
+        () => this.#ban(bans),
+      )
     if (hasProfiles) draws.push(() => this.#profile())
     return random.pick(draws)()
   }
@@ -190,7 +195,7 @@ export class StatementDraw {
   #ban(bans: Membership): Statement {
     return this.#random.pick<() => Statement>([
       () => ['ban', this.#grant(bans)],
-      () => ['ban', this.#grant(bans)],
+      () => ['ban', this.#grants(bans)],
       () => ['end of a ban', `DELETE FROM bans WHERE usr = ${this.#sub()}`],
       () => ['end of a ban', `DELETE FROM bans WHERE grp = ${this.#id(bans.level)} OR grp IS NULL`],
       () => this.#membershipKey(bans),
@@ -223,7 +228,7 @@ export class StatementDraw {
   #goes(): Statement {
     const { table } = this.#upper()
     return [
-      this.#cascades(table) ? 'cascade' : 'delete of a group',
+      this.#cascades(table) ? 'cascade' : 'end or key of a group',
       `DELETE FROM ${table} WHERE id = ${this.#idOf(table)}`,
     ]
   }
@@ -231,7 +236,7 @@ export class StatementDraw {
   #changesKey(): Statement {
     const { table } = this.#upper()
     const to = this.#idOf(table)
-    const kind = this.#cascades(table) ? 'cascade' : 'key of a group'
+    const kind = this.#cascades(table) ? 'cascade' : 'end or key of a group'
     return [kind, `UPDATE ${table} SET id = ${to} WHERE id = ${this.#idOf(table)} AND ${this.#isFree(table, to)}`]
   }
 

@@ -2,6 +2,9 @@
 
 export type Group = 'changes' | 'policies' | 'readers' | 'compared'
 
+/** What is drawn a little of: it is not what the histories are for. */
+const seldom = ['resyncs', 'told what Postgres was asked', 'PL/pgSQL function']
+
 export class Tally {
   readonly #counts = new Map<Group, Map<string, number>>()
 
@@ -18,11 +21,11 @@ export class Tally {
     return this.#counts.get(group)?.get(kind) ?? 0
   }
 
-  /** Kinds that came less often than this. Resyncs are none that anybody wants. */
+  /** Kinds that came less often than this. */
   rare(least: number): string[] {
     return [...this.#counts].flatMap(([group, counts]) =>
       [...counts]
-        .filter(([kind, times]) => times < least && kind !== 'resyncs')
+        .filter(([kind, times]) => times < least && !seldom.includes(kind))
         .map(([kind, times]) => `${group}: ${kind} ${times}`),
     )
   }

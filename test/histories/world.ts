@@ -37,16 +37,16 @@ export const kinds = ['public', 'shared', 'secret', 'draft'] as const
 export const roles = ['owner', 'editor', 'reader', 'banned'] as const
 
 export function drawWorld(random: Random, maxDepth: number): World {
-  const depth = 1 + random.below(maxDepth)
+  const depth = random.once(2) ? maxDepth : 1 + random.below(maxDepth)
   const levels = ['items', 'projects', 'teams', 'orgs'].slice(0, depth + 1).map((table, level) => ({
     table,
     ids: [10, 4, 3, 2][level]!,
-    up: level === depth ? null : random.pick<Reference>(['none', 'cascade', 'cascade', 'set null']),
+    up: level === depth ? null : random.pick<Reference>(['none', 'none', 'cascade', 'set null']),
   }))
   const membership = (table: string, level: number): Membership => ({
     table,
     level,
-    reference: random.pick(['none', 'cascade']),
+    reference: random.pick(['none', 'none', 'cascade']),
     surrogate: random.once(3),
   })
   const memberships = [membership('members', random.once(4) ? 1 : depth)]
@@ -55,8 +55,8 @@ export function drawWorld(random: Random, maxDepth: number): World {
   return {
     levels,
     memberships,
-    bans: random.once(3) ? null : { ...membership('bans', random.below(depth + 1)), surrogate: true },
-    hasProfiles: !random.once(3),
+    bans: random.once(4) ? null : { ...membership('bans', random.below(depth + 1)), surrogate: true },
+    hasProfiles: !random.once(4),
     users,
     subs: users.flatMap(({ sub }) => sub ?? []),
   }
