@@ -163,6 +163,7 @@ export class SendQueue implements BatchSink {
       const { owner, content } = waiting[place]!
       if (place < begun || taken.kept[place - begun]) this.push(frame, owner, content)
     })
+    this.#isCut = begun > 0
     this.#isAwaited = true
     return taken.first
   }

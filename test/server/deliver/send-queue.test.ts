@@ -205,6 +205,9 @@ test('[P4] of an event that is halfway in the socket the rest goes out too', asy
   }
   queue.push(Buffer.from('another'), ada, deltaAt(pushed + 1))
   const { sinceLsn } = queue.takeBack(firmly(ada)).get(ada)!
+  // And not the second time either.
+  queue.push(Buffer.from('yet another'), ada, deltaAt(pushed + 2))
+  queue.takeBack(firmly(ada))
   queue.push(Buffer.from('end'))
   pair.client.resume()
   await until(() => pair.received().endsWith('end'))
