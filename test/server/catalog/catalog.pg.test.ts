@@ -223,7 +223,10 @@ test('how the login may read a table whole: plainly, through the function of tra
 })
 
 test('the fingerprint changes with everything that decides who may see a row, and with nothing else', async () => {
-  await database.query('CREATE FUNCTION helper() RETURNS bool LANGUAGE sql AS $$ SELECT true $$')
+  await database.query(`CREATE FUNCTION helper() RETURNS bool LANGUAGE sql AS $$ SELECT true $$;
+    CREATE FUNCTION parsed() RETURNS bool LANGUAGE sql RETURN true; CREATE FUNCTION idle() RETURNS bool LANGUAGE sql AS $$ SELECT true $$;
+    CREATE FUNCTION calls() RETURNS bool LANGUAGE sql AS $$ SELECT public."helper"() $$; CREATE FUNCTION calls_parsed() RETURNS bool LANGUAGE sql RETURN parsed();
+    CREATE POLICY q ON pair USING (calls() AND calls_parsed())`)
   let before = await catalog.fingerprint()
   for (const unrelated of [
     'INSERT INTO pair VALUES (1, 1)',
@@ -232,6 +235,8 @@ test('the fingerprint changes with everything that decides who may see a row, an
     'VACUUM pair',
     'CREATE OR REPLACE FUNCTION helper() RETURNS bool LANGUAGE sql AS $$ SELECT true $$',
     'CREATE TABLE unrelated (id int)',
+    'CREATE OR REPLACE FUNCTION idle() RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
+    'CREATE FUNCTION idler() RETURNS bool LANGUAGE sql AS $$ SELECT idle() $$',
   ]) {
     await database.query(unrelated)
     const after = await catalog.fingerprint()
@@ -254,6 +259,8 @@ test('the fingerprint changes with everything that decides who may see a row, an
     `GRANT pg_read_all_data TO ${reader}`,
     `REVOKE pg_read_all_data FROM ${reader}`,
     'CREATE OR REPLACE FUNCTION helper() RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
+    'CREATE OR REPLACE FUNCTION parsed() RETURNS bool LANGUAGE sql RETURN false',
+    'CREATE FUNCTION helper(int) RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
     'ALTER FUNCTION helper() SECURITY DEFINER',
     `ALTER FUNCTION helper() OWNER TO ${reader}`,
     'ALTER FUNCTION helper() SET search_path = public',
