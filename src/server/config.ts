@@ -132,7 +132,7 @@ export const options = {
     'The database to follow, as a login with REPLICATION. tidegate dev starts one of its own when this is not set.'),
   ADMIN_DATABASE_URL: optional('database', postgresUrl,
     'The same database as a login that owns the tables: for migrate, track, untrack and remove. Without it they use DATABASE_URL.'),
-  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots. Besides these a server uses those of ASKED_CONCURRENCY, one to stream, and up to five to watch the slot, the catalog and the way through the WAL.'),
+  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots. Besides these a server uses those of ASKED_CONCURRENCY, one to stream, and up to nine to watch the slot, the catalog and the way through the WAL.'),
   TIDEGATE_NAME: option('database', matching('a name of lower-case letters, digits and _, at most 30', /^[a-z_][a-z0-9_]{0,29}$/), 'tidegate',
     'Names the publication and begins the name of the slot. Two services on one database need two names.'),
   TRACK: option('database', tables, '', 'Tables to track at the start, as tidegate track does; empty: those already tracked.'),
