@@ -293,8 +293,8 @@ test('[P2] [P8] a partition with DEFAULT under a root with FULL: no wrong row, n
   expect(JSON.stringify(first.stream.events)).not.toMatch(/secret|hidden|202/)
   const { live, refusals } = await follow('parts', live => live.rows.rows.size < 0)
   expect(live.stream.errorBody.code).toBe('IDENTITY_INSUFFICIENT')
-  expect(refusals.at(-1)).toContain('ALTER TABLE "public"."parts"')
-  // What it says to do, or `track`, mends it.
+  expect(refusals.at(-1)).toContain('run: tidegate track public.parts')
+  // What it says to do mends it.
   await track(
     {
       databaseUrl: database.url,
