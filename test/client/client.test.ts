@@ -145,6 +145,24 @@ test('[P4] resync clears what is held and takes the fresh snapshot', async () =>
   await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 2 }], status: 'live', error: null }))
 })
 
+test('[P4] a subscription that is told anew goes on under its new number, from a fresh snapshot', async () => {
+  await using run = await live()
+  const peer = await run.server.peer()
+  await peer.welcome()
+  const { id } = await peer.accept([{ id: 1 }])
+  await vi.waitFor(() => expect(run.status()).toBe('live'))
+  peer.send({ type: 'subscribed', id, query: 9, tag: 'new', key: ['id'], resumed: false, position: at(0) })
+  peer.send({ type: 'resync', id, code: 'POLICY_CHANGED', reason: 'a policy changed' })
+  peer.send({ type: 'snapshot', id, rows: [{ id: 5 }], done: true, position: at(5) })
+  peer.delta(6, [insert(6)], 9)
+  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 5 }, { id: 6 }], status: 'live' }))
+  expect(run.errors).toEqual([])
+  peer.cut()
+  const second = await run.server.peer()
+  await second.welcome()
+  expect(await resume(second)).toBe(`${at(6)}.new`)
+})
+
 test('[P4] a delta that does not fit is reported, and the query starts over', async () => {
   await using run = await live()
   const peer = await run.server.peer()
