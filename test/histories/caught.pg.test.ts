@@ -7,6 +7,7 @@ import { OutcomeEncoder } from '../../src/server/route/outcome.ts'
 import { Router } from '../../src/server/route/router.ts'
 import { Holds } from '../../src/server/subscribe/holds.ts'
 import { MovedRows } from '../../src/server/subscribe/moved-rows.ts'
+import { Reach } from '../../src/server/subscribe/reach.ts'
 import { runHistories } from './run.ts'
 import { Site } from './site.ts'
 
@@ -73,6 +74,18 @@ const mistakes: readonly [string, () => void][] = [
     },
   ],
   [
+    "a change in the middle of a chain taken for nobody's concern",
+    () => {
+      vi.spyOn(Router.prototype, 'reaching').mockImplementation(() => {})
+    },
+  ],
+  [
+    'what a grant reaches in the middle of a chain never read',
+    () => {
+      vi.spyOn(Reach.prototype, 'follow').mockImplementation(() => {})
+    },
+  ],
+  [
     'an LSN fence instead of the splice',
     () => {
       vi.spyOn(MemoryRelay.prototype, 'unseen').mockImplementation(function (this: MemoryRelay, ...asked) {
@@ -117,7 +130,7 @@ const mistakes: readonly [string, () => void][] = [
   ],
 ]
 
-test.each(mistakes)('%s is noticed', { timeout: 60_000 }, async (_, plant) => {
+test.each(mistakes)('%s is noticed', { timeout: 120_000 }, async (_, plant) => {
   plant()
   const { failed, passed } = await runHistories(site, { seed, count: 80, batch: 10, atOnce: 4 })
   expect(failed, `${passed} histories passed`).not.toBe(null)
