@@ -124,7 +124,15 @@ export class Pipeline {
           if (epoch !== relay.epoch) break
         } else {
           const work = this.serveCommit(commit)
-          if (work.next().done !== true) await this.#inSlices(work, slice, epoch)
+          if (work.next().done !== true) {
+            head.resting = false
+            try {
+              await this.#inSlices(work, slice, epoch)
+            } finally {
+              // Here, where the head moves in the same turn: whoever was woken in between would join without this commit.
+              head.resting = true
+            }
+          }
           if (epoch !== relay.epoch) break
         }
         this.#options.onServed(commit)
@@ -167,18 +175,13 @@ export class Pipeline {
   /** The rest of a commit that is much work: 10,000 rows that 100 filters without a key look at are a million decisions.
    *  Nobody stands between two slices: the head moves when it is done. */
   async #inSlices(work: Iterator<void>, slice: Slice, epoch: string): Promise<void> {
-    const { relay, head } = this.#options
-    head.resting = false
-    try {
-      do {
-        if (slice.over()) {
-          this.#outbox.handOut()
-          await slice.next()
-        }
-      } while (epoch === relay.epoch && work.next().done !== true)
-    } finally {
-      head.resting = true
-    }
+    const { relay } = this.#options
+    do {
+      if (slice.over()) {
+        this.#outbox.handOut()
+        await slice.next()
+      }
+    } while (epoch === relay.epoch && work.next().done !== true)
   }
 
   /** One commit, held in memory. What it tells may wait in the outbox for the commits that follow in the same turn, unless it
