@@ -1,5 +1,7 @@
 // The corpus in one database: each entry's policies stand on the shared tables for a role of its own, so that all stand at
 // once and no two meet. A token's `role` says `authenticated`, as everywhere; the claim `db_role` names the entry's role.
+import pg from 'pg'
+import { inject } from 'vitest'
 import { settingsList } from '../../src/server/authorize/settings.ts'
 import type { Principal } from '../../src/server/subscribe/subscription.ts'
 import { prepareDatabase } from '../support/node.ts'
@@ -149,11 +151,11 @@ export class Corpus {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // A node that was stopped may have queries under way, whose locks would be met in another order.
-    await this.database.query(`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-      WHERE datname = current_database() AND pid <> pg_backend_pid()`)
-    await this.database.query(`DROP OWNED BY ${this.roles.join(', ')}; DROP ROLE ${this.roles.join(', ')}`)
     await this.database[Symbol.asyncDispose]()
+    // Roles are the server's: they can go when nothing names them any more.
+    const server = new pg.Client({ connectionString: inject('databaseUrl') })
+    await server.connect()
+    await server.query(`DROP ROLE ${this.roles.join(', ')}`).finally(() => server.end())
   }
 
   #policies(): string {

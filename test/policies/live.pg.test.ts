@@ -42,7 +42,7 @@ beforeAll(async () => {
       .map(([name, reader]) => ({ entry, name, reader })),
   )
   for (let i = 0; i < wanted.length; i += 20) await Promise.all(wanted.slice(i, i + 20).map(follow))
-})
+}, 180_000)
 
 afterAll(async () => {
   for (const { live } of followers) live.stream.close()
