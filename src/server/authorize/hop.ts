@@ -9,9 +9,10 @@ import { keyOf } from '../../predicate/compare.ts'
 import { joinText } from '../../predicate/join-key.ts'
 import { innerKey } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
+import type { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import { Few } from './few.ts'
-import { type Entry, type EntryCount, InnerSet, type SetLimits } from './inner-set.ts'
+import { type Entry, type EntryCount, InnerSet, indexFull, membershipTooLarge, type SetLimits } from './inner-set.ts'
 
 /** Rows that are alike in all columns kept. */
 export class HopRow implements Row, EntryCount {
@@ -61,6 +62,11 @@ export interface Partition {
   uses: number
 }
 
+export interface HopLimits extends SetLimits {
+  /** Rows of one partition. */
+  readonly partitionMaxRows: number
+}
+
 export class Hop extends InnerSet {
   readonly name: string
   /** The table's columns that are kept, in order. */
@@ -68,8 +74,12 @@ export class Hop extends InnerSet {
   readonly partitions = new Map<string, Partition>()
   /** Those asked for and not there yet. */
   readonly loading = new Set<Partition>()
+  /** Loaded ones that are not exact any more, and why: a row of theirs cannot be judged, or they have too many. To be given
+   *  up with `breakOff`, before anything is judged. */
+  readonly failing = new Map<Partition, unknown>()
   /** Told of each row that comes to be held. */
   onAdded: ((row: HopRow) => void) | null = null
+  readonly #limits: HopLimits
   readonly #positions: number[]
   readonly #rows = new Map<string, HopRow>()
   readonly #indexes = new Map<string, KeyIndex>()
@@ -82,11 +92,12 @@ export class Hop extends InnerSet {
     table: Table
     local: Predicate
     columns: readonly number[]
-    limits: SetLimits
+    limits: HopLimits
   }) {
     super(options.table, options.local, options.limits)
     this.name = options.name
     this.columns = options.columns
+    this.#limits = options.limits
     this.#positions = options.table.columns.map((_, column) => options.columns.indexOf(column))
   }
 
@@ -154,12 +165,25 @@ export class Hop extends InnerSet {
     return this.#rows.get(name) ?? new HopRow(name, values, this.#positions)
   }
 
-  entryOf(row: Row): Entry | null {
-    return this.#isReached(row, null) ? this.entryOfReached(row) : null
+  /** Rows that no loaded partition has are nobody's: they are not even judged. */
+  override find(row: Row): Entry | null {
+    return this.isHeld(row) ? super.find(row) : null
   }
 
-  /** What a row counts as, wherever it lies. */
-  entryOfReached(row: Row): Entry {
+  /** Whoever reaches the row is told; the hop goes on for all others. */
+  override fail(error: unknown, rows: readonly Row[]): void {
+    for (const row of rows) for (const partition of this.#holding(row)) this.failing.set(partition, error)
+  }
+
+  override get hasFailed(): boolean {
+    return this.failure !== null || this.failing.size > 0
+  }
+
+  protected override excess(): TidegateError {
+    return indexFull(this.#limits.index)
+  }
+
+  entryOf(row: Row): Entry {
     const values = this.columns.map(column => {
       const text = row.text(column)
       if (text === undefined) throw new Error(`a row of ${this.table.name} lacks ${this.table.columns[column]!.name}`)
@@ -168,19 +192,19 @@ export class Hop extends InnerSet {
     return { name: JSON.stringify(values), values, isNull: false }
   }
 
-  /** Whether a loaded partition, other than this one, holds the row. */
-  isHeldBeside(partition: Partition, row: Row): boolean {
-    return this.#isReached(row, partition)
+  /** Whether a loaded partition has the row. */
+  isHeld(row: Row): boolean {
+    for (const _ of this.#holding(row)) return true
+    return false
   }
 
-  #isReached(row: Row, except: Partition | null): boolean {
+  *#holding(row: Row): Generator<Partition, void> {
     for (const columns of this.#partitionedBy.values()) {
       const key = this.keyOfColumns(columns, row)
       if (key === null) continue
       const partition = this.partitions.get(partitionName(columns, key))
-      if (partition?.isLoaded === true && partition !== except) return true
+      if (partition?.isLoaded === true) yield partition
     }
-    return false
   }
 
   /** The partition, made if need be; then it is in `loading` until somebody has loaded it. */
@@ -205,10 +229,22 @@ export class Hop extends InnerSet {
   drop(partition: Partition): HopRow[] {
     this.partitions.delete(partitionName(partition.columns, partition.key))
     this.loading.delete(partition)
+    return this.#takeFrom(partition)
+  }
+
+  /** Gives up a partition that cannot be held: whoever reaches it is told why. @returns as `drop` */
+  breakOff(partition: Partition, failure: unknown): HopRow[] {
+    partition.failure = failure
+    this.loading.add(partition)
+    return this.#takeFrom(partition)
+  }
+
+  #takeFrom(partition: Partition): HopRow[] {
     if (!partition.isLoaded) return []
+    partition.isLoaded = false
     const gone: HopRow[] = []
     for (const row of this.indexOfColumns(partition.columns).byKey.get(partition.key) ?? []) {
-      if (this.#isReached(row, partition)) continue
+      if (this.isHeld(row)) continue
       gone.push(row)
       this.counted(-row.count)
       row.count = 0
@@ -232,8 +268,17 @@ export class Hop extends InnerSet {
       this.#rows.set(name, row)
       for (const index of this.#indexes.values()) place(index, row)
       this.onAdded?.(row)
+      this.#checkSizes(row)
     }
     row.count += by
+  }
+
+  #checkSizes(row: HopRow): void {
+    const { partitionMaxRows } = this.#limits
+    for (const partition of this.#holding(row)) {
+      const size = this.indexOfColumns(partition.columns).byKey.get(partition.key)?.size ?? 0
+      if (size > partitionMaxRows) this.failing.set(partition, membershipTooLarge(this.table, partitionMaxRows))
+    }
   }
 
   settle(names: Iterable<string>): void {

@@ -30,6 +30,10 @@ export class IndexSize {
     this.maxRows = maxRows
   }
 
+  get room(): number {
+    return Math.max(0, this.maxRows - this.rows)
+  }
+
   /** New subscriptions are refused; those that stand go on, and are judged by what there is. @throws INDEX_FULL */
   assertRoom(): void {
     if (this.rows < this.maxRows) return
@@ -71,15 +75,25 @@ export abstract class InnerSet {
     this.#judge = compile(local)
   }
 
-  /** Whether an inner row is one of those held. */
+  /** Whether an inner row is one that the set is about. @throws what cannot be judged */
   matches(row: Row): boolean {
-    try {
-      this.#judge ??= compile(this.local)
-      return this.#judge(row, noMemberships) === true
-    } catch (error) {
-      this.failure ??= error
-      return false
-    }
+    this.#judge ??= compile(this.local)
+    return this.#judge(row, noMemberships) === true
+  }
+
+  /** What a row counts as; null when it is not held. @throws what cannot be judged */
+  find(row: Row): Entry | null {
+    return this.matches(row) ? this.entryOf(row) : null
+  }
+
+  /** One of these rows could not be judged. */
+  fail(error: unknown, _rows: readonly Row[]): void {
+    this.failure ??= error
+  }
+
+  /** Whether it, or a part of it, is not exact any more. */
+  get hasFailed(): boolean {
+    return this.failure !== null
   }
 
   /** It stands, and may never be moved: what judges its rows takes 0.7 kB or more, and is made again when it is. */
@@ -87,8 +101,8 @@ export abstract class InnerSet {
     this.#judge = null
   }
 
-  /** What a row that matches is counted as; null when it is not held for now. */
-  abstract entryOf(row: Row): Entry | null
+  /** What a row that matches is counted as. */
+  abstract entryOf(row: Row): Entry
 
   abstract countOf(name: string): number
 
@@ -114,12 +128,17 @@ export abstract class InnerSet {
   count(entry: Entry, by: number): void {
     const { maxRows } = this.#limits
     if (by > 0 && this.total + by > maxRows) {
-      this.failure ??= membershipTooLarge(this.table, maxRows)
+      this.failure ??= this.excess(maxRows)
       return
     }
     this.counted(by)
     if (entry.isNull) this.nulls += by
     else this.add(entry, by)
+  }
+
+  /** What its readers are told when it has more rows than it may. */
+  protected excess(maxRows: number): TidegateError {
+    return membershipTooLarge(this.table, maxRows)
   }
 
   /** The table was truncated: nothing is left, though it is still found until `settle`. */

@@ -1,5 +1,6 @@
 // The index as it was: a row is judged against the memberships of its own commit, old versions by the index before it, new
 // ones by the index after it. So a commit is applied first, keeping what it changed; a view of the past reads through to that.
+import type { Row } from '../../predicate/algebra.ts'
 import type { Change } from '../decode/change.ts'
 import type { Entry, EntryCount, InnerSet } from './inner-set.ts'
 
@@ -48,7 +49,7 @@ export class MembershipWriter {
   readonly before: MembershipsBefore
   /** Sets whose table was truncated: what they held cannot be told from the WAL. */
   readonly truncated = new Set<InnerSet>()
-  /** Sets that have failed: they are not moved any further. */
+  /** Sets that have failed, or a part of which has: it is not moved any further. */
   readonly failed = new Set<InnerSet>()
 
   /** @param nowMicros `now()` before the commit */
@@ -62,11 +63,10 @@ export class MembershipWriter {
       try {
         this.#apply(set, change)
       } catch (error) {
-        // A row version that lacks a column which is read.
-        set.failure ??= error
+        set.fail(error, rowsOf(change))
       }
     }
-    if (set.failure !== null) this.failed.add(set)
+    if (set.hasFailed) this.failed.add(set)
   }
 
   #apply(set: InnerSet, change: Change): void {
@@ -101,16 +101,21 @@ export class MembershipWriter {
   }
 }
 
-/** What one change takes from a set and adds to it. */
+/** What one change takes from a set and adds to it. @throws what cannot be judged */
 function* changesOf(set: InnerSet, change: Exclude<Change, { kind: 'truncate' }>): Generator<[Entry, 1 | -1]> {
-  if (change.kind !== 'insert' && set.matches(change.old)) {
-    const entry = set.entryOf(change.old)
+  if (change.kind !== 'insert') {
+    const entry = set.find(change.old)
     if (entry !== null) yield [entry, -1]
   }
-  if (change.kind !== 'delete' && set.matches(change.new)) {
-    const entry = set.entryOf(change.new)
+  if (change.kind !== 'delete') {
+    const entry = set.find(change.new)
     if (entry !== null) yield [entry, 1]
   }
+}
+
+function rowsOf(change: Change): Row[] {
+  if (change.kind === 'truncate') return []
+  return [...(change.kind === 'insert' ? [] : [change.old]), ...(change.kind === 'delete' ? [] : [change.new])]
 }
 
 /** Something that a set gained or lost. */
@@ -138,12 +143,14 @@ export interface NetChange {
   readonly entries: Map<string, EntryCount>
 }
 
-/** @returns null when a truncation lies between: what it took away cannot be told */
+/** @returns null when it cannot be told: a truncation lies between, or a row that cannot be judged */
 export function netChange(set: InnerSet, changes: Iterable<Change>): NetChange | null {
   const net: NetChange = { total: 0, nulls: 0, entries: new Map() }
   for (const change of changes) {
     if (change.kind === 'truncate') return null
-    for (const [entry, by] of changesOf(set, change)) {
+    const parts = partsOf(set, change)
+    if (parts === null) return null
+    for (const [entry, by] of parts) {
       net.total += by
       if (entry.isNull) {
         net.nulls += by
@@ -157,9 +164,17 @@ export function netChange(set: InnerSet, changes: Iterable<Change>): NetChange |
   return net
 }
 
+function partsOf(set: InnerSet, change: Exclude<Change, { kind: 'truncate' }>): [Entry, 1 | -1][] | null {
+  try {
+    return [...changesOf(set, change)]
+  } catch {
+    return null
+  }
+}
+
 /** The sets as they were before these commits, undone from their old rows.
  *  @param nowMicros `now()` then
- *  @returns null when a truncation lies between */
+ *  @returns null as `netChange` */
 export function undo(
   sets: Iterable<InnerSet>,
   changes: (set: InnerSet) => Iterable<Change>,

@@ -148,6 +148,11 @@ export class Audiences {
   leave(audience: Audience, user: AudienceUser): void {
     const held = this.#held.get(audience.key)
     if (held === undefined || !held.users.delete(user) || held.users.size > 0) return
+    // What it reaches could not be had: the next who asks tries anew.
+    if (this.#stream.reach.failureFor(audience) !== null) {
+      this.#close(audience.key, audience)
+      return
+    }
     held.grace = setTimeout(() => this.#close(audience.key, audience), this.#stream.limits.audienceGraceMs)
     held.grace.unref()
     this.#warm.set(audience.key, audience)
@@ -177,18 +182,24 @@ export class Audiences {
     for (const audience of [...this.#warm.values()]) this.#close(audience.key, audience)
   }
 
-  /** Ends every audience that reads one of these sets, which are not exact any more. */
+  /** Ends every audience that one of these sets decides for: they, or parts of them, are not exact any more. */
   endFailed(sets: Iterable<InnerSet>): void {
+    const { reach, router } = this.#stream
     for (const set of sets) {
-      for (const audience of [...this.#stream.router.audiencesOf(set)]) {
+      if (set instanceof Hop) reach.breakOff(set)
+      for (const audience of [...router.audiencesOf(set)]) {
         const held = this.#held.get(audience.key)
         if (held?.opened !== audience) continue
+        // Of a hop perhaps only a part has failed: it ends those who reach it.
+        const failure = set.failure === null ? reach.failureFor(audience) : failureOf(set)
+        if (failure === null) continue
         this.#held.delete(audience.key)
         this.#endGrace(audience.key, held)
         this.#dispose(audience)
-        for (const user of [...held.users]) user.end(failureOf(set))
+        for (const user of [...held.users]) user.end(failure)
       }
-      if (set instanceof Hop) this.#stream.reach.forgetFailed(set)
+      if (set.failure === null) continue
+      if (set instanceof Hop) reach.forgetFailed(set)
       else if (set instanceof MembershipSet) this.#sets.forgetFailed(set)
     }
   }

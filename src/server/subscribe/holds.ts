@@ -9,9 +9,9 @@ import { Found } from '../route/found.ts'
 import { type Advanced, advance } from './advance.ts'
 import { changedKeysOf, outerColumns } from './changed-keys.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
+import { lasting } from './inner-reads.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { couldConcern } from './moved-rows.ts'
-import { lasting } from './reach.ts'
 import type { Stream } from './stream.ts'
 
 export class Holds {

@@ -30,9 +30,17 @@ export function matchOf(
 }
 
 /** What a reader is told of a set that has failed: as Postgres raises where one of its rows cannot be judged. */
-export function failureOf({ failure, table }: InnerSet): TidegateError {
+export function failureOf({ failure, table }: Pick<InnerSet, 'failure' | 'table'>): TidegateError {
   if (failure instanceof TidegateError) return failure
   const reason = failure instanceof Error ? failure.message : String(failure)
   const message = `a row of ${table.schema}.${table.name} cannot be judged with these claims: ${reason}`
   return new TidegateError('CLAIM_INVALID', message, { cause: failure })
 }
+
+/** Trying again does not help: readers who wait for it are ended with it. */
+export const lasting: ReadonlySet<string> = new Set([
+  'MEMBERSHIP_TOO_LARGE',
+  'INDEX_FULL',
+  'INDEX_NOT_READABLE',
+  'CLAIM_INVALID',
+])

@@ -1,5 +1,5 @@
 // Loads membership sets on demand, at a known position, and lets them go when no audience uses them.
-import type { SemiJoin } from '../../predicate/algebra.ts'
+import type { Row, SemiJoin } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { coverToRead } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -112,17 +112,12 @@ export class MembershipSets {
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
       if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
-      for (const values of rows) {
-        const row = new QueryRow(values)
-        if (set.matches(row)) set.count(set.entryOf(row), 1)
-      }
+      for (const values of rows) count(set, new QueryRow(values), 1)
       assertExact(set)
       for (const change of changesOf(relay.unseen(snapshot, head.lsn), set.table)) {
         if (change.kind === 'truncate') set.clear()
-        if ((change.kind === 'update' || change.kind === 'delete') && set.matches(change.old))
-          set.count(set.entryOf(change.old), -1)
-        if ((change.kind === 'update' || change.kind === 'insert') && set.matches(change.new))
-          set.count(set.entryOf(change.new), 1)
+        if (change.kind === 'update' || change.kind === 'delete') count(set, change.old, -1)
+        if (change.kind === 'update' || change.kind === 'insert') count(set, change.new, 1)
       }
       assertExact(set)
       set.settle([...set.entries()].map(([key]) => key))
@@ -150,6 +145,15 @@ export class MembershipSets {
 /** Equal for semi-joins that hold the same inner rows under the same keys, whatever row they guard. */
 const setName = (join: SemiJoin, table: Table): string =>
   `${shapeOf(table)}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+
+function count(set: MembershipSet, row: Row, by: 1 | -1): void {
+  try {
+    const entry = set.find(row)
+    if (entry !== null) set.count(entry, by)
+  } catch (error) {
+    set.fail(error, [row])
+  }
+}
 
 function assertExact(set: MembershipSet): void {
   if (set.failure !== null) throw failureOf(set)

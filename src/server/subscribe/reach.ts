@@ -5,7 +5,7 @@
 // as the stream moves it: a key that comes asks for a partition, a key that goes lets it go. Partitions asked for in one
 // turn of the event loop are read together, for all readers, and spliced into the stream like a snapshot. Until one is there, whoever
 // reaches it waits (`isPending`): it is never judged by half a hop.
-import type { Row, SemiJoin } from '../../predicate/algebra.ts'
+import type { SemiJoin } from '../../predicate/algebra.ts'
 import { innerColumnsOf } from '../../predicate/columns.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { joinText } from '../../predicate/join-key.ts'
@@ -13,16 +13,15 @@ import { cover, coverToRead } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
 import { timeBoundsOf } from '../../predicate/time.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { Hop, type HopRow, type Partition } from '../authorize/hop.ts'
-import { type Entry, type InnerSet, indexFull, membershipTooLarge } from '../authorize/inner-set.ts'
+import { Hop, type Partition } from '../authorize/hop.ts'
+import type { InnerSet } from '../authorize/inner-set.ts'
 import type { MembershipWriter } from '../authorize/membership-history.ts'
 import { flipsOf } from '../authorize/membership-history.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import type { Audience } from '../route/audience.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
-import { QueryRow } from '../snapshot/query-row.ts'
-import { failureOf, matchOf, readableFamilies, tableChanged } from './inner-reads.ts'
-import { changesOf, SpanError } from './span.ts'
+import { failureOf, readableFamilies, tableChanged } from './inner-reads.ts'
+import { PartitionLoads } from './partition-loads.ts'
 import type { StreamParts } from './stream-parts.ts'
 import type { Times } from './times.ts'
 
@@ -50,9 +49,6 @@ interface Held {
   users: number
 }
 
-const maxKeysAtOnce = 5000
-const maxRetryMs = 2000
-
 export class Reach {
   readonly #stream: StreamParts
   readonly #times: Times
@@ -63,13 +59,17 @@ export class Reach {
   /** Partitions that nobody needs, until the grace ends. */
   #unused = new Map<Partition, Hop>()
   #dropping: NodeJS.Timeout | null = null
-  readonly #asked = new Set<Partition>()
   readonly #usesOf = new WeakMap<Audience, readonly HopUse[]>()
-  readonly #scheduled = new Set<Hop>()
+  readonly #loads: PartitionLoads
 
   constructor(stream: StreamParts, times: Times) {
     this.#stream = stream
     this.#times = times
+    this.#loads = new PartitionLoads(stream, {
+      isHeld: hop => this.#isHeld(hop),
+      anchorsOf: hop => this.#held.get(hop.name)?.anchors ?? null,
+      came: (hop, { name, values }) => this.#rowMoved(hop, name, values, true),
+    })
   }
 
   get size(): number {
@@ -83,8 +83,9 @@ export class Reach {
     const columns = [...innerColumnsOf(join)].sort((a, b) => a - b)
     const name = `${shapeOf(table)}(${columns.join(',')}) ${fingerprint(pins.local)}`
     const held = getOrInsert(this.#held, name, () => {
-      const { indexSize: index } = this.#stream
-      const hop = new Hop({ name, table, local: pins.local, columns, limits: { maxRows: index.maxRows, index } })
+      const { indexSize: index, limits } = this.#stream
+      const bounds = { maxRows: index.maxRows, partitionMaxRows: limits.membershipMaxRows, index }
+      const hop = new Hop({ name, table, local: pins.local, columns, limits: bounds })
       const made = { hop, anchors: cover(pins.local) as BoundAnchor[] | null, users: 0 }
       this.#stream.router.addSet(hop, made.anchors)
       return made
@@ -126,13 +127,18 @@ export class Reach {
     const partition = hop.partition(columns, key, values)
     partition.uses += 1
     this.#unused.delete(partition)
-    if (!partition.isLoaded && !this.#asked.has(partition)) this.#schedule(hop)
+    if (!partition.isLoaded) this.#loads.ask(hop)
     return partition
   }
 
   letGo(hop: Hop, partition: Partition): void {
     partition.uses -= 1
     if (partition.uses > 0) return
+    // The next who asks for it has it read anew.
+    if (partition.failure !== null) {
+      hop.drop(partition)
+      return
+    }
     this.#unused.set(partition, hop)
     this.#dropping ??= setTimeout(() => this.#dropUnused(), this.#stream.limits.audienceGraceMs).unref()
   }
@@ -173,6 +179,27 @@ export class Reach {
       }
     }
     return result
+  }
+
+  /** Why something that the audience reaches cannot be had; null: it is there, or on its way. */
+  failureFor(audience: Audience): TidegateError | null {
+    try {
+      this.isPending(this.usesOf(audience))
+      return null
+    } catch (error) {
+      if (error instanceof TidegateError) return error
+      throw error
+    }
+  }
+
+  /** Gives up the partitions of a hop that are not exact any more. Those who reach them must be ended too. */
+  breakOff(hop: Hop): void {
+    const { failing, table } = hop
+    for (const [partition, failure] of failing)
+      for (const row of hop.breakOff(partition, failureOf({ failure, table })))
+        this.#rowMoved(hop, row.name, row.values, false)
+    failing.clear()
+    this.#stream.head.moved()
   }
 
   /** Resolves when everything that these semi-joins reach is held. @throws as `isPending` */
@@ -241,6 +268,10 @@ export class Reach {
       if (count > 0) this.#moved(link, entry, values, false)
   }
 
+  #rowMoved(hop: Hop, name: string, values: readonly (string | null)[], granted: boolean): void {
+    for (const link of this.#linksOf.get(hop) ?? []) this.#moved(link, name, values, granted)
+  }
+
   #moved(link: Link, name: string, values: readonly (string | null)[], granted: boolean): void {
     const { source, join, hop, columns } = link
     if (!this.#isHeld(hop)) return
@@ -260,103 +291,6 @@ export class Reach {
     }
   }
 
-  #schedule(hop: Hop): void {
-    if (this.#scheduled.has(hop)) return
-    this.#scheduled.add(hop)
-    setImmediate(() => {
-      this.#scheduled.delete(hop)
-      this.#loadAsked(hop)
-    })
-  }
-
-  #loadAsked(hop: Hop): void {
-    const byColumns = new Map<string, Partition[]>()
-    for (const partition of hop.loading) {
-      if (this.#asked.has(partition) || partition.failure !== null) continue
-      getOrInsert(byColumns, partition.columns.join(','), () => []).push(partition)
-    }
-    for (const partitions of byColumns.values()) {
-      for (let at = 0; at < partitions.length; at += maxKeysAtOnce) {
-        const part = partitions.slice(at, at + maxKeysAtOnce)
-        for (const partition of part) this.#asked.add(partition)
-        void this.#loadUntilDone(hop, part)
-      }
-    }
-  }
-
-  /** Tried until it succeeds, nobody needs it any more, or trying does not help. */
-  async #loadUntilDone(hop: Hop, partitions: readonly Partition[]): Promise<void> {
-    const { log, head } = this.#stream
-    for (let attempt = 0; ; attempt++) {
-      const wanted = partitions.filter(partition => hop.loading.has(partition))
-      if (wanted.length === 0 || !this.#isHeld(hop)) break
-      try {
-        await this.#load(hop, wanted)
-        break
-      } catch (error) {
-        if (error instanceof TidegateError && lasting.has(error.code)) {
-          for (const partition of wanted) partition.failure = error
-          head.moved()
-          break
-        }
-        if (attempt === 0 && !(error instanceof SpanError))
-          log.warn({ err: error, table: hop.table.name }, 'rows that a grant reaches could not be read; trying again')
-        await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, maxRetryMs)))
-      }
-    }
-    for (const partition of partitions) this.#asked.delete(partition)
-  }
-
-  async #load(hop: Hop, partitions: readonly Partition[]): Promise<void> {
-    const { relay, head, reader, limits, indexSize } = this.#stream
-    const { columns } = partitions[0]!
-    const { table } = hop
-    const pin = relay.pin()
-    try {
-      const { epoch } = relay
-      const match =
-        columns.length > 0
-          ? { columns, keys: partitions.map(({ values }) => values) }
-          : matchOf(table, this.#held.get(hop.name)?.anchors ?? null)
-      // Rows that no partition holds yet, and no more than there is room for.
-      const room = Math.max(0, indexSize.maxRows - indexSize.rows)
-      const { rows, snapshot, fence } = await reader.asLogin(table, match, room + 1)
-      if (rows.length > room) throw indexFull(indexSize)
-      await reader.passed(fence)
-      while (!head.ready(fence)) await head.change()
-      if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
-      if (!this.#isHeld(hop)) return
-      const found = new FoundRows(hop, partitions)
-      for (const values of rows) found.count(new QueryRow(values), 1)
-      for (const change of changesOf(relay.unseen(snapshot, head.lsn), table)) {
-        if (change.kind === 'truncate') found.clear()
-        if (change.kind === 'update' || change.kind === 'delete') found.count(change.old, -1)
-        if (change.kind === 'update' || change.kind === 'insert') found.count(change.new, 1)
-      }
-      if (hop.failure !== null) throw failureOf(hop)
-      const route = this.#stream.router.routeOf(table.oid)
-      if (route !== undefined && shapeOf(route.table) !== shapeOf(table)) throw tableChanged(table)
-      for (const partition of partitions) {
-        if (!hop.loading.has(partition)) continue
-        if (found.sizeOf(partition) > limits.membershipMaxRows) {
-          partition.failure = membershipTooLarge(table, limits.membershipMaxRows)
-          continue
-        }
-        hop.loading.delete(partition)
-        for (const [row, entry, count] of found.of(partition)) {
-          if (count <= 0 || hop.isHeldBeside(partition, row)) continue
-          hop.count(entry, count)
-          for (const link of this.#linksOf.get(hop) ?? []) this.#moved(link, entry.name, entry.values, true)
-        }
-        partition.isLoaded = true
-      }
-      hop.rest()
-      head.moved()
-    } finally {
-      pin.release()
-    }
-  }
-
   /** Between two commits: what a commit took is looked for by those who saw it. */
   #dropUnused(): void {
     this.#dropping = null
@@ -369,60 +303,12 @@ export class Reach {
     this.#unused = new Map()
     for (const [partition, hop] of unused) {
       if (partition.uses > 0 || !this.#isHeld(hop)) continue
-      for (const row of hop.drop(partition))
-        for (const link of this.#linksOf.get(hop) ?? []) this.#moved(link, row.name, row.values, false)
+      for (const row of hop.drop(partition)) this.#rowMoved(hop, row.name, row.values, false)
     }
   }
 }
 
 const noUses: readonly HopUse[] = []
-
-/** Trying again does not help: readers who wait for it are ended with it. */
-export const lasting: ReadonlySet<string> = new Set([
-  'MEMBERSHIP_TOO_LARGE',
-  'INDEX_FULL',
-  'INDEX_NOT_READABLE',
-  'CLAIM_INVALID',
-])
-
-/** Rows read for partitions, with the commits that the read did not see laid over them. */
-class FoundRows {
-  readonly #hop: Hop
-  readonly #byKey: ReadonlyMap<string, Map<string, { row: Row; entry: Entry; count: number }>>
-  readonly #columns: readonly number[]
-
-  constructor(hop: Hop, partitions: readonly Partition[]) {
-    this.#hop = hop
-    this.#columns = partitions[0]!.columns
-    this.#byKey = new Map(partitions.map(({ key }) => [key, new Map()]))
-  }
-
-  count(row: Row, by: 1 | -1): void {
-    const hop = this.#hop
-    if (!hop.matches(row)) return
-    const key = hop.keyOfColumns(this.#columns, row)
-    const found = key === null ? undefined : this.#byKey.get(key)
-    if (found === undefined) return
-    const entry = hop.entryOfReached(row)
-    const held = found.get(entry.name)
-    if (held === undefined) found.set(entry.name, { row: hop.rowOf(entry.name, entry.values), entry, count: by })
-    else held.count += by
-  }
-
-  clear(): void {
-    for (const found of this.#byKey.values()) found.clear()
-  }
-
-  sizeOf(partition: Partition): number {
-    let size = 0
-    for (const [, , count] of this.of(partition)) size += Math.max(0, count)
-    return size
-  }
-
-  *of({ key }: Partition): Iterable<[HopRow | Row, Entry, number]> {
-    for (const { row, entry, count } of this.#byKey.get(key)!.values()) yield [row, entry, count]
-  }
-}
 
 /** Whether a partition is one that a use asks for. */
 function reaches({ links, partitions }: HopUse, partition: Partition): boolean {

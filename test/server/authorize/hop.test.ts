@@ -149,7 +149,7 @@ class World {
     table,
     local: isKind('open'),
     columns: kept,
-    limits: { maxRows: 1000, index: this.index },
+    limits: { maxRows: 1000, partitionMaxRows: 1000, index: this.index },
   })
   readonly loaded = new Map<number, Partition>()
 
@@ -169,8 +169,8 @@ class World {
     const partition = this.hop.partition(columns, key, values)
     for (const project of this.state) {
       const row = tuple(project)
-      if (!this.hop.matches(row) || !isIn(place, project) || this.hop.isHeldBeside(partition, row)) continue
-      this.hop.count(this.hop.entryOfReached(row), 1)
+      if (!this.hop.matches(row) || !isIn(place, project) || this.hop.isHeld(row)) continue
+      this.hop.count(this.hop.entryOf(row), 1)
     }
     this.hop.loading.delete(partition)
     partition.isLoaded = true
@@ -320,7 +320,56 @@ test('[P1] a row that no partition holds any more is taken away, one that anothe
   expect(world.index.rows).toBe(1)
 })
 
-test('[P2] a row version that lacks a column which is read is not held for something else', () => {
+test('[P7] a row that cannot be judged breaks the partitions that have it, and none that has not', () => {
+  const index = new IndexSize(1000)
+  const local: Predicate = {
+    kind: 'compare',
+    op: '>',
+    left: { kind: 'cast', arg: columnOf(kind), type: int4 },
+    right: { kind: 'const', value: '0', type: int4 },
+  }
+  const limits = { maxRows: 1000, partitionMaxRows: 1000, index }
+  const hop = new Hop({ name: 'ranked', table, local, columns: kept, limits })
+  const [first, second] = ['1', '2'].map(value => hop.partition([team], value, [value]))
+  for (const partition of [first!, second!]) partition.isLoaded = true
+  const insert = (project: Project): Change => ({ kind: 'insert', index: 0, relation, new: tuple(project) })
+  const writer = new MembershipWriter(0n)
+  // Nobody reaches team 3: its rows are not even looked at.
+  for (const project of [
+    ['1', '1', '7', null, 'x'],
+    ['2', '2', '7', null, 'x'],
+    ['3', '3', 'many', null, 'x'],
+  ])
+    writer.apply(hop, insert(project))
+  expect([hop.total, writer.failed.size, hop.failing.size]).toEqual([2, 0, 0])
+  writer.apply(hop, insert(['4', '1', 'many', null, 'x']))
+  expect(writer.failed).toEqual(new Set([hop]))
+  expect([...hop.failing.keys()]).toEqual([first])
+  expect(hop.failure).toBe(null)
+  // Somebody who comes back over it starts over; that harms nobody either.
+  hop.failing.clear()
+  expect(undo([hop], () => [insert(['4', '1', 'many', null, 'x'])], 0n)).toBe(null)
+  expect(hop.hasFailed).toBe(false)
+  expect(hop.breakOff(first!, new Error('many')).map(({ values }) => values)).toEqual([['1', '1', null]])
+  expect([hop.total, index.rows, first!.isLoaded, second!.isLoaded]).toEqual([1, 1, false, true])
+  expect(hop.loading.has(first!)).toBe(true)
+})
+
+test('[P7] a partition that grows past its bound breaks, and no other', () => {
+  const index = new IndexSize(1000)
+  const limits = { maxRows: 1000, partitionMaxRows: 2, index }
+  const hop = new Hop({ name: 'projects', table, local: isKind('open'), columns: kept, limits })
+  const [first, second] = ['1', '2'].map(value => hop.partition([team], value, [value]))
+  for (const partition of [first!, second!]) partition.isLoaded = true
+  const writer = new MembershipWriter(0n)
+  for (const [at, of] of ['1', '1', '2', '2', '1'].entries()) {
+    expect(hop.failing.size).toBe(0)
+    writer.apply(hop, { kind: 'insert', index: at, relation, new: tuple([String(at), of, 'open', null, 'x']) })
+  }
+  expect([...hop.failing]).toEqual([[first, expect.objectContaining({ code: 'MEMBERSHIP_TOO_LARGE' })]])
+})
+
+test('[P2] a row version that lacks a column which is read breaks what it may belong to', () => {
   const world = new World()
   world.toggle(0)
   const writer = new MembershipWriter(0n)

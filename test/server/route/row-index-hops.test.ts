@@ -43,7 +43,7 @@ const joinOf = (table: Table, inner: number, outer: number, where: Predicate): S
 })
 const isTrue: Predicate = { kind: 'true' }
 const index = new IndexSize(1_000_000)
-const limits = { maxRows: 1000, index }
+const limits = { maxRows: 1000, partitionMaxRows: 1000, index }
 const values = fc.constantFrom('1', '2', '3', null)
 const row = (cells: readonly (string | null | undefined)[]) => ({ text: (column: number) => cells[column] })
 
@@ -52,7 +52,7 @@ function hopOf(table: Table, rows: readonly (readonly (string | null)[])[]): Hop
   const columns = table.columns.map((_, column) => column)
   const hop = new Hop({ name: table.name, table, local: isTrue, columns, limits })
   const whole = hop.partition([], '', [])
-  for (const cells of rows) hop.count(hop.entryOfReached(row(cells)), 1)
+  for (const cells of rows) hop.count(hop.entryOf(row(cells)), 1)
   hop.loading.delete(whole)
   whole.isLoaded = true
   return hop
@@ -146,7 +146,7 @@ test('a row of a hop that comes, goes or moves leads to those it leads to then',
     return [...found].sort()
   }
   expect(concerned()).toEqual(['of team 1'])
-  const [old, next] = [hop.entryOfReached(row(['1', '1', null])), hop.entryOfReached(row(['1', '2', null]))]
+  const [old, next] = [hop.entryOf(row(['1', '1', null])), hop.entryOf(row(['1', '2', null]))]
   hop.count(old, -1)
   hop.count(next, 1)
   // Until the commit is settled both are concerned: who saw the row must be told that it went.

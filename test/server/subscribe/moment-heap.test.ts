@@ -3,10 +3,13 @@ import { expect, test } from 'vitest'
 import { MomentHeap } from '../../../src/server/subscribe/moment-heap.ts'
 
 const moments = fc.bigInt({ min: 0n, max: 30n })
+const add = fc.record({ step: fc.constant('add' as const), at: moments })
 const steps = fc.array(
   fc.oneof(
-    fc.record({ step: fc.constant('add' as const), at: moments }),
-    fc.record({ step: fc.constant('add' as const), at: moments }),
+    add,
+    add,
+    add,
+    add,
     fc.record({ step: fc.constant('take' as const), at: moments }),
     fc.record({ step: fc.constant('keep' as const), at: moments }),
   ),
@@ -44,5 +47,6 @@ test('moments come out in order, each once, those up to the one asked for and no
         )
       })
     }),
+    { numRuns: 1000 },
   )
 })
