@@ -35,8 +35,10 @@ export interface CatalogWatchOptions {
   readonly now: () => number
 }
 
-/** How long the stream stands for a change that cannot be read. */
+/** How long the stream stands for a change that SQL does not show. */
 const maxWaitMs = 1000
+/** The same for a database that does not answer: a busy one may take its time. */
+const maxLookMs = 3000
 /** The same for a commit that only describes its table anew, as each first one of a session does: what it changed by itself
  *  is seen then, if it is seen at all. */
 const describedWaitMs = 100
@@ -117,7 +119,7 @@ export class CatalogWatch {
   async #poll(): Promise<void> {
     if (this.#isAwaited || this.#awaited !== null) return
     const look = await this.#look([])
-    if (look === null) return
+    if (look === null || look === 'unseen') return
     if (look.fingerprint === this.#fingerprint) {
       this.#applied = look.snapshot
       return
@@ -144,15 +146,14 @@ export class CatalogWatch {
     if (this.#applied?.sees(xid)) return
     const { now, log, onUnreadable } = this.#options
     const beganMs = now()
-    const deadline = beganMs + maxWaitMs
     for (let pauseMs = firstPauseMs; !this.#isStopped; pauseMs = Math.min(2 * pauseMs, maxPauseMs)) {
       const mustSee = isAnnounced || now() < beganMs + describedWaitMs
-      const look = await within(this.#look(mustSee ? [xid] : []), deadline - now())
-      if (look !== null) {
+      const look = await within(this.#look(mustSee ? [xid] : []), beganMs + maxLookMs - now())
+      if (look !== null && look !== 'unseen') {
         await this.#apply(look)
         return
       }
-      if (now() + pauseMs >= deadline) break
+      if (now() + pauseMs >= beganMs + (look === 'unseen' ? maxWaitMs : maxLookMs)) break
       await new Promise(resolve => setTimeout(resolve, pauseMs))
     }
     if (this.#isStopped) return
@@ -168,7 +169,7 @@ export class CatalogWatch {
     this.#retry = setTimeout(() => {
       void this.#inTurn(async () => {
         const look = await this.#look([])
-        if (look === null || !awaited.isSeenBy(look.snapshot)) {
+        if (look === null || look === 'unseen' || !awaited.isSeenBy(look.snapshot)) {
           this.#tryAgain(awaited)
           return
         }
@@ -193,15 +194,15 @@ export class CatalogWatch {
     this.#applied = look.snapshot
   }
 
-  /** @returns null also when the database does not answer: it is asked again */
-  async #look(sees: readonly number[]): Promise<CatalogLook | null> {
+  /** @returns null when the database does not answer: it is asked again */
+  async #look(sees: readonly number[]): Promise<CatalogLook | 'unseen' | null> {
     const { look, announcements, trouble, now, log } = this.#options
     const beganMs = now()
     try {
       await announcements.refresh()
       const found = await look(sees)
       this.#isWarned = false
-      return found
+      return found ?? 'unseen'
     } catch (error) {
       if (isAway(error)) trouble.noticed(error, beganMs)
       // Said once, until it works again.

@@ -23,8 +23,9 @@ export interface Recheck<S extends Standing> {
   readonly tell: (standing: S, prepared: Prepared | null, error: unknown) => void
 }
 
-/** How long the policies of one table may take to be read: longer while a migration locks it. */
-const maxReadMs = 1000
+/** How long the policies of one table may take to be read, some milliseconds where nothing is in the way: longer while a
+ *  migration locks it. */
+const maxReadMs = 2000
 /** Read at a time. */
 const readers = 2
 
