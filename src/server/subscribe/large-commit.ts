@@ -88,13 +88,17 @@ async function applyMemberships(
   const concerned = [...commit.relations].filter(oid => (router.routeOf(oid)?.sets.size ?? 0) > 0)
   if (concerned.length === 0) return writer
   const keeper = new ChangeKeeper(commit, concerned)
-  for (const change of commit.passing()) {
-    router.applyMembership(change, writer)
-    keeper.add(change)
-    if (slice.over()) await slice.next()
+  reach.begin(writer)
+  try {
+    for (const change of commit.passing()) {
+      router.applyMembership(change, writer)
+      keeper.add(change)
+      if (slice.over()) await slice.next()
+    }
+    keeper.keep()
+  } finally {
+    reach.follow(writer)
   }
-  keeper.keep()
-  reach.follow(writer)
   return writer
 }
 

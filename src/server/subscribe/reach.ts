@@ -61,6 +61,8 @@ export class Reach {
   #dropping: NodeJS.Timeout | null = null
   readonly #usesOf = new WeakMap<Audience, readonly HopUse[]>()
   readonly #loads: PartitionLoads
+  /** The commit that is being counted in. */
+  #counting: MembershipWriter | null = null
 
   constructor(stream: StreamParts, times: Times) {
     this.#stream = stream
@@ -143,8 +145,15 @@ export class Reach {
     this.#dropping ??= setTimeout(() => this.#dropUnused(), this.#stream.limits.audienceGraceMs).unref()
   }
 
+  /** A commit is about to be counted in, perhaps in slices: whoever comes or goes amid it, does so as of before it, and
+   *  `follow` has the rest. */
+  begin(writer: MembershipWriter): void {
+    this.#counting = writer
+  }
+
   /** Follows what a commit changed, once it has been counted in: keys that came ask for what they reach. */
   follow(writer: MembershipWriter): void {
+    this.#counting = null
     if (this.#links.size === 0) return
     for (const [set, before] of writer.before.sets) {
       const links = this.#linksOf.get(set)
@@ -251,7 +260,7 @@ export class Reach {
       link = { name, source, join, hop, columns, users: 0 }
       this.#links.set(name, link)
       getOrInsert(this.#linksOf, source, () => new Set<Link>()).add(link)
-      for (const [entry, { count, values }] of source.entries()) if (count > 0) this.#moved(link, entry, values, true)
+      this.#allMoved(link, true)
     }
     link.users += 1
     return link
@@ -264,8 +273,16 @@ export class Reach {
     const links = this.#linksOf.get(link.source)
     links?.delete(link)
     if (links?.size === 0) this.#linksOf.delete(link.source)
-    for (const [entry, { count, values }] of link.source.entries())
-      if (count > 0) this.#moved(link, entry, values, false)
+    this.#allMoved(link, false)
+  }
+
+  /** By all that the source had when it was last followed. */
+  #allMoved(link: Link, granted: boolean): void {
+    const before = this.#counting?.before.get(link.source)
+    for (const [name, { count, values }] of link.source.entries()) {
+      const was = before?.entries.get(name)?.count ?? count
+      if (was > 0) this.#moved(link, name, values, granted)
+    }
   }
 
   #rowMoved(hop: Hop, name: string, values: readonly (string | null)[], granted: boolean): void {
