@@ -181,3 +181,48 @@ test('[P3] a column taken away is not sent any more: the subscription goes on wi
   expect(live.rows.list()).toEqual([{ id: 1, name: 'ann' }])
   await database.query(`GRANT SELECT (salary) ON people TO ${auditor}`)
 })
+
+test('[P2] [P5] two roles who read different columns are told the same rows of the same commits, each at its position', async () => {
+  using his = await open(clerk)
+  using hers = await open(auditor)
+  using all = await open(auditor, '?salary=gt.0')
+  await database.query(
+    `INSERT INTO people SELECT i, 'p' || i, 4720 + i, 'secret', 1 + i % 2 FROM generate_series(10, 19) i`,
+  )
+  await database.query(`UPDATE people SET team = 3 - team, name = name || '!', salary = salary + 1 WHERE id > 12`)
+  await database.query(`DELETE FROM people WHERE id < 15; INSERT INTO people VALUES (99, 'last', 4799, 'secret', 1)`)
+  for (const live of [his, hers, all]) await live.stream.waitFor(() => live.rows.rows.has('[99]'))
+  const keysOf = (live: LiveSse): string[] => [...live.rows.rows.keys()].sort()
+  expect([keysOf(hers), keysOf(all)]).toEqual([keysOf(his), keysOf(his)])
+  const commitsOf = (live: LiveSse): unknown[] =>
+    live.stream.events
+      .filter(({ event }) => event === 'delta')
+      .map(({ id, data }) => [
+        parseQueryPositions(id)!.map(({ lsn }) => String(lsn)),
+        (data as DeltaEvent).changes.map(({ op, ...rest }) => [op, 'key' in rest ? rest.key : null]),
+      ])
+  expect(commitsOf(hers)).toEqual(commitsOf(his))
+  expect(commitsOf(all)).toEqual(commitsOf(his))
+  expect(valuesOf(his.stream)).not.toMatch(/47\d\d|secret|salary|note/)
+})
+
+test('[P2] [P3] a column taken from one role while both follow: not a value of it is sent after, and the other role notices nothing', async () => {
+  using his = await open(clerk)
+  using hers = await open(auditor)
+  using filtered = await open(auditor, '?salary=gt.0')
+  using events = await changes(auditor)
+  await database.query(`REVOKE SELECT (salary) ON people FROM ${auditor}`)
+  await database.query(`UPDATE people SET name = 'after', salary = 9999 WHERE id = 1`)
+  for (const live of [his, hers]) await live.stream.waitFor(() => live.rows.rows.get('[1]')?.name === 'after')
+  await filtered.stream.waitFor(() => filtered.stream.ended)
+  expect(filtered.stream.events.at(-1)).toMatchObject({ event: 'error', data: { code: 'COLUMN_UNKNOWN' } })
+  await database.query(`UPDATE people SET name = 'later', salary = 8888 WHERE id = 1`)
+  for (const live of [his, hers]) await live.stream.waitFor(() => live.rows.rows.get('[1]')?.name === 'later')
+  await events.waitFor(() => told(events).at(-1)?.new?.name === 'later')
+  expect(told(events).at(-1)).toEqual({ op: 'update', old: { id: 1, name: 'after' }, new: { id: 1, name: 'later' } })
+  for (const stream of [hers.stream, filtered.stream, events, his.stream])
+    expect(valuesOf(stream)).not.toMatch(/9999|8888/)
+  expect([his.rows.resyncs, hers.rows.resyncs]).toEqual([[], ['POLICY_CHANGED']])
+  expect(hers.rows.list()).toEqual([{ id: 1, name: 'later' }])
+  await database.query(`GRANT SELECT (salary) ON people TO ${auditor}`)
+})
