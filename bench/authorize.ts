@@ -17,6 +17,8 @@ interface Options {
   readonly rounds: number
   readonly scale: number
   readonly profile: readonly string[]
+  /** Part of a load's name; null measures everything. */
+  readonly only: string | null
 }
 
 const counts = [1, 100, 1000, 5000]
@@ -53,7 +55,7 @@ interface Load {
 
 const roomOf = (user: number): number => 100_001 + user
 
-export async function authorize({ binDir, rounds, scale, profile }: Options): Promise<Figure[]> {
+export async function authorize({ binDir, rounds, scale, profile, only }: Options): Promise<Figure[]> {
   await using world = await World.create(binDir)
   await world.client.query(peerFunction)
   // The room of the first user is the one that changes; each has a room of its own.
@@ -79,7 +81,7 @@ export async function authorize({ binDir, rounds, scale, profile }: Options): Pr
     },
     '1,000 subscribers by a chain of three hops, one concerned': oneRoom('deep_messages', 1000),
   }
-  const names = Object.keys(loads)
+  const names = Object.keys(loads).filter(name => only === null || name.includes(only))
   const our = new Map<string, number[]>(names.map(name => [name, []]))
   const peer = new Map<string, number[]>(names.map(name => [name, []]))
   for (let round = 0; round < rounds; round++) {
@@ -88,12 +90,13 @@ export async function authorize({ binDir, rounds, scale, profile }: Options): Pr
       our.get(name)!.push(await ours(world, load, profile))
       say(`${name}: ${our.get(name)!.at(-1)!.toFixed(0)}/s`)
     }
-    for (const count of counts) {
+    for (const count of only === null ? counts : []) {
       const asked = Math.max(1, Math.round((20_000 / count) * scale))
       await writeTemplate(world, roomOf(0), 'body')
       peer.get(`${count} subscribers, one concerned`)!.push(await peers(world, users.slice(0, count), asked))
     }
   }
+  if (only !== null) return []
   const figures = names.map((name): Figure => {
     const rate = median(our.get(name)!)
     const asked = peer.get(name)!
@@ -168,6 +171,8 @@ const weight = (name: string, ours: number, peer: number): Figure => ({
 
 async function ours(world: World, load: Load, profile: readonly string[]): Promise<number> {
   const { table, tokens, queries, rooms } = load
+  // What an earlier load left would be told as deleted.
+  await writeTemplates(world, table, [], '')
   await using server = new Child('./sides/tidegate.ts', { execArgv: ['--expose-gc', ...profile], cpu: 0 })
   await using clients = new Child('./clients.ts', { cpu: 1 })
   const start = { databaseUrl: world.postgres.url, replication: 'repeated' }

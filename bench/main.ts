@@ -14,6 +14,7 @@ interface Flags {
   readonly scale: string
   readonly pgBin?: string
   readonly profile?: string
+  readonly only?: string
 }
 
 const program = new Command('bench')
@@ -21,15 +22,17 @@ const program = new Command('bench')
   .option('--rounds <n>', 'rounds, interleaved; the median counts', '5')
   .option('--scale <factor>', 'a part of the work, for a quick look: 0.1', '1')
   .option('--pg-bin <folder>', 'PostgreSQL binaries with pg_recvlogical and pgbench')
+  .option('--only <text>', 'authorize: the loads whose name has it, and nothing else')
   .option('--profile <folder>', 'write a CPU profile of our side there')
 
 const optionsOf = () => {
-  const { rounds, scale, pgBin, profile } = program.opts<Flags>()
+  const { rounds, scale, pgBin, profile, only } = program.opts<Flags>()
   if (profile !== undefined) mkdirSync(profile, { recursive: true })
   return {
     rounds: Number(rounds),
     scale: Number(scale),
     binDir: pgBin ?? null,
+    only: only ?? null,
     profile: profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`],
   }
 }
