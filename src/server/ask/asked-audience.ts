@@ -117,6 +117,12 @@ export class AskedAudience implements Receivers {
     this.#kick()
   }
 
+  /** Somebody is a member again: while nobody was, nothing was asked, whatever happened and however long it took. */
+  attended(): void {
+    if (this.#movedLsn !== null || this.#touched.size > 0) this.#kick()
+    else this.#arm(Math.max(1, this.#options.recheckMs - this.#sinceAskedMs()))
+  }
+
   leave(waiting: Waiting): void {
     this.#waiting.delete(waiting)
   }

@@ -214,6 +214,7 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     if (this.audience.isCurrent(at)) {
       this.#state = { name: 'attached' }
       this.audience.members.add(this, this.#outlet.sink)
+      this.audience.attended()
       return
     }
     this.#state = { name: 'waiting', from: at }
