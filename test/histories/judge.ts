@@ -1,6 +1,6 @@
 // Compares what a subscriber was told with what Postgres showed.
 import type { Follower } from './follower.ts'
-import { byKey, type Truth } from './truth.ts'
+import { byKey, type Moment, type Truth } from './truth.ts'
 
 /** @returns what is wrong, or null; the first word is its kind */
 export function judge(follower: Follower, truth: Truth): string | null {
@@ -100,7 +100,7 @@ function judgeEvents(follower: Follower, truth: Truth): string | null {
     }
     if (!follower.owed.some(({ from, to }) => lsn > from && lsn <= to)) continue
     for (const [key, event] of owed)
-      if (!told.has(key) && !isExcused(follower, truth, query, place, event))
+      if (!told.has(key) && !isExcused(follower, truth, query, place, key, event))
         return `event: ${say(place, key, event)} was due, and did not come`
   }
   return null
@@ -133,13 +133,17 @@ function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
 
 /** What comes late is owed only if its reader may still see it: a deleted row by the memberships of now too. That is known of a
  *  version that is still shown, and of any while nothing else was written. */
-function isExcused(follower: Follower, truth: Truth, query: number, place: number, event: Owed): boolean {
+function isExcused(follower: Follower, truth: Truth, query: number, place: number, key: string, event: Owed): boolean {
   const last = lastWhenSent(follower, truth, place)
   if (last === null) return false
   const since = truth.moments.slice(event.new === undefined ? place : place + 1, last + 1)
   if (since.every(({ statements }) => statements.every(([, sql]) => truth.writesOnly(follower.table, sql))))
     return false
-  return event.new === undefined || !since.every(moment => moment.rows[query]!.split('\n').includes(event.new!))
+  // A column that is not shown may have changed, and decide.
+  const writer = (moment: Moment) => moment.writers.get(follower.table.name)!.get(key)
+  const wrote = writer(truth.moments[place]!)
+  const isShown = (moment: Moment) => moment.rows[query]!.split('\n').includes(event.new!)
+  return event.new === undefined || !since.every(moment => writer(moment) === wrote && isShown(moment))
 }
 
 /** The number of the moment at which an event was sent at the latest; null: at once. Whoever comes to reach more by a grant, gets

@@ -294,6 +294,7 @@ class PolicyDraw {
       () => this.#helper(value, membership),
       () => this.#helper(value, membership),
       () => this.#helper(value, membership),
+      () => this.#helper(value, membership),
     ])()
   }
 
