@@ -116,14 +116,25 @@ function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
 }
 
 function semiJoinAnchor(join: SemiJoin): Anchor[] | null {
-  if (join.keys.length === 0) return null
-  const comparisons = keyComparisonsOf(join)
-  const columns: number[] = []
-  for (const [i, { outer }] of join.keys.entries()) {
-    if (outer.kind !== 'column' || comparisons[i]!.right !== keyFunctionOf(outer.type)) return null
-    columns.push(outer.column)
+  const columns = keyedColumns(join)
+  return columns === null ? null : [{ kind: 'semiJoin', join, columns }]
+}
+
+const knownKeyed = new WeakMap<SemiJoin, readonly number[] | null>()
+
+/** The outer columns of a semi-join whose keys are those of the columns themselves, so that rows may be found by them; null
+ *  where they are not: a date that is compared with timestamps has a timestamp's key. */
+export function keyedColumns(join: SemiJoin): readonly number[] | null {
+  let columns = knownKeyed.get(join)
+  if (columns === undefined) {
+    const comparisons = keyComparisonsOf(join)
+    const found = join.keys.flatMap(({ outer }, i) =>
+      outer.kind === 'column' && comparisons[i]!.right === keyFunctionOf(outer.type) ? [outer.column] : [],
+    )
+    columns = found.length === 0 || found.length < join.keys.length ? null : found
+    knownKeyed.set(join, columns)
   }
-  return [{ kind: 'semiJoin', join, columns }]
+  return columns
 }
 
 export interface JoinKey {

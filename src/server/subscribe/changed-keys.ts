@@ -2,6 +2,7 @@
 // hop, to values of the guarded table's columns. They name candidates; each is judged before and after by the whole policy.
 import type { SemiJoin } from '../../predicate/algebra.ts'
 import { semiJoinsOf } from '../../predicate/columns.ts'
+import { keyedColumns } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
 import { Hop, type HopRow } from '../authorize/hop.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
@@ -109,7 +110,7 @@ class Walk {
       if (hop.isPinned(join, row)) rows.add(row)
     for (const nested of semiJoinsOf(join.where)) {
       const keys = this.keysOf(nested)
-      const columns = outerColumns(nested)
+      const columns = keyedColumns(nested)
       if (keys !== null && keys.length === 0) continue
       if (keys === null || columns === null) {
         const all = hopRows(hop, join, undefined, undefined)

@@ -7,7 +7,7 @@ import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
 import { Found } from '../route/found.ts'
 import { type Advanced, advance } from './advance.ts'
-import { changedKeysOf, outerColumns } from './changed-keys.ts'
+import { changedKeysOf } from './changed-keys.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { lasting } from './inner-reads.ts'
 import { LiveSubscription } from './live-subscription.ts'
@@ -140,8 +140,7 @@ function moves(stream: Stream, audience: Audience, before: MembershipsBefore): b
   const { byJoin, missing } = changedKeysOf(stream, audience, before, false)
   if (byJoin === null || missing.length > 0) return true
   for (const [join, keys] of byJoin) {
-    const columns = outerColumns(join)
-    if (columns === null || keys.some(({ values }) => couldConcern(audience, columns, values))) return true
+    if (keys.some(key => couldConcern(audience, join, key))) return true
   }
   return false
 }

@@ -1,6 +1,8 @@
 // Loads membership sets on demand, at a known position, and lets them go when no audience uses them.
 import type { Row, SemiJoin } from '../../predicate/algebra.ts'
+import { keyFunctionOf } from '../../predicate/compare.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
+import { keyComparisonsOf } from '../../predicate/join-key.ts'
 import { coverToRead } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { membershipTooLarge } from '../authorize/inner-set.ts'
@@ -137,14 +139,24 @@ export class MembershipSets {
   }
 
   #holdersOf(join: SemiJoin): KeyHolders {
-    const name = `${join.table.oid}(${join.keys.map(pair => pair.inner.column).join(',')})`
+    const name = `${join.table.oid}(${keyName(join)})`
     return getOrInsert(this.#holders, name, () => new KeyHolders(name))
   }
 }
 
 /** Equal for semi-joins that hold the same inner rows under the same keys, whatever row they guard. */
 const setName = (join: SemiJoin, table: Table): string =>
-  `${shapeOf(table)}(${join.keys.map(pair => pair.inner.column).join(',')})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+  `${shapeOf(table)}(${keyName(join)})${join.nullAware ? '?' : ''} ${fingerprint(join.where)}`
+
+/** The inner columns, and how their values become keys: a date that is compared with timestamps has a timestamp's. */
+const keyName = (join: SemiJoin): string =>
+  join.keys
+    .map(({ inner, outer }, i) =>
+      keyComparisonsOf(join)[i]!.left === keyFunctionOf(inner.type)
+        ? inner.column
+        : `${inner.column}/${outer.type.oid}`,
+    )
+    .join(',')
 
 function count(set: MembershipSet, row: Row, by: 1 | -1): void {
   try {

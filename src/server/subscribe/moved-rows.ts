@@ -1,7 +1,9 @@
 // Rows that a query should look at although no commit touched them: those under a key that was granted or revoked, and
 // those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
-import type { Expr, Row } from '../../predicate/algebra.ts'
+import type { Expr, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
+import { keyComparisonsOf } from '../../predicate/join-key.ts'
+import { keyedColumns } from '../../predicate/keys.ts'
 import { flippingRange } from '../../predicate/time.ts'
 import type { Hop, Partition } from '../authorize/hop.ts'
 import type { MembershipsBefore } from '../authorize/membership-history.ts'
@@ -21,6 +23,8 @@ export interface Wanted {
   readonly columns: readonly number[]
   readonly keys: (readonly (string | null)[])[]
   readonly range?: RangeMatch
+  /** The keys are of another type than the columns: only Postgres knows which rows are whose. */
+  readonly isForeign?: boolean
 }
 
 /** What Postgres has committed it shows within milliseconds. */
@@ -67,7 +71,7 @@ export class MovedRows {
     for (const [join, keys] of byJoin) {
       const columns = outerColumns(join)
       if (columns === null) throw new SpanError('INPUTS_CHANGED')
-      for (const key of keys) this.#want(wanted, columns, join.table.oid, key)
+      for (const key of keys) if (couldConcern(this.#audience, join, key)) this.#want(wanted, columns, join, key)
     }
     return [...wanted.values(), ...this.#passedRows(before.nowMicros)]
   }
@@ -117,10 +121,10 @@ export class MovedRows {
   async read(wanted: readonly Wanted[]): Promise<void> {
     const { relay, reader, sharedReads, limits } = this.#stream
     const { table } = this.#audience.query
-    for (const { columns, keys, range } of wanted) {
+    for (const { columns, keys, range, isForeign } of wanted) {
       this.#pins.push(relay.pin())
       const { rows, snapshot, fence } = await (range === undefined
-        ? sharedReads.asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
+        ? (isForeign ? reader : sharedReads).asLogin(table, { columns, keys }, limits.snapshotMaxRows + 1)
         : reader.inRange(table, range, limits.snapshotMaxRows + 1))
       if (rows.length > limits.snapshotMaxRows) throw new SpanError('INPUTS_CHANGED')
       const byKey = new Map<string, Row>()
@@ -161,25 +165,24 @@ export class MovedRows {
       this.#demands.push({ hop, partition: this.#stream.reach.demand(hop, columns, key, values) })
   }
 
-  #want(wanted: Map<string, Wanted>, columns: readonly number[], oid: number, { key, values }: ChangedKey): void {
-    if (!couldConcern(this.#audience, columns, values)) return
-    const name = `${columns.join(',')}:${oid}:${key}`
+  #want(wanted: Map<string, Wanted>, columns: readonly number[], join: SemiJoin, { key, values }: ChangedKey): void {
+    const isForeign = keyedColumns(join) === null
+    const group = `${columns.join(',')}${isForeign ? ' foreign' : ''}`
+    const name = `${group}:${join.table.oid}:${key}`
     if (this.#asked.has(name)) return
     this.#asked.add(name)
-    const held = wanted.get(columns.join(','))
+    const held = wanted.get(group)
     if (held !== undefined) held.keys.push(values)
-    else wanted.set(columns.join(','), { columns, keys: [values] })
+    else wanted.set(group, { columns, keys: [values], isForeign })
   }
 }
 
 /** A query filtered on the very column that a key names is not concerned with other keys: `room_id = 42` and a grant of
  *  room 7. */
-export function couldConcern(
-  audience: Audience,
-  columns: readonly number[],
-  values: readonly (string | null)[],
-): boolean {
-  const { predicate, query } = audience
+export function couldConcern({ predicate, query }: Audience, join: SemiJoin, { values }: ChangedKey): boolean {
+  const columns = keyedColumns(join)
+  if (columns === null) return true
+  const comparisons = keyComparisonsOf(join)
   const conjuncts = predicate.kind === 'and' ? predicate.args : [predicate]
   for (const conjunct of conjuncts) {
     const fixed = fixedColumn(conjunct)
@@ -188,7 +191,7 @@ export function couldConcern(
     const value = at < 0 ? null : (values[at] ?? null)
     if (value === null) continue
     const { type } = query.table.columns[fixed.column]!
-    const key = keyOf(type, value)
+    const key = comparisons[at]!.left(value)
     if (!fixed.values.some(text => keyOf(type, text) === key)) return false
   }
   return true
