@@ -216,7 +216,7 @@ class Binder {
     }
     const found = solve(left, values)
     if (found === null) return null
-    const nulls = items.filter(isNullConst)
+    const nulls = items.filter(isNullConst).map(item => ({ ...item, type: found.type }))
     const rest = [...found.values.map(value => constant(value, found.type, items)), ...nulls]
     // Equal to nothing: false, but for a NULL.
     if (rest.length === 0) return and({ kind: 'unknown' }, { kind: 'isNull', arg: found.expr })

@@ -4,6 +4,7 @@ import { assertCompilable, bind } from '../../src/predicate/bind.ts'
 import { and, asCondition, not, or } from '../../src/predicate/build.ts'
 import { columnsOf, innerColumnsOf, semiJoinsOf, settingsOf } from '../../src/predicate/columns.ts'
 import { assertComparable } from '../../src/predicate/compare.ts'
+import { compile } from '../../src/predicate/evaluate.ts'
 import { fingerprint } from '../../src/predicate/fingerprint.ts'
 import { cover } from '../../src/predicate/keys.ts'
 import { renderPredicate } from '../../src/predicate/render.ts'
@@ -151,6 +152,18 @@ describe('binding claims', () => {
     expect(found({ kind: 'any', left: id, array: list }, null)).toEqual([])
   })
 
+  test('what is compared with a column that is freed of its cast has the type of what is left, also where it is NULL', () => {
+    const id = column(3, sqlTypes.int4)
+    const nothing = constant(null, sqlTypes.text)
+    for (const items of [
+      [nothing, nothing],
+      [nothing, constant('7', sqlTypes.text)],
+    ]) {
+      const bound = bind({ kind: 'in', left: cast(id, sqlTypes.text), items }, () => null)
+      expect(() => compile(bound)).not.toThrow()
+    }
+  })
+
   test('CASE and calls that claims decide become constants', () => {
     const flag = equal(setting('a'), constant('1'))
     const choice: Expr = { kind: 'case', whens: [flag], values: [column(0)], otherwise: constant('z'), type: text }
@@ -176,7 +189,11 @@ describe('binding claims', () => {
   test('an array claim becomes a list', () => {
     const array: SqlType = { oid: 1009, name: 'text[]', family: 'array', element: sqlTypes.text }
     const any: Predicate = { kind: 'any', left: column(1), array: cast(setting('groups'), array) }
-    expect(bind(any, () => '{a,b}')).toMatchObject({ kind: 'in', left: column(1), items: [constant('a'), constant('b')] })
+    expect(bind(any, () => '{a,b}')).toMatchObject({
+      kind: 'in',
+      left: column(1),
+      items: [constant('a'), constant('b')],
+    })
     expect(bind(any, () => '{}')).toEqual({ kind: 'false' })
     expect(bind(any, () => null)).toEqual({ kind: 'unknown' })
   })
