@@ -17,6 +17,8 @@ export interface Pace {
 
 export interface Spent {
   readonly cpuMicros: number
+  /** Of that, outside the kernel: writing to a socket over loopback is mostly inside. */
+  readonly userMicros: number
   readonly wallMs: number
 }
 
@@ -48,7 +50,7 @@ export class Credits {
   async spend({ turns, perTurn, ahead, gate }: Pace, send: (perTurn: number) => Promise<void>): Promise<Spent> {
     this.#received = 0
     const fifo = gate === undefined ? null : openSync(gate, 'r+')
-    const [cpu, start] = [cpuMicros(), performance.now()]
+    const [cpu, { user }, start] = [cpuMicros(), process.cpuUsage(), performance.now()]
     for (let sent = 0; sent < turns; sent++) {
       await this.#until(sent - ahead + 1)
       await send(perTurn)
@@ -56,7 +58,8 @@ export class Credits {
     }
     await this.#until(turns)
     if (fifo !== null) closeSync(fifo)
-    return { cpuMicros: cpuMicros() - cpu, wallMs: performance.now() - start }
+    const userMicros = process.cpuUsage().user - user
+    return { cpuMicros: cpuMicros() - cpu, userMicros, wallMs: performance.now() - start }
   }
 
   async #until(received: number): Promise<void> {
