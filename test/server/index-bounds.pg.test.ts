@@ -9,13 +9,18 @@ const schema = `
   CREATE TABLE projects (id int PRIMARY KEY, team_id int, rank text NOT NULL DEFAULT '1');
   CREATE TABLE notes (id int PRIMARY KEY, project_id int, body text);
   CREATE TABLE ranked (id int PRIMARY KEY, project_id int, body text);
+  CREATE TABLE tasks (id int PRIMARY KEY, project_id int);
+  CREATE TABLE steps (id int PRIMARY KEY, task_id int, body text);
+  ALTER TABLE steps ENABLE ROW LEVEL SECURITY;
+  CREATE POLICY p ON steps USING (EXISTS (SELECT FROM tasks t JOIN projects p ON p.id = t.project_id
+    JOIN team_members m ON m.team_id = p.team_id WHERE t.id = task_id AND m.user_id = auth.uid()));
   ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
   ALTER TABLE ranked ENABLE ROW LEVEL SECURITY;
   CREATE POLICY p ON notes USING (EXISTS (SELECT FROM projects p JOIN team_members m ON m.team_id = p.team_id
     WHERE p.id = project_id AND m.user_id = auth.uid()));
   CREATE POLICY p ON ranked USING (EXISTS (SELECT FROM projects p JOIN team_members m ON m.team_id = p.team_id
     WHERE p.id = project_id AND m.user_id = auth.uid() AND p.rank::int > 0));
-  GRANT SELECT ON team_members, projects, notes, ranked TO authenticated;
+  GRANT SELECT ON team_members, projects, notes, ranked, tasks, steps TO authenticated;
   GRANT USAGE ON SCHEMA public TO authenticated;`
 const [ada, ben] = [person(), person()]
 let [adaToken, benToken] = ['', '']
@@ -26,7 +31,7 @@ const open: { stream: SseStream }[] = []
 
 beforeAll(async () => {
   database = await TestDatabase.create()
-  await prepareDatabase(database, schema, ['team_members', 'projects', 'notes', 'ranked'])
+  await prepareDatabase(database, schema, ['team_members', 'projects', 'notes', 'ranked', 'tasks', 'steps'])
   adaToken = await tokenFor(ada)
   benToken = await tokenFor(ben)
 })
@@ -37,7 +42,7 @@ afterAll(async () => {
 
 /** Teams 1 and 2 with two projects each; team 3 has thirty, and nobody in it. */
 beforeEach(async () => {
-  await database.query('TRUNCATE team_members, projects, notes, ranked')
+  await database.query('TRUNCATE team_members, projects, notes, ranked, tasks, steps')
   await database.query(`
     INSERT INTO team_members VALUES (1, '${ada}'), (2, '${ben}');
     INSERT INTO projects VALUES (1, 1), (2, 1), (3, 2), (4, 2);
@@ -205,4 +210,32 @@ test('[P7] [P8] a row in the middle that cannot be judged ends those who reach i
   await database.query(`UPDATE projects SET rank = '1'`)
   await equals(await follow(adaToken, 'ranked'), ada, 'ranked')
   await equals(his, ben, 'ranked')
+})
+
+test('[P7] over several hops too, a bound ends only those whose own chain leads to it', async () => {
+  await start({ MEMBERSHIP_MAX_ROWS: '10' })
+  await database.query(`
+    INSERT INTO tasks SELECT i, i FROM generate_series(1, 4) i;
+    INSERT INTO tasks SELECT 100 + i, 105 FROM generate_series(1, 20) i;
+    INSERT INTO steps SELECT id, id, 'old' FROM tasks; INSERT INTO projects VALUES (50, 4), (51, 5), (105, 5) ON CONFLICT DO NOTHING;
+    UPDATE projects SET team_id = 5 WHERE id = 105; INSERT INTO tasks VALUES (50, 50); INSERT INTO steps VALUES (50, 50, 'his too')`)
+  const carl = person()
+  await database.query(`INSERT INTO team_members VALUES (1, '${carl}')`)
+  const [hers, his, carls] = [
+    await follow(adaToken, 'steps'),
+    await follow(benToken, 'steps'),
+    await follow(await tokenFor(carl), 'steps'),
+  ]
+  await database.query(`INSERT INTO team_members VALUES (5, '${ada}'), (4, '${ben}'), (9, '${carl}')`)
+  expect(await ended(hers)).toBe('MEMBERSHIP_TOO_LARGE')
+  await database.query(`INSERT INTO steps VALUES (1000, 1, 'next'), (1001, 3, 'next'), (1002, 50, 'next')`)
+  await equals(his, ben, 'steps')
+  await equals(carls, carl, 'steps')
+  // Tasks of a project that is followed: past the bound they end those of its team.
+  await database.query(
+    `BEGIN; INSERT INTO tasks SELECT 200 + i, 50 FROM generate_series(1, 12) i; INSERT INTO steps VALUES (1003, 1, 'last'); COMMIT`,
+  )
+  expect(await ended(his)).toBe('MEMBERSHIP_TOO_LARGE')
+  await equals(carls, carl, 'steps')
+  expect(isUndisturbed(carls)).toBe(true)
 })

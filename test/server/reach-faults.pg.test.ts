@@ -15,7 +15,12 @@ const schema = `
   ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
   CREATE POLICY p ON notes USING (EXISTS (SELECT FROM projects p JOIN team_members m ON m.team_id = p.team_id
     WHERE p.id = project_id AND m.user_id = auth.uid()));
-  GRANT SELECT ON team_members, projects, notes TO authenticated;
+  CREATE TABLE tasks (id int PRIMARY KEY, project_id int);
+  CREATE TABLE steps (id int PRIMARY KEY, task_id int, body text);
+  ALTER TABLE steps ENABLE ROW LEVEL SECURITY;
+  CREATE POLICY p ON steps USING (EXISTS (SELECT FROM tasks t JOIN projects p ON p.id = t.project_id
+    JOIN team_members m ON m.team_id = p.team_id WHERE t.id = task_id AND m.user_id = auth.uid()));
+  GRANT SELECT ON team_members, projects, notes, tasks, steps TO authenticated;
   GRANT USAGE ON SCHEMA public TO authenticated;`
 const [ada, ben] = [person(), person()]
 let [adaToken, benToken] = ['', '']
@@ -29,7 +34,7 @@ beforeAll(async () => {
   server = await LocalPostgres.create({ settings: { fsync: 'off' } })
   await server.start()
   database = await TestDatabase.create(server.url)
-  await prepareDatabase(database, schema, ['team_members', 'projects', 'notes'])
+  await prepareDatabase(database, schema, ['team_members', 'projects', 'notes', 'tasks', 'steps'])
   await database.query('SET synchronous_commit = local')
   adaToken = await tokenFor(ada)
   benToken = await tokenFor(ben)
@@ -42,11 +47,12 @@ afterAll(async () => {
 
 /** Teams 1 (hers), 2 (his) and 3 (nobody's) with four projects each, and three notes in each project. */
 beforeEach(async () => {
-  await database.query('TRUNCATE team_members, projects, notes')
+  await database.query('TRUNCATE team_members, projects, notes, tasks, steps')
   await database.query(`
     INSERT INTO team_members VALUES (1, '${ada}'), (2, '${ben}');
     INSERT INTO projects SELECT i, 1 + i % 3 FROM generate_series(1, 12) i;
-    INSERT INTO notes SELECT i, 1 + i % 12, 'old' FROM generate_series(1, 36) i`)
+    INSERT INTO notes SELECT i, 1 + i % 12, 'old' FROM generate_series(1, 36) i;
+    INSERT INTO tasks SELECT i, i FROM generate_series(1, 12) i; INSERT INTO steps SELECT i, i, 'old' FROM generate_series(1, 12) i`)
 })
 
 afterEach(async () => {
@@ -63,8 +69,8 @@ async function start(settings: Record<string, string> = {}): Promise<void> {
   })
 }
 
-async function follow(token: string): Promise<LiveSse> {
-  const live = await (await LiveSse.open(node, '/v1/live/notes', token)).exact()
+async function follow(token: string, table = 'notes'): Promise<LiveSse> {
+  const live = await (await LiveSse.open(node, `/v1/live/${table}`, token)).exact()
   open.push(live.stream)
   return live
 }
@@ -77,8 +83,8 @@ async function followChanges(token: string): Promise<Reader> {
   return reader
 }
 
-async function equals(live: LiveSse, sub: string): Promise<void> {
-  const expected = asSet(await selectAs(database, sub, 'SELECT * FROM notes')).join('\n')
+async function equals(live: LiveSse, sub: string, table = 'notes'): Promise<void> {
+  const expected = asSet(await selectAs(database, sub, `SELECT * FROM ${table}`)).join('\n')
   const isSame = (): boolean => asSet(live.rows.list()).join('\n') === expected
   await live.stream.waitFor(() => isSame() || live.failure !== null || live.stream.ended).catch(() => {})
   expect(live.failure).toBe(null)
@@ -134,6 +140,28 @@ test('[P7] while rows that a grant reaches cannot be read, only who reaches them
   await equals(his, ben)
   await events.until(() => events.changes.length === 6)
   expect(events.changes.map(({ key }) => key?.id)).toEqual([1100, 1101, 1102, 1103, 1104, 2000])
+  for (const live of [hers, his]) expect(live.rows.resyncs).toEqual([])
+})
+
+test('[P7] over several hops too, only those wait whose own chain leads to what cannot be read', async () => {
+  await start()
+  const [hers, his] = [await follow(adaToken, 'steps'), await follow(benToken, 'steps')]
+  await using locker = await lock('tasks')
+  await database.query(`INSERT INTO team_members VALUES (3, '${ada}')`)
+  await until(() => isWaitedFor('tasks'))
+  // He is granted a team without projects: there is nothing to wait for.
+  await database.query(`INSERT INTO team_members VALUES (9, '${ben}')`)
+  // Task 1 is of team 2, task 3 of team 1, task 2 of team 3.
+  for (let id = 1000; id < 1005; id++) {
+    await database.query(
+      `INSERT INTO steps VALUES (${id}, 1, 'his'), (${id + 100}, 3, 'hers'), (${id + 200}, 2, 'granted')`,
+    )
+    await his.stream.waitFor(() => his.rows.rows.has(`[${id}]`))
+  }
+  expect(told(hers)).toBe(0)
+  await locker.release()
+  await equals(hers, ada, 'steps')
+  await equals(his, ben, 'steps')
   for (const live of [hers, his]) expect(live.rows.resyncs).toEqual([])
 })
 

@@ -8,7 +8,6 @@
 import type { SemiJoin } from '../../predicate/algebra.ts'
 import { innerColumnsOf } from '../../predicate/columns.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
-import { joinText } from '../../predicate/join-key.ts'
 import { cover, coverToRead } from '../../predicate/keys.ts'
 import { pinsOf } from '../../predicate/pins.ts'
 import { timeBoundsOf } from '../../predicate/time.ts'
@@ -20,28 +19,11 @@ import { flipsOf } from '../authorize/membership-history.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import type { Audience } from '../route/audience.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
+import { type HopUse, type Link, pendingOf, type Way } from './hop-use.ts'
 import { failureOf, readableFamilies, tableChanged } from './inner-reads.ts'
 import { PartitionLoads } from './partition-loads.ts'
 import type { StreamParts } from './stream-parts.ts'
 import type { Times } from './times.ts'
-
-/** From the keys of a set to partitions of the hop around it. */
-interface Link {
-  readonly name: string
-  readonly source: InnerSet
-  /** The semi-join that the source answers: its keys are compared with `columns` of the hop. */
-  readonly join: SemiJoin
-  readonly hop: Hop
-  readonly columns: readonly number[]
-  users: number
-}
-
-/** What one semi-join of an audience holds of a hop. */
-export interface HopUse {
-  readonly hop: Hop
-  readonly links: readonly Link[]
-  readonly partitions: readonly Partition[]
-}
 
 interface Held {
   readonly hop: Hop
@@ -60,6 +42,8 @@ export class Reach {
   #unused = new Map<Partition, Hop>()
   #dropping: NodeJS.Timeout | null = null
   readonly #usesOf = new WeakMap<Audience, readonly HopUse[]>()
+  /** By the audience's own semi-join. */
+  readonly #useOf = new WeakMap<SemiJoin, HopUse>()
   readonly #loads: PartitionLoads
   /** The commit that is being counted in. */
   #counting: MembershipWriter | null = null
@@ -97,23 +81,28 @@ export class Reach {
     hop.lookupOf(join)
     this.#times.followHop(hop, timeBoundsOf(join.where))
     const partitions: Partition[] = []
-    const links: Link[] = []
+    const ways: Way[] = []
+    const use: HopUse = { hop, partitions, ways }
+    this.#useOf.set(join, use)
     if (pins.columns.length > 0) {
       partitions.push(this.demand(hop, pins.columns, pins.key, pins.values))
-      return { hop, links, partitions }
+      return use
     }
     const anchors = demandsOf(join, table)
     if (anchors === null) partitions.push(this.demand(hop, [], '', []))
     for (const anchor of anchors ?? []) {
       if (anchor.kind === 'const') {
         for (const key of anchor.keys) partitions.push(this.demand(hop, [anchor.column], key, [key]))
-      } else links.push(this.#link(sets.get(anchor.join)!, anchor.join, hop, anchor.columns))
+      } else {
+        const link = this.#link(sets.get(anchor.join)!, anchor.join, hop, anchor.columns)
+        ways.push({ link, from: this.#useOf.get(anchor.join) ?? null })
+      }
     }
-    return { hop, links, partitions }
+    return use
   }
 
-  release({ hop, links, partitions }: HopUse): void {
-    for (const link of links) this.#unlink(link)
+  release({ hop, ways, partitions }: HopUse): void {
+    for (const { link } of ways) this.#unlink(link)
     for (const partition of partitions) this.letGo(hop, partition)
     const held = this.#held.get(hop.name)
     if (held?.hop !== hop) return
@@ -181,8 +170,7 @@ export class Reach {
       if (use.hop.failure !== null) throw failureOf(use.hop)
       if (use.hop.loading.size === 0) continue
       if (!this.#isHeld(use.hop)) throw tableChanged(use.hop.table)
-      for (const partition of use.hop.loading) {
-        if (!reaches(use, partition)) continue
+      for (const partition of pendingOf(use)) {
         if (partition.failure !== null) throw partition.failure
         result = true
       }
@@ -326,19 +314,6 @@ export class Reach {
 }
 
 const noUses: readonly HopUse[] = []
-
-/** Whether a partition is one that a use asks for. */
-function reaches({ links, partitions }: HopUse, partition: Partition): boolean {
-  if (partitions.includes(partition)) return true
-  return links.some(({ source, join, columns }) => {
-    if (columns.join(',') !== partition.columns.join(',')) return false
-    if (!(source instanceof Hop)) return source.countOf(partition.key) > 0
-    const { pinned, both } = source.lookupOf(join)
-    const rows = both.byKey.get(pinned === null ? partition.key : joinText([partition.key, pinned.key])) ?? []
-    for (const row of rows) if (row.count > 0) return true
-    return false
-  })
-}
 
 /** The partitions of a hop that a condition can name; null when it names none, and all rows are held. */
 function demandsOf(join: SemiJoin, table: Table): ReturnType<typeof cover> {
