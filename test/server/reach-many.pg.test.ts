@@ -1,4 +1,5 @@
 // A thousand readers: who is not reached is not even looked at, and those who come together are read for together.
+import pg from 'pg'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
 import type { DeltaEvent, SnapshotEvent } from '../../src/protocol/messages.ts'
 import { Audience } from '../../src/server/route/audience.ts'
@@ -232,4 +233,23 @@ test('[P6] after a restart a thousand readers over a chain come back with a few 
   expect(tables.length).toBeLessThan(40)
   expect(new Set(tables)).toEqual(new Set(['team_members', 'projects']))
   await left(back)
+})
+
+test('[P7] what readers come to reach one after the other, while others of the table are being read, is read together', async () => {
+  const locker = new pg.Client({ connectionString: database.url })
+  await locker.connect()
+  const reads = vi.spyOn(SnapshotReader.prototype, 'asLogin')
+  await locker.query('BEGIN; LOCK TABLE projects IN ACCESS EXCLUSIVE MODE')
+  const opening: Promise<Follower>[] = []
+  const asked = (): number => reads.mock.calls.filter(([{ name }]) => name === 'team_members').length
+  for (let n = 0; n < 20; n++) {
+    opening.push(new Follower(userOf(n)).follow('notes'))
+    await until(() => asked() === n + 1)
+  }
+  await locker.query('COMMIT')
+  const all = await Promise.all(opening)
+  await until(() => all.every(({ rows }) => rows.exact))
+  expect(reads.mock.calls.filter(([{ name }]) => name === 'projects').length).toBe(2)
+  await left(all)
+  await locker.end()
 })
