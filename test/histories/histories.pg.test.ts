@@ -24,7 +24,7 @@ test(`[P1] [P2] [P4] [P5] ${count} generated histories: every subscriber is show
 }, async () => {
   const seed = Number(process.env.TEST_SEED ?? randomInt(2 ** 31))
   console.log(`histories: seed ${seed}`)
-  const { failed, passed, tally } = await runHistories(site, { seed, count, batch: 20 })
+  const { failed, passed, tally } = await runHistories(site, { seed, count })
   if (failed !== null) console.log(`${textOf(failed.history)}\n${failed.played.story}`)
   expect(failed?.played.failure, `npm run histories -- --seed ${seed} --count ${count}`).toBe(undefined)
   expect(passed).toBe(count)

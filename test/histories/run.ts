@@ -31,7 +31,7 @@ export interface Ran {
 
 /** Stops at the first failure. */
 export async function runHistories(site: Site, options: RunOptions): Promise<Ran> {
-  const { seed, count, first = 0, maxDepth = 3, atOnce = 8, batch = 40, onProgress = () => {} } = options
+  const { seed, count, first = 0, maxDepth = 3, atOnce = 8, batch = 16, onProgress = () => {} } = options
   const tally = new Tally()
   let passed = 0
   let failed: Failed | null = null
