@@ -26,7 +26,15 @@ export class LiveFeed implements Feed {
   readonly #stand = new Stand()
   readonly #listeners = new Set<(state: LiveState) => void>()
   readonly #report: (error: Error) => void
-  #state: LiveState = { rows: [], delta: null, status: 'connecting', stale: false, error: null, exact: true, warnings: [] }
+  #state: LiveState = {
+    rows: [],
+    delta: null,
+    status: 'connecting',
+    stale: false,
+    error: null,
+    exact: true,
+    warnings: [],
+  }
 
   constructor(request: FeedRequest, report: (error: Error) => void) {
     this.request = request

@@ -75,7 +75,9 @@ test('[P1] rows come into view and leave it at their moment, though nothing is w
     INSERT INTO notes VALUES (12, 1, 'short', now() + interval '0.6 s', now() + interval '0.3 s')`)
   await live.stream.waitFor(() => told(live).length === 6, 20_000)
   expect(told(live).slice(0, 2).sort()).toEqual(['delete 6', 'update 3'])
-  expect(told(live).slice(2)).toEqual(['insert 12', 'insert 6', 'delete 12', 'delete 3'])
+  // Moments that lie close together may be passed by one commit.
+  expect(told(live).slice(2).sort()).toEqual(['delete 12', 'delete 3', 'insert 12', 'insert 6'])
+  expect(told(live).indexOf('insert 12')).toBeLessThan(told(live).indexOf('delete 12'))
   await assertFollows(live, ada, [6, 9])
   expect(live.rows.resyncs).toEqual([])
 })

@@ -6,9 +6,13 @@ import { parseSnapshot } from '../../../src/server/wal/visibility.ts'
 /** Commits by transaction, at 10, 20, 30 ...; `other` ones touch nothing that is followed. */
 function relayOf(xids: readonly number[], { floorLsn = 0n, other = [] as readonly number[] } = {}) {
   const commits = xids.map(
-    (xid, i) =>
-      ({ xid, commitLsn: BigInt(10 * (i + 1)), relations: new Set(other.includes(xid) ? [] : [1]) }) as Commit,
-  )
+    // Of a commit it looks at these alone.
+    (xid, i): Pick<Commit, 'xid' | 'commitLsn' | 'relations'> => ({
+      xid,
+      commitLsn: BigInt(10 * (i + 1)),
+      relations: new Set(other.includes(xid) ? [] : [1]),
+    }),
+  ) as Commit[]
   return {
     floorLsn,
     unseen: (snapshot: ReturnType<typeof parseSnapshot>, upTo: bigint) =>
