@@ -315,7 +315,7 @@ describe('a row and a reader', () => {
   test('[P8] a membership that is there and does not suffice is told apart from one that is not', async () => {
     await database.query(`CREATE POLICY owners ON messages TO authenticated USING (is_owner(room_id))`)
     const { memberships } = (await row('id=42', ada)).policies[0]!
-    expect(memberships).toMatchObject([{ key: { room_id: '7', user_id: ada }, rows: 0, candidates: 0 }])
+    expect(memberships).toMatchObject([{ key: { room_id: '7', user_id: ada }, rows: 0, candidates: 1 }])
     await database.query(`CREATE POLICY strict ON messages TO authenticated USING (EXISTS (
       SELECT FROM members m WHERE m.room_id = messages.room_id AND m.user_id = auth.uid() AND m.role > 'z' COLLATE "C"))`)
     const strict = (await row('id=42', ada)).policies.find(({ name }) => name === 'strict')!
