@@ -17,16 +17,22 @@ export interface Played {
 
 /** Transactions that change something; those after them are left out. */
 export const enoughCommits = 32
-const timeoutMs = 15_000
+/** How long the node may take to bring everybody to where they should be. */
+const defaultPatienceMs = 15_000
 
 /** @param schema holds the history's tables and rows, as `Site.build` makes them */
-export function play(site: Site, schema: string, history: History): Promise<Played> {
+export function play(
+  site: Site,
+  schema: string,
+  history: History,
+  patienceMs: number = defaultPatienceMs,
+): Promise<Played> {
   return site.withClient(async client => {
     await client.query(`SET search_path = ${schema}`)
     try {
       const truth = new Truth(history, client)
       await truth.begin()
-      return await new Play(site, schema, history, truth).run()
+      return await new Play({ site, schema, history, truth, patienceMs }).run()
     } catch (error) {
       if (!(error instanceof StallError)) throw error
       return { failure: `stall: ${error.message}`, story: '', tally: new Tally() }
@@ -36,16 +42,26 @@ export function play(site: Site, schema: string, history: History): Promise<Play
   })
 }
 
+interface Playing {
+  readonly site: Site
+  readonly schema: string
+  readonly history: History
+  readonly truth: Truth
+  readonly patienceMs: number
+}
+
 class Play {
   readonly #site: Site
   readonly #history: History
   readonly #truth: Truth
   readonly #followers: readonly Follower[]
+  readonly #patienceMs: number
   readonly #tally = new Tally()
   /** Somebody did not come to where it should be: nobody needs to wait for it again. */
   #isStuck = false
 
-  constructor(site: Site, schema: string, history: History, truth: Truth) {
+  constructor({ site, schema, history, truth, patienceMs }: Playing) {
+    this.#patienceMs = patienceMs
     this.#site = site
     this.#history = history
     this.#truth = truth
@@ -68,8 +84,9 @@ class Play {
       commits += 1
       this.#count(committed.moment, transaction, committed.done)
       if (pace === 'burst') continue
-      committed.moment.lsn = await this.#site.served(committed.moment.xid, timeoutMs)
-      await this.#allStand(committed.moment.lsn)
+      committed.moment.lsn = await this.#site.served(committed.moment.xid, this.#patienceMs)
+      // Who is told what Postgres was asked comes later, and is waited for at the end.
+      await this.#allStand(committed.moment.lsn, ({ asked }) => asked === null)
       for (const follower of this.#followers) follower.look()
     }
     return this.#end()
@@ -98,7 +115,7 @@ class Play {
       await follower.settled()
     }
     for (const moment of this.#truth.moments)
-      if (moment.lsn === 0n && moment.xid !== '') moment.lsn = await this.#site.served(moment.xid, timeoutMs)
+      if (moment.lsn === 0n && moment.xid !== '') moment.lsn = await this.#site.served(moment.xid, this.#patienceMs)
     const late = await this.#allStand(this.#truth.moments.at(-1)!.lsn)
     for (const follower of this.#followers) follower.end()
     const failures = this.#followers.map((follower, i) => {
@@ -121,12 +138,12 @@ class Play {
   }
 
   /** Waits until all subscribers have been told everything up to the position. @returns those who were not */
-  async #allStand(lsn: bigint): Promise<Map<Follower, string>> {
-    const deadline = performance.now() + timeoutMs
+  async #allStand(lsn: bigint, counts: (follower: Follower) => boolean = () => true): Promise<Map<Follower, string>> {
+    const deadline = performance.now() + this.#patienceMs
     for (;;) {
       const { rows } = this.#truth.moments.at(-1)!
       const late = this.#followers.filter(
-        follower => !follower.hasReached(lsn, rows[this.#truth.queryOf(follower.subscriber)]!),
+        follower => counts(follower) && !follower.hasReached(lsn, rows[this.#truth.queryOf(follower.subscriber)]!),
       )
       if (late.length === 0) return new Map()
       this.#isStuck ||= performance.now() > deadline

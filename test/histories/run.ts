@@ -14,6 +14,8 @@ export interface RunOptions {
   readonly maxDepth?: number
   readonly atOnce?: number
   readonly batch?: number
+  /** How long the node may take to bring everybody to where they should be. */
+  readonly patienceMs?: number
   /** Told after each batch. */
   readonly onProgress?: (played: number) => void
 }
@@ -42,7 +44,7 @@ export async function runHistories(site: Site, options: RunOptions): Promise<Ran
     const waiting = [...histories.keys()]
     const work = async (): Promise<void> => {
       for (let i = waiting.shift(); i !== undefined && failed === null; i = waiting.shift()) {
-        const played = await play(site, schemas[i]!, histories[i]!)
+        const played = await play(site, schemas[i]!, histories[i]!, options.patienceMs)
         if (played.failure !== null) failed ??= { history: histories[i]!, played }
         else passed += 1
         tally.add(played.tally)
