@@ -1,12 +1,15 @@
 // The life of a change, from the WAL to the outlets of those who may see it: the only file that knows the order.
 //
-//   ingest  on the node that holds the slot: replication session -> assembler -> relay
+//   ingest  on the node that holds the slot: replication session -> assembler -> journal -> relay
+//   follow  on all others: journal -> relay
 //   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
 import { MembershipsBefore, MembershipWriter } from './authorize/membership-history.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
+import { DirectInlet } from './relay/direct-inlet.ts'
 import type { Head } from './relay/head.ts'
+import type { Feed, Inlet, Journal } from './relay/journal.ts'
 import { type MemoryRelay, microsTo2000 } from './relay/memory-relay.ts'
 import type { Audience } from './route/audience.ts'
 import { Outbox } from './route/batch.ts'
@@ -28,6 +31,8 @@ import type { WalStream } from './wal/wal-source.ts'
 export interface PipelineOptions {
   readonly replication: Replication
   readonly relay: MemoryRelay
+  /** Shared with other nodes; null: there are none. */
+  readonly journal: Journal | null
   readonly head: Head
   readonly router: Router
   readonly reach: Reach
@@ -49,9 +54,9 @@ export class Pipeline {
   readonly #outbox = new Outbox()
   /** `now()` before the commit being served. */
   #microsBefore = 0n
-  /** The session of this life, to acknowledge to; null while there is none. */
-  stream: WalStream | null = null
-  /** The slot whose epoch the relay holds. */
+  /** The session of this life, to acknowledge to, and what says how far; null while this node does not hold the slot. */
+  leading: { readonly stream: WalStream; readonly inlet: Inlet } | null = null
+  /** The slot whose epoch the relay holds, as far as this node has held it. */
   slotName: string | null = null
 
   constructor(options: PipelineOptions) {
@@ -60,56 +65,82 @@ export class Pipeline {
 
   /** Runs until the signal aborts. @throws what an operator must mend before the first life, or a defect of ours */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.ingest(signal), this.serve(signal)])
+    const { journal } = this.#options
+    const following = journal === null ? null : journal.run(this.#feed, signal)
+    await Promise.all([this.ingest(signal), following, this.serve(signal)])
   }
 
-  /** Reads the slot into the relay, life after life. */
+  /** Reads the slot into the journal, and from there into the relay, life after life. */
   async ingest(signal: AbortSignal): Promise<void> {
-    const { replication, relay, head, door, spoolBytes, trouble } = this.#options
+    const { replication, journal, spoolBytes, trouble } = this.#options
     for await (const { slot, stream } of replication.lives(signal)) {
-      if (slot.epoch !== relay.epoch) {
-        const isFirst = relay.epoch === ''
-        relay.begin(slot.epoch, slot.confirmedFlushLsn - 1n)
-        head.begin(slot.confirmedFlushLsn - 1n)
-        if (!isFirst) door.endEpoch()
-      }
-      this.stream = stream
-      this.slotName = slot.slotName
       const assembler = new TransactionAssembler({ spoolBytes })
+      let inlet: Inlet | null = null
       try {
+        inlet =
+          journal === null
+            ? new DirectInlet(slot, this.#feed, this.#options.relay)
+            : await journal.lead(slot, this.#feed)
+        this.leading = { stream, inlet }
+        this.slotName = slot.slotName
         for await (const gulp of stream.gulps()) {
           for (const message of gulp) {
-            if (message.data === null) relay.passed(message.walEnd)
+            if (message.data === null) inlet.passed(message.walEnd)
             else {
               const commit = assembler.push(message.data)
-              if (commit !== null) relay.append(commit)
+              if (commit !== null) inlet.append(commit)
             }
           }
-          await relay.room()
+          inlet.flush()
+          await inlet.room()
         }
       } catch (error) {
         if (!signal.aborted) trouble.noticed(error)
       } finally {
-        this.stream = null
+        this.leading = null
         assembler.reset()
+        await inlet?.close()
       }
+    }
+  }
+
+  /** The relay's window and the head begin anew together, and whoever followed starts over. */
+  get #feed(): Feed {
+    const { relay, head, door } = this.#options
+    return {
+      get headLsn() {
+        return relay.headLsn
+      },
+      get epoch() {
+        return relay.epoch
+      },
+      begin: (epoch, floorLsn, isSettled) => {
+        const isFirst = relay.epoch === ''
+        relay.begin(epoch, floorLsn, isSettled)
+        head.begin(floorLsn)
+        if (!isFirst) door.endEpoch()
+      },
+      append: commit => relay.append(commit),
+      passed: lsn => relay.passed(lsn),
+      settled: lsn => relay.settled(lsn),
+      room: () => relay.room(),
     }
   }
 
   /** Follows the relay: each commit whole, in order, judged by the memberships of its own position. */
   async serve(signal: AbortSignal): Promise<void> {
     const { relay, head } = this.#options
-    for await (const { epoch, commits, passedLsn } of relay.follow(signal)) {
+    for await (const { life, commits, passedLsn } of relay.follow(signal)) {
       const slice = new Slice()
       for (const commit of commits) {
-        // A new epoch began while this batch was served: what is left of it belongs to nobody.
-        if (epoch !== relay.epoch) break
+        // The window began anew while this batch was served: what is left of it belongs to nobody.
+        if (life !== relay.life) break
         const rules = this.#options.rulesAt(commit, this.#isDescribed(commit))
         if (rules !== null) {
           this.#outbox.handOut()
           head.moved()
           await rules
-          if (epoch !== relay.epoch) break
+          if (life !== relay.life) break
         }
         this.#passTime(commit)
         if (commit.spooled && this.#options.router.concerns(commit)) {
@@ -120,20 +151,20 @@ export class Pipeline {
           } finally {
             head.resting = true
           }
-          // A new epoch began meanwhile: the head is its own already.
-          if (epoch !== relay.epoch) break
+          // It began anew meanwhile: the head is where that begins.
+          if (life !== relay.life) break
         } else {
           const work = this.serveCommit(commit)
           if (work.next().done !== true) {
             head.resting = false
             try {
-              await this.#inSlices(work, slice, epoch)
+              await this.#inSlices(work, slice, life)
             } finally {
               // Here, where the head moves in the same turn: whoever was woken in between would join without this commit.
               head.resting = true
             }
           }
-          if (epoch !== relay.epoch) break
+          if (life !== relay.life) break
         }
         this.#options.onServed(commit)
         head.lsn = commit.commitLsn
@@ -146,7 +177,7 @@ export class Pipeline {
         }
       }
       this.#outbox.handOut()
-      if (epoch === relay.epoch && passedLsn > head.passedLsn) head.passedLsn = passedLsn
+      if (life === relay.life && passedLsn > head.passedLsn) head.passedLsn = passedLsn
       head.moved()
       // Timers, sockets and whoever waited for this position take their turn between two batches.
       await new Promise<void>(resolve => setImmediate(resolve))
@@ -174,14 +205,14 @@ export class Pipeline {
 
   /** The rest of a commit that is much work: 10,000 rows that 100 filters without a key look at are a million decisions.
    *  Nobody stands between two slices: the head moves when it is done. */
-  async #inSlices(work: Iterator<void>, slice: Slice, epoch: string): Promise<void> {
+  async #inSlices(work: Iterator<void>, slice: Slice, life: number): Promise<void> {
     const { relay } = this.#options
     do {
       if (slice.over()) {
         this.#outbox.handOut()
         await slice.next()
       }
-    } while (epoch === relay.epoch && work.next().done !== true)
+    } while (life === relay.life && work.next().done !== true)
   }
 
   /** One commit, held in memory. What it tells may wait in the outbox for the commits that follow in the same turn, unless it

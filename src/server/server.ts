@@ -206,7 +206,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     relay,
     beacon,
     beaconMs: config.beaconMs,
-    stream: () => pipeline.stream,
+    leading: () => pipeline.leading,
     watch,
     log,
     trouble,
@@ -225,6 +225,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const pipeline: Pipeline = new Pipeline({
     replication,
     relay,
+    journal: null,
     head,
     router: stream.router,
     reach: stream.reach,

@@ -6,6 +6,7 @@ import type { CatalogWatch } from './catalog-watch.ts'
 import { isAway } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import type { Log } from './log.ts'
+import type { Inlet } from './relay/journal.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Trouble } from './trouble.ts'
 import type { Beacon } from './wal/heartbeat.ts'
@@ -17,8 +18,8 @@ export interface UpkeepOptions {
   readonly relay: MemoryRelay
   readonly beacon: Beacon
   readonly beaconMs: number
-  /** The session to acknowledge to. */
-  readonly stream: () => WalStream | null
+  /** The session to acknowledge to, and what says how far; null while another node holds the slot. */
+  readonly leading: () => { readonly stream: WalStream; readonly inlet: Inlet } | null
   /** Looks whether the catalog changed. */
   readonly watch: Pick<CatalogWatch, 'poll' | 'stop'>
   readonly log: Log
@@ -34,7 +35,8 @@ const unexplainedMs = 15_000
 export class Upkeep {
   readonly #options: UpkeepOptions
   #lastEmittedMs = 0
-  #acknowledged = 0n
+  /** The last session acknowledged to, and how far. */
+  #acknowledged: { readonly stream: WalStream; readonly lsn: bigint } | null = null
   /** When the newest heartbeat that came back was sent and received. */
   #returned: { sentAtMs: number; receivedAtMs: number } | null = null
   #firstReturn: () => void = () => {}
@@ -55,7 +57,7 @@ export class Upkeep {
       // Each by itself: a catalog that cannot be read must not keep the slot from being acknowledged.
       await this.#try('emit a heartbeat', () => this.#emit())
       await this.#try('sample a snapshot', () => this.#sample())
-      await this.#try('acknowledge the slot', async () => this.#acknowledge())
+      await this.#try('acknowledge the slot', () => this.#acknowledge())
       // Not waited for: a table that a migration has locked must not hold up a heartbeat.
       void watch.poll()
       this.#lookAtPulse()
@@ -117,17 +119,22 @@ export class Upkeep {
   async #sample(): Promise<void> {
     const { pool, relay } = this.#options
     const result = await pool.query<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')
-    relay.sampled(parseSnapshot(result.rows[0]!.snapshot))
+    const snapshot = parseSnapshot(result.rows[0]!.snapshot)
+    relay.sampled(snapshot)
+    this.#options.leading()?.inlet.sampled(snapshot)
     relay.evict()
   }
 
-  #acknowledge(): void {
-    const { relay, stream } = this.#options
-    const lsn = relay.acknowledgeable()
-    if (lsn !== null && lsn > this.#acknowledged) {
-      stream()?.acknowledge(lsn)
-      this.#acknowledged = lsn
-    }
+  async #acknowledge(): Promise<void> {
+    const leading = this.#options.leading()
+    if (leading === null) return
+    const { stream, inlet } = leading
+    const lsn = await inlet.acknowledgeable()
+    // The session may have ended meanwhile, and another begun, of another slot even.
+    if (lsn === null || this.#options.leading()?.stream !== stream) return
+    if (this.#acknowledged?.stream === stream && lsn <= this.#acknowledged.lsn) return
+    stream.acknowledge(lsn)
+    this.#acknowledged = { stream, lsn }
   }
 
   async #try(what: string, work: () => Promise<void>): Promise<void> {

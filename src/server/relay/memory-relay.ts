@@ -7,6 +7,7 @@
 //     visibility). A commit leaves it when a snapshot sampled later sees it and no open splice began before that sample.
 //   - the acknowledgement: the longest prefix that left the window and is visible. Postgres then keeps the rest, so that
 //     after a restart the window and the ring are refilled from the slot.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Commit } from '../decode/change.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 
@@ -27,7 +28,8 @@ export interface Pin {
 
 /** What came since the last look. */
 export interface RelayBatch {
-  readonly epoch: string
+  /** Of the window, when it was looked at. */
+  readonly life: number
   readonly commits: readonly Commit[]
   /** Everything that commits before this LSN is in this batch or an earlier one. */
   readonly passedLsn: bigint
@@ -63,6 +65,7 @@ const unservedBytesLimit = 16 * 1024 * 1024
 export class MemoryRelay {
   readonly #options: MemoryRelayOptions
   #epoch = ''
+  #life = 0
   #window: Entry[] = []
   #windowBytes = 0
   /** Entries that some snapshot may not see: in commit order, a few seconds' worth. */
@@ -71,6 +74,8 @@ export class MemoryRelay {
    *  two for each such commit, and Postgres has one backend for each: their number is bounded by max_connections. */
   #stragglers: Straggler[] = []
   #floorLsn = 0n
+  /** Up to here commits are to be known to be visible, before a snapshot may be joined to the window; null when they are. */
+  #unsettledLsn: bigint | null = null
   /** The greatest commit timestamp before the window, since 2000 as in the WAL. */
   #evictedMicros = 0n
   #headLsn = 0n
@@ -92,6 +97,11 @@ export class MemoryRelay {
 
   get epoch(): string {
     return this.#epoch
+  }
+
+  /** Counts how often the window began anew: with each epoch, and within one where commits are missing. */
+  get life(): number {
+    return this.#life
   }
 
   /** Commit LSN of the newest commit appended, or the floor of the epoch. */
@@ -133,11 +143,14 @@ export class MemoryRelay {
     return this.#window.length
   }
 
-  /** Begins an epoch: nothing at or before `floorLsn` is known, everything after it will come. */
-  begin(epoch: string, floorLsn: bigint): void {
+  /** Begins anew, with an epoch or after a gap: nothing at or before `floorLsn` is known, everything after it will come.
+   *  @param isSettled whether all that came before is visible to every snapshot taken from now on: the slot is only ever
+   *    acknowledged so far. Else `settled` will say so, and until then nobody may pin */
+  begin(epoch: string, floorLsn: bigint, isSettled = true): void {
     for (const entry of this.#window) entry.commit.release()
     for (const entry of this.#recent) if (!entry.inWindow) entry.commit.release()
     this.#epoch = epoch
+    this.#life += 1
     this.#window = []
     this.#windowBytes = 0
     this.#recent = []
@@ -145,6 +158,7 @@ export class MemoryRelay {
     this.#unserved = []
     this.#unservedBytes = 0
     this.#floorLsn = floorLsn
+    this.#unsettledLsn = isSettled ? null : floorLsn
     this.#evictedMicros = 0n
     this.#headLsn = floorLsn
     this.#passedLsn = floorLsn
@@ -207,7 +221,7 @@ export class MemoryRelay {
         told = this.#passedLsn
         this.#serving = commits
         for (const resolve of this.#room.splice(0)) resolve()
-        yield { epoch: this.#epoch, commits, passedLsn: told }
+        yield { life: this.#life, commits, passedLsn: told }
       }
     } finally {
       this.#serving = []
@@ -245,8 +259,18 @@ export class MemoryRelay {
     return null
   }
 
-  /** Call before the snapshot is taken; release when its splice is done. */
+  /** Everything up to here is visible to every snapshot taken from now on, by the word of who holds the slot. */
+  settled(lsn: bigint): void {
+    if (this.#unsettledLsn !== null && lsn >= this.#unsettledLsn) this.#unsettledLsn = null
+  }
+
+  /** Call before the snapshot is taken; release when its splice is done.
+   *  @throws BUSY while commits from before the window may be invisible still: what a snapshot misses would not be here */
   pin(): Pin {
+    if (this.#unsettledLsn !== null)
+      throw new TidegateError('BUSY', 'commits from before this node took part are not visible in the database yet', {
+        retryAfterMs: 1000,
+      })
     const pin: Pin = {
       sample: this.#sample,
       release: () => {

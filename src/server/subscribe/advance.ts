@@ -38,7 +38,7 @@ export async function advance(
   const { relay, head, reach } = stream
   const { audience, from, held } = request
   const uses = reach.usesOf(audience)
-  const { epoch } = relay
+  const { epoch, life } = relay
   const moved = new MovedRows(stream, audience)
   try {
     for (;;) {
@@ -53,7 +53,7 @@ export async function advance(
         await head.change()
       }
       if (request.cancelled()) return
-      if (relay.epoch !== epoch || !relay.covers(from)) throw new SpanError('WINDOW_PASSED')
+      if (relay.life !== life || !relay.covers(from)) throw new SpanError('WINDOW_PASSED')
       const commits = relay.between(from, head.lsn)
       // Rows of a hop that the hold has not seen change, because they came to be held only meanwhile, are undone from the
       // commits.

@@ -36,7 +36,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   const { audience } = request
   const uses = reach.usesOf(audience)
   const { query } = audience
-  const { epoch } = relay
+  const { life } = relay
   const pin = relay.pin()
   /** Keys already sent, with their JSON, so that they can be taken back. */
   const delivered = new Map<string, string>()
@@ -48,7 +48,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   let isBegun = false
   const moved = new MovedRows(stream, audience)
   const abandoned = (): boolean => {
-    if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
+    if (relay.life !== life) throw new SpanError('WINDOW_PASSED')
     if (relay.ringBytes() > limits.ringMaxBytes) throw ringFull()
     return request.cancelled()
   }

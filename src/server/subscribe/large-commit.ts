@@ -56,13 +56,13 @@ export async function serveLargeCommit(
   microsBefore: bigint,
 ): Promise<void> {
   const { relay, head, holds, door } = options
-  const { epoch } = relay
+  const { life } = relay
   const slice = new Slice()
   try {
     const changed = options.router.changedTables(commit)
     if (changed.size > 0) door.retire(changed)
     const writer = await applyMemberships(options, commit, microsBefore, slice)
-    if (relay.epoch !== epoch) return
+    if (relay.life !== life) return
     if (writer.failed.size > 0) door.endFailed(writer.failed)
     for (const { table } of writer.truncated) door.truncated(table.oid)
     holds.flipped(writer, head.lsn)
@@ -74,7 +74,7 @@ export async function serveLargeCommit(
     writer.settle()
   } catch (error) {
     // A new epoch began, and the files of the old one are closed: what is left of it belongs to nobody.
-    if (relay.epoch === epoch) throw error
+    if (relay.life === life) throw error
   }
 }
 
@@ -143,9 +143,9 @@ class LargeTable {
 
   async serve(): Promise<void> {
     const { relay, router, door, times } = this.#options
-    const { epoch } = relay
+    const { life } = relay
     const rows = await prepareSpooled(this.#commit, this.#route.table)
-    if (relay.epoch !== epoch) return
+    if (relay.life !== life) return
     if (rows.untold === 'unkeyed') {
       door.retire(new Set([this.#route.table.oid]))
       return
@@ -175,7 +175,7 @@ class LargeTable {
       if (this.#gatheredChars > maxGatheredChars) this.#sendGathered()
       if (this.#full.size > 0) await this.#waitForRoom()
       else if (this.#slice.over()) await this.#slice.next()
-      if (relay.epoch !== epoch) return
+      if (relay.life !== life) return
     }
     for (const [audience, { items }] of this.#gathered) if (audience.hold === null) this.#send(audience, items, true)
     for (const member of this.#cut) member.resync('WINDOW_PASSED')

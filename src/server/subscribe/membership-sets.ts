@@ -104,7 +104,7 @@ export class MembershipSets {
     const { relay, head, reader, sharedReads, router, limits } = this.#stream
     const pin = relay.pin()
     try {
-      const { epoch } = relay
+      const { life } = relay
       const { rows, snapshot, fence } = await sharedReads.asLogin(
         set.table,
         matchOf(set.table, anchors),
@@ -113,7 +113,7 @@ export class MembershipSets {
       if (rows.length > limits.membershipMaxRows) throw membershipTooLarge(set.table, limits.membershipMaxRows)
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
-      if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
+      if (relay.life !== life) throw new TidegateError('UNAVAILABLE', 'the window began anew', { retryAfterMs: 500 })
       for (const values of rows) count(set, new QueryRow(values), 1)
       assertExact(set)
       for (const change of changesOf(relay.unseen(snapshot, head.lsn), set.table)) {

@@ -100,7 +100,7 @@ export class PartitionLoads {
     const { table } = hop
     const pin = relay.pin()
     try {
-      const { epoch } = relay
+      const { life } = relay
       // Rows that no partition holds yet, and no more than there is room for.
       const room = indexSize.room
       const isApart = partitions.length === 1 || room < partitions.length
@@ -112,7 +112,7 @@ export class PartitionLoads {
       }
       await reader.passed(fence)
       while (!head.ready(fence)) await head.change()
-      if (relay.epoch !== epoch) throw new TidegateError('UNAVAILABLE', 'a new epoch began', { retryAfterMs: 500 })
+      if (relay.life !== life) throw new TidegateError('UNAVAILABLE', 'the window began anew', { retryAfterMs: 500 })
       if (!this.#reached.isHeld(hop)) return true
       const found = new FoundRows(hop, partitions)
       for (const values of rows) found.count(new QueryRow(values), 1)

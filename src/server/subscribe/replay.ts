@@ -51,7 +51,7 @@ async function replayFrom(
   const { relay, head, reach } = stream
   const { audience } = request
   const uses = reach.usesOf(audience)
-  const { epoch } = relay
+  const { epoch, life } = relay
   const { table } = audience.query
   const slice = new Slice()
   let { from } = request
@@ -61,7 +61,7 @@ async function replayFrom(
       await head.change()
     }
     if (request.cancelled()) return
-    if (relay.epoch !== epoch) throw new SpanError('WINDOW_PASSED')
+    if (relay.life !== life) throw new SpanError('WINDOW_PASSED')
     const commits = commitsAfter(stream, from)
     const states = new MembershipStates(audience, commits, from.lsn, stream)
     if (audience.hops !== null && !reached.holds(states.first)) continue
