@@ -5,7 +5,7 @@ import { TestDatabase } from '../support/postgres.ts'
 import type { Cluster } from './cluster.ts'
 import { Crowd, type CrowdCounts, usersOf } from './crowd.ts'
 import { Horizon } from './horizon.ts'
-import { equal, Untrue } from './judge.ts'
+import { equal } from './judge.ts'
 import { type Misfortune, misfortunes } from './misfortunes.ts'
 import type { CheckedNode } from './nodes.ts'
 import { Random } from './random.ts'
@@ -13,6 +13,7 @@ import { report } from './report.ts'
 import { dropSlot, invalidateSlot } from './slot-loss.ts'
 import { count, newTally, type Tally } from './tally.ts'
 import { Truth } from './truth.ts'
+import { Lost, refused, Untrue } from './untrue.ts'
 import { type CheckedQuery, nameOf, queries, schema, tableNames } from './world.ts'
 import { type WriterCounts, Writers } from './writers.ts'
 
@@ -186,7 +187,7 @@ class CheckedRun {
       return await dropSlot(url, true)
     }
     await this.#node.kill()
-    this.#horizon.restarted()
+    this.#horizon.restarted('node')
     if (what === 'both') await cluster.crash(misfortune.how, random)
     else if (what === 'slot dropped while away') await dropSlot(url, false)
     else if (what === 'slot invalidated') await invalidateSlot(url, () => this.#truth.read())
@@ -215,8 +216,7 @@ class CheckedRun {
       for (const { reader, judge } of judges) {
         try {
           judge.look()
-          if (reader.failure !== null)
-            throw new Untrue(reader.failure, reader.lsn ?? 0n, /\[.*\]/.exec(reader.failure)?.[0] ?? null)
+          if (reader.failure !== null) throw refused(reader.failure, reader.lsn ?? 0n)
         } catch (error) {
           if (!(error instanceof Untrue)) throw error
           return report(reader, error, this.#truth)
@@ -225,7 +225,7 @@ class CheckedRun {
     }
     if (stuck !== null) {
       const message = `it did not come to ${end.toString(16)}; it stands at ${stuck.lsn?.toString(16)}`
-      return report(stuck, new Untrue(message, end), this.#truth)
+      return report(stuck, new Lost(message, end), this.#truth)
     }
     const failure = this.#node.fault() ?? this.#endings() ?? (await this.#asPostgresSees(end))
     if (failure !== null) return failure
@@ -286,7 +286,7 @@ class CheckedRun {
   /** What is not needed for those who may come back. */
   #forget(): void {
     this.#crowd.shrink()
-    let needed = this.#horizon.floor(true)
+    let { needed } = this.#horizon
     for (const { reader, judge } of this.#crowd.checked.flatMap(({ judges }) => judges)) {
       for (const lsn of [judge.needs, reader.lsn]) if (lsn !== null && lsn < needed) needed = lsn
     }

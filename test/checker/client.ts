@@ -1,7 +1,7 @@
 // One connection of a reader, over any transport, with one or several queries on it: comes, goes, comes back, stops taking.
 import type { Random } from './random.ts'
 import type { Subscriber } from './subscriber.ts'
-import { closed, connect, type Ending, Refused, type Transport, type Wire } from './wires.ts'
+import { closed, connect, type Ending, Refused, type Transport, transports, type Wire } from './wires.ts'
 
 export interface ClientOptions {
   readonly name: string
@@ -10,6 +10,10 @@ export interface ClientOptions {
   readonly readers: readonly Subscriber[]
   /** Takes only a little at a time, always. */
   readonly isLaggard: boolean
+  /** How long an answer may take; left out, for ever. */
+  readonly timeoutMs?: number
+  /** Where a connection with this local port leads; left out, there is one node. */
+  readonly nodeOf?: (localPort: number) => string
 }
 
 const lagMs = 300
@@ -21,6 +25,19 @@ export class Client {
   readonly endings: Ending[] = []
   connected = false
   paused = false
+  transport: Transport
+  /** Whether it left by itself, and comes back when it likes. */
+  isAway = false
+  /** Connections in a row that were refused or lost before they told anything. */
+  failures = 0
+  /** How long it rests before it comes back by itself; null until somebody says. */
+  restMs: number | null = null
+  /** performance.now(): it does not come before. */
+  sleepsUntil = 0
+  /** performance.now(), when it was last told something, or came or went. */
+  lastAt = 0
+  /** The node that it is, or was last, connected to. */
+  via = 'node'
   #wire: Wire | null = null
   #connection = 0
   #byPlace: Subscriber[] = []
@@ -28,15 +45,20 @@ export class Client {
 
   constructor(options: ClientOptions) {
     this.options = options
+    this.transport = options.transport
   }
 
   /** Connects, each query at its position if it has one. @returns false when it was refused */
   async come(url: string): Promise<boolean> {
-    const { transport, token, readers } = this.options
+    const { token, readers, timeoutMs, nodeOf } = this.options
+    const { transport } = this
     this.#connection += 1
     const connection = this.#connection
     const isMine = (): boolean => this.#connection === connection
     this.connected = true
+    this.isAway = false
+    this.restMs = null
+    this.lastAt = performance.now()
     this.#byPlace = [...readers]
     try {
       const wire = await connect({
@@ -44,8 +66,16 @@ export class Client {
         transport,
         token,
         asked: readers.map(reader => reader.begin()),
+        ...(timeoutMs === undefined ? {} : { timeoutMs }),
+        onReached: (localPort, askedAt) => {
+          if (!isMine() || nodeOf === undefined) return
+          this.via = nodeOf(localPort)
+          for (const reader of readers) reader.reached(this.via, askedAt)
+        },
         onEvent: (place, event) => {
           if (!isMine()) return
+          this.lastAt = performance.now()
+          this.failures = 0
           const reader = this.#byPlace[place]!
           if (event.event !== 'error') reader.take(event)
           else {
@@ -70,9 +100,24 @@ export class Client {
     }
   }
 
+  /** It comes next over another transport, if all it follows is of one kind. @returns whether it changed */
+  hop(random: Random): boolean {
+    const before = this.transport
+    const { readers } = this.options
+    const isOfOneKind = readers.every(({ options }) => options.kind === readers[0]!.options.kind)
+    if (isOfOneKind) this.transport = random.pick(transports)
+    return this.transport !== before
+  }
+
   leave(): void {
-    if (!this.connected) return
-    this.#end('it leaves')
+    this.isAway = true
+    if (this.connected) this.#end('it leaves')
+  }
+
+  /** The connection says nothing, and is given up. */
+  giveUp(): void {
+    this.failures += 1
+    this.#end('it heard nothing')
   }
 
   pause(): void {
@@ -84,6 +129,7 @@ export class Client {
 
   goOn(): void {
     this.paused = false
+    this.lastAt = performance.now()
     this.#note('goes on')
     this.#hurry()
     this.#wire?.resume()
@@ -111,6 +157,7 @@ export class Client {
 
   #ended(ending: Ending): void {
     this.endings.push(ending)
+    this.failures += 1
     this.#end(ending.code)
   }
 
@@ -121,6 +168,7 @@ export class Client {
     this.#wire = null
     this.connected = false
     this.paused = false
+    this.lastAt = performance.now()
     for (const reader of this.options.readers) reader.end(why)
   }
 

@@ -2,7 +2,7 @@
 import { tokenFor } from '../support/node.ts'
 import { Client } from './client.ts'
 import type { Horizon } from './horizon.ts'
-import { Judge } from './judge.ts'
+import { Judge, type JudgeOptions } from './judge.ts'
 import { Random } from './random.ts'
 import { Subscriber } from './subscriber.ts'
 import { type Tally, wireCounts } from './tally.ts'
@@ -20,10 +20,23 @@ export interface CrowdOptions {
   readonly tally: Tally
   readonly windowMs: number
   readonly spoolBytes: number
+  /** Of readers that hop between several nodes. */
+  readonly hopping?: HoppingOptions
   /** Where the node is now. */
   url(): string
   /** Commits that are in the WAL, and that no SELECT shows. */
   stalled(): number
+}
+
+/** Readers that change the node and the transport whenever they come, and come back by themselves when they are cut off. */
+export interface HoppingOptions {
+  /** How long an answer may take, and how long a connection may say nothing, before it is given up. */
+  readonly patienceMs: number
+  readonly sampleOneIn: number
+  /** How long those are away who are away for long. */
+  readonly sleepMs: number
+  nodeOf(localPort: number): string
+  excuse: NonNullable<JudgeOptions['excuse']>
 }
 
 export interface Checked {
@@ -38,18 +51,31 @@ export interface CrowdCounts {
   swaps: number
   /** Subscriptions that began while commits were in the WAL that no SELECT showed. */
   begunWhileStalled: number
+  /** Comings over another transport than before. */
+  hops: number
+  /** Connections given up because they said nothing. */
+  givenUp: number
 }
 
 export class Crowd {
-  readonly counts: CrowdCounts = { pauses: 0, laggards: 0, swaps: 0, begunWhileStalled: 0 }
+  readonly counts: CrowdCounts = {
+    pauses: 0,
+    laggards: 0,
+    swaps: 0,
+    begunWhileStalled: 0,
+    hops: 0,
+    givenUp: 0,
+  }
   checked: Checked[] = []
   readonly #options: CrowdOptions
   readonly #steps: Random
+  readonly #hops: Random
   #names = 0
 
   constructor(options: CrowdOptions) {
     this.#options = options
     this.#steps = Random.of(options.seed, 'steps')
+    this.#hops = Random.of(options.seed, 'hops')
   }
 
   get readers(): Subscriber[] {
@@ -61,24 +87,26 @@ export class Crowd {
     for (const { client } of this.checked) client.lagBehind()
     while (performance.now() < until && !signal.aborted) {
       await this.#step()
+      this.#tend()
       await sleep(this.#steps.below(40))
     }
   }
 
   async #step(): Promise<void> {
     const random = this.#steps
-    const { clients, url } = this.#options
+    const { clients } = this.#options
     if (this.checked.length < clients) {
       await this.#newcomer()
       return
     }
     const { client } = random.pick(this.checked)
     const choice = random.below(12)
-    if (!client.connected) void client.come(url())
+    if (!client.connected) this.#comes(client)
     else if (client.paused) client.goOn()
     else if (choice < 4) {
       client.leave()
-      if (random.once(3)) void client.come(url())
+      if (random.once(3)) this.#comes(client)
+      else if (random.once(30)) client.sleepsUntil = performance.now() + (this.#options.hopping?.sleepMs ?? 0)
     } else if (choice < 6) {
       client.pause()
       this.counts.pauses += 1
@@ -91,11 +119,44 @@ export class Crowd {
     }
   }
 
+  /** Of those who hop: whoever was cut off comes back, and whoever hears nothing gives up. */
+  #tend(): void {
+    const { hopping } = this.#options
+    if (hopping === undefined) return
+    const now = performance.now()
+    for (const { client } of this.checked) {
+      if (!client.connected) {
+        client.restMs ??= this.#hops.below(50 * 2 ** Math.min(client.failures, 5))
+        if (!client.isAway && now - client.lastAt >= client.restMs) this.#comes(client)
+      } else if (!client.paused && now - client.lastAt > hopping.patienceMs) {
+        client.giveUp()
+        this.counts.givenUp += 1
+      }
+    }
+  }
+
+  #comes(client: Client): void {
+    if (performance.now() < client.sleepsUntil) return
+    if (this.#options.hopping !== undefined && client.hop(this.#hops)) this.counts.hops += 1
+    void client.come(this.#options.url())
+  }
+
   /** Waits until every reader has been told of everything: those who are there, and half of those who are not and come
    *  back. @returns one that has not come further for so long */
   async quiet(end: bigint, patienceMs: number): Promise<Subscriber | null> {
     for (const { client } of this.checked) if (client.paused || client.options.isLaggard) client.goOn()
-    const wanted = this.checked.filter(({ client }) => client.connected || this.#steps.once(2))
+    const isWanted = (client: Client): boolean =>
+      client.connected || (performance.now() >= client.sleepsUntil && (!client.isAway || this.#steps.once(2)))
+    const wanted = this.checked.filter(({ client }) => isWanted(client))
+    const tended = setInterval(() => this.#tend(), 100)
+    try {
+      return await this.#told(wanted, end, patienceMs)
+    } finally {
+      clearInterval(tended)
+    }
+  }
+
+  async #told(wanted: readonly Checked[], end: bigint, patienceMs: number): Promise<Subscriber | null> {
     for (const { client } of wanted) {
       const { readers } = client.options
       let movedAt = performance.now()
@@ -124,7 +185,7 @@ export class Crowd {
 
   /** Who it is and what it asks depends on the seed and its number only. */
   async #newcomer(): Promise<void> {
-    const { seed, users, url, stalled } = this.#options
+    const { seed, users, url, stalled, hopping } = this.#options
     this.#names += 1
     const random = Random.of(seed, 'client', this.#names)
     const user = random.pick(users)
@@ -140,19 +201,29 @@ export class Crowd {
       wanted.set(name, { kind, query: kind === 'changes' ? { ...query, ...someEvents(random) } : query })
     }
     const readers = [...wanted.values()].map(({ kind, query }, i) =>
-      this.#reader({ name: `reader ${this.#names}.${i}`, transport, kind, query, user, shared: wanted.size > 1 }),
+      this.#reader({
+        name: `reader ${this.#names}.${i}`,
+        transport: hopping === undefined ? transport : 'hopping',
+        kind,
+        query,
+        user,
+        shared: wanted.size > 1,
+      }),
     )
     const isLaggard = transport !== 'long-poll' && random.once(6)
     if (isLaggard) this.counts.laggards += 1
     if (stalled() > 0) this.counts.begunWhileStalled += readers.length
     const name = `client ${this.#names}`
-    const client = new Client({ name, transport, token: await tokenFor(user), readers, isLaggard })
+    const client = new Client({
+      ...{ name, transport, token: await tokenFor(user), readers, isLaggard },
+      ...(hopping === undefined ? {} : { timeoutMs: hopping.patienceMs, nodeOf: hopping.nodeOf }),
+    })
     this.checked.push({ client, judges: readers.map(reader => ({ reader, judge: this.#judge(reader) })) })
     void client.come(url())
   }
 
   #reader({ shared, ...wanted }: Wanted): Subscriber {
-    const { seed, horizon, tally } = this.#options
+    const { seed, horizon, tally, hopping } = this.#options
     const counts = wireCounts(tally, wanted.transport, wanted.kind)
     counts.readers += 1
     if (shared) counts.shared += 1
@@ -161,20 +232,22 @@ export class Crowd {
       ...wanted,
       random: Random.of(seed, wanted.name),
       counts,
-      floor: longBefore => horizon.floor(longBefore),
-      told: (epoch, lsn) => horizon.told(epoch, lsn),
+      ...(hopping === undefined ? {} : { sampleOneIn: hopping.sampleOneIn }),
+      floor: (longBefore, node, at) => horizon.floor(longBefore, node, at),
+      told: (epoch, lsn, node) => horizon.told(epoch, lsn, node),
     })
   }
 
   #judge(reader: Subscriber): Judge {
-    const { truth, horizon, windowMs, spoolBytes, tally } = this.#options
-    return new Judge(reader, { truth, windowMs, spoolBytes, ceiling: at => horizon.ceiling(at) }, tally)
+    const { truth, horizon, windowMs, spoolBytes, tally, hopping } = this.#options
+    const excuse = hopping === undefined ? {} : { excuse: hopping.excuse }
+    return new Judge(reader, { truth, windowMs, spoolBytes, ceiling: at => horizon.ceiling(at), ...excuse }, tally)
   }
 }
 
 interface Wanted {
   readonly name: string
-  readonly transport: Transport
+  readonly transport: Transport | 'hopping'
   readonly kind: 'live' | 'changes'
   readonly query: CheckedQuery
   readonly user: string

@@ -1,16 +1,21 @@
-// How far things had come at each moment, as far as it can be known from outside the node.
+// How far things had come at each moment, as far as it can be known from outside the nodes.
 import pg from 'pg'
 import { parseLsn } from '../../src/server/wal/lsn.ts'
 
 /** What is told may be in the sockets for this long. */
 const longMs = 5000
 
+interface Moment {
+  readonly at: number
+  readonly lsn: bigint
+}
+
 export class Horizon {
   readonly #url: string
   /** Where the WAL ended, asked at each of these moments. */
-  #polls: { at: number; lsn: bigint }[] = []
-  /** The greatest position told to any reader by then. */
-  #floors: { at: number; lsn: bigint }[] = [{ at: 0, lsn: 0n }]
+  #polls: Moment[] = []
+  /** By node: the greatest position told to any reader by then. */
+  readonly #floors = new Map<string, Moment[]>()
   /** Epochs, in the order in which readers met them. */
   readonly epochs: string[] = []
 
@@ -44,25 +49,35 @@ export class Horizon {
   }
 
   /** A reader was told of this position. @returns the number of the epoch */
-  told(epoch: string, lsn: bigint): number {
-    const last = this.#floors.at(-1)!
-    if (lsn > last.lsn) this.#floors.push({ at: performance.now(), lsn })
+  told(epoch: string, lsn: bigint, node: string): number {
+    const floors = this.#floors.get(node)
+    if (floors === undefined) this.#floors.set(node, [{ at: performance.now(), lsn }])
+    else if (lsn > floors.at(-1)!.lsn) floors.push({ at: performance.now(), lsn })
     const known = this.epochs.indexOf(epoch)
     if (known >= 0) return known
     this.epochs.push(epoch)
     return this.epochs.length - 1
   }
 
-  /** A node that comes back begins before what the last one told. */
-  restarted(): void {
-    this.#floors = [{ at: 0, lsn: 0n }]
+  /** A node that comes back begins before what it told last. */
+  restarted(node: string): void {
+    this.#floors.delete(node)
   }
 
-  /** How far the node has come, at least; or had, a few seconds ago. */
-  floor(longBefore: boolean): bigint {
-    if (!longBefore) return this.#floors.at(-1)!.lsn
-    const before = performance.now() - longMs
-    return this.#floors.findLast(({ at }) => at <= before)?.lsn ?? 0n
+  /** How far the node had come at that moment, at least; or some seconds before it. */
+  floor(longBefore: boolean, node: string, at: number): bigint {
+    const before = longBefore ? at - longMs : at
+    return this.#floors.get(node)?.findLast(floor => floor.at <= before)?.lsn ?? 0n
+  }
+
+  /** What any node had passed for so long that nothing before it can be on its way. */
+  get needed(): bigint {
+    let needed: bigint | null = null
+    for (const node of this.#floors.keys()) {
+      const floor = this.floor(true, node, performance.now())
+      if (needed === null || floor < needed) needed = floor
+    }
+    return needed ?? 0n
   }
 
   /** A position that the node had not passed before that moment of performance.now(). */
@@ -81,8 +96,10 @@ export class Horizon {
   forget(): void {
     const before = performance.now() - longMs
     this.#polls = this.#polls.filter(({ at }) => at >= before)
-    const last = this.#floors.findLastIndex(({ at }) => at <= before)
-    if (last > 0) this.#floors.splice(0, last)
+    for (const floors of this.#floors.values()) {
+      const last = floors.findLastIndex(({ at }) => at <= before)
+      if (last > 0) floors.splice(0, last)
+    }
   }
 }
 

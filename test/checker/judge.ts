@@ -5,6 +5,7 @@ import { maxHeldMs } from './nodes.ts'
 import type { Sighting, Subscriber } from './subscriber.ts'
 import { count, type Tally, type WireCounts } from './tally.ts'
 import type { Ends, Truth, TruthCommit } from './truth.ts'
+import { Causeless, Leaked, Lost, Repeated, Untrue } from './untrue.ts'
 import { nameOf, project } from './world.ts'
 
 export interface JudgeOptions {
@@ -15,21 +16,13 @@ export interface JudgeOptions {
   readonly windowMs: number
   /** Commits of more bytes than this may pass through a file, and cannot be told again. */
   readonly spoolBytes: number
+  /** Of a resync that the stream itself gives no cause for: what befell those who serve it; null for nothing that counts. */
+  excuse?(resync: Resync, to: bigint): string | null
 }
 
-export class Untrue extends Error {
-  readonly lsn: bigint
-  /** The row it is about. */
-  readonly row: string | null
-
-  constructor(message: string, lsn: bigint, row: string | null = null) {
-    super(message)
-    this.lsn = lsn
-    this.row = row
-  }
-}
-
-interface Resync {
+export interface Resync {
+  /** Who told of it. */
+  readonly node: string
   readonly code: string
   /** What could not be told lies after this position. */
   readonly from: bigint
@@ -92,12 +85,13 @@ export class Judge {
     }
   }
 
-  #resyncs({ code, at, longBefore }: Sighting): void {
+  #resyncs({ code, at, longBefore, node }: Sighting): void {
     const last = this.#last
     // In the middle of a commit, the rest of that commit is what it could not be told.
     const from = last === null ? longBefore : last.index === WHOLE_COMMIT ? last.lsn : last.lsn - 1n
     const before = this.#resync
     this.#resync = {
+      node,
       code: code!,
       from: before?.from ?? from,
       at,
@@ -119,7 +113,7 @@ export class Judge {
       const isNew = what === 'delta' || what === 'change' || what === 'snapshot'
       const order = place.lsn === last.lsn ? place.index - last.index : place.lsn < last.lsn ? -1 : 1
       if (order < 0 || (isNew && order === 0))
-        throw new Untrue(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
+        throw new Repeated(`${what} at ${text(place)} after ${text(last)}`, place.lsn)
     }
     this.#inEpoch(sighting)
     // Told again, a position is no younger.
@@ -127,10 +121,10 @@ export class Judge {
     this.#last = place
     this.#counts.positions += 1
     if (this.#resync !== null) {
-      const cause = this.#cause(this.#resync, place.lsn)
+      const cause = this.#cause(this.#resync, place.lsn) ?? this.#options.excuse?.(this.#resync, place.lsn) ?? null
       if (cause === null) {
         const { code, from } = this.#resync
-        throw new Untrue(
+        throw new Causeless(
           `resync ${code} without a cause between ${from.toString(16)} and ${place.lsn.toString(16)}`,
           place.lsn,
         )
@@ -196,7 +190,7 @@ export class Judge {
       const name = nameOf(query.table, row)
       const is = (shown: JsonRow): boolean => same(shown, row)
       if (!truth.wasShownWithin(query, user, name, is, longBefore, lsn))
-        throw new Untrue(`a snapshot's part has ${JSON.stringify(row)}, which its reader never saw`, lsn, name)
+        throw new Leaked(`a snapshot's part has ${JSON.stringify(row)}, which its reader never saw`, lsn, name)
     }
     const inserted = new Set(
       changes?.filter(({ op }) => op === 'insert').map(change => nameOf(query.table, keyOf(change))),
@@ -211,8 +205,8 @@ export class Judge {
       const name = nameOf(query.table, change.key)
       const shown = truth.shown(query, user, name, lsn)
       if (change.op === 'delete') {
-        if (shown !== null && !inserted.has(name)) throw new Untrue(`${name} deleted and still visible`, lsn, name)
-      } else if (shown === null) throw new Untrue(`${change.op} of ${name}, which its reader may not see`, lsn, name)
+        if (shown !== null && !inserted.has(name)) throw new Lost(`${name} deleted and still visible`, lsn, name)
+      } else if (shown === null) throw new Leaked(`${change.op} of ${name}, which its reader may not see`, lsn, name)
       else if (change.op === 'insert' && !same(change.row, shown))
         throw new Untrue(`insert of ${JSON.stringify(change.row)}, not ${JSON.stringify(shown)}`, lsn, name)
       else if (change.op === 'update')
@@ -249,7 +243,7 @@ export class Judge {
         return
       }
       const names = this.#received.get(place.lsn) ?? new Set<string>()
-      if (names.has(name)) throw new Untrue(`${change!.op} of ${name} came twice`, place.lsn, name)
+      if (names.has(name)) throw new Repeated(`${change!.op} of ${name} came twice`, place.lsn, name)
       names.add(name)
       this.#received.set(place.lsn, names)
     } else if (this.#from === null) {
@@ -279,8 +273,7 @@ export class Judge {
     }
     const name = nameOf(query.table, event.key!)
     const expected = this.#expected(commit, name)
-    if (expected === null || expected.op !== event.op)
-      throw new Untrue(`${event.op} of ${name}, where ${expected?.op ?? 'nothing'} is true`, lsn, name)
+    if (expected === null || expected.op !== event.op) throw this.#misjudged(event.op, expected?.op ?? null, lsn, name)
     for (const [told, row, label] of [
       [event.new, expected.op === 'delete' ? null : expected.after, 'new'],
       [event.old, expected.op === 'insert' ? null : expected.before, 'old'],
@@ -296,8 +289,14 @@ export class Judge {
     // before, and may come as long as it comes with that commit.
     const from = floor > lsn ? floor : expected.op === 'delete' ? lsn - 1n : lsn
     if (truth.allowedWithin(query, user, expected.row, from, max(from, ceiling(receivedAt))) === 'none')
-      throw new Untrue(`${event.op} of ${name} was sent after it was hidden`, lsn, name)
+      throw new Leaked(`${event.op} of ${name} was sent after it was hidden`, lsn, name)
     return name
+  }
+
+  /** Told where nothing was to be seen is a leak; another kind of event is wrong. */
+  #misjudged(op: string, expected: string | null, lsn: bigint, name: string): Untrue {
+    const Kind = expected === null ? Leaked : Untrue
+    return new Kind(`${op} of ${name}, where ${expected ?? 'nothing'} is true`, lsn, name)
   }
 
   #expected(
@@ -323,14 +322,14 @@ export class Judge {
     const received = this.#received.get(commit.lsn)
     this.#received.delete(commit.lsn)
     if (commit.truncated.has(query.table) && !received?.has('truncate'))
-      throw new Untrue('a truncate never came', commit.lsn)
+      throw new Lost('a truncate never came', commit.lsn)
     for (const name of commit.touched.get(query.table)?.keys() ?? []) {
       const expected = this.#expected(commit, name)
       if (expected === null) continue
       this.#tally.owed += 1
       if (received?.has(name)) continue
       if (truth.allowedWithin(query, user, expected.row, commit.lsn, max(commit.lsn, upTo)) === 'all')
-        throw new Untrue(`${expected.op} of ${name} never came`, commit.lsn, name)
+        throw new Lost(`${expected.op} of ${name} never came`, commit.lsn, name)
     }
   }
 }
@@ -349,8 +348,8 @@ export function same(a: JsonRow, b: JsonRow): boolean {
 export function equal(held: ReadonlyMap<string, JsonRow>, shown: ReadonlyMap<string, JsonRow>, lsn: bigint): void {
   for (const [name, row] of held) {
     const other = shown.get(name)
-    if (other === undefined) throw new Untrue(`it holds ${JSON.stringify(row)}, which is not visible`, lsn, name)
+    if (other === undefined) throw new Leaked(`it holds ${JSON.stringify(row)}, which is not visible`, lsn, name)
     if (!same(row, other)) throw new Untrue(`it holds ${JSON.stringify(row)}, not ${JSON.stringify(other)}`, lsn, name)
   }
-  for (const [name, row] of shown) if (!held.has(name)) throw new Untrue(`it lacks ${JSON.stringify(row)}`, lsn, name)
+  for (const [name, row] of shown) if (!held.has(name)) throw new Lost(`it lacks ${JSON.stringify(row)}`, lsn, name)
 }

@@ -1,7 +1,7 @@
 // A failure told so that it can be understood: what the reader was told, and what happened.
-import type { Untrue } from './judge.ts'
 import type { Subscriber } from './subscriber.ts'
 import type { Truth } from './truth.ts'
+import type { Untrue } from './untrue.ts'
 
 export function report(reader: Subscriber, untrue: Untrue, truth: Truth): string {
   const { name, transport, kind, query, user } = reader.options

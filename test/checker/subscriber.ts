@@ -23,6 +23,8 @@ export interface Sighting {
   readonly longBefore: bigint
   readonly changes?: readonly RowChange[]
   readonly change?: ChangeEvent
+  /** Who told it. */
+  readonly node: string
   /** Its connection began without a position. */
   readonly beganFresh: boolean
   /** Rows of a snapshot that came before its last part. */
@@ -34,19 +36,20 @@ export interface Sighting {
 
 export interface SubscriberOptions {
   readonly name: string
-  readonly transport: Transport
+  readonly transport: Transport | 'hopping'
   readonly kind: 'live' | 'changes'
   readonly query: CheckedQuery
   readonly user: string
   readonly random: Random
   readonly counts: WireCounts
-  /** How far the node has come, at least: the greatest position that any reader was told. */
-  floor(longBefore: boolean): bigint
+  /** How far the node had come at that moment, at least: the greatest position that it had told any reader. */
+  floor(longBefore: boolean, node: string, at: number): bigint
   /** @returns the number of the position's epoch, in the order in which they were met */
-  told(epoch: string, lsn: bigint): number
+  told(epoch: string, lsn: bigint, node: string): number
+  /** One event in this many, besides the first few of a connection, is compared row by row. */
+  readonly sampleOneIn?: number
 }
 
-/** One event in this many, besides the first few of a connection, is compared row by row. */
 const sampleOneIn = 8
 
 export class Subscriber {
@@ -69,6 +72,7 @@ export class Subscriber {
   #longBefore = 0n
   #fresh = 0
   #beganFresh = true
+  #node = 'node'
 
   constructor(options: SubscriberOptions) {
     this.options = options
@@ -76,9 +80,8 @@ export class Subscriber {
 
   /** A connection takes it up. @returns what to ask for */
   begin(): Asked {
-    const { kind, query, floor, counts } = this.options
-    this.#floor = floor(false)
-    this.#longBefore = floor(true)
+    const { kind, query, counts } = this.options
+    this.#stream(performance.now())
     this.#fresh = 3
     this.#log(`-- comes, since ${this.since}, the stream is past ${this.#floor.toString(16)}`)
     this.#drop()
@@ -86,6 +89,19 @@ export class Subscriber {
     this.#beganFresh = this.since === null
     this.attached = true
     return { kind, query, since: this.since }
+  }
+
+  /** It is known which node this connection leads to. */
+  reached(node: string, askedAt: number): void {
+    if (node !== this.#node) this.#log(`-- at ${node}`)
+    this.#node = node
+    this.#stream(askedAt)
+  }
+
+  #stream(at: number): void {
+    const { floor } = this.options
+    this.#floor = floor(false, this.#node, at)
+    this.#longBefore = floor(true, this.#node, at)
   }
 
   end(why: string): void {
@@ -185,18 +201,21 @@ export class Subscriber {
     if (lsn === 0n) return
     this.since = position
     this.lsn = lsn
-    const epoch = this.options.told(name, index === WHOLE_COMMIT ? lsn : lsn - 1n)
-    const sampled = this.options.kind === 'live' && (this.#fresh-- > 0 || this.options.random.once(sampleOneIn))
+    const epoch = this.options.told(name, index === WHOLE_COMMIT ? lsn : lsn - 1n, this.#node)
+    const { kind, random } = this.options
+    const oneIn = this.options.sampleOneIn ?? sampleOneIn
+    const sampled = kind === 'live' && (this.#fresh-- > 0 || random.once(oneIn))
     this.#sighting({ what, lsn, index, epoch, ...more, ...(sampled ? { rows: new Map(this.rows) } : {}) })
   }
 
-  #sighting(sighting: Omit<Sighting, 'at' | 'floor' | 'longBefore' | 'beganFresh'>): void {
+  #sighting(sighting: Omit<Sighting, 'at' | 'floor' | 'longBefore' | 'beganFresh' | 'node'>): void {
     this.sightings.push({
       ...sighting,
       at: performance.now(),
       floor: this.#floor,
       longBefore: this.#longBefore,
       beganFresh: this.#beganFresh,
+      node: this.#node,
     })
   }
 

@@ -3,7 +3,7 @@ import type { Verdict } from './checker.ts'
 
 export function unseen(verdict: Verdict, run: { readonly crashes: boolean; readonly stalls: boolean }): string[] {
   const { writers, tally, misfortunes } = verdict
-  const { begunWhileStalled, ...crowd } = verdict.crowd
+  const { begunWhileStalled, hops: ____, givenUp: _____, ...crowd } = verdict.crowd
   const { preparedLeft: _, connectionsLost: __, stalls, stalledCommits, refused: ___, ...always } = writers
   const counts: Record<string, number> = { owed: tally.owed, ...crowd, ...always }
   if (run.stalls) Object.assign(counts, { stalls, stalledCommits, begunWhileStalled })

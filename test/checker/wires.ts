@@ -27,6 +27,10 @@ export interface WireRequest {
   readonly transport: Transport
   readonly token: string
   readonly asked: readonly Asked[]
+  /** How long an answer may take; left out, for ever. */
+  readonly timeoutMs?: number
+  /** A connection was answered: each poll is one. Comes before its events. @param askedAt performance.now() */
+  onReached?(localPort: number, askedAt: number): void
   /** @param place of the query among those asked, those added later included */
   onEvent(place: number, event: WireEvent): void
   /** The connection ended and nobody here ended it. */
@@ -77,10 +81,13 @@ interface Frame {
 }
 
 async function bySocket(request: WireRequest): Promise<Wire> {
-  const { url, token } = request
+  const { url, token, timeoutMs } = request
+  const askedAt = performance.now()
   const socket = new WebSocket(`${url.replace('http', 'ws')}/v1/socket`, {
     headers: { authorization: `Bearer ${token}` },
+    ...(timeoutMs === undefined ? {} : { handshakeTimeout: timeoutMs }),
   })
+  socket.on('upgrade', response => request.onReached?.(response.socket.localPort!, askedAt))
   let gone = false
   let broken: Error | null = null
   socket.on('error', error => {
@@ -237,13 +244,9 @@ class Places {
 async function bySse(request: WireRequest): Promise<Wire> {
   let gone = false
   const places = new Places(request)
-  const asked = http.get(`${request.url}${pathOf(request.asked, places.since, [])}`, {
-    headers: { authorization: `Bearer ${request.token}`, accept: 'text/event-stream' },
-    agent: false,
-  })
-  const [response] = (await once(asked, 'response')) as [http.IncomingMessage]
+  const path = pathOf(request.asked, places.since, [])
+  const { asked, response } = await get(request, path, 'text/event-stream')
   response.setEncoding('utf8')
-  asked.on('error', () => {})
   if (response.statusCode !== 200) throw await refusal(response)
   let text = ''
   let ending = closed
@@ -276,6 +279,31 @@ async function bySse(request: WireRequest): Promise<Wire> {
   }
 }
 
+/** Over a connection of its own. Resolves with the head of the answer. */
+async function get(
+  { url, token, timeoutMs, onReached }: WireRequest,
+  path: string,
+  accept: string,
+  signal?: AbortSignal,
+): Promise<{ asked: http.ClientRequest; response: http.IncomingMessage }> {
+  const askedAt = performance.now()
+  const asked = http.get(`${url}${path}`, {
+    headers: { authorization: `Bearer ${token}`, accept },
+    agent: false,
+    ...(signal === undefined ? {} : { signal }),
+  })
+  const giveUp = (): void => void asked.destroy(new Error('no answer in time'))
+  const timer = timeoutMs === undefined ? undefined : setTimeout(giveUp, timeoutMs)
+  try {
+    const [response] = (await once(asked, 'response')) as [http.IncomingMessage]
+    asked.on('error', () => {})
+    onReached?.(response.socket.localPort!, askedAt)
+    return { asked, response }
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 function eventOf(block: string): { event: string; id: string | null; data: unknown } {
   let event = 'position'
   let id: string | null = null
@@ -289,9 +317,14 @@ function eventOf(block: string): { event: string; id: string | null; data: unkno
 }
 
 async function refusal(response: http.IncomingMessage): Promise<Refused> {
+  return new Refused(JSON.parse(await bodyOf(response)) as { code: string; message: string; retry: boolean })
+}
+
+async function bodyOf(response: http.IncomingMessage): Promise<string> {
+  response.setEncoding('utf8')
   let body = ''
   for await (const chunk of response) body += chunk
-  return new Refused(JSON.parse(body) as { code: string; message: string; retry: boolean })
+  return body
 }
 
 interface PollBody {
@@ -308,19 +341,16 @@ async function byPolls(request: WireRequest): Promise<Wire> {
   const poll = async (wait: number): Promise<void> => {
     const isFresh = places.since.every(part => part === null)
     const path = pathOf(request.asked, places.since, isFresh ? [] : [`wait=${wait}`])
-    const response = await fetch(`${request.url}${path}`, {
-      headers: { authorization: `Bearer ${request.token}`, accept: 'application/json' },
-      signal: abort.signal,
-    })
-    if (response.status !== 200 && response.status !== 304)
-      throw new Refused((await response.json()) as { code: string; message: string; retry: boolean })
-    const body = response.status === 304 ? {} : ((await response.json()) as PollBody)
+    const { response } = await get(request, path, 'application/json', abort.signal)
+    if (response.statusCode !== 200 && response.statusCode !== 304) throw await refusal(response)
+    const text = await bodyOf(response)
+    const body = response.statusCode === 304 ? {} : (JSON.parse(text) as PollBody)
     if (abort.signal.aborted) return
     for (const [place, { resumed }] of (body.queries ?? []).entries())
       request.onEvent(place, { event: 'subscribed', position: null, data: { resumed } })
     for (const { event, data, id } of body.events ?? []) places.take(event, id ?? null, data)
-    const position = body.position ?? response.headers.get('tidegate-position')
-    if (position !== null && position !== '-') places.stand(position)
+    const position = body.position ?? (response.headers['tidegate-position'] as string | undefined) ?? '-'
+    if (position !== '-') places.stand(position)
   }
   await poll(0)
   void (async () => {

@@ -110,11 +110,27 @@ export class FaultyLink {
   }
 
   /** Both ends get a reset. */
-  cut(): void {
-    for (const { near, far } of this.#pairs) {
+  cut(which: (opening: Buffer) => boolean = () => true): void {
+    for (const { near, far, opening } of this.#pairs) {
+      if (!which(opening)) continue
       near.resetAndDestroy()
       far.resetAndDestroy()
     }
+  }
+
+  /** One end gets a reset, and the other goes on waiting, until the link thaws.
+   *  @param end `near` is whoever connected, `far` the server behind the link */
+  leaveHalfOpen(end: 'near' | 'far', which: (opening: Buffer) => boolean = () => true): void {
+    for (const pair of this.#pairs) {
+      if (!which(pair.opening)) continue
+      for (const way of pair.ways) halt(way)
+      pair[end].resetAndDestroy()
+    }
+  }
+
+  /** Whether one of its connections reaches the server from this local port. */
+  carries(port: number): boolean {
+    return this.#pairs.values().some(({ far }) => far.localPort === port)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
