@@ -345,6 +345,18 @@ export const operatorCodes = {
     'The slot retains more WAL than SLOT_MAX_BYTES; it was dropped to protect the disk.',
     'Nothing now: clients start over. Find what held it back in the log, or raise SLOT_MAX_BYTES.',
   ),
+  HISTORY_DIVERGED: operator(
+    'The database does not have all that was told: a standby was promoted that lacked it, or a backup restored; a new epoch starts.',
+    'Nothing now: clients start over. Name the slots of standbys that may be promoted in synchronized_standby_slots (Postgres 17 and later).',
+  ),
+  DATABASE_STANDBY: operator(
+    'DATABASE_URL leads to a server in recovery, from which no node can lead.',
+    'Promote it, or let DATABASE_URL lead to the primary; it goes on by itself.',
+  ),
+  LEADER_SILENT: operator(
+    "The leader's process showed no sign of life for four seconds; its session was ended and another node leads.",
+    'Look at that node: it was paused, cut off from Redis, or killed.',
+  ),
   WAL_UNREADABLE: operator(
     'A replication message is of an unknown kind or malformed; the session starts over.',
     'Report it with the versions of Postgres and Tidegate if it comes again.',
@@ -352,6 +364,26 @@ export const operatorCodes = {
   SPOOL_FAILED: operator(
     'A transaction too large for memory could not be written to, or read from, the temporary folder.',
     'Free space there, or name another folder with TMPDIR.',
+  ),
+  RELAY_UNREACHABLE: operator(
+    'No connection to REDIS_URL, or it does not answer; clients are told stale, and nothing is lost: the slot keeps what is not stored.',
+    'Check it with: redis-cli -u "$REDIS_URL" PING; it is tried again until it answers.',
+  ),
+  RELAY_MOVED: operator(
+    'The journal in Redis does not end where this node left it: another node took over, or Redis lost something.',
+    'Nothing now: it is read again, and refilled from the slot. If it comes often, look at the persistence and failover of Redis.',
+  ),
+  RELAY_FULL: operator(
+    'Redis is out of memory and stores no more; clients are told stale, and the slot keeps what comes.',
+    'Raise maxmemory, or lower RELAY_MAX_BYTES; a commit of many rows needs room for all of them at once.',
+  ),
+  RELAY_NOT_DURABLE: operator(
+    'Redis does not confirm what RELAY_DURABILITY asks for; changes are sent, and the slot is not acknowledged.',
+    'Bring the replica back, or mend the append-only file; until then the WAL grows, up to SLOT_MAX_BYTES.',
+  ),
+  JOURNAL_UNREADABLE: operator(
+    'A block of the journal in Redis is of a newer format, or damaged.',
+    'Upgrade this node to the release that wrote it; if all nodes run the same one, report it with the log.',
   ),
   STREAM_BEHIND: operator(
     'Postgres answers, but what is written to it does not come back through the WAL; clients are told stale.',

@@ -10,11 +10,8 @@ export interface Run {
   readonly relation: Relation
 }
 
-export interface HeldParts extends Omit<Commit, 'changes' | 'passing' | 'changeCount' | 'spooled' | 'release'> {
-  /** Row messages as they came. */
-  readonly rows: readonly Buffer[]
-  readonly runs: readonly Run[]
-}
+/** What a commit says beside its changes. */
+export type CommitFacts = Omit<Commit, 'changes' | 'passing' | 'changeCount' | 'spooled' | 'release'>
 
 export class HeldCommit implements Commit {
   readonly xid: number
@@ -26,22 +23,24 @@ export class HeldCommit implements Commit {
   readonly layouts: readonly Relation[]
   readonly announced: readonly Relation[]
   readonly messages: readonly LogicalMessage[]
-  readonly #rows: Buffer | readonly Buffer[]
+  /** Row messages as they came; a single one without a list around it. */
+  readonly rows: Buffer | readonly Buffer[]
   /** Null when every change is of the only layout. */
-  readonly #runs: readonly Run[] | null
+  readonly runs: readonly Run[] | null
 
-  constructor({ rows, runs, ...parts }: HeldParts) {
-    this.xid = parts.xid
-    this.commitLsn = parts.commitLsn
-    this.endLsn = parts.endLsn
-    this.committedAtMicros = parts.committedAtMicros
-    this.bytes = parts.bytes
-    this.relations = parts.relations
-    this.layouts = parts.layouts.length === 1 ? onlyLayout(parts.layouts[0]!) : parts.layouts
-    this.announced = parts.announced
-    this.messages = parts.messages
-    this.#rows = rows.length === 1 ? rows[0]! : rows
-    this.#runs = parts.layouts.length === 1 ? null : runs
+  /** @param facts with the lists of `soleOf`, if there is one layout: the same for all commits of that relation */
+  constructor(facts: CommitFacts, rows: Buffer | readonly Buffer[], runs: readonly Run[]) {
+    this.xid = facts.xid
+    this.commitLsn = facts.commitLsn
+    this.endLsn = facts.endLsn
+    this.committedAtMicros = facts.committedAtMicros
+    this.bytes = facts.bytes
+    this.relations = facts.relations
+    this.layouts = facts.layouts
+    this.announced = facts.announced
+    this.messages = facts.messages
+    this.rows = rows
+    this.runs = facts.layouts.length === 1 ? null : runs
   }
 
   get spooled(): boolean {
@@ -49,16 +48,16 @@ export class HeldCommit implements Commit {
   }
 
   get changeCount(): number {
-    return Buffer.isBuffer(this.#rows) ? 1 : this.#rows.length
+    return Buffer.isBuffer(this.rows) ? 1 : this.rows.length
   }
 
   *changes(from = 0): Generator<Change> {
-    const rows = this.#rows
+    const rows = this.rows
     if (Buffer.isBuffer(rows)) {
       if (from === 0) yield changeOf(rows, this.layouts[0]!, 0)
       return
     }
-    const runs = this.#runs
+    const runs = this.runs
     if (runs === null) {
       for (let index = from; index < rows.length; index++) yield changeOf(rows[index]!, this.layouts[0]!, index)
       return
@@ -77,14 +76,19 @@ export class HeldCommit implements Commit {
   release(): void {}
 }
 
-const layouts = new WeakMap<Relation, readonly Relation[]>()
+/** Lists that every commit of one relation shares. */
+export interface Sole {
+  readonly layouts: readonly Relation[]
+  readonly oids: ReadonlySet<number>
+}
 
-/** The same list for every commit of one relation. */
-function onlyLayout(relation: Relation): readonly Relation[] {
-  let layout = layouts.get(relation)
-  if (layout === undefined) {
-    layout = [relation]
-    layouts.set(relation, layout)
+const soles = new WeakMap<Relation, Sole>()
+
+export function soleOf(relation: Relation): Sole {
+  let sole = soles.get(relation)
+  if (sole === undefined) {
+    sole = { layouts: [relation], oids: new Set([relation.oid]) }
+    soles.set(relation, sole)
   }
-  return layout
+  return sole
 }

@@ -8,7 +8,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
  *  every half of its queue, each time at the beginning of a chunk: of a megabyte it would pass over most. */
 const chunkBytes = 1 << 17
 /** Before each message: its length and the number of its relation, uint32 BE. */
-const headerBytes = 8
+export const headerBytes = 8
 
 interface Start {
   readonly entry: number
@@ -99,6 +99,16 @@ export class Spool {
       }
       position += at
     }
+  }
+
+  /** Bytes in the file: for each message its length and the number of its relation, uint32 BE, and the message. */
+  get bytes(): number {
+    return this.#written
+  }
+
+  /** Fills the Buffer with the file's bytes from this position on, wherever its messages begin. @throws SPOOL_FAILED */
+  fill(target: Buffer, position: number): void {
+    this.#read(position, target)
   }
 
   /** The last entry at or before number `entry` at which a walk can begin. */
