@@ -13,11 +13,13 @@ import { createGateway, type Gateway, type GatewayOptions } from './deliver/gate
 import { createExplainer } from './explain/operator.ts'
 import { createLog, type Log } from './log.ts'
 import { Pipeline } from './pipeline.ts'
+import { readinessOf } from './readiness.ts'
 import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
 import { Router } from './route/router.ts'
 import { SnapshotReader } from './snapshot/reader.ts'
 import { SharedReads } from './snapshot/shared-reads.ts'
+import { steadyNow } from './steady-clock.ts'
 import type { Holdings } from './subscribe/audiences.ts'
 import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
@@ -101,7 +103,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     maxBytes: config.windowMaxBytes,
     maxAgeMs: config.windowMaxAgeMs,
     maxWalBytes: Math.floor(config.slotMaxBytes / 4),
-    now: Date.now,
+    now: steadyNow,
   })
   const reader = new SnapshotReader({
     pool,
@@ -184,7 +186,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     },
     config.jwtRoleClaim,
   )
-  const trouble = new Trouble(log, Date.now)
+  const trouble = new Trouble(log, steadyNow)
   const watch = new CatalogWatch({
     look: sees => catalog.look(sees),
     announcements: new Announcements(lookPool),
@@ -199,18 +201,20 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     onReadAgain: () => door.reopen(),
     log,
     trouble,
-    now: Date.now,
+    now: steadyNow,
   })
   const upkeep: Upkeep = new Upkeep({
     pool: upkeepPool,
+    name: config.tidegateName,
     relay,
+    head,
     beacon,
     beaconMs: config.beaconMs,
     leading: () => pipeline.leading,
     watch,
     log,
     trouble,
-    now: Date.now,
+    now: steadyNow,
   })
   const replication = replicate({
     databaseUrl: config.databaseUrl,
@@ -255,7 +259,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       ticketMs: config.ticketMs,
     },
     allowedOrigins: config.allowedOrigins,
-    ready: scope => readinessOf(scope, relay.epoch, upkeep.pulse()),
+    ready: scope => readinessOf(scope, { ...upkeep.view(), draining: false }),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
     ...(config.operatorToken === null ? {} : { operator: { token: config.operatorToken, explain } }),
   })
@@ -307,12 +311,4 @@ function authenticatorOptions(config: Config) {
     roleClaim: config.jwtRoleClaim,
     defaultRole: config.defaultRole,
   }
-}
-
-/** The service is ready when the heartbeat's way works; this node, alone, when it has taken up the stream once: a fault
- *  that all nodes share must not take every one of them out of the balancer. */
-function readinessOf(scope: 'service' | 'node', epoch: string, pulse: { stale: boolean; lagMs: number }) {
-  const started = epoch !== ''
-  const ready = scope === 'node' ? started : started && !pulse.stale
-  return { ready, body: { ready, scope, started, ...pulse } }
 }

@@ -2,20 +2,28 @@
 // the heartbeat on its way through the WAL, and look whether the catalog changed.
 import type pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import { BeaconWay } from './beacon-way.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
 import { isAway } from './database.ts'
 import type { Commit } from './decode/change.ts'
+import { Isolation } from './isolation.ts'
 import type { Log } from './log.ts'
+import type { NodeView } from './readiness.ts'
+import type { Head } from './relay/head.ts'
 import type { Inlet } from './relay/journal.ts'
 import type { MemoryRelay } from './relay/memory-relay.ts'
 import type { Trouble } from './trouble.ts'
 import type { Beacon } from './wal/heartbeat.ts'
+import { parseLsn } from './wal/lsn.ts'
 import { parseSnapshot } from './wal/visibility.ts'
 import type { WalStream } from './wal/wal-source.ts'
 
 export interface UpkeepOptions {
   readonly pool: pg.Pool
+  /** The deployment's: its slot is looked for by it. */
+  readonly name: string
   readonly relay: MemoryRelay
+  readonly head: Pick<Head, 'passedLsn'>
   readonly beacon: Beacon
   readonly beaconMs: number
   /** The session to acknowledge to, and what says how far; null while another node holds the slot. */
@@ -25,40 +33,55 @@ export interface UpkeepOptions {
   readonly log: Log
   /** Told when the database is away, and when the way through the WAL works again. */
   readonly trouble: Trouble
+  /** Steady milliseconds since 1970, the beacon's own. */
   readonly now: () => number
 }
+
+/** What this node knows of itself, but for whether it is draining. */
+export type UpkeepView = Omit<NodeView, 'draining'>
 
 const tickMs = 1000
 /** Longer than a dead connection takes to be noticed and told: past it, what keeps heartbeats has no other witness. */
 const unexplainedMs = 15_000
+/** A second one is sent while the first hangs, on another connection: the first's may be dead. No more: they would pile up. */
+const maxEmissions = 2
 
 export class Upkeep {
   readonly #options: UpkeepOptions
+  readonly #way: BeaconWay
+  readonly #isolation: Isolation
   #lastEmittedMs = 0
+  /** At most `maxEmissions`, one sample and one acknowledgement. */
+  readonly #underWay = new Set<Promise<void>>()
+  #emissions = 0
+  #isSampling = false
+  #isAcknowledging = false
+  /** WAL written when Postgres was last asked. */
+  #insertLsn: bigint | null = null
   /** The last session acknowledged to, and how far. */
   #acknowledged: { readonly stream: WalStream; readonly lsn: bigint } | null = null
-  /** When the newest heartbeat that came back was sent and received. */
-  #returned: { sentAtMs: number; receivedAtMs: number } | null = null
   #firstReturn: () => void = () => {}
   readonly #warned = new Set<string>()
   readonly ready: Promise<void>
 
   constructor(options: UpkeepOptions) {
     this.#options = options
+    this.#way = new BeaconWay(options.beaconMs + tickMs)
+    this.#isolation = new Isolation(options.now())
     this.ready = new Promise(resolve => {
       this.#firstReturn = resolve
     })
   }
 
+  /** Nothing here waits for anything else: while Postgres does not answer one question, the others are asked. */
   async run(signal: AbortSignal): Promise<void> {
-    const { watch } = this.#options
+    const { watch, relay, now } = this.#options
     signal.addEventListener('abort', () => watch.stop(), { once: true })
     while (!signal.aborted) {
-      // Each by itself: a catalog that cannot be read must not keep the slot from being acknowledged.
-      await this.#try('emit a heartbeat', () => this.#emit())
-      await this.#try('sample a snapshot', () => this.#sample())
-      await this.#try('acknowledge the slot', () => this.#acknowledge())
-      // Not waited for: a table that a migration has locked must not hold up a heartbeat.
+      this.#isolation.looked(relay.passedLsn, now())
+      this.#emitWhenDue()
+      if (!this.#isSampling) this.#start('sample a snapshot', () => this.#sample())
+      if (!this.#isAcknowledging) this.#start('acknowledge the slot', () => this.#acknowledge())
       void watch.poll()
       this.#lookAtPulse()
       await new Promise<void>(resolve => {
@@ -71,6 +94,7 @@ export class Upkeep {
         signal.addEventListener('abort', done)
       })
     }
+    await Promise.all(this.#underWay)
   }
 
   /** Looks at a served commit's messages for a heartbeat of ours. */
@@ -78,21 +102,34 @@ export class Upkeep {
     for (const message of commit.messages) {
       const beacon = this.#options.beacon.read(commit.xid, message)
       if (beacon === null) continue
-      this.#returned = { sentAtMs: beacon.sentAtMs, receivedAtMs: this.#options.now() }
+      this.#way.cameBack(beacon.sentAtMs, this.#options.now())
       this.#options.trouble.over(beacon.sentAtMs)
       this.#firstReturn()
     }
   }
 
-  /** `stale` when no heartbeat came back for three intervals. `lagMs` is how long the newest was on its way, or how long
-   *  one has been awaited. */
+  /** `stale` when a heartbeat has been awaited for longer than an interval. `lagMs` is how long the newest was on its way,
+   *  or how long one has been awaited. */
   pulse(): { stale: boolean; lagMs: number } {
-    const { now, beaconMs } = this.#options
-    if (this.#returned === null) return { stale: true, lagMs: 0 }
-    const { sentAtMs, receivedAtMs } = this.#returned
-    const silentMs = now() - receivedAtMs
-    const stale = silentMs > beaconMs * 3 + tickMs
-    return { stale, lagMs: Math.max(0, stale ? silentMs : receivedAtMs - sentAtMs) }
+    const { stale, lagMs } = this.#way.at(this.#options.now())
+    return { stale, lagMs }
+  }
+
+  view(): UpkeepView {
+    const { now, beaconMs, relay, head, leading } = this.#options
+    const nowMs = now()
+    const { stale, lagMs, sinceMs } = this.#way.at(nowMs)
+    const behind = this.#insertLsn === null ? null : this.#insertLsn - head.passedLsn
+    return {
+      ...this.#isolation.at(nowMs),
+      started: relay.epoch !== '' && this.#way.isProven,
+      intervalMs: beaconMs + tickMs,
+      stale,
+      lagMs,
+      lagBytes: behind === null ? null : Math.max(0, Number(behind)),
+      since: sinceMs === null ? null : new Date(Date.now() - (nowMs - sinceMs)).toISOString(),
+      leader: leading() !== null,
+    }
   }
 
   /** Postgres answers and the session stands, but what is written does not come: said too, with what is known. */
@@ -108,33 +145,63 @@ export class Upkeep {
     )
   }
 
-  async #emit(): Promise<void> {
+  /** Until the first came back, and while none does, every tick: the sooner it is known that the way is open. */
+  #emitWhenDue(): void {
     const { beacon, beaconMs, now } = this.#options
-    // Until the first came back, every tick: a server that starts is ready as soon as the way is open.
-    if (this.#returned !== null && now() - this.#lastEmittedMs < beaconMs) return
-    this.#lastEmittedMs = now()
-    await beacon.emit('heartbeat')
+    const nowMs = now()
+    if (!this.#way.at(nowMs).stale && nowMs - this.#lastEmittedMs < beaconMs) return
+    if (this.#emissions >= maxEmissions) return
+    this.#lastEmittedMs = nowMs
+    this.#way.sent(nowMs)
+    this.#start('emit a heartbeat', async () => {
+      this.#emissions += 1
+      try {
+        await beacon.emit('heartbeat')
+      } finally {
+        this.#emissions -= 1
+      }
+    })
   }
 
   async #sample(): Promise<void> {
-    const { pool, relay } = this.#options
-    const result = await pool.query<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')
-    const snapshot = parseSnapshot(result.rows[0]!.snapshot)
-    relay.sampled(snapshot)
-    this.#options.leading()?.inlet.sampled(snapshot)
-    relay.evict()
+    const { pool, relay, name, now } = this.#options
+    this.#isSampling = true
+    this.#isolation.asked(now())
+    try {
+      const { rows } = await pool.query<Sample>(sampleSql, [`^${name}_[0-9a-f]{8}$`])
+      const { snapshot: text, inserted, confirmed } = rows[0]!
+      const snapshot = parseSnapshot(text)
+      relay.sampled(snapshot)
+      this.#options.leading()?.inlet.sampled(snapshot)
+      relay.evict()
+      this.#insertLsn = parseLsn(inserted)
+      this.#isolation.looked(relay.passedLsn, now())
+      this.#isolation.answered(confirmed === null ? null : parseLsn(confirmed), now())
+    } finally {
+      this.#isSampling = false
+    }
   }
 
   async #acknowledge(): Promise<void> {
     const leading = this.#options.leading()
     if (leading === null) return
-    const { stream, inlet } = leading
-    const lsn = await inlet.acknowledgeable()
-    // The session may have ended meanwhile, and another begun, of another slot even.
-    if (lsn === null || this.#options.leading()?.stream !== stream) return
-    if (this.#acknowledged?.stream === stream && lsn <= this.#acknowledged.lsn) return
-    stream.acknowledge(lsn)
-    this.#acknowledged = { stream, lsn }
+    this.#isAcknowledging = true
+    try {
+      const { stream, inlet } = leading
+      const lsn = await inlet.acknowledgeable()
+      // The session may have ended meanwhile, and another begun, of another slot even.
+      if (lsn === null || this.#options.leading()?.stream !== stream) return
+      if (this.#acknowledged?.stream === stream && lsn <= this.#acknowledged.lsn) return
+      stream.acknowledge(lsn)
+      this.#acknowledged = { stream, lsn }
+    } finally {
+      this.#isAcknowledging = false
+    }
+  }
+
+  #start(what: string, work: () => Promise<void>): void {
+    const started = this.#try(what, work).finally(() => this.#underWay.delete(started))
+    this.#underWay.add(started)
   }
 
   async #try(what: string, work: () => Promise<void>): Promise<void> {
@@ -155,3 +222,15 @@ export class Upkeep {
     }
   }
 }
+
+interface Sample {
+  readonly snapshot: string
+  /** Everything written before it. */
+  readonly inserted: string
+  readonly confirmed: string | null
+}
+
+/** One round trip a second: what SQL sees, how far the WAL is, and how far the slot is acknowledged. */
+const sampleSql = `SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS inserted,
+  (SELECT max(confirmed_flush_lsn)::text FROM pg_replication_slots
+    WHERE database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND slot_name ~ $1) AS confirmed`

@@ -39,8 +39,10 @@ const importsOf = (file: string): string[] =>
 function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
-  if (/^(errors|log|config|database|metrics|redis|trouble)\.ts$/.test(second)) return 'server/basics'
-  return /^(catalog-watch|idle-memory|pipeline|server|upkeep|young-generation)\.ts$/.test(second)
+  if (/^(errors|log|config|database|metrics|redis|steady-clock|trouble)\.ts$/.test(second)) return 'server/basics'
+  return /^(beacon-way|catalog-watch|idle-memory|isolation|pipeline|readiness|server|upkeep|young-generation)\.ts$/.test(
+    second,
+  )
     ? 'server/top'
     : `server/${second}`
 }

@@ -109,6 +109,11 @@ export class MemoryRelay {
     return this.#headLsn
   }
 
+  /** Everything that commits before it has been appended. */
+  get passedLsn(): bigint {
+    return this.#passedLsn
+  }
+
   /** Oldest position that may be resumed from. */
   get floorLsn(): bigint {
     return this.#floorLsn

@@ -2,6 +2,7 @@
 // when the stream has passed a point. Anyone who may connect can emit a message, so ours carry a keyed hash.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import pg from 'pg'
+import { steadyNow } from '../steady-clock.ts'
 import { low32 } from './visibility.ts'
 
 export type BeaconKind = 'heartbeat' | 'fence'
@@ -19,7 +20,7 @@ export interface BeaconOptions {
 export interface BeaconMessage {
   readonly kind: BeaconKind
   readonly id: string
-  /** By this process's clock, milliseconds since 1970. */
+  /** By this process's steady clock, milliseconds since 1970. */
   readonly sentAtMs: number
 }
 
@@ -89,7 +90,7 @@ export class Beacon {
         'BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id()::text AS xid',
       )
       const xid = low32(BigInt((begun.at(-1)!.rows[0] as { xid: string }).xid))
-      const payload = `${kind} ${id} ${Date.now()}`
+      const payload = `${kind} ${id} ${steadyNow()}`
       const content = `${payload} ${this.#hash(xid, payload).toString('hex')}`
       // From here on the message's position may be below one that a new caller knows.
       emission.open = false

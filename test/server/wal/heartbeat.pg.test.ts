@@ -4,6 +4,7 @@ import pg from 'pg'
 import { expect, test } from 'vitest'
 import { LocalPostgres } from '../../../src/cli/local-postgres.ts'
 import { createPool } from '../../../src/server/database.ts'
+import { steadyNow } from '../../../src/server/steady-clock.ts'
 import { Beacon } from '../../../src/server/wal/heartbeat.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
 import { TestDatabase } from '../../support/postgres.ts'
@@ -39,7 +40,7 @@ async function setUp() {
 
 test('a heartbeat comes back through the stream with its id and time', async () => {
   await using it = await setUp()
-  const before = Date.now()
+  const before = steadyNow()
   const { id } = await it.beacon.emit('heartbeat')
   await it.reader.until(() => it.ours().length === 1)
   expect(it.ours()).toEqual([{ kind: 'heartbeat', id, sentAtMs: expect.any(Number) }])
