@@ -77,4 +77,24 @@ export async function readFacts(client: pg.ClientBase | pg.Pool, publication: st
   }
 }
 
+/** Names the database in errors of connecting; the password is left out. */
+export async function reach<T>(databaseUrl: string, ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (error instanceof TidegateError) throw error
+    const { message } = error as Error
+    const reason = message === '' ? String((error as { code?: unknown }).code) : message
+    throw new TidegateError('DATABASE_UNREACHABLE', `no connection to ${place(databaseUrl)}: ${reason}`, {
+      cause: error,
+    })
+  }
+}
+
+function place(databaseUrl: string): string {
+  if (!URL.canParse(databaseUrl)) return 'the database'
+  const url = new URL(databaseUrl)
+  return `${url.username}@${url.host}${url.pathname}`
+}
+
 const identifier = (name: string): string => `"${name.replaceAll('"', '""')}"`

@@ -6,8 +6,8 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { GulpReader } from './gulp-reader.ts'
 import { formatLsn } from './lsn.ts'
 import { MessageCopier, MessageQueue } from './message-queue.ts'
-import { copyConnection, type StatusUpdate, sendStatusUpdates } from './status-update.ts'
-import { type SystemIdentity, WalPlugin } from './wal-plugin.ts'
+import { type CopyConnection, copyConnection, type StatusUpdate, sendStatusUpdates } from './status-update.ts'
+import { type ServerIdentity, type SystemIdentity, WalPlugin } from './wal-plugin.ts'
 import type { WalMessage, WalStream } from './wal-source.ts'
 
 export interface ReplicationStreamOptions {
@@ -23,6 +23,10 @@ export interface ReplicationStreamOptions {
   readonly silenceMs: number
   /** What may wait to be taken by the consumer. */
   readonly maxPendingBytes: number
+  /** How long connecting may take, until the first message could come. */
+  readonly startTimeoutMs: number
+  readonly makeFailover: boolean
+  readonly needsHistory: (system: SystemIdentity) => boolean
   readonly signal: AbortSignal
 }
 
@@ -41,6 +45,7 @@ export class ReplicationStream implements WalStream {
   #writtenLsn = 0n
   #acknowledgedLsn = 0n
   #end: { readonly error: TidegateError | null } | null = null
+  #goodbye: Promise<void> = Promise.resolve()
 
   constructor(options: ReplicationStreamOptions) {
     this.#options = options
@@ -49,6 +54,8 @@ export class ReplicationStream implements WalStream {
     this.#plugin = new WalPlugin({
       publication: options.publication,
       walSenderTimeoutMs: options.walSenderTimeoutMs,
+      makeFailover: options.makeFailover,
+      needsHistory: options.needsHistory,
       onConnected: client => {
         this.#client = client
       },
@@ -57,7 +64,7 @@ export class ReplicationStream implements WalStream {
       connectionString: options.databaseUrl,
       replication: 'database' as const,
       application_name: 'tidegate wal',
-      connectionTimeoutMillis: 10_000,
+      connectionTimeoutMillis: options.startTimeoutMs,
       keepAlive: true,
       stream: this.#reader.socket,
     }
@@ -66,8 +73,14 @@ export class ReplicationStream implements WalStream {
   }
 
   /** Connects and starts to stream. @throws what Postgres says, for instance 55006 when the slot is in use */
-  async start(): Promise<SystemIdentity> {
+  async start(): Promise<ServerIdentity> {
+    const { startTimeoutMs } = this.#options
     const started = Promise.withResolvers<void>()
+    // Others wait meanwhile.
+    const late = setTimeout(
+      () => this.#lost(new Error(`it did not stream within ${startTimeoutMs} ms`)),
+      startTimeoutMs,
+    )
     const service = this.#service
     service.on('start', () => {
       // Before the first message. The library would make a text of each message's position and hand both on through two
@@ -94,11 +107,13 @@ export class ReplicationStream implements WalStream {
     } catch (error) {
       await this.close()
       throw error
+    } finally {
+      clearTimeout(late)
     }
     this.#reader.attach(copyConnection(this.#client!).stream)
     this.#lastTickAt = performance.now()
     this.#timer = setInterval(() => this.#tick(), this.#options.statusIntervalMs)
-    return this.#plugin.system!
+    return this.#plugin.server!
   }
 
   /** @throws DATABASE_UNREACHABLE when the connection is lost, SLOT_OVER_LIMIT when the slot had to be given up: another
@@ -152,6 +167,10 @@ export class ReplicationStream implements WalStream {
     return this.#queue.bytes
   }
 
+  get isOver(): boolean {
+    return this.#end !== null
+  }
+
   /** Resolves when this life is over, whoever ended it. */
   get over(): Promise<void> {
     return this.#over.promise
@@ -159,12 +178,14 @@ export class ReplicationStream implements WalStream {
 
   async close(): Promise<void> {
     this.#finish(null)
+    await this.#goodbye
     await this.#service.stop()
   }
 
   /** Takes XLogData (`w`: start and end of the WAL, the time, then the message) or a keepalive (`k`: end of the WAL, the
    *  time, whether to reply). Source: PostgreSQL manual, Streaming Replication Protocol */
   #receive(chunk: Buffer): void {
+    if (this.#end !== null) return
     const [high, low] = [chunk.readUInt32BE(1), chunk.readUInt32BE(5)]
     if (chunk[0] === 0x77) {
       this.#queue.push(this.#copier.copy(chunk, 25), high, low)
@@ -214,9 +235,27 @@ export class ReplicationStream implements WalStream {
     this.#end = { error }
     if (this.#timer !== null) clearInterval(this.#timer)
     this.#reader.stop()
-    // Destroyed, not ended: a server that hangs would keep a polite goodbye waiting.
-    if (this.#client !== null) copyConnection(this.#client).stream.destroy()
+    if (this.#client !== null) {
+      const connection = copyConnection(this.#client)
+      if (error === null && this.#timer !== null) this.#goodbye = leave(connection)
+      else connection.stream.destroy()
+    }
     this.#queue.rouse()
     this.#over.resolve()
   }
 }
+
+/** Ends a session of our own accord. What is still unread would turn a plain close into a reset, and Postgres would never
+ *  read what we said last, perhaps an acknowledgement. After a Terminate it lets go of the slot at once. */
+async function leave(connection: CopyConnection): Promise<void> {
+  const { stream } = connection
+  const closed = new Promise<void>(resolve => stream.once('close', () => resolve()))
+  // A server that hangs must not keep us.
+  const late = setTimeout(() => stream.destroy(), goodbyeMs)
+  connection.end()
+  stream.resume()
+  await closed
+  clearTimeout(late)
+}
+
+const goodbyeMs = 250

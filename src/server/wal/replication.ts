@@ -8,21 +8,13 @@ import { createPool } from '../database.ts'
 import type { Log } from '../log.ts'
 import { Trouble } from '../trouble.ts'
 import { backoffMs } from './backoff.ts'
+import { Leadership, type Turn } from './leadership.ts'
 import { formatLsn } from './lsn.ts'
-import { assertReady, keepSizeWarning, readFacts, standbyWarning } from './preflight.ts'
+import { assertReady, keepSizeWarning, reach, readFacts, standbyWarning } from './preflight.ts'
 import { ReplicationStream } from './replication-stream.ts'
-import {
-  assertDeploymentName,
-  createSlot,
-  decideSlot,
-  dropSlot,
-  epochOf,
-  isOverLimit,
-  overLimit,
-  readSlots,
-  type SlotRow,
-} from './slot.ts'
-import type { SlotState, WalStream } from './wal-source.ts'
+import { assertDeploymentName, isInUse, isOverLimit, overLimit, readSlots, stateOf } from './slot.ts'
+import { decideEpoch, needsHistory, parseHistory } from './timeline.ts'
+import type { Held, SlotState, WalStream } from './wal-source.ts'
 
 export interface ReplicationOptions {
   readonly databaseUrl: string
@@ -37,6 +29,13 @@ export interface ReplicationOptions {
   /** The relay's head, null if it holds nothing. A slot acknowledged past it has a gap.
    *  @param slotName the slot about to be read: of another slot's epoch the relay holds nothing that counts */
   readonly resumeFrom: (slotName: string) => bigint | null
+  /** What is held of this slot's epoch, where nodes share it; left out: what `resumeFrom` says of the life before. */
+  readonly held?: (slotName: string) => Promise<Held | null>
+  /** Whether this node could lead now, asked before it tries; left out: it is the only node, and always could. */
+  readonly mayLead?: () => Promise<boolean>
+  /** How long the process of the leader has shown no sign of life; null when that is not known. From four seconds on the
+   *  leader's session is ended. */
+  readonly leaderSilentMs?: () => number | null
   /** How soon Postgres lets go of the slot when this process freezes; 0 is never. */
   readonly walSenderTimeoutMs?: number
   readonly statusIntervalMs?: number
@@ -53,13 +52,15 @@ export interface Life {
   readonly stream: WalStream
 }
 
+type OpenLife = Life & { readonly stream: ReplicationStream }
+
 const retry = { firstMs: 250, maxMs: 10_000 }
 /** A life this long starts the backoff anew. */
 const stableMs = 10_000
-const pollMs = 250
+/** Longer than whoever waits in line takes to look and to connect. */
+const stepBackMs = 1000
 const queryTimeoutMs = 5000
-/** Whoever holds the slot for longer holds it up. */
-const busyMs = 1000
+const startTimeoutMs = 10_000
 
 /** These stop a start; later on the operator may be at work, so they are logged and tried again. */
 const startCodes: readonly OperatorCode[] = [
@@ -73,11 +74,9 @@ const startCodes: readonly OperatorCode[] = [
 ]
 
 export class Replication {
-  readonly #options: Required<ReplicationOptions>
-  /** The slot of the life before, to notice that someone dropped it. */
-  #slotName: string | null = null
-  /** Who streamed to us in the life before. */
-  #serverPid: number | null = null
+  readonly #options: Required<ReplicationOptions> & { readonly hasPeers: boolean }
+  /** The slot as the last life found it. */
+  #last: SlotState | null = null
 
   /** @throws CONFIG_INVALID */
   constructor(options: ReplicationOptions) {
@@ -90,6 +89,10 @@ export class Replication {
       createTimeoutMs: 30_000,
       maxPendingBytes: 8 * 2 ** 20,
       trouble: new Trouble(options.log, Date.now),
+      held: async slotName => this.#remembered(slotName),
+      mayLead: async () => true,
+      leaderSilentMs: () => null,
+      hasPeers: options.mayLead !== undefined,
       ...options,
     }
   }
@@ -100,30 +103,42 @@ export class Replication {
   async *lives(signal: AbortSignal): AsyncIterable<Life> {
     const { databaseUrl, trouble } = this.#options
     const pool = createPool(databaseUrl, { maxConnections: 2, applicationName: 'tidegate slot', queryTimeoutMs })
+    const leadership = new Leadership({ ...this.#options, pool })
     let lived = false
     let attempt = 0
     try {
       while (!signal.aborted) {
-        let life: (Life & { stream: ReplicationStream }) | null = null
+        let life: OpenLife | null = null
+        let atLeastMs = 0
+        const began = performance.now()
         try {
-          life = await this.#begin(pool, signal, !lived)
+          life = await this.#begin(pool, leadership, signal, !lived)
         } catch (error) {
           if (signal.aborted) return
-          if (!lived && error instanceof TidegateError && startCodes.some(code => code === error.code)) throw error
+          const isStart = !lived && !leadership.hasWaited
+          if (isStart && error instanceof TidegateError && startCodes.some(code => code === error.code)) throw error
           trouble.noticed(error)
+          // Who stood in line for long failed for the first time.
+          if (performance.now() - began > stableMs) attempt = 0
         }
         if (life !== null) {
           lived = true
           const startedAt = performance.now()
           void this.#watch(pool, life)
+          let letGo = false
           try {
             yield life
           } finally {
+            letGo = !life.stream.isOver
             await life.stream.close()
           }
-          if (performance.now() - startedAt > stableMs) attempt = 0
+          const wasStable = performance.now() - startedAt > stableMs
+          if (wasStable) attempt = 0
+          // A link that was cut once is no reason to be slow. Who cannot keep the slot, or gave it up, steps behind those in line.
+          if (letGo || !wasStable) atLeastMs = stepBackMs
         }
-        await sleep(backoffMs(attempt, Math.random(), retry), undefined, { signal }).catch(() => {})
+        const delayMs = atLeastMs + backoffMs(attempt, Math.random(), retry)
+        await sleep(delayMs, undefined, { signal }).catch(() => {})
         attempt += 1
       }
     } finally {
@@ -131,114 +146,73 @@ export class Replication {
     }
   }
 
-  async #begin(pool: pg.Pool, signal: AbortSignal, first: boolean): Promise<Life & { stream: ReplicationStream }> {
-    const { databaseUrl, publication, log, slotMaxBytes, walSenderTimeoutMs } = this.#options
+  async #begin(pool: pg.Pool, leadership: Leadership, signal: AbortSignal, first: boolean): Promise<OpenLife> {
+    const { databaseUrl, publication, log, slotMaxBytes } = this.#options
     const facts = await reach(databaseUrl, () => readFacts(pool, publication))
     assertReady(facts, publication)
     const warnings = first ? [keepSizeWarning(facts, slotMaxBytes), standbyWarning(facts)] : []
     for (const warning of warnings) if (warning !== null) log.warn(warning)
     for (;;) {
-      const { slot, created } = await this.#acquire(pool, signal)
-      const stream = new ReplicationStream({
-        databaseUrl,
-        publication,
-        slotName: slot.slotName,
-        confirmedFlushLsn: slot.confirmedFlushLsn,
-        walSenderTimeoutMs,
-        statusIntervalMs: this.#options.statusIntervalMs,
-        silenceMs: walSenderTimeoutMs === 0 ? 6 * this.#options.statusIntervalMs : 2 * walSenderTimeoutMs,
-        maxPendingBytes: this.#options.maxPendingBytes,
-        signal,
-      })
+      const turn = await leadership.turn(signal)
       try {
-        const epoch = epochOf(await stream.start(), slot.slotName)
-        this.#slotName = slot.slotName
-        this.#serverPid = stream.serverPid
-        const { slotName, confirmedFlushLsn } = slot
-        log.info(
-          { slot: slotName, epoch, from: formatLsn(confirmedFlushLsn), created },
-          created
-            ? 'streaming from a new slot: an epoch begins, and a client with a position of another one starts over'
-            : 'streaming from the slot',
-        )
-        return { slot: { epoch, slotName, confirmedFlushLsn, created }, stream }
+        const life = await this.#stream(turn, signal)
+        leadership.leads(life.slot.slotName, life.stream.serverPid)
+        return life
       } catch (error) {
+        // By whoever knows nothing of the lock: a node of an earlier release, pg_recvlogical.
         if (signal.aborted || !isInUse(error)) throw error
+      } finally {
+        await turn.end()
       }
     }
   }
 
-  /** Finds our slot or makes one, and waits while another process streams from it. */
-  async #acquire(pool: pg.Pool, signal: AbortSignal): Promise<{ slot: SlotRow; created: boolean }> {
-    const { databaseUrl, name, log, slotMaxBytes, resumeFrom } = this.#options
-    let waiting = null as { pid: number; since: number; isTold: boolean } | null
-    for (;;) {
-      signal.throwIfAborted()
-      const decision = decideSlot({
-        rows: await reach(databaseUrl, () => readSlots(pool, name)),
-        slotMaxBytes,
-        expected: this.#slotName,
-        relayHead: slot => resumeFrom(slot.slotName),
-      })
-      if (decision.action === 'stream') return { slot: decision.slot, created: false }
-      if (decision.action === 'create') {
-        const slot = await this.#create(pool, decision.drop, decision.cause)
-        if (slot !== null) return { slot, created: true }
-      } else {
-        const { pid, slot } = decision
-        if (waiting?.pid !== pid) waiting = { pid, since: performance.now(), isTold: false }
-        // Our own former session has not noticed yet that we are gone, and others only look in: neither is news.
-        const isNews = pid !== this.#serverPid && performance.now() - waiting.since >= busyMs
-        if (isNews && !waiting.isTold) {
-          waiting.isTold = true
-          const fields = { code: 'SLOT_BUSY', slot: slot.slotName, pid }
-          log.warn(
-            fields,
-            'another process streams from the slot; waiting until it lets go. If it is no node that is about to end, stop it, or give this one another TIDEGATE_NAME',
-          )
-        }
-      }
-      await sleep(pollMs, undefined, { signal })
-    }
+  async #stream({ slot, created, held }: Turn, signal: AbortSignal): Promise<OpenLife> {
+    const { databaseUrl, publication, log, walSenderTimeoutMs, statusIntervalMs } = this.#options
+    const { slotName, confirmedFlushLsn } = slot
+    const stream = new ReplicationStream({
+      databaseUrl,
+      publication,
+      slotName,
+      confirmedFlushLsn,
+      walSenderTimeoutMs,
+      statusIntervalMs,
+      silenceMs: walSenderTimeoutMs === 0 ? 6 * statusIntervalMs : 2 * walSenderTimeoutMs,
+      maxPendingBytes: this.#options.maxPendingBytes,
+      startTimeoutMs,
+      makeFailover: slot.failover === false,
+      needsHistory: system => needsHistory(held, system, slotName),
+      signal,
+    })
+    const { systemId, timeline, history, failoverError } = await stream.start()
+    const question = { system: { systemId, timeline }, slotName, held, history: parseHistory(history ?? '') }
+    const { epoch, lost } = decideEpoch(question)
+    if (lost !== null)
+      log.error(
+        { code: 'HISTORY_DIVERGED' satisfies OperatorCode, slot: slotName, epoch },
+        `${lost}; a new epoch starts and every client resyncs`,
+      )
+    if (failoverError !== null)
+      log.warn(
+        { err: failoverError, slot: slotName },
+        'no standby keeps the slot: a failover of Postgres would lose it',
+      )
+    log.info(
+      { slot: slotName, epoch, timeline, from: formatLsn(confirmedFlushLsn), created },
+      created
+        ? 'streaming from a new slot: an epoch begins, and a client with a position of another one starts over'
+        : 'streaming from the slot',
+    )
+    this.#last = { slotName, systemId, timeline, epoch, confirmedFlushLsn, created }
+    return { slot: this.#last, stream }
   }
 
-  /** @returns null if another node is at it, or someone took the slot in between: look again */
-  async #create(
-    pool: pg.Pool,
-    drop: readonly SlotRow[],
-    cause: { code: string; message: string } | null,
-  ): Promise<SlotRow | null> {
-    const { name, log, createTimeoutMs } = this.#options
-    const client = await pool.connect()
-    let failed = true
-    try {
-      // Two nodes that start at once would make a slot each.
-      const key = `tidegate slot ${name}`
-      const lock = await client.query<{ ok: boolean }>('SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS ok', [
-        key,
-      ])
-      if (!lock.rows[0]!.ok) return null
-      const left = (await readSlots(client, name)).filter(slot => !drop.some(each => each.slotName === slot.slotName))
-      if (left.length > 0) return null
-      if (cause !== null)
-        log.error(
-          { code: cause.code, slot: this.#slotName },
-          `${cause.message}; a new epoch starts and every client resyncs`,
-        )
-      for (const slot of drop) await dropSlot(client, slot.slotName)
-      this.#slotName = null
-      const slotName = await createSlot(client, name, createTimeoutMs)
-      const slot = (await readSlots(client, name)).find(each => each.slotName === slotName)
-      await client.query('SELECT pg_advisory_unlock_all()')
-      failed = false
-      return slot ?? null
-    } catch (error) {
-      if (isInUse(error)) return null
-      throw error
-    } finally {
-      // Destroyed unless all went well: that frees the lock, too.
-      client.release(failed)
-    }
+  /** What this process itself holds of the life before. */
+  #remembered(slotName: string): Held | null {
+    const last = this.#last
+    const headEndLsn = this.#options.resumeFrom(slotName)
+    if (last?.slotName !== slotName || headEndLsn === null) return null
+    return { epoch: last.epoch, timeline: last.timeline, headEndLsn }
   }
 
   /** Compares the slot with its limit until the life is over. */
@@ -264,33 +238,5 @@ export class Replication {
   }
 }
 
-/** Names the database in errors of connecting; the password is left out. */
-async function reach<T>(databaseUrl: string, ask: () => Promise<T>): Promise<T> {
-  try {
-    return await ask()
-  } catch (error) {
-    if (error instanceof TidegateError) throw error
-    const { message } = error as Error
-    const reason = message === '' ? String((error as { code?: unknown }).code) : message
-    throw new TidegateError('DATABASE_UNREACHABLE', `no connection to ${place(databaseUrl)}: ${reason}`, {
-      cause: error,
-    })
-  }
-}
-
-function place(databaseUrl: string): string {
-  if (!URL.canParse(databaseUrl)) return 'the database'
-  const url = new URL(databaseUrl)
-  return `${url.username}@${url.host}${url.pathname}`
-}
-
-/** 55006 object_in_use. */
-const isInUse = (error: unknown): boolean => codeOf(error) === '55006'
-
 /** 57P03 cannot_connect_now, 57P01 admin_shutdown. */
-const isShuttingDown = (error: unknown): boolean => ['57P03', '57P01'].includes(codeOf(error))
-
-function codeOf(error: unknown): string {
-  const cause = error instanceof TidegateError ? error.cause : error
-  return String((cause as { code?: unknown } | null)?.code ?? '')
-}
+const isShuttingDown = (error: unknown): boolean => ['57P03', '57P01'].includes(stateOf(error))

@@ -19,6 +19,8 @@ export interface SlotRow {
   readonly walStatus: string | null
   /** Postgres 17 and later. */
   readonly invalidationReason: string | null
+  /** Whether standbys may keep it, so that it survives a promotion; null before Postgres 17. */
+  readonly failover: boolean | null
   /** WAL that the server keeps because of it. */
   readonly retainedBytes: bigint
 }
@@ -30,6 +32,8 @@ export interface SlotQuestion {
   readonly expected: string | null
   /** The relay's head in that slot's epoch, null if it holds nothing of it. */
   readonly relayHead: (slot: SlotRow) => bigint | null
+  /** Where the server's WAL ends. */
+  readonly walEndLsn: bigint
 }
 
 export type SlotDecision =
@@ -39,7 +43,7 @@ export type SlotDecision =
 
 /** Why an epoch ended. */
 export interface SlotCause {
-  readonly code: 'SLOT_LOST' | 'SLOT_AHEAD' | 'SLOT_OVER_LIMIT'
+  readonly code: 'SLOT_LOST' | 'SLOT_AHEAD' | 'SLOT_OVER_LIMIT' | 'HISTORY_DIVERGED'
   readonly message: string
 }
 
@@ -67,6 +71,12 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
     const [at, from] = [formatLsn(slot.confirmedFlushLsn), formatLsn(head)]
     return create('SLOT_AHEAD', `${name} was acknowledged up to ${at}, the relay holds up to ${from}`, question.rows)
   }
+  // What would be written from there on would be taken for what was told already, and skipped.
+  if (head !== null && head > question.walEndLsn) {
+    const [told, end] = [formatLsn(head), formatLsn(question.walEndLsn)]
+    const message = `commits up to ${told} had been told, and the WAL of this database ends at ${end}: a backup was restored, or a standby promoted that lacked them. ${keepStandbysUp}`
+    return create('HISTORY_DIVERGED', message, question.rows)
+  }
   return { action: 'stream', slot }
 }
 
@@ -91,6 +101,9 @@ export const isOverLimit = (slot: SlotRow, slotMaxBytes: number): boolean => slo
 export const overLimit = (slot: SlotRow, slotMaxBytes: number): string =>
   `the slot ${slot.slotName} makes the server keep ${slot.retainedBytes} bytes of WAL, more than SLOT_MAX_BYTES=${slotMaxBytes}`
 
+export const keepStandbysUp =
+  'Set synchronized_standby_slots to the slots of the standbys that may be promoted, and nothing is told before they have it'
+
 /** There should be one. If two nodes made one each: the one in use, else a usable one, else the one read farthest. */
 function byUse(a: SlotRow, b: SlotRow): number {
   const rank = (slot: SlotRow) => (slot.activePid !== null ? 0 : isLost(slot) ? 2 : 1)
@@ -98,7 +111,8 @@ function byUse(a: SlotRow, b: SlotRow): number {
   return a.confirmedFlushLsn > b.confirmedFlushLsn ? -1 : 1
 }
 
-/** The epoch of a slot's life: 8 hex digits. A restored backup, a promoted standby and a new slot give another. */
+/** The epoch that begins with a slot: 8 hex digits. A restored backup, a promoted standby and a new slot give another;
+ *  whether it must begin is for timeline.ts to say. */
 export const epochOf = (system: SystemIdentity, slotName: string): string =>
   createHash('sha256')
     .update(`${system.systemId}/${system.timeline}/${slotName.slice(-8)}`)
@@ -112,28 +126,50 @@ export function assertDeploymentName(name: string): void {
   throw new TidegateError('CONFIG_INVALID', `the deployment name ${JSON.stringify(name)} does not fit; ${rule}`)
 }
 
-/** The slots of this deployment in the database that the client is connected to.
+/** What the server says that the client is connected to. */
+export interface ServerLook {
+  /** A standby, or a server that is still replaying its WAL: nobody can lead there. */
+  readonly inRecovery: boolean
+  /** Where its WAL ends; what a standby has replayed. */
+  readonly walEndLsn: bigint
+  readonly slots: readonly SlotRow[]
+}
+
+/** The slots of this deployment in the database that the client is connected to, and whether one may stream from them.
  *  @param name of the deployment; the slots are called `<name>_<8 hex digits>` */
-export async function readSlots(client: pg.ClientBase | pg.Pool, name: string): Promise<SlotRow[]> {
+export async function lookAt(client: pg.ClientBase | pg.Pool, name: string): Promise<ServerLook> {
   const rows = await queryText(
     client,
-    // As JSON, because invalidation_reason is there from Postgres 17 on, and naming it before is an error.
-    `SELECT slot_name, active_pid, confirmed_flush_lsn, restart_lsn, wal_status,
-            to_jsonb(slot) ->> 'invalidation_reason', coalesce(pg_current_wal_lsn() - restart_lsn, 0)
-       FROM pg_replication_slots AS slot
-      WHERE database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND slot_name ~ $1`,
+    // As JSON, because those columns are there from Postgres 17 on, and naming one before is an error.
+    `SELECT in_recovery::text, coalesce(wal_end, '0/0'), slot_name, active_pid, confirmed_flush_lsn, restart_lsn, wal_status,
+            to_jsonb(slot) ->> 'invalidation_reason', to_jsonb(slot) ->> 'failover', coalesce(wal_end - restart_lsn, 0)
+       FROM pg_is_in_recovery() AS in_recovery
+            CROSS JOIN LATERAL (SELECT CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS wal_end) AS wal
+            LEFT JOIN pg_replication_slots AS slot
+         ON database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND slot_name ~ $1`,
     [`^${name}_[0-9a-f]{8}$`],
   )
-  return rows.map(row => ({
-    slotName: row[0]!,
-    activePid: row[1] === null ? null : Number(row[1]),
-    confirmedFlushLsn: row[2] === null ? 0n : parseLsn(row[2]!),
-    restartLsn: row[3] === null ? null : parseLsn(row[3]!),
-    walStatus: row[4] ?? null,
-    invalidationReason: row[5] ?? null,
-    retainedBytes: BigInt(row[6]!),
-  }))
+  return {
+    inRecovery: rows[0]![0] === 'true',
+    walEndLsn: parseLsn(rows[0]![1]!),
+    slots: rows
+      .filter(row => row[2] !== null)
+      .map(row => ({
+        slotName: row[2]!,
+        activePid: row[3] === null ? null : Number(row[3]),
+        confirmedFlushLsn: row[4] === null ? 0n : parseLsn(row[4]!),
+        restartLsn: row[5] === null ? null : parseLsn(row[5]!),
+        walStatus: row[6] ?? null,
+        invalidationReason: row[7] ?? null,
+        failover: row[8] === null ? null : row[8] === 'true',
+        retainedBytes: BigInt(row[9]!),
+      })),
+  }
 }
+
+/** The slots alone. */
+export const readSlots = async (client: pg.ClientBase | pg.Pool, name: string): Promise<readonly SlotRow[]> =>
+  (await lookAt(client, name)).slots
 
 /** Makes a slot with a fresh suffix and returns its name.
  *  @throws SLOT_BLOCKED when transactions that were running do not end within `timeoutMs`, or no slot is free */
@@ -141,8 +177,11 @@ export async function createSlot(client: pg.ClientBase, name: string, timeoutMs:
   const slotName = `${name}_${randomBytes(4).toString('hex')}`
   await client.query(`SET statement_timeout = ${timeoutMs}`)
   try {
+    // From Postgres 17 on standbys that synchronize slots keep this one, too: it survives their promotion.
+    const [version] = await queryText(client, "SELECT current_setting('server_version_num')")
+    const failover = Number(version![0]) >= 170_000 ? ', temporary => false, twophase => false, failover => true' : ''
     // The server's limit answers first, so that the slot is not left half made.
-    const create = { text: "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", values: [slotName] }
+    const create = { text: `SELECT pg_create_logical_replication_slot($1, 'pgoutput'${failover})`, values: [slotName] }
     await client.query({ ...create, query_timeout: timeoutMs + 5000 } as pg.QueryConfig)
     return slotName
   } catch (error) {
@@ -185,4 +224,13 @@ export async function dropSlot(client: pg.ClientBase | pg.Pool, slotName: string
   await client.query('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1', [
     slotName,
   ])
+}
+
+/** 55006 object_in_use: someone streams from the slot. */
+export const isInUse = (error: unknown): boolean => stateOf(error) === '55006'
+
+/** The SQLSTATE of an error, or of its cause; empty where there is none. */
+export function stateOf(error: unknown): string {
+  const cause = error instanceof TidegateError ? error.cause : error
+  return String((cause as { code?: unknown } | null)?.code ?? '')
 }

@@ -30,8 +30,10 @@ export function encodeStatusUpdate(update: StatusUpdate): Buffer {
 }
 
 /** What we need of node-postgres's connection: it is not in its types, but it is what COPY and this replication use. */
-interface CopyConnection {
+export interface CopyConnection {
   sendCopyFromChunk(chunk: Buffer): void
+  /** Sends Terminate and closes our side. */
+  end(): void
   on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): unknown
   removeAllListeners(event: 'copyData'): unknown
   readonly stream: CopyStream
@@ -45,6 +47,7 @@ export interface CopyStream {
   uncork(): void
   destroy(): unknown
   on(event: 'data', listener: (bytes: Buffer) => void): unknown
+  once(event: 'close', listener: () => void): unknown
   readonly destroyed: boolean
 }
 

@@ -7,6 +7,10 @@ export interface WalPluginOptions {
   readonly publication: string
   /** 0 switches it off. */
   readonly walSenderTimeoutMs: number
+  /** Makes the slot one that standbys keep: it is from before we made them so. */
+  readonly makeFailover: boolean
+  /** Whether the history of this server's timeline is needed. */
+  readonly needsHistory: (system: SystemIdentity) => boolean
   /** Called with the connected client, before the copy begins. */
   readonly onConnected: (client: pg.Client) => void
 }
@@ -16,13 +20,21 @@ export interface SystemIdentity {
   readonly timeline: string
 }
 
+/** Who streams to us. */
+export interface ServerIdentity extends SystemIdentity {
+  /** The history file of its timeline, where it was needed and is there. */
+  readonly history: string | null
+  /** Why the slot could not be made one that standbys keep. */
+  readonly failoverError: Error | null
+}
+
 /** The library does not export its plugin's type. */
 type Plugin = Parameters<LogicalReplicationService['subscribe']>[0]
 
 export class WalPlugin implements Plugin {
   readonly options: WalPluginOptions
   /** Known once the copy has begun. */
-  system: SystemIdentity | null = null
+  server: ServerIdentity | null = null
 
   constructor(options: WalPluginOptions) {
     this.options = options
@@ -44,13 +56,38 @@ export class WalPlugin implements Plugin {
         .join('; '),
     )
     const identity = await client.query<{ systemid: string; timeline: number }>('IDENTIFY_SYSTEM')
-    this.system = { systemId: identity.rows[0]!.systemid, timeline: String(identity.rows[0]!.timeline) }
+    const system = { systemId: identity.rows[0]!.systemid, timeline: String(identity.rows[0]!.timeline) }
+    // Both only now: once the copy has begun, the connection takes no commands.
+    const history = this.options.needsHistory(system) ? await readHistory(client, system.timeline) : null
+    const failoverError = this.options.makeFailover ? await makeFailover(client, slotName) : null
+    this.server = { ...system, history, failoverError }
     return client.query(startReplication(slotName, lsn, this.options.publication))
   }
 
   /** Never asked: once the copy has begun, the stream reads it itself. */
   parse(bytes: Buffer): Buffer {
     return bytes
+  }
+}
+
+async function readHistory(client: pg.Client, timeline: string): Promise<string | null> {
+  try {
+    const { rows } = await client.query<{ content: string | Buffer }>(`TIMELINE_HISTORY ${timeline}`)
+    return String(rows[0]!.content)
+  } catch (error) {
+    // 58P01 undefined_file: someone removed it. Without it nothing proves that the epoch may go on.
+    if ((error as { code?: unknown }).code === '58P01') return null
+    throw error
+  }
+}
+
+async function makeFailover(client: pg.Client, slotName: string): Promise<Error | null> {
+  try {
+    await client.query(`ALTER_REPLICATION_SLOT ${pg.escapeIdentifier(slotName)} ( FAILOVER true )`)
+    return null
+  } catch (error) {
+    // In use: the next command meets the same, and that is handled.
+    return error as Error
   }
 }
 
