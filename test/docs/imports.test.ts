@@ -8,6 +8,7 @@ const below: Record<string, string[]> = {
   protocol: [],
   predicate: ['protocol'],
   'server/basics': ['protocol'],
+  'server/nodes': ['server/basics'],
   'server/wal': ['server/basics'],
   'server/decode': ['server/wal', 'predicate'],
   // The memory relay holds commits as they were decoded, so that nothing is decoded twice.
@@ -19,7 +20,7 @@ const below: Record<string, string[]> = {
   'server/route': ['server/authorize', 'server/relay'],
   'server/ask': ['server/snapshot', 'server/route'],
   'server/subscribe': ['server/ask'],
-  'server/deliver': ['server/subscribe'],
+  'server/deliver': ['server/subscribe', 'server/nodes'],
   'server/explain': ['server/subscribe', 'server/admin'],
   'server/top': ['server/explain', 'server/deliver', 'server/admin'],
   client: ['protocol'],

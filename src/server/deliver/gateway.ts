@@ -14,11 +14,12 @@ import { retryAfterHeader, splitUrl } from './exchange.ts'
 import { type HttpOptions, HttpRoutes, refuseForeignOrigin } from './http.ts'
 import { bearerOf } from './identify.ts'
 import { defaultLimits, type GatewayLimits } from './limits.ts'
+import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
 import type { Authenticator, Services } from './services.ts'
-import { Tickets } from './tickets.ts'
+import type { TicketLimits, Tickets } from './tickets.ts'
 import { ProtocolSocket, WebSocketConnection } from './websocket.ts'
 
 export interface GatewayOptions {
@@ -32,6 +33,8 @@ export interface GatewayOptions {
   readonly health?: HttpOptions['health']
   readonly ready: HttpOptions['ready']
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
+  /** Left out: in the memory of this node. */
+  readonly tickets?: (limits: TicketLimits) => Tickets
   /** Left out: no address for operators. */
   readonly operator?: NonNullable<HttpOptions['operator']>
   /** Milliseconds since 1970. */
@@ -41,8 +44,8 @@ export interface GatewayOptions {
 }
 
 export interface DrainOptions {
-  /** Clients are told to come back at times spread evenly over so long. */
-  readonly spreadMs: number
+  /** Clients are told to come back at times spread evenly over so long; null: by their number. */
+  readonly spreadMs: number | null
   /** Whoever is still there then is cut off. */
   readonly timeoutMs: number
 }
@@ -50,7 +53,8 @@ export interface DrainOptions {
 export interface Gateway {
   /** @param port 0 for any free one. @returns the port it listens on */
   listen(host: string, port: number): Promise<number>
-  /** Takes nobody new, tells everybody GOING_AWAY with a time of their own to come back, and waits until they are gone. */
+  /** Takes nobody new, tells everybody GOING_AWAY with a time of their own to come back, and waits until they are gone. Until
+   *  then it answers who asks for its health, and whoever else comes that it is going away. */
   drain(options: DrainOptions): Promise<void>
   /** Ends everything at once. */
   close(): Promise<void>
@@ -73,6 +77,8 @@ class HttpGateway implements Gateway {
   /** The last response begun on each socket. */
   readonly #answering = new WeakMap<Duplex, ServerResponse>()
   #ticker: NodeJS.Timeout | null = null
+  /** What clients were told last. */
+  #isStale = false
 
   constructor(options: GatewayOptions) {
     const limits = { ...defaultLimits, ...options.limits }
@@ -81,7 +87,7 @@ class HttpGateway implements Gateway {
     const services = { subscriptions, authenticator, limits, log, departures, turn: new Turn(), now, random }
     this.#services = services
     this.#connections = new Connections(limits.maxConnections)
-    this.#tickets = new Tickets(limits, now)
+    this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, now)
     this.#allowedOrigins = options.allowedOrigins ?? []
     this.#routes = new HttpRoutes({
       services,
@@ -133,14 +139,13 @@ class HttpGateway implements Gateway {
     const { handshakeMs, heartbeatMs } = this.#services.limits
     // One timer for all connections: one each would cost memory for every idle one.
     const tickMs = Math.min(250, Math.max(5, Math.min(handshakeMs, heartbeatMs) / 20))
-    this.#ticker = setInterval(() => this.#connections.tick(this.#services.now()), tickMs)
+    this.#ticker = setInterval(() => this.#tick(), tickMs)
     return (this.#server.address() as AddressInfo).port
   }
 
   async drain({ spreadMs, timeoutMs }: DrainOptions): Promise<void> {
-    const closed = this.#stopListening()
-    await this.#connections.drain({ spreadMs, timeoutMs, random: this.#services.random })
-    await this.#end(closed)
+    await this.#connections.drain({ spreadMs, timeoutMs })
+    await this.#end(this.#stopListening())
   }
 
   async close(): Promise<void> {
@@ -151,6 +156,14 @@ class HttpGateway implements Gateway {
 
   connections(): number {
     return this.#connections.count
+  }
+
+  #tick(): void {
+    this.#connections.tick(this.#services.now())
+    const { stale } = this.#services.subscriptions.head()
+    if (stale === this.#isStale) return
+    this.#isStale = stale
+    this.#connections.tellPulse(tellPulseWithinMs)
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -235,7 +248,7 @@ class HttpGateway implements Gateway {
     const ticket = parameters.get('ticket')
     if (ticket === null) return null
     try {
-      const { principal } = this.#tickets.redeem(ticket, request.headers.origin ?? null, null)
+      const { principal } = await this.#tickets.redeem(ticket, request.headers.origin ?? null, null)
       await admitPrincipal(this.#services, principal)
       return principal
     } catch (error) {
@@ -250,6 +263,8 @@ class HttpGateway implements Gateway {
     endWith(socket, status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
   }
 }
+
+const tellPulseWithinMs = 1000
 
 function createWebSocketServer(limits: GatewayLimits) {
   const options = {

@@ -16,7 +16,7 @@ import {
   whenOver,
 } from './exchange.ts'
 import { bearerOf, identify, lastEventIdOf } from './identify.ts'
-import { LongPoll } from './long-poll.ts'
+import { LongPoll, type PollAnswer } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
 import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
@@ -63,6 +63,8 @@ export class HttpRoutes {
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const exchange = exchangeOf(request, response)
     const { log, random } = this.#options.services
+    // A connection that is kept for the next request would bring it here.
+    if (this.#options.connections.isDraining) response.shouldKeepAlive = false
     try {
       await this.#route(exchange)
     } catch (error) {
@@ -130,12 +132,16 @@ export class HttpRoutes {
         const poll = new LongPoll({ services, response, principal, request: streamRequest })
         whenOver(exchange, () => poll.leave())
         hold(poll)
-        const { status, position, body } = await poll.answer()
-        answerPoll(exchange, status, position, body)
+        try {
+          answerPoll(exchange, await poll.answer())
+        } catch (error) {
+          if (poll.lastPosition !== null) response.setHeader('Tidegate-Position', poll.lastPosition)
+          throw error
+        }
         return
       }
-      const onIssued = redeemed === null ? null : redeemed.issued
-      const stream = new EventStream({ services, response, principal, request: streamRequest, onIssued })
+      const proof = redeemed?.proof ?? null
+      const stream = new EventStream({ services, response, principal, request: streamRequest, proof })
       whenOver(exchange, () => stream.leave())
       hold(stream)
       await stream.start(exchange.cors)
@@ -148,7 +154,7 @@ export class HttpRoutes {
     // The body says nothing; it is read so that the connection can be used again.
     await readBody(exchange.request, services.limits.maxFrameBytes)
     const { principal } = await identify(services, tickets, exchange.request, new URLSearchParams())
-    const ticket = tickets.issue(principal, exchange.origin ?? null)
+    const ticket = await tickets.issue(principal, exchange.origin ?? null)
     answerJson(exchange, 200, JSON.stringify(ticket))
   }
 
@@ -177,6 +183,7 @@ export class HttpRoutes {
     const { log, random } = this.#options.services
     return {
       tick: () => {},
+      tellPulse: () => {},
       goAway: error => answerRefusal(exchange, error, log, random),
       terminate: () => exchange.request.socket.destroy(),
     }
@@ -224,8 +231,9 @@ function wantsJson(request: IncomingMessage): boolean {
   return accept.includes('application/json') && !accept.includes('text/event-stream')
 }
 
-function answerPoll(exchange: Exchange, status: 200 | 304, position: string | null, body: string): void {
-  const headers: Record<string, string> = position === null ? {} : { 'Tidegate-Position': position }
+function answerPoll(exchange: Exchange, { status, position, stale, body }: PollAnswer): void {
+  const headers: Record<string, string> = { 'Tidegate-Stale': String(stale) }
+  if (position !== null) headers['Tidegate-Position'] = position
   if (status === 200) {
     answerJson(exchange, 200, body, headers)
     return

@@ -4,6 +4,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import { admit, admitPrincipal } from './admit.ts'
 import type { Services } from './services.ts'
+import { proofOf } from './stream-position.ts'
 import type { Redeemed, Tickets } from './tickets.ts'
 
 /** @throws TOKEN_INVALID when the header is there and is no Bearer token */
@@ -20,7 +21,7 @@ export const lastEventIdOf = (request: IncomingMessage): string | null => {
   return typeof header === 'string' && header !== '' ? header : null
 }
 
-/** @throws TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID, ROLE_REFUSED */
+/** @throws TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TICKET_INVALID, ROLE_REFUSED, UNAVAILABLE */
 export async function identify(
   services: Services,
   tickets: Tickets,
@@ -33,7 +34,9 @@ export async function identify(
   if (ticket === null) {
     throw new TidegateError('TOKEN_MISSING', 'the request has no Authorization: Bearer <token> and no ticket')
   }
-  const redeemed = tickets.redeem(ticket, request.headers.origin ?? null, lastEventIdOf(request))
+  const lastEventId = lastEventIdOf(request)
+  const proof = lastEventId === null ? null : proofOf(lastEventId)
+  const redeemed = await tickets.redeem(ticket, request.headers.origin ?? null, proof)
   await admitPrincipal(services, redeemed.principal)
   return { principal: redeemed.principal, redeemed }
 }

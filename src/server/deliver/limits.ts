@@ -27,7 +27,8 @@ export interface GatewayLimits {
   readonly ticketMs: number
   /** Unused tickets of one role and subject. Past it: RATE_LIMITED. */
   readonly maxTicketsPerPrincipal: number
-  /** Unused tickets of this node (past it: BUSY), and again as many used ones (past it the oldest is forgotten). */
+  /** Unused tickets (past it: BUSY), and again as many used ones (past it the oldest is forgotten): of this node, or in Redis
+   *  of all nodes together. */
   readonly maxTickets: number
   /** How long a closing handshake may take before the socket is destroyed. */
   readonly closeTimeoutMs: number

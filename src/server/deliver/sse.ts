@@ -32,8 +32,8 @@ export interface EventStreamOptions {
   readonly response: ServerResponse
   readonly principal: Principal
   readonly request: StreamRequest
-  /** Told of every id that is sent. */
-  readonly onIssued: ((positions: readonly (QueryPosition | null)[]) => void) | null
+  /** What every id ends in, if a ticket opened the stream: its client may come back with it. */
+  readonly proof: string | null
 }
 
 export class EventStream implements Connection, MembershipOwner {
@@ -41,7 +41,7 @@ export class EventStream implements Connection, MembershipOwner {
   readonly #response: ServerResponse
   readonly #principal: Principal
   readonly #isNumbered: boolean
-  readonly #onIssued: EventStreamOptions['onIssued']
+  readonly #proof: string | null
   readonly #socket: Socket
   readonly #queue: SendQueue
   readonly #members: readonly Membership[]
@@ -50,13 +50,13 @@ export class EventStream implements Connection, MembershipOwner {
   /** Why it must end, though its queries are still being joined: told as a status and a body. */
   #refusal: unknown = null
 
-  constructor({ services, response, principal, request, onIssued }: EventStreamOptions) {
+  constructor({ services, response, principal, request, proof }: EventStreamOptions) {
     const { limits } = services
     this.#services = services
     this.#response = response
     this.#principal = principal
     this.#isNumbered = request.isNumbered
-    this.#onIssued = onIssued
+    this.#proof = proof
     this.#socket = response.req.socket
     this.#queue = new SendQueue({
       turn: services.turn,
@@ -117,13 +117,22 @@ export class EventStream implements Connection, MembershipOwner {
     }
     if (pulse !== 'beat') return
     this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
-    if (this.#queue.isFull || !this.#response.headersSent) return
+    this.tellPulse()
+  }
+
+  tellPulse(): void {
+    if (!this.#queue.isFull) this.#tellWhereItStands()
+  }
+
+  #tellWhereItStands(): void {
+    if (this.#endedAt !== null || !this.#response.headersSent) return
     const { stale, lagMs } = this.#services.subscriptions.head()
-    const id = this.#issue(this.#members.map(member => member.position()))
+    const id = this.#idOf(this.#members.map(member => member.position()))
     this.#queue.push(sseEvent('heartbeat', { stale, lagMs }, id), null, 'heartbeat')
   }
 
   goAway(error: TidegateError): void {
+    this.#tellWhereItStands()
     this.#fail(error)
   }
 
@@ -146,22 +155,19 @@ export class EventStream implements Connection, MembershipOwner {
     else this.#queue.push(sseLinesOf(outgoing), owner, outgoing)
     if (outgoing.position === null) return this.#queue.push(sseEnd, owner, outgoing)
     const own = member.positionAfter(outgoing)
-    const id = this.#issue(this.#members.map(other => (other === member ? own : other.position())))
+    const id = this.#idOf(this.#members.map(other => (other === member ? own : other.position())))
     return this.#queue.push(id === null ? sseEnd : sseIdLine(id), owner, outgoing)
   }
 
   memberSendsBatch(member: Membership, batch: Batch): boolean {
-    if (!this.#isOfOneQuery()) {
-      let hasRoom = true
-      for (const event of batch.events) hasRoom = this.memberSends(member, event)
-      return hasRoom
-    }
-    this.#onIssued?.([member.positionAfter(batch.events.at(-1)!)])
-    return this.#queue.pushBatch(batch, member.subscription!)
+    if (this.#takesBatches()) return this.#queue.pushBatch(batch, member.subscription!)
+    let hasRoom = true
+    for (const event of batch.events) hasRoom = this.memberSends(member, event)
+    return hasRoom
   }
 
   get sink(): BatchSink | null {
-    return this.#isOfOneQuery() && this.#onIssued === null ? this.#queue : null
+    return this.#takesBatches() ? this.#queue : null
   }
 
   sinkIsFull(): void {}
@@ -200,10 +206,8 @@ export class EventStream implements Connection, MembershipOwner {
     this.#queue.push(sseEvent('subscribed', data, null))
   }
 
-  #issue(positions: readonly (QueryPosition | null)[]): string | null {
-    const id = formatStreamPosition(positions)
-    if (id !== null) this.#onIssued?.(positions)
-    return id
+  #idOf(positions: readonly (QueryPosition | null)[]): string | null {
+    return formatStreamPosition(positions, this.#proof)
   }
 
   #fail(error: unknown, q?: number): void {
@@ -222,8 +226,9 @@ export class EventStream implements Connection, MembershipOwner {
     response.end()
   }
 
-  #isOfOneQuery(): boolean {
-    return !this.#isNumbered && this.#members.length === 1
+  /** Whether its bytes are those of everybody in the audience: no ids of several queries, and none with a proof. */
+  #takesBatches(): boolean {
+    return !this.#isNumbered && this.#members.length === 1 && this.#proof === null
   }
 
   #numbered(q: number): { q?: number } {

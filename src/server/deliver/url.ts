@@ -3,7 +3,7 @@ import type { ClientFrame } from '../../protocol/messages.ts'
 import { parseQueryPositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { SubscribeRequest } from '../subscribe/subscription.ts'
-import { parseStreamPosition } from './stream-position.ts'
+import { parseStreamPosition, withoutProof } from './stream-position.ts'
 
 export interface StreamRequest {
   /** In the order of the URL. Several only under `q`. */
@@ -83,7 +83,7 @@ export function requestOfFrame(frame: Extract<ClientFrame, { type: 'subscribe' }
       `"${stray[0]}" in a filter is reserved; it is a field of the frame, and a column so named is c.${stray[0]}`,
     )
   }
-  const positions = frame.since === undefined ? null : parseQueryPositions(frame.since)
+  const positions = frame.since === undefined ? null : parseQueryPositions(withoutProof(frame.since))
   if (frame.since !== undefined && positions?.length !== 1) {
     throw new TidegateError('POSITION_INVALID', `${shown(frame.since)} is no position; leave since out`)
   }

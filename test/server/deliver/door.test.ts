@@ -1,16 +1,14 @@
-// The small pure parts at the door: URLs, positions of streams, tickets, hints, buckets.
+// The small pure parts at the door: URLs, positions of streams, hints, buckets.
 import { expect, test } from 'vitest'
 import { peerCodes } from '../../../src/protocol/codes.ts'
 import { parseQueryPositions, type QueryPosition } from '../../../src/protocol/position.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import { nextBeat, pulseOf } from '../../../src/server/deliver/pulse.ts'
 import { closeReason, refusalOf } from '../../../src/server/deliver/refusal.ts'
-import { formatStreamPosition, readStreamPosition } from '../../../src/server/deliver/stream-position.ts'
-import { Tickets } from '../../../src/server/deliver/tickets.ts'
+import { formatStreamPosition, proofOf, readStreamPosition } from '../../../src/server/deliver/stream-position.ts'
 import { fullBucket, takeToken } from '../../../src/server/deliver/token-bucket.ts'
 import { parseStreamUrl, requestOfFrame } from '../../../src/server/deliver/url.ts'
 import { createLog } from '../../../src/server/log.ts'
-import type { Principal } from '../../../src/server/subscribe/subscription.ts'
 
 const read = (url: string, kind: 'live' | 'changes' = 'live') => {
   const [table = '', query = ''] = url.split('?')
@@ -79,90 +77,24 @@ test('the position of a stream holds each query, and a dash for one that begins 
     expect(readStreamPosition(text, positions.length + 1)).toBe(null)
   }
   expect(formatStreamPosition([null, null])).toBe(null)
+  expect(formatStreamPosition([null, null], 'p'.repeat(22))).toBe(null)
   for (const text of ['', '-', '~', '-~', 'x', '1f2e3d4c-10', '1f2e3d4c-10.aa~', 'x'.repeat(9000)]) {
     expect(readStreamPosition(text, 1)).toBe(null)
   }
 })
 
-const principal = (sub: string, expiresAt: number | null = null): Principal => ({
-  role: 'authenticated',
-  claims: { sub },
-  expiresAt,
-})
-const ticketLimits = { ticketMs: 30_000, maxTickets: 4, maxTicketsPerPrincipal: 2 }
-const [first, second] = ['1f2e3d4c-10.aa', '1f2e3d4c-20.aa'].map(id => parseQueryPositions(id)!) as [
-  QueryPosition[],
-  QueryPosition[],
-]
-const codeOf = (act: () => unknown): string => {
-  try {
-    act()
-  } catch (error) {
-    return (error as TidegateError).code
-  }
-  return 'none'
-}
-
-test('a ticket lives thirty seconds, is used once, and belongs to one origin', () => {
-  let now = 0
-  const tickets = new Tickets(ticketLimits, () => now)
-  const issue = () => tickets.issue(principal('alice'), 'https://a.example').ticket
-  const late = issue()
-  const stolen = issue()
-  expect(codeOf(() => tickets.redeem(stolen, 'https://b.example', null))).toBe('TICKET_INVALID')
-  // Tried from elsewhere once, it is spent.
-  expect(codeOf(() => tickets.redeem(stolen, 'https://a.example', null))).toBe('TICKET_INVALID')
-  // A browser sends no Origin with a GET to its own host.
-  expect(tickets.redeem(issue(), null, null).principal.claims.sub).toBe('alice')
-  now = 30_000
-  expect(codeOf(() => tickets.redeem(late, 'https://a.example', null))).toBe('TICKET_INVALID')
-  const ofServer = tickets.issue(principal('bob'), null).ticket
-  expect(codeOf(() => tickets.redeem(ofServer, 'https://a.example', null))).toBe('TICKET_INVALID')
-})
-
-test('a ticket expires no later than its token', () => {
-  const tickets = new Tickets(ticketLimits, () => 1000)
-  expect(tickets.issue(principal('alice', 5000), null).expiresAt).toBe(5000)
-  expect(tickets.issue(principal('alice'), null).expiresAt).toBe(31_000)
-})
-
-test('a used ticket comes back with an id its stream issued, until its token expires', () => {
-  let now = 0
-  const tickets = new Tickets(ticketLimits, () => now)
-  const { ticket } = tickets.issue(principal('alice', 100_000), 'https://a.example')
-  const { issued } = tickets.redeem(ticket, 'https://a.example', null)
-  const again = (id: string | null, origin = 'https://a.example') => codeOf(() => tickets.redeem(ticket, origin, id))
-  expect(again('1f2e3d4c-10.aa')).toBe('TICKET_INVALID')
-  issued(first)
-  issued(second)
-  expect(again(null)).toBe('TICKET_INVALID')
-  expect(again('1f2e3d4c-10.aa')).toBe('none')
-  expect(again('1f2e3d4c-20.aa')).toBe('none')
-  expect(again('1f2e3d4c-21.aa')).toBe('TICKET_INVALID')
-  expect(again('1f2e3d4c-10.bb')).toBe('TICKET_INVALID')
-  expect(again('1f2e3d4c-10.aa~1f2e3d4c-10.aa')).toBe('TICKET_INVALID')
-  expect(again('-')).toBe('TICKET_INVALID')
-  expect(again('1f2e3d4c-10.aa', 'https://b.example')).toBe('TICKET_INVALID')
-  now = 99_999
-  expect(again('1f2e3d4c-10.aa')).toBe('none')
-  now = 100_000
-  expect(again('1f2e3d4c-10.aa')).toBe('TOKEN_EXPIRED')
-})
-
-test('[P7] tickets are bounded by principal and in all; of the used ones the oldest is forgotten', () => {
-  let now = 0
-  const tickets = new Tickets(ticketLimits, () => now)
-  const issue = (sub: string) => tickets.issue(principal(sub), null).ticket
-  const own = [issue('alice'), issue('alice')]
-  expect(codeOf(() => issue('alice'))).toBe('RATE_LIMITED')
-  issue('bob')
-  issue('carol')
-  expect(codeOf(() => issue('dave'))).toBe('BUSY')
-  for (const ticket of own) tickets.redeem(ticket, null, null).issued(first)
-  now = 30_001
-  for (const sub of ['u', 'v', 'w']) tickets.redeem(issue(sub), null, null)
-  expect(codeOf(() => tickets.redeem(own[0]!, null, '1f2e3d4c-10.aa'))).toBe('TICKET_INVALID')
-  expect(codeOf(() => tickets.redeem(own[1]!, null, '1f2e3d4c-10.aa'))).toBe('none')
+test('a position with the proof of its stream is the same position, on every wire', () => {
+  const proof = 'Ab_-5'.padEnd(22, 'x')
+  const position = parseQueryPositions('1f2e3d4c-10.aa')!
+  const text = formatStreamPosition(position, proof)!
+  expect(proofOf(text)).toBe(proof)
+  expect(readStreamPosition(text, 1)).toEqual(position)
+  expect(read(`m?after=${encodeURIComponent(text)}`).queries[0]!.since).toEqual(position[0])
+  const frame = requestOfFrame({ type: 'subscribe', id: 1, kind: 'live', table: 'm', since: text })
+  expect(frame.since).toEqual(position[0])
+  for (const other of ['1f2e3d4c-10.aa', `1f2e3d4c-10.aa!${proof}x`, `${text}!`]) expect(proofOf(other)).toBe(null)
+  for (const wrong of [`1f2e3d4c-10.aa!${proof}x`, `${text}~1f2e3d4c-10.aa`, `!${proof}`])
+    expect(readStreamPosition(wrong, wrong.split('~').length)).toBe(null)
 })
 
 test('every refusal that may be retried without a new token says when', () => {
