@@ -4,7 +4,9 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 export interface Connection {
   /** Time has passed: heartbeats, expiry, silence. @param now milliseconds since 1970 */
   tick(now: number): void
-  /** Tells the client to come back elsewhere, and ends. */
+  /** Tells the client whether the stream moves, where it can be told: that has changed. */
+  tellPulse(): void
+  /** Sends what waits for the client, tells it where it stands and to come back elsewhere, and ends. */
   goAway(error: TidegateError): void
   /** Ends at once, without a word. */
   terminate(): void
@@ -33,6 +35,7 @@ export class Connections {
   /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
   readonly #places = new Map<Place, Connection | null>()
   #isDraining = false
+  #telling: NodeJS.Timeout | null = null
   #whenEmpty: (() => void) | null = null
 
   constructor(max: number) {
@@ -77,24 +80,47 @@ export class Connections {
     for (const connection of this.#places.values()) connection?.tick(now)
   }
 
+  /** Tells everybody whether the stream moves, a few at a time: woken in one turn, ten thousand idle sockets would keep the
+   *  others waiting for a fifth of a second. */
+  tellPulse(withinMs: number): void {
+    if (this.#telling !== null) clearInterval(this.#telling)
+    const untold = this.#held()
+    const atOnce = Math.ceil((untold.length * tellEveryMs) / withinMs)
+    const tellSome = (): void => {
+      for (const connection of untold.splice(0, atOnce)) connection.tellPulse()
+      if (untold.length > 0 || this.#telling === null) return
+      clearInterval(this.#telling)
+      this.#telling = null
+    }
+    this.#telling = setInterval(tellSome, tellEveryMs)
+    tellSome()
+  }
+
   /** Tells everybody to go, each with a time of its own to come back, and waits until they are gone.
-   *  @param spreadMs the longest of these times; together they are spread evenly
+   *  @param spreadMs these times are spread evenly over it; null: as many milliseconds as there are connections, within bounds
    *  @param timeoutMs whoever is left then is cut off */
-  async drain(options: { spreadMs: number; timeoutMs: number; random: () => number }): Promise<void> {
+  async drain({ spreadMs, timeoutMs }: { spreadMs: number | null; timeoutMs: number }): Promise<void> {
     this.#isDraining = true
-    for (const connection of [...this.#places.values()]) {
-      const retryAfterMs = Math.round(options.random() * options.spreadMs)
-      connection?.goAway(
+    const leaving = this.#held()
+    const stepMs = (spreadMs ?? spreadOf(leaving.length)) / leaving.length
+    for (const [place, connection] of leaving.entries()) {
+      const retryAfterMs = Math.round((place + 1) * stepMs)
+      connection.goAway(
         new TidegateError('GOING_AWAY', 'this node is shutting down; connect again and resume', { retryAfterMs }),
       )
     }
-    if (this.#places.size > 0) await this.#emptyWithin(options.timeoutMs)
+    if (this.#places.size > 0) await this.#emptyWithin(timeoutMs)
     this.terminate()
   }
 
   terminate(): void {
     this.#isDraining = true
+    if (this.#telling !== null) clearInterval(this.#telling)
     for (const connection of [...this.#places.values()]) connection?.terminate()
+  }
+
+  #held(): Connection[] {
+    return [...this.#places.values()].filter(connection => connection !== null)
   }
 
   #emptyWithin(timeoutMs: number): Promise<void> {
@@ -107,3 +133,8 @@ export class Connections {
     })
   }
 }
+
+const tellEveryMs = 50
+
+/** Who comes back costs the others about a millisecond: of reading its token, resuming, perhaps a snapshot. */
+const spreadOf = (count: number): number => Math.min(Math.max(count, 1000), 20_000)

@@ -18,6 +18,8 @@ export interface PollAnswer {
   readonly status: 200 | 304
   /** Where the client stands now; also with a 304, so that a quiet query does not fall out of the window. */
   readonly position: string | null
+  /** Whether the stream stands still. */
+  readonly stale: boolean
   readonly body: string
 }
 
@@ -51,6 +53,10 @@ export class LongPoll implements Connection, MembershipOwner {
   #chars = 0
   #failure: unknown = null
   #isOver = false
+  /** The stream stands still, or moves again, since the poll came. */
+  #isPulseOther = false
+  /** Where its client stood when this node began to leave. */
+  #lastPosition: string | null = null
   #wake: (() => void) | null = null
   /** Bytes of the answer that the socket was given, and when it was given the last of them. */
   #handedOver = -1
@@ -73,7 +79,7 @@ export class LongPoll implements Connection, MembershipOwner {
       const { subscriptions } = this.#services
       await joinAll(this.#members, subscriptions, this.#principal)
       // The client has gone: nobody reads the answer.
-      if (this.#isOver) return { status: 304, position: null, body: '' }
+      if (this.#isOver) return { status: 304, position: null, stale: false, body: '' }
       const head = subscriptions.head().position
       for (const [q, member] of this.#members.entries()) {
         const { resumed, kind } = member.subscription!
@@ -106,8 +112,23 @@ export class LongPoll implements Connection, MembershipOwner {
     }
   }
 
+  tellPulse(): void {
+    this.#isPulseOther = true
+    this.#wake?.()
+  }
+
+  /** What is whole already is answered in this turn. */
   goAway(error: TidegateError): void {
+    if (!this.#isWaitingForParts()) {
+      if (this.#events.length > 0) return
+      this.#lastPosition = this.#position(null, null)
+    }
     this.#failed(error)
+  }
+
+  /** What goes with a refusal; null when nothing is known that the client does not know. */
+  get lastPosition(): string | null {
+    return this.#lastPosition
   }
 
   terminate(): void {
@@ -141,6 +162,7 @@ export class LongPoll implements Connection, MembershipOwner {
         if (!this.#isWaitingForParts()) return
         continue
       }
+      if (this.#isPulseOther) return
       const isOwed = this.#request.after !== null && elapsedMs < replayMs && !this.#hasReached(head)
       const patienceMs = patienceAt - now()
       if (patienceMs > 0) await this.#sleep(patienceMs)
@@ -260,12 +282,13 @@ export class LongPoll implements Connection, MembershipOwner {
 
   #answerNow(): PollAnswer {
     const position = this.#position(null, null)
-    if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, body: '' }
+    const { stale } = this.#services.subscriptions.head()
+    if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, stale, body: '' }
     const queries = this.#members.map(member => {
       const { key, resumed } = member.subscription!
       return { key, resumed, ...notesOf(member.subscription!) }
     })
     const tail = `"position":${JSON.stringify(position)},"queries":${JSON.stringify(queries)}`
-    return { status: 200, position, body: `{"events":[${this.#events.join(',')}],${tail}}` }
+    return { status: 200, position, stale, body: `{"events":[${this.#events.join(',')}],${tail}}` }
   }
 }

@@ -28,7 +28,7 @@ export function corsHeaders(origin: string | undefined): Record<string, string> 
   if (origin === undefined) return { Vary: 'Origin' }
   return {
     'Access-Control-Allow-Origin': origin,
-    'Access-Control-Expose-Headers': 'Tidegate-Position, Retry-After',
+    'Access-Control-Expose-Headers': 'Tidegate-Position, Tidegate-Stale, Retry-After',
     Vary: 'Origin',
   }
 }

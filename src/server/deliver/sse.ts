@@ -96,6 +96,8 @@ export class EventStream implements Connection, MembershipOwner {
     if (response.socket !== null) this.#queue.release()
     else response.write(':\n\n', () => this.#queue.release())
     for (const member of this.#members) member.open()
+    // Whoever comes now would not know before its first heartbeat.
+    if (this.#services.subscriptions.head().stale) this.tellPulse()
   }
 
   tick(now: number): void {

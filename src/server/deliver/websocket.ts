@@ -145,7 +145,12 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     return this.#queue.stalledSince
   }
 
+  tellPulse(): void {
+    if (!this.#queue.isFull) this.#tellWhereItStands()
+  }
+
   goAway(error: TidegateError): void {
+    this.#tellWhereItStands()
     this.#break(error)
   }
 
@@ -278,6 +283,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       }
       case 'open':
         this.#memberOf(effect.join)?.open()
+        this.#tellIfStale()
         break
       case 'leave':
         this.#leave(effect.join)
@@ -357,7 +363,16 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     // Browsers answer a ping by themselves; the frame tells their page what they cannot see.
     this.#ws.ping()
     // A full queue would only grow, and its reader is not waiting for news.
-    if (this.#session.state !== 'open' || this.#queue.isFull) return
+    if (!this.#queue.isFull) this.#tellWhereItStands()
+  }
+
+  /** Whoever comes now would not know before its first heartbeat. */
+  #tellIfStale(): void {
+    if (this.#services.subscriptions.head().stale) this.tellPulse()
+  }
+
+  #tellWhereItStands(): void {
+    if (this.#session.state !== 'open') return
     const { position: head, stale, lagMs } = this.#services.subscriptions.head()
     const positions: { [id: string]: string } = {}
     let lowest: QueryPosition | null = null
