@@ -1,0 +1,64 @@
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { loadConfig, optionNames } from '../../src/server/config.ts'
+
+const read = (name: string): string => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8')
+const compose = read('docker-compose.yml')
+const dockerfile = read('Dockerfile')
+const nginx = read('deploy/nginx.conf')
+const manifest = JSON.parse(read('package.json')) as { bin: { tidegate: string }; engines: { node: string } }
+
+/** What a node is started with, `${NAME:-default}` taken as its default. */
+function environmentOf(anchor: RegExp): Record<string, string> {
+  const block = compose.match(anchor)?.[1] ?? ''
+  const lines = block.matchAll(/^ +([A-Z_]+): (.*)$/gm)
+  return Object.fromEntries([...lines].map(([, name, value]) => [name, value!.replace(/\$\{\w+:-([^}]*)\}/g, '$1')]))
+}
+const node = environmentOf(/environment: &environment\n((?: {4}.*\n)+)/)
+const image = Object.fromEntries(
+  [...(dockerfile.match(/^ENV (.*)$/m)?.[1] ?? '').matchAll(/(\w+)=(\S+)/g)].map(([, name, value]) => [name, value]),
+)
+
+test('the settings of its nodes are options, with values that fit', () => {
+  expect(Object.keys(node)).toEqual(expect.arrayContaining(['DATABASE_URL', 'REDIS_URL', 'JWT_SECRET']))
+  const known: readonly string[] = optionNames
+  expect(Object.keys({ ...node, ...image }).filter(name => !known.includes(name))).toEqual(['NODE_ENV'])
+  const config = loadConfig({ ...image, ...node })
+  expect(config.host).toBe('0.0.0.0')
+  expect(nginx).toContain(`set $nodes tidegate:${config.port};`)
+})
+
+test('every secret can be set, and is development-only where it is not', () => {
+  const secrets = [...compose.matchAll(/\$\{(\w*(?:PASSWORD|SECRET))(:-[^}]*)?\}/g)]
+  expect(secrets.length).toBeGreaterThan(5)
+  expect(secrets.filter(([, , text]) => !text?.startsWith(':-development-only'))).toEqual([])
+  expect(compose.match(/(?:PASSWORD|SECRET\w*): (?!\$\{)/g)).toBeNull()
+})
+
+test('only the balancer is reached from outside, and from this machine only unless asked otherwise', () => {
+  expect(compose.match(/ports:\n(?: +- .*\n)+/g)).toEqual([
+    expect.stringContaining(`"\${PUBLIC_ADDRESS:-127.0.0.1}:\${PUBLIC_PORT:-4000}:8080"`),
+  ])
+  expect(nginx).toContain('listen 8080;')
+})
+
+test('the image runs as nobody special, and node itself gets the signals', () => {
+  expect(dockerfile).toMatch(/^USER 1000:1000$/m)
+  expect(dockerfile).toMatch(/^STOPSIGNAL SIGTERM$/m)
+  expect(dockerfile).toContain(`ENTRYPOINT ["node", "${manifest.bin.tidegate.replace('./', '')}"]`)
+  expect(dockerfile).not.toMatch(/^(?:CMD|ENTRYPOINT) [^[]/m)
+  expect(dockerfile).toContain(`ARG NODE_IMAGE=node:${manifest.engines.node.replace('>=', '')}-`)
+})
+
+test('what the image is made of is sent to the engine, and no more', () => {
+  const sent = read('.dockerignore').match(/^!(.*)$/gm)!.map(line => line.slice(1))
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)].flatMap(([, names]) => names!.split(' '))
+  expect([...new Set(copied)].sort()).toEqual(sent.sort())
+})
+
+test('nothing between client and node is quiet for longer than a heartbeat, or keeps an event for itself', () => {
+  const { heartbeatMs } = loadConfig(node)
+  const seconds = Number(nginx.match(/proxy_read_timeout (\d+)s;/)?.[1])
+  expect(seconds).toBeGreaterThanOrEqual(Math.max(2 * (heartbeatMs / 1000), 60) + 5)
+  expect(nginx).toContain('proxy_buffering off;')
+})
