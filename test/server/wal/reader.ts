@@ -19,7 +19,12 @@ export interface LogLine {
   readonly text: string
 }
 
-export type ReaderOptions = Partial<ReplicationOptions> & { databaseUrl: string; acknowledge?: boolean }
+export type ReaderOptions = Partial<ReplicationOptions> & {
+  databaseUrl: string
+  acknowledge?: boolean
+  /** Called with each gulp, awaited before the next; what it throws ends the life. */
+  onGulp?: () => Promise<void> | undefined
+}
 
 export class Reader {
   readonly commits: SeenCommit[] = []
@@ -35,7 +40,7 @@ export class Reader {
   #open: { xid: number; rows: string[]; messages: { prefix: string; content: Buffer }[] } | null = null
 
   constructor(options: ReaderOptions) {
-    const { acknowledge = false, ...rest } = options
+    const { acknowledge = false, onGulp, ...rest } = options
     const replication = new Replication({
       name: 'tidegate',
       publication: 'tidegate',
@@ -44,7 +49,7 @@ export class Reader {
       log: this.#log(),
       ...rest,
     })
-    this.#done = this.#run(replication, acknowledge).catch(error => {
+    this.#done = this.#run(replication, acknowledge, onGulp).catch(error => {
       this.error = error
     })
   }
@@ -68,6 +73,15 @@ export class Reader {
     }
   }
 
+  /** The same for what concerns several. */
+  static async untilTrue(condition: () => boolean | Promise<boolean>): Promise<void> {
+    const deadline = performance.now() + 25_000
+    while (!(await condition())) {
+      if (performance.now() > deadline) throw new Error(`waited in vain for: ${condition}`)
+      await sleep(10)
+    }
+  }
+
   async stop(): Promise<void> {
     this.#abort.abort()
     await this.#done
@@ -77,13 +91,14 @@ export class Reader {
     await this.stop()
   }
 
-  async #run(replication: Replication, acknowledge: boolean): Promise<void> {
+  async #run(replication: Replication, acknowledge: boolean, onGulp: ReaderOptions['onGulp']): Promise<void> {
     for await (const life of replication.lives(this.#abort.signal)) {
       this.lives.push(life)
       this.#open = null
       try {
         for await (const gulp of life.stream.gulps()) {
           for (const message of gulp) this.#take(message)
+          await onGulp?.()
           const last = this.commits.at(-1)
           if (acknowledge && last?.life === this.lives.length) life.stream.acknowledge(last.endLsn)
           if (this.gate !== null) await this.gate

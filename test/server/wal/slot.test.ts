@@ -44,6 +44,15 @@ test.each<[change: Partial<SlotRow>, code: string]>([
   expect(decide([slot], slot.slotName, 1000n)).toMatchObject({ action: 'create', drop: [slot], cause: { code } })
 })
 
+test('[P4] a database that was set back before what had been told ends the epoch: new commits would be skipped as old', () => {
+  expect(decide([healthy], healthy.slotName, 2000n)).toEqual({ action: 'stream', slot: healthy })
+  expect(decide([healthy], healthy.slotName, 2001n)).toMatchObject({
+    action: 'create',
+    drop: [healthy],
+    cause: { code: 'HISTORY_DIVERGED' },
+  })
+})
+
 test('of several slots the one in use counts, then a usable one', () => {
   const lost = { ...healthy, slotName: 'tidegate_00000000', walStatus: 'lost', confirmedFlushLsn: 9000n }
   const busy = { ...healthy, slotName: 'tidegate_11111111', activePid: 1, confirmedFlushLsn: 1n }
