@@ -18,6 +18,7 @@ const groups: Record<OptionGroup, string> = {
   database: 'Database',
   listener: 'Listener',
   tokens: 'Tokens',
+  relay: 'Between nodes',
   stream: 'Stream and snapshots',
   limits: 'Limits on clients',
   log: 'Log',

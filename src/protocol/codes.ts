@@ -258,6 +258,12 @@ export const peerCodes = {
     'This node holds as many rows that decide for its readers as it may.',
     'Come back after retryAfterMs; add a node, or raise MEMBERSHIP_INDEX_MAX_ROWS.',
   ),
+  REBALANCED: entry(
+    503,
+    'now',
+    'Connections are being spread over the nodes, and another one is to take this one.',
+    'Connect again at once and resume.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */
@@ -397,6 +403,10 @@ export const operatorCodes = {
   LOCK_TIMEOUT: operator(
     'Another transaction held a table longer than the lock timeout; nothing was changed.',
     'Run the command again when no long transaction or VACUUM holds the table.',
+  ),
+  NODES_TOO_FEW: operator(
+    'Fewer than two nodes live under this name, so there is nothing to spread.',
+    'Check TIDEGATE_NAME and REDIS_URL, and that the nodes run with the same; then start another one.',
   ),
 } satisfies Record<string, OperatorEntry>
 

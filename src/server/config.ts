@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 
-export type OptionGroup = 'database' | 'listener' | 'tokens' | 'stream' | 'limits' | 'log'
+export type OptionGroup = 'database' | 'listener' | 'tokens' | 'relay' | 'stream' | 'limits' | 'log'
 
 export interface Option<T> {
   readonly group: OptionGroup
@@ -60,6 +60,11 @@ const list = <T>(type: string, item: z.ZodType<T, string>): OptionType<readonly 
 })
 
 const postgresUrl = url('a URL as postgres://user:password@host:5432/database', true, 'postgres:', 'postgresql:')
+const redisUrl: OptionType<string> = {
+  type: 'a URL as redis://host:6379, rediss://host:6379, redis+sentinel://host:26379,host:26379/master or redis+cluster://host:6379,host:6379',
+  isSecret: true,
+  schema: z.string().regex(/^(rediss?|redis\+sentinel|redis\+cluster):\/\/[^/\s]+(\/\S*)?$/),
+}
 const operatorToken: OptionType<string> = {
   type: 'a text of at least 16 characters without spaces',
   isSecret: true,
@@ -132,7 +137,7 @@ export const options = {
     'The database to follow, as a login with REPLICATION. tidegate dev starts one of its own when this is not set.'),
   ADMIN_DATABASE_URL: optional('database', postgresUrl,
     'The same database as a login that owns the tables: for migrate, track, untrack and remove. Without it they use DATABASE_URL.'),
-  DATABASE_POOL: option('database', integer(2, 1000), 10, 'Connections for snapshots. Besides these a server uses those of ASKED_CONCURRENCY, one to stream, and up to nine to watch the slot, the catalog and the way through the WAL.'),
+  DATABASE_POOL: option('database', integer(4, 1000), 4, 'Connections of this node. One is kept for heartbeats and the look at the slot, one for the catalog; the rest is shared by snapshots, reads of memberships, and questions. Of all nodes, one has another one that streams the WAL.'),
   TIDEGATE_NAME: option('database', matching('a name of lower-case letters, digits and _, at most 30', /^[a-z_][a-z0-9_]{0,29}$/), 'tidegate',
     'Names the publication and begins the name of the slot. Two services on one database need two names.'),
   TRACK: option('database', tables, '', 'Tables to track at the start, as tidegate track does; empty: those already tracked.'),
@@ -140,6 +145,9 @@ export const options = {
   HOST: option('listener', matching('an address or host name', /^[^\s/]{1,255}$/), '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
   PORT: option('listener', integer(0, 65535), 4000, 'Port to listen on; 0 takes a free one and prints it.'),
   ALLOWED_ORIGINS: option('listener', origins, '', 'Web pages that may connect; empty: only pages from this host and port; *: all. What sends no Origin (curl, servers) is not asked.'),
+  DRAIN_DELAY_MS: optional('listener', milliseconds(0, 600_000), 'How long a server that was told to stop still serves, its /ready red, so that the balancer notices and sends nobody new. Not set: 5000 if /ready was asked within the last minute, else 0. With the time for its clients to leave it must fit into the time until it is killed: 30 s in Kubernetes, 10 s under Docker.'),
+  DRAIN_SPREAD_MS: optional('listener', milliseconds(0, 600_000), 'Clients of a server that stops are told to come back one after the other, evenly over this time. Not set: 1 ms for each, at least 1000, at most 20000.'),
+  DRAIN_TIMEOUT_MS: option('listener', milliseconds(0, 600_000), 3000, 'How long clients may take to leave a server that stops, all at once; then they are cut off.'),
   OPERATOR_TOKEN: optional('listener', operatorToken, 'Opens GET /v1/explain to whoever sends it as Authorization: Bearer; without it there is no such address.'),
 
   JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
@@ -153,6 +161,11 @@ export const options = {
   CLAIM_SETTINGS: option('tokens', claimSettings, '', 'Settings that policies read with current_setting, filled from claims.'),
   TICKET_MS: option('tokens', milliseconds(1000, 600_000), 30_000, 'How long a ticket from POST /v1/tickets can be used.'),
 
+  REDIS_URL: optional('relay', redisUrl, 'Joins the nodes of a deployment, and holds what they share. Without it there is one node, and all is in its memory.'),
+  RELAY_MAX_BYTES: option('relay', bytes(), 128 * MiB, 'Bytes of the Stream in Redis from which nodes read, and from which one that starts fills its window; a large commit, and what came in the last five seconds, may take four times as much.'),
+  RELAY_HOLD_MS: option('relay', milliseconds(0, 600_000), 5000, 'How long a commit stays in the slot after Redis has stored it: a Redis that lost its newest part is refilled from there.'),
+  RELAY_DURABILITY: option('relay', oneOf('none', 'replica', 'aof'), 'none', 'What must hold a commit before the slot is acknowledged, besides Redis itself: a replica of it, or its append-only file (Redis 7.2 and later).'),
+
   WINDOW_MAX_BYTES: option('stream', bytes(), 64 * MiB, 'Commits kept for clients that come back, in bytes of WAL messages.'),
   WINDOW_MAX_AGE_MS: option('stream', milliseconds(0), 300_000, 'How long a commit is kept for clients that come back.'),
   SLOT_MAX_BYTES: option('stream', bytes(), 1024 * MiB, "WAL the slot may hold back; past it the slot is dropped and clients start over: the database's disk comes first."),
@@ -162,13 +175,13 @@ export const options = {
   AUDIENCE_GRACE_MS: option('stream', milliseconds(0), 60_000, 'How long a query nobody follows stays loaded.'),
   SNAPSHOT_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows a live query may begin with.'),
   SNAPSHOT_CHUNK_ROWS: option('stream', integer(1, 100_000), 2000, 'Rows of a snapshot read and sent at a time.'),
-  SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time; the others wait.'),
+  SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time, as far as DATABASE_POOL has room; the others wait.'),
   MEMBERSHIP_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows of a membership table that may decide for one reader.'),
   MEMBERSHIP_INDEX_MAX_ROWS: option('stream', integer(1, 1_000_000_000), 5_000_000, 'Rows held that decide for the readers of this node, about 100 bytes each; past it new subscriptions that need some are refused.'),
   ASKED_MAX_AUDIENCES_PER_TABLE: option('stream', integer(1, 100_000), 100, 'Queries of a table, each of one role and claims, for which Postgres is asked because a policy does not compile.'),
   ASKED_MAX_ROWS: option('stream', integer(1, 1_000_000), 10_000, 'Rows of a query for which Postgres is asked.'),
   ASKED_TIMEOUT_MS: option('stream', milliseconds(10, 600_000), 1000, 'How long Postgres may take for one question; past it its readers are told POLICY_SLOW.'),
-  ASKED_CONCURRENCY: option('stream', integer(2, 1000), 4, 'Connections for such questions, opened when there are some; half of them are kept for quick ones.'),
+  ASKED_CONCURRENCY: option('stream', integer(2, 1000), 4, 'Such questions at a time, as far as DATABASE_POOL has room; half of them are kept for quick ones.'),
   RECHECK_MS: option('stream', milliseconds(100, 600_000), 2000, 'How often Postgres is asked for a whole query anew, whatever has been committed.'),
   RING_MAX_BYTES: option('stream', bytes(), 64 * MiB, 'Commits kept only because a snapshot being read may not see them; past it new snapshots are refused for a while.'),
   RESUME_WAIT_MS: option('stream', milliseconds(0, 600_000), 30_000, 'How long a client that comes back waits for a restarted stream to reach its position; past it, it is told to come back later.'),

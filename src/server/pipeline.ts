@@ -58,6 +58,7 @@ export class Pipeline {
   leading: { readonly stream: WalStream; readonly inlet: Inlet } | null = null
   /** The slot whose epoch the relay holds, as far as this node has held it. */
   slotName: string | null = null
+  readonly #lettingGo = new AbortController()
 
   constructor(options: PipelineOptions) {
     this.#options = options
@@ -70,9 +71,15 @@ export class Pipeline {
     await Promise.all([this.ingest(signal), following, this.serve(signal)])
   }
 
+  /** Lets the slot go for good, for another node to take: this one follows, and serves what it has. */
+  letGo(): void {
+    this.#lettingGo.abort()
+  }
+
   /** Reads the slot into the journal, and from there into the relay, life after life. */
-  async ingest(signal: AbortSignal): Promise<void> {
+  async ingest(stopping: AbortSignal): Promise<void> {
     const { replication, journal, spoolBytes, trouble } = this.#options
+    const signal = AbortSignal.any([stopping, this.#lettingGo.signal])
     for await (const { slot, stream } of replication.lives(signal)) {
       const assembler = new TransactionAssembler({ spoolBytes })
       let inlet: Inlet | null = null
@@ -83,6 +90,8 @@ export class Pipeline {
             : await journal.lead(slot, this.#feed)
         this.leading = { stream, inlet }
         this.slotName = slot.slotName
+        // Nothing may come for a while that would show it.
+        void inlet.failed.then(() => stream.close())
         for await (const gulp of stream.gulps()) {
           for (const message of gulp) {
             if (message.data === null) inlet.passed(message.walEnd)
@@ -94,6 +103,7 @@ export class Pipeline {
           inlet.flush()
           await inlet.room()
         }
+        if (!signal.aborted) await inlet.room()
       } catch (error) {
         if (!signal.aborted) trouble.noticed(error)
       } finally {

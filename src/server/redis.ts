@@ -119,3 +119,11 @@ const invalid = (why: string): TidegateError =>
     'CONFIG_INVALID',
     `REDIS_URL does not fit: ${why}; it takes redis://host:6379, redis+sentinel://host:26379,host:26379/master or redis+cluster://host:6379,host:6379`,
   )
+
+/** Whether an error says that Redis is away, or not ready: no fault of what was asked, and worth another attempt. */
+export function isRedisAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  return /^(Connection is closed|Command timed out|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Failed to refresh slots|All sentinels are unreachable|Reached the max retries|LOADING|CLUSTERDOWN|READONLY|MASTERDOWN|TRYAGAIN|UNBLOCKED|connect |read |write |getaddrinfo )/.test(
+    error.message,
+  )
+}

@@ -14,8 +14,10 @@ import { createExplainer } from './explain/operator.ts'
 import { createLog, type Log } from './log.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
+import { openRedis } from './redis.ts'
 import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
+import { RedisJournal } from './relay/redis-journal.ts'
 import { Router } from './route/router.ts'
 import { SnapshotReader } from './snapshot/reader.ts'
 import { SharedReads } from './snapshot/shared-reads.ts'
@@ -68,6 +70,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const out = { write: (text: string) => log.info(text.trim()) }
   await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
+  const nodeId = randomBytes(8).toString('hex')
   const pool = createPool(config.databaseUrl, {
     maxConnections: config.databasePool,
     // Past the statement's own limit only a dead network is left.
@@ -216,6 +219,22 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     trouble,
     now: steadyNow,
   })
+  const redis = config.redisUrl === null ? null : openShared(config.redisUrl, config.tidegateName)
+  const journal =
+    redis === null
+      ? null
+      : new RedisJournal({
+          ...redis,
+          name: config.tidegateName,
+          nodeId,
+          log,
+          trouble,
+          spoolBytes: config.spoolBytes,
+          maxBytes: config.relayMaxBytes,
+          maxAgeMs: config.windowMaxAgeMs,
+          durability: config.relayDurability,
+          holdMs: config.relayHoldMs,
+        })
   const replication = replicate({
     databaseUrl: config.databaseUrl,
     name: config.tidegateName,
@@ -223,13 +242,20 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     log,
     trouble,
     slotMaxBytes: config.slotMaxBytes,
-    // Of another slot's epoch the relay holds nothing that counts.
-    resumeFrom: slotName => (slotName === pipeline.slotName ? relay.headEndLsn : null),
+    // Of another slot's epoch the relay holds nothing that counts. A journal that lost its end is refilled from where the slot is.
+    resumeFrom: slotName => (journal === null && slotName === pipeline.slotName ? relay.headEndLsn : null),
+    ...(journal === null
+      ? {}
+      : {
+          held: (slotName: string) => journal.held(slotName),
+          mayLead: () => journal.mayLead(),
+          leaderSilentMs: () => journal.leaderSilentMs(),
+        }),
   })
   const pipeline: Pipeline = new Pipeline({
     replication,
     relay,
-    journal: null,
+    journal,
     head,
     router: stream.router,
     reach: stream.reach,
@@ -266,7 +292,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
   const stop = (): Promise<void> =>
-    stopServer({ stopping, running, gateway, door, pools: [pool, askedPool, upkeepPool, catalogPool, lookPool] })
+    stopServer({ stopping, running, gateway, door, redis, pools: [pool, askedPool, upkeepPool, catalogPool, lookPool] })
   try {
     const port = await gateway.listen(config.host, config.port)
     return {
@@ -288,16 +314,28 @@ interface Parts {
   readonly running: Promise<unknown>
   readonly gateway: Gateway
   readonly door: SubscriptionDoor
+  readonly redis: ReturnType<typeof openShared> | null
   readonly pools: readonly { end(): Promise<void> }[]
 }
 
-async function stopServer({ stopping, running, gateway, door, pools }: Parts): Promise<void> {
+/** Past this a command's connection is made anew. */
+const redisTimeoutMs = 2000
+
+/** Those who read and wait have a connection of their own: behind a read that blocks, a command would wait as long. */
+function openShared(url: string, name: string) {
+  const open = (use: string) => openRedis(url, { connectionName: `${name} ${use}`, commandTimeoutMs: redisTimeoutMs })
+  return { client: open('tidegate'), reader: open('tidegate reader') }
+}
+
+async function stopServer({ stopping, running, gateway, door, redis, pools }: Parts): Promise<void> {
   if (stopping.signal.aborted) return
   await gateway.drain({ spreadMs: 1000, timeoutMs: 5000 })
   await gateway.close()
   stopping.abort()
   await running.catch(() => {})
   door.close()
+  redis?.client.disconnect()
+  redis?.reader.disconnect()
   for (const pool of pools) await pool.end()
 }
 

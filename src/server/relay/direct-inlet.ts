@@ -6,6 +6,7 @@ import type { Feed, Inlet } from './journal.ts'
 import type { MemoryRelay } from './memory-relay.ts'
 
 export class DirectInlet implements Inlet {
+  readonly failed: Promise<void> = new Promise(() => {})
   readonly #feed: Feed
   readonly #relay: MemoryRelay
 

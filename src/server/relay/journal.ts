@@ -3,7 +3,7 @@
 // window straight from the slot.
 import type { Commit } from '../decode/change.ts'
 import type { Snapshot } from '../wal/visibility.ts'
-import type { SlotState } from '../wal/wal-source.ts'
+import type { Held, SlotState } from '../wal/wal-source.ts'
 
 /** The window of a node, as those see it who fill it. */
 export interface Feed {
@@ -39,6 +39,8 @@ export interface Inlet {
   sampled(snapshot: Snapshot): void
   /** Up to where the slot may be acknowledged; null when nowhere yet. */
   acknowledgeable(): Promise<bigint | null>
+  /** Resolves when nothing can be stored any more: `room` then throws. */
+  readonly failed: Promise<void>
   close(): Promise<void>
 }
 
@@ -47,6 +49,8 @@ export interface Journal {
   run(feed: Feed, signal: AbortSignal): Promise<void>
   /** Whether this node could lead now: it reaches what is shared. */
   mayLead(): Promise<boolean>
+  /** What is held of a slot's epoch; null for nothing. @throws when the journal does not answer */
+  held(slotName: string): Promise<Held | null>
   /** This node holds the slot. @throws when the journal cannot be written */
   lead(slot: SlotState, feed: Feed): Promise<Inlet>
   /** Milliseconds since the journal, which answers us now, last showed a living leader; null when that is not known. */

@@ -224,14 +224,15 @@ export class Leadership {
   }
 
   async #decide(look: ServerLook): Promise<SlotDecision & { held: Held | null }> {
-    const { slotMaxBytes, held, resumeFrom } = this.#options
+    const { slotMaxBytes, held, resumeFrom, hasPeers } = this.#options
     const known = new Map<string, Held | null>()
     for (const { slotName } of look.slots) known.set(slotName, await held(slotName))
     const decision = decideSlot({
       rows: look.slots,
       slotMaxBytes,
       expected: this.#last.slotName,
-      relayHead: ({ slotName }) => known.get(slotName)?.headEndLsn ?? resumeFrom(slotName),
+      // A journal that lost its end is refilled from where the slot is: no reason for a new one.
+      relayHead: ({ slotName }) => (hasPeers ? null : (known.get(slotName)?.headEndLsn ?? resumeFrom(slotName))),
       walEndLsn: look.walEndLsn,
     })
     return { ...decision, held: decision.action === 'create' ? null : (known.get(decision.slot.slotName) ?? null) }

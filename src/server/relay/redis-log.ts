@@ -1,0 +1,230 @@
+// The journal's keys in Redis, and the commands on them: one Stream of blocks per epoch, and a hash that says which epoch it is.
+//
+// An entry's ID is `<commit LSN of the block's last commit>-<attempt * 2^32 + part>`: it comes from Postgres, never from a
+// counter in Redis, which could roll back with a lagging replica and number other commits the same. Parts belong to a commit too
+// large for one block; the attempt tells the parts of two leaders apart that cut it differently.
+import { createHash } from 'node:crypto'
+import type { RedisClient } from '../redis.ts'
+
+export interface EntryId {
+  readonly lsn: bigint
+  readonly attempt: number
+  readonly part: number
+}
+
+export interface Entry {
+  readonly id: EntryId
+  /** The ID as Redis has it. */
+  readonly text: string
+  readonly block: Buffer
+}
+
+/** Which Stream is the current one. */
+export interface Pointer {
+  readonly epoch: string
+  readonly slotName: string
+  readonly systemId: string
+  readonly timeline: string
+}
+
+/** What a look at the hash finds beside it. */
+export interface Standing extends Pointer {
+  /** Everything that commits up to here is visible in the database. */
+  readonly settledLsn: bigint
+  readonly hasLeader: boolean
+}
+
+/** The journal is not as whoever appends believes: another node appended, or Redis lost something. */
+export class JournalMovedError extends Error {}
+
+/** Before the first entry of a Stream. */
+export const beforeAll = '0-0'
+
+const partsPerAttempt = 2 ** 32
+
+export const formatId = ({ lsn, attempt, part }: EntryId): string => `${lsn}-${attempt * partsPerAttempt + part}`
+
+/** @throws RangeError */
+export function parseId(text: string): EntryId {
+  const parts = /^(\d{1,20})-(\d{1,16})$/.exec(text)
+  if (parts === null) throw new RangeError(`not an ID of the journal: ${JSON.stringify(text)}`)
+  const sequence = Number(parts[2])
+  return {
+    lsn: BigInt(parts[1]!),
+    attempt: Math.floor(sequence / partsPerAttempt),
+    part: sequence % partsPerAttempt,
+  }
+}
+
+/** Only after the predecessor that the leader names: an append that was refused, for memory or in a failover, must not leave
+ *  a hole behind the next one. Returns the Stream's last ID where it is another. */
+const appendScript = `
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return 'epoch' end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local id = last[1] and last[1][1] or '0-0'
+if id ~= ARGV[2] then return id end
+redis.call('XADD', KEYS[1], ARGV[3], 'b', ARGV[4])
+if ARGV[5] ~= '' then redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5]) end
+return 'stored'
+`
+
+/** A leader that was asleep since it looked must not put an old epoch in the place of a newer one. */
+const beginScript = `
+local epoch = redis.call('HGET', KEYS[1], 'epoch') or ''
+if epoch ~= ARGV[1] then return 0 end
+if epoch ~= ARGV[2] then redis.call('UNLINK', KEYS[2], KEYS[3]); redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'slot', ARGV[3], 'system', ARGV[4], 'timeline', ARGV[5])
+return 1
+`
+
+const signScript = `
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('HSET', KEYS[1], 'settled', ARGV[4])
+return 1
+`
+
+const unsignScript = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
+
+/** How long a leader counts as living without another sign. */
+const signMs = 4000
+
+export class RedisLog {
+  readonly #client: RedisClient
+  readonly #prefix: string
+
+  /** @param client answers or fails within its command timeout
+   *  @param name of the deployment */
+  constructor(client: RedisClient, name: string) {
+    this.#client = client
+    this.#prefix = `{${name}}:`
+  }
+
+  get #pointerKey(): string {
+    return `${this.#prefix}epoch`
+  }
+
+  get #leaderKey(): string {
+    return `${this.#prefix}leader`
+  }
+
+  /** The Stream of an epoch. */
+  keyOf(epoch: string): string {
+    return `${this.#prefix}log:${epoch}`
+  }
+
+  /** @returns null where no epoch has begun, or Redis lost everything */
+  async standing(): Promise<Standing | null> {
+    const [fields, leader] = await Promise.all([
+      this.#client.hgetall(this.#pointerKey),
+      this.#client.exists(this.#leaderKey),
+    ])
+    const { epoch, slot, system, timeline, settled } = fields
+    if (epoch === undefined) return null
+    return {
+      epoch,
+      slotName: slot ?? '',
+      systemId: system ?? '',
+      timeline: timeline ?? '',
+      settledLsn: BigInt(settled ?? 0),
+      hasLeader: leader === 1,
+    }
+  }
+
+  /** Makes an epoch the current one. The Stream before it is dropped, and a stray one of its name.
+   *  @param before the epoch that `standing` told, '' for none
+   *  @returns false when it is another by now */
+  async begin(before: string, pointer: Pointer): Promise<boolean> {
+    const { epoch, slotName, systemId, timeline } = pointer
+    const keys = [this.#pointerKey, this.keyOf(before), this.keyOf(epoch)]
+    return (await this.#run(beginScript, keys, [before, epoch, slotName, systemId, timeline])) === 1
+  }
+
+  /** @param after ID of the entry that must be the last one
+   *  @param trimTo entries before this ID are let go; '' for none
+   *  @throws JournalMovedError when another is; whatever Redis says */
+  async append(epoch: string, after: string, entry: Entry, trimTo: string): Promise<void> {
+    const keys = [this.keyOf(epoch), this.#pointerKey]
+    const answer = await this.#run(appendScript, keys, [epoch, after, entry.text, entry.block, trimTo])
+    if (answer === 'stored') return
+    throw new JournalMovedError(
+      answer === 'epoch'
+        ? 'the journal is of another epoch, or lost'
+        : `the journal ends at ${String(answer)}, not at ${after}`,
+    )
+  }
+
+  /** The last entry. */
+  async last(epoch: string): Promise<Entry | null> {
+    return (await this.#entriesOf('XREVRANGE', this.keyOf(epoch), '+', '-', 'COUNT', '1'))[0] ?? null
+  }
+
+  /** The last entry before this one. */
+  async lastBefore(epoch: string, id: string): Promise<Entry | null> {
+    return (await this.#entriesOf('XREVRANGE', this.keyOf(epoch), `(${id}`, '-', 'COUNT', '1'))[0] ?? null
+  }
+
+  /** Up to `count` entries after this one. */
+  after(epoch: string, id: string, count: number): Promise<readonly Entry[]> {
+    return this.#entriesOf('XRANGE', this.keyOf(epoch), `(${id}`, '+', 'COUNT', String(count))
+  }
+
+  /** Up to `count` entries from this one on. */
+  from(epoch: string, id: string, count: number): Promise<readonly Entry[]> {
+    return this.#entriesOf('XRANGE', this.keyOf(epoch), id, '+', 'COUNT', String(count))
+  }
+
+  /** The leader shows that it lives, and what is visible by now. @returns false when the epoch is another */
+  async sign(epoch: string, nodeId: string, settledLsn: bigint): Promise<boolean> {
+    const keys = [this.#pointerKey, this.#leaderKey]
+    return (await this.#run(signScript, keys, [epoch, nodeId, String(signMs), String(settledLsn)])) === 1
+  }
+
+  async unsign(nodeId: string): Promise<void> {
+    await this.#run(unsignScript, [this.#leaderKey], [nodeId])
+  }
+
+  /** Asks Redis to say that what this connection wrote is on so many replicas. @returns how many said so in time */
+  async waitForReplicas(count: number, timeoutMs: number): Promise<number> {
+    return Number(await this.#client.call('WAIT', String(count), String(timeoutMs)))
+  }
+
+  /** The same for the append-only file of the server itself. Redis 7.2 and later. */
+  async waitForFile(timeoutMs: number): Promise<boolean> {
+    const answer = (await this.#client.call('WAITAOF', '1', '0', String(timeoutMs))) as [number, number]
+    return answer[0] >= 1
+  }
+
+  async #entriesOf(command: string, ...values: string[]): Promise<readonly Entry[]> {
+    return entriesOf(await this.#client.callBuffer(command, ...values))
+  }
+
+  async #run(script: string, keys: readonly string[], values: readonly (string | Buffer)[]): Promise<unknown> {
+    const rest = [String(keys.length), ...keys, ...values]
+    try {
+      return await this.#client.call('EVALSHA', shaOf(script), ...rest)
+    } catch (error) {
+      if (!(error as Error).message.startsWith('NOSCRIPT')) throw error
+      return this.#client.call('EVAL', script, ...rest)
+    }
+  }
+}
+
+/** @param answer of XRANGE and its like: pairs of an ID and its fields; null for none. @throws RangeError */
+export function entriesOf(answer: unknown): readonly Entry[] {
+  return ((answer ?? []) as [Buffer, [Buffer, Buffer]][]).map(([id, [, block]]) => {
+    const text = id.toString('latin1')
+    return { id: parseId(text), text, block }
+  })
+}
+
+const shas = new Map<string, string>()
+
+function shaOf(script: string): string {
+  let sha = shas.get(script)
+  if (sha === undefined) {
+    sha = createHash('sha1').update(script).digest('hex')
+    shas.set(script, sha)
+  }
+  return sha
+}
