@@ -9,8 +9,9 @@ export interface RelationColumn {
   readonly identity: boolean
 }
 
-/** A Relation message. Under publish_via_partition_root it describes the root. A new object for each message received,
- *  also when nothing changed: `===` tells whether the catalog may have. */
+/** A Relation message. Under publish_via_partition_root it describes the root. From the slot a new object for each message
+ *  received; from the journal the same one as long as the description is the same: whether the catalog may have changed,
+ *  only `Commit.announced` tells. */
 export interface Relation {
   readonly oid: number
   readonly schema: string

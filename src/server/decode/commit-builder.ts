@@ -1,5 +1,4 @@
-// A commit whose row messages are still coming in, in memory and past a bound in a file: from the slot, or from the parts of
-// a large commit in the journal.
+// A transaction that is still coming in: its row messages in memory, and past a bound in a file.
 import type { LogicalMessage, Relation } from './change.ts'
 import { HeldCommit, type Run, soleOf } from './held-commit.ts'
 import { truncation } from './row-message.ts'
@@ -14,7 +13,8 @@ export interface SpoolOptions {
 }
 
 /** Memory a message takes beside its bytes: its Buffer object (104, measured) and its place in a list (8). */
-const messageOverhead = 112
+export const messageOverhead = 112
+export const defaultSpoolBytes = 32 << 20
 /** Logical messages of one commit: content beyond these is left out, and messages beyond the count are dropped. Rows
  *  have a file to go to; a message, which any role can emit without writing a row, must not fill the memory. */
 const maxContentBytes = 1 << 20
@@ -45,11 +45,7 @@ export class CommitBuilder {
     this.begin = begin
     this.bytes = bytes
     this.#options = options
-    this.#spoolBytes = options.spoolBytes ?? 32 << 20
-  }
-
-  get count(): number {
-    return this.#count
+    this.#spoolBytes = options.spoolBytes ?? defaultSpoolBytes
   }
 
   forgetCurrent(): void {
@@ -88,11 +84,7 @@ export class CommitBuilder {
     return true
   }
 
-  commit(
-    endLsn: bigint,
-    announced: readonly Relation[],
-    messages: readonly LogicalMessage[] = this.#logical ?? noMessages,
-  ): HeldCommit | SpooledCommit {
+  commit(endLsn: bigint, announced: readonly Relation[]): HeldCommit | SpooledCommit {
     const { begin, bytes } = this
     const sole = this.#layouts.length === 1 ? soleOf(this.#layouts[0]!) : null
     const parts = {
@@ -104,7 +96,7 @@ export class CommitBuilder {
       relations: sole?.oids ?? oidsOf(this.#layouts),
       layouts: sole?.layouts ?? this.#layouts,
       announced,
-      messages,
+      messages: this.#logical ?? noMessages,
     }
     if (this.#spool === null)
       return new HeldCommit(parts, this.#messages.length === 1 ? this.#messages[0]! : this.#messages, this.#runs)

@@ -6,7 +6,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 
 /** Bytes written or read at once: the memory that a spool, and each walk of one, takes. A slow reader begins a walk for
  *  every half of its queue, each time at the beginning of a chunk: of a megabyte it would pass over most. */
-const chunkBytes = 1 << 17
+export const chunkBytes = 1 << 17
 /** Before each message: its length and the number of its relation, uint32 BE. */
 export const headerBytes = 8
 
@@ -22,7 +22,7 @@ export class Spool {
   readonly #file: number
   readonly #folder: string
   #removed: boolean
-  #pending: Buffer | null = Buffer.allocUnsafe(chunkBytes)
+  #pending: Buffer | null = null
   #pendingBytes = 0
   #written = 0
   #entries = 0
@@ -47,13 +47,22 @@ export class Spool {
     if (this.#pendingBytes + size > chunkBytes) this.#flush()
     if (this.#pendingBytes === 0) this.#starts.push({ entry: this.#entries, position: this.#written })
     this.#entries += 1
-    const pending = size > chunkBytes ? Buffer.allocUnsafe(size) : this.#pending!
+    this.#pending ??= Buffer.allocUnsafe(chunkBytes)
+    const pending = size > chunkBytes ? Buffer.allocUnsafe(size) : this.#pending
     const at = size > chunkBytes ? 0 : this.#pendingBytes
     pending.writeUInt32BE(message.length, at)
     pending.writeUInt32BE(relation, at + 4)
     message.copy(pending, at + headerBytes)
     if (size > chunkBytes) this.#write(pending, size)
     else this.#pendingBytes += size
+  }
+
+  /** Messages as the file has them, each after its length and relation. @throws SPOOL_FAILED */
+  appendEntries(bytes: Buffer, entries: number): void {
+    this.#flush()
+    this.#starts.push({ entry: this.#entries, position: this.#written })
+    this.#entries += entries
+    this.#write(bytes, bytes.length)
   }
 
   /** No more is appended. */

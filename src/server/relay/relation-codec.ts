@@ -46,25 +46,36 @@ function text(value: string): Buffer {
 export interface KnownRelation extends Sole {
   readonly relation: Relation
   readonly definition: Buffer
+  /** Number of the last block that defined it. */
+  block: number
 }
 
 /** Beyond these all are forgotten: what comes again is a new object, as after a Relation message. */
 const maxKnown = 10_000
 
 /** The relations that blocks defined, by content: as long as a table's definition stays the same, it is the same object in
- *  every block. */
+ *  every block. Within one block two equal definitions are two objects, as they were two messages: `announced` says so. */
 export class KnownRelations {
   /** The last of each OID. */
   readonly #known = new Map<number, KnownRelation>()
+  #block = 0
+
+  beginBlock(): void {
+    this.#block++
+  }
 
   /** @throws RangeError for what `definitionOf` cannot have made */
-  resolve(bytes: Buffer, start: number, end: number): KnownRelation {
-    const oid = bytes.readUInt32BE(start)
+  resolve(bytes: Buffer): KnownRelation {
+    const oid = bytes.readUInt32BE(0)
     const known = this.#known.get(oid)
-    if (known !== undefined && known.definition.compare(bytes, start, end) === 0) return known
-    const definition = Buffer.from(bytes.subarray(start, end))
+    if (known !== undefined && known.block !== this.#block && known.definition.equals(bytes)) {
+      known.block = this.#block
+      return known
+    }
+    // A copy: the block's own bytes would be kept alive by it.
+    const definition = Buffer.from(bytes)
     const relation = decodeRelation(definition)
-    const resolved = { relation, definition, ...soleOf(relation) }
+    const resolved = { relation, definition, block: this.#block, ...soleOf(relation) }
     if (this.#known.size >= maxKnown) this.#known.clear()
     this.#known.set(oid, resolved)
     return resolved
