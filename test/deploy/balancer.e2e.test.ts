@@ -57,14 +57,14 @@ test('events come as they are made, and a page of the same host and port may con
   const headers = { authorization: `Bearer ${token}`, accept: 'text/event-stream', origin: nginx.url }
   const leave = new AbortController()
   const response = await fetch(`${nginx.url}/v1/live/messages`, { headers, signal: leave.signal })
-  expect([response.status, response.headers.get('content-type')]).toEqual([200, 'text/event-stream'])
+  expect([response.status, response.headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8'])
   let text = ''
   const body = response.body!.pipeThrough(new TextDecoderStream()).getReader()
   const until = async (part: string): Promise<void> => {
     while (!text.includes(part)) text += (await body.read()).value ?? ''
   }
   await until('event: snapshot')
-  // A balancer that buffers would hold this back until a few kilobytes more have come.
+  // Not when the stream ends, or a few kilobytes more have come.
   await database.query(`INSERT INTO messages VALUES (1, 1, 'a', 'at once')`)
   await until('at once')
   leave.abort()
@@ -94,7 +94,8 @@ test('[P4] readers on all three wires go on over kills and drains of the nodes, 
   for (const each of readers) {
     await each.until(({ rows }) => rows.rows.size === written)
     expect([each.transport, each.resyncs, each.failure]).toEqual([each.transport, [], null])
-    expect(each.connections).toBeGreaterThan(1)
+    // A poll that a node leaves unanswered is asked of the other one by nginx itself.
+    if (each.transport !== 'long-poll') expect(each.connections).toBeGreaterThan(1)
     await each[Symbol.asyncDispose]()
   }
 }, 120_000)

@@ -74,8 +74,8 @@ export class ComingBack implements AsyncDisposable {
     try {
       this.rows.take(event)
       if (event.event === 'error') {
-        const { retry } = event.data as { retry: string }
-        if (retry !== 'now' && retry !== 'later') throw new Error(`told ${JSON.stringify(event.data)}`)
+        const { retry } = event.data as { retry: boolean }
+        if (!retry) throw new Error(`told ${JSON.stringify(event.data)}`)
       }
       if (event.id !== '') this.#position = event.id
     } catch (error) {

@@ -51,7 +51,9 @@ test('the image runs as nobody special, and node itself gets the signals', () =>
 })
 
 test('what the image is made of is sent to the engine, and no more', () => {
-  const sent = read('.dockerignore').match(/^!(.*)$/gm)!.map(line => line.slice(1))
+  const sent = read('.dockerignore')
+    .match(/^!(.*)$/gm)!
+    .map(line => line.slice(1))
   const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)].flatMap(([, names]) => names!.split(' '))
   expect([...new Set(copied)].sort()).toEqual(sent.sort())
 })

@@ -17,19 +17,20 @@ export async function startNginx(ports: readonly number[]): Promise<Nginx> {
   const port = await freePort()
   const config = await readFile(new URL('../../deploy/nginx.conf', import.meta.url), 'utf8')
   const file = join(folder, 'nginx.conf')
+  // No node is remembered as failed: so it is with names that are resolved anew.
   await writeFile(
     file,
     [
       ['listen 8080;', `listen 127.0.0.1:${port};`],
       ['set $nodes tidegate:4000;', 'set $nodes nodes;'],
       ['pid /tmp/nginx.pid;', `pid ${folder}/nginx.pid;`],
-      ['http {', `http { upstream nodes { ${ports.map(each => `server 127.0.0.1:${each} fail_timeout=1s;`).join(' ')} }`],
+      ['http {', `http { upstream nodes { ${ports.map(each => `server 127.0.0.1:${each} max_fails=0;`).join(' ')} }`],
     ].reduce((text, [from = '', to = '']) => replaceOnce(text, from, to), config),
   )
   const tested = await run(program, ['-t', '-c', file])
   // A warning is a refusal of the next version.
   if (tested.code !== 0 || /\[(warn|emerg|alert)\]/.test(tested.err)) throw new Error(`nginx -t says:\n${tested.err}`)
-  const child = spawn(program, ['-c', file, '-g', 'daemon off;'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = spawn(program, ['-c', file, '-g', 'daemon off;'], { stdio: 'ignore' })
   const gone = new Promise<void>(resolve => child.once('close', () => resolve()))
   return {
     url: `http://127.0.0.1:${port}`,
