@@ -8,6 +8,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { createLog } from '../../src/server/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import type { TestDatabase } from './postgres.ts'
+import { relaySettings } from './relay.ts'
 
 export const jwtSecret = 'a secret of the tests, at least 32 bytes long'
 
@@ -65,6 +66,7 @@ export class TestNode {
       PORT: '0',
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'silent',
       BEACON_MS: '1000',
+      ...(await relaySettings(databaseUrl)),
       ...settings,
     })
     const server = await startServer(config, { log: createLog(config.logLevel) })
