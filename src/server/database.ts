@@ -19,6 +19,12 @@ export const pinnedOptions: string = Object.entries(pinnedSettings)
   .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
   .join(' ')
 
+/** What a pool is needed for: `pg.Pool`, or a lane of the node's connections. */
+export interface Lane {
+  readonly query: pg.Pool['query']
+  connect(): Promise<pg.PoolClient>
+}
+
 /** A row as Postgres printed it: no value is parsed. */
 export type TextRow = (string | null)[]
 
@@ -29,6 +35,9 @@ export interface PoolOptions {
   readonly applicationName?: string
   /** A query that takes longer fails, and its connection is replaced. Without it a dead network keeps one for ever. */
   readonly queryTimeoutMs?: number
+  /** The same, by the server. */
+  readonly statementTimeoutMs?: number
+  readonly Client?: new () => pg.ClientBase
 }
 
 export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
@@ -39,6 +48,8 @@ export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
     options: pinnedOptions,
     connectionTimeoutMillis: 10_000,
     ...(options.queryTimeoutMs === undefined ? {} : { query_timeout: options.queryTimeoutMs }),
+    ...(options.statementTimeoutMs === undefined ? {} : { statement_timeout: options.statementTimeoutMs }),
+    ...(options.Client === undefined ? {} : { Client: options.Client }),
   })
   // A connection that breaks is replaced by the next checkout, and whoever holds it hears of it from the next query. Without
   // a listener it would end the process: the pool's own is there only while the connection is idle in it, not while somebody
@@ -50,7 +61,7 @@ export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
 
 /** Runs a query whose values arrive as text, by position. */
 export async function queryText(
-  client: pg.ClientBase | pg.Pool,
+  client: pg.ClientBase | Pick<Lane, 'query'>,
   sql: string,
   values: readonly unknown[] = [],
 ): Promise<TextRow[]> {
@@ -64,6 +75,10 @@ const awayNetwork = /^(ECONN|ENOTFOUND|EAI_|ETIMEDOUT|EPIPE|EHOSTUNREACH|ENETUNR
 /** pg and its pool give these no code. */
 const awayMessages =
   /^(Connection terminated|timeout e|Query read timeout|Client (has encountered|was closed)|connection timeout)/
+
+/** Whether a query was given up that Postgres may still be at. */
+export const isQueryTimeout = (error: unknown): boolean =>
+  error instanceof Error && error.message === 'Query read timeout'
 
 /** Whether an error says that the database is away, which is no fault of whoever asked it. */
 export function isAway(error: unknown): boolean {

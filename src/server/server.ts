@@ -8,7 +8,7 @@ import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import type { Config } from './config.ts'
-import { createPool } from './database.ts'
+import { askedPlaces, Connections } from './connections.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
 import { createExplainer } from './explain/operator.ts'
 import { createLog, type Log } from './log.ts'
@@ -71,36 +71,26 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
   const nodeId = randomBytes(8).toString('hex')
-  const pool = createPool(config.databaseUrl, {
-    maxConnections: config.databasePool,
-    // Past the statement's own limit only a dead network is left.
-    queryTimeoutMs: snapshotTimeoutMs + 5000,
+  const connections = new Connections(config.databaseUrl, {
+    connections: config.databasePool,
+    snapshots: config.snapshotConcurrency,
+    asked: config.askedConcurrency,
   })
-  // Apart from the snapshots' connections: a queue of those must not hold up a fence that they wait for.
-  const upkeepPool = createPool(config.databaseUrl, {
-    maxConnections: 2,
-    applicationName: 'tidegate upkeep',
-    queryTimeoutMs: 10_000,
-  })
-  // And apart from both: who asks about a table that a migration has locked waits for it here, and holds up no heartbeat.
-  const catalogPool = createPool(config.databaseUrl, {
-    maxConnections: 4,
-    applicationName: 'tidegate catalog',
-    queryTimeoutMs: 10_000,
-  })
-  const lookPool = createPool(config.databaseUrl, {
-    maxConnections: 1,
-    applicationName: 'tidegate catalog',
-    queryTimeoutMs: 10_000,
-  })
+  const waits = { queryTimeoutMs: 10_000, waitMs: 10_000 }
+  const upkeepLane = connections.lane('upkeep', waits)
+  const lookLane = connections.lane('look', waits)
+  const catalogLane = connections.lane('catalog', waits)
+  // Past the statement's own limit only a dead network is left.
+  const snapshotWaits = { queryTimeoutMs: snapshotTimeoutMs + 5000 }
+  const readLane = connections.lane('reads', snapshotWaits)
   const catalog = createCatalog({
-    pool: catalogPool,
-    lookPool,
+    pool: catalogLane,
+    lookPool: lookLane,
     publication: config.tidegateName,
     roles: config.jwtRoles,
     log,
   })
-  const beacon = new Beacon({ pool: upkeepPool, prefix: config.tidegateName, secret: randomBytes(32) })
+  const beacon = new Beacon({ pool: upkeepLane, prefix: config.tidegateName, secret: randomBytes(32) })
   const head = new Head()
   const relay = new MemoryRelay({
     maxBytes: config.windowMaxBytes,
@@ -109,11 +99,10 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     now: steadyNow,
   })
   const reader = new SnapshotReader({
-    pool,
+    snapshots: connections.lane('snapshots', snapshotWaits),
+    reads: readLane,
     head,
     beacon,
-    concurrency: Math.min(config.snapshotConcurrency, config.databasePool),
-    queueLimit: 10_000,
     timeoutMs: snapshotTimeoutMs,
   })
   const parts: StreamParts = {
@@ -137,28 +126,23 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const times = new Times(parts, beacon)
   const stream: Stream = { ...parts, times, reach: new Reach(parts, times) }
   const settingsOf = (principal: Principal) => settingsList(principal, { claimSettings: config.claimSettings })
-  const askedPool = createPool(config.databaseUrl, {
-    maxConnections: config.askedConcurrency,
-    applicationName: 'tidegate asked',
-    queryTimeoutMs: config.askedTimeoutMs + 5000,
-  })
   const asker = new Asker({
-    pool: askedPool,
+    pool: connections.lane('asked', { ...waits, queryTimeoutMs: config.askedTimeoutMs + 5000 }),
     relay,
     head,
     reader,
     timeoutMs: config.askedTimeoutMs,
-    concurrency: config.askedConcurrency,
+    concurrency: askedPlaces({ connections: config.databasePool, asked: config.askedConcurrency }),
   })
-  const gate = createRoleGate({ pool: upkeepPool, allowed: config.jwtRoles })
+  const gate = createRoleGate({ pool: catalogLane, allowed: config.jwtRoles })
   const door = new SubscriptionDoor({
     stream,
-    pool: upkeepPool,
+    pool: readLane,
     random: Math.random,
     pulse: () => upkeep.pulse(),
     asked: {
       asker,
-      pool: catalogPool,
+      pool: catalogLane,
       limits: {
         maxAudiencesPerTable: config.askedMaxAudiencesPerTable,
         maxRows: config.askedMaxRows,
@@ -179,8 +163,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   })
   const explain = createExplainer(
     {
-      pool,
-      catalog: () => createCatalog({ pool: catalogPool, publication: config.tidegateName, log: createLog('silent') }),
+      pool: connections.lane('explain', { ...waits, queryTimeoutMs: 15_000 }),
+      catalog: () => createCatalog({ pool: catalogLane, publication: config.tidegateName, log: createLog('silent') }),
       publication: config.tidegateName,
       admit: role => gate.admit(role),
       settingsOf,
@@ -192,7 +176,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const trouble = new Trouble(log, steadyNow)
   const watch = new CatalogWatch({
     look: sees => catalog.look(sees),
-    announcements: new Announcements(lookPool),
+    announcements: new Announcements(lookLane),
     passed: fence => reader.passed(fence),
     onChange: async () => {
       catalog.invalidate()
@@ -207,7 +191,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     now: steadyNow,
   })
   const upkeep: Upkeep = new Upkeep({
-    pool: upkeepPool,
+    pool: upkeepLane,
     name: config.tidegateName,
     relay,
     head,
@@ -291,8 +275,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   })
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
-  const stop = (): Promise<void> =>
-    stopServer({ stopping, running, gateway, door, redis, pools: [pool, askedPool, upkeepPool, catalogPool, lookPool] })
+  const stop = (): Promise<void> => stopServer({ stopping, running, gateway, door, redis, connections })
   try {
     const port = await gateway.listen(config.host, config.port)
     return {
@@ -315,7 +298,7 @@ interface Parts {
   readonly gateway: Gateway
   readonly door: SubscriptionDoor
   readonly redis: ReturnType<typeof openShared> | null
-  readonly pools: readonly { end(): Promise<void> }[]
+  readonly connections: Connections
 }
 
 /** Past this a command's connection is made anew. */
@@ -327,7 +310,7 @@ function openShared(url: string, name: string) {
   return { client: open('tidegate'), reader: open('tidegate reader') }
 }
 
-async function stopServer({ stopping, running, gateway, door, redis, pools }: Parts): Promise<void> {
+async function stopServer({ stopping, running, gateway, door, redis, connections }: Parts): Promise<void> {
   if (stopping.signal.aborted) return
   await gateway.drain({ spreadMs: 1000, timeoutMs: 5000 })
   await gateway.close()
@@ -336,7 +319,7 @@ async function stopServer({ stopping, running, gateway, door, redis, pools }: Pa
   door.close()
   redis?.client.disconnect()
   redis?.reader.disconnect()
-  for (const pool of pools) await pool.end()
+  await connections.end()
 }
 
 function authenticatorOptions(config: Config) {

@@ -1,10 +1,9 @@
 // What is done every second beside the stream: sample what SQL can see, let go of what is old, acknowledge the slot, send
 // the heartbeat on its way through the WAL, and look whether the catalog changed.
-import type pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { BeaconWay } from './beacon-way.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
-import { isAway } from './database.ts'
+import { isAway, type Lane } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import { Isolation } from './isolation.ts'
 import type { Log } from './log.ts'
@@ -19,7 +18,7 @@ import { parseSnapshot } from './wal/visibility.ts'
 import type { WalStream } from './wal/wal-source.ts'
 
 export interface UpkeepOptions {
-  readonly pool: pg.Pool
+  readonly pool: Lane
   /** The deployment's: its slot is looked for by it. */
   readonly name: string
   readonly relay: MemoryRelay

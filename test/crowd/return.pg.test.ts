@@ -11,8 +11,8 @@ import type { NodeAnswers } from './node.ts'
 
 const count = 1000
 const everybody = 1
-/** DATABASE_POOL, the stream, and the five that watch. */
-const mostConnections = 10 + 1 + 5
+/** DATABASE_POOL and the stream. */
+const mostConnections = 4 + 1
 let server: LocalPostgres
 let database: TestDatabase
 let watcher: TestDatabase

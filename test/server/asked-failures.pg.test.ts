@@ -154,7 +154,7 @@ test('[P1] a table that a migration locks keeps its readers: they go on when it 
   using live = await papers(ada)
   await live.exact()
   await database.query('BEGIN; LOCK TABLE papers IN ACCESS EXCLUSIVE MODE')
-  const waits = `SELECT 1 FROM pg_stat_activity WHERE application_name = 'tidegate asked' AND wait_event_type = 'Lock'`
+  const waits = `SELECT 1 FROM pg_locks WHERE relation = 'papers'::regclass AND NOT granted`
   await until(async () => (await database.query(waits)).length > 0)
   await until(async () => (await database.query(waits)).length === 0)
   await database.query(`INSERT INTO papers VALUES (60, 1, 'w', 'after'); COMMIT`)

@@ -118,29 +118,26 @@ test('[P7] a query with more rows than SNAPSHOT_MAX_ROWS is refused by a code', 
 test('[P7] a hold longer than MAX_HELD_MS is a resync of that audience, and its neighbours get their deltas meanwhile', async () => {
   await start({ MAX_HELD_MS: '500', SNAPSHOT_CONCURRENCY: '1' })
   using hers = await (await messages(adaToken)).exact()
-  using his = await (await messages(benToken)).exact()
-  using alsoHers = await (await messages(adaToken, '?room_id=eq.1')).exact()
-  // What the catalog says of rooms is known by now, so that only their rows are waited for.
-  ;(await (await LiveSse.open(node, '/v1/live/rooms', benToken)).exact()).stream.close()
-  // Somebody's snapshot of another table waits for a lock, and with it everything that would be read after it.
-  await using locker = await lock('rooms')
-  const blocked = LiveSse.open(node, '/v1/live/rooms', benToken)
-  await until(async () => (await database.query(`SELECT 1 FROM pg_locks WHERE NOT granted`)).length > 0)
-
+  using his = await (await LiveSse.open(node, '/v1/live/rooms', benToken)).exact()
+  using alsoHers = await (await LiveSse.open(node, '/v1/live/rooms?id=eq.1', adaToken)).exact()
+  const renamed = async (live: LiveSse, room: number, name: string): Promise<void> => {
+    await database.query(`UPDATE rooms SET name = '${name}' WHERE id = ${room}`)
+    await live.stream.waitFor(() => live.rows.rows.get(`[${room}]`)?.name === name)
+  }
+  // What the grant moves cannot be read.
+  await using locker = await lock('messages')
   await database.query(`INSERT INTO members VALUES (2, '${ada}')`)
-  for (let id = 10; id < 20; id++) await insertedFor(his, id, 2)
-  await insertedFor(alsoHers, 20, 1)
+  for (let i = 0; i < 10; i++) await renamed(his, 2, `before ${i}`)
+  await renamed(alsoHers, 1, 'hers')
   await hers.stream.waitFor(() => hers.rows.resyncs.length > 0)
   expect(hers.rows.resyncs).toEqual(['INPUTS_CHANGED'])
-  for (let id = 30; id < 40; id++) await insertedFor(his, id, 2)
+  for (let i = 0; i < 10; i++) await renamed(his, 2, `after ${i}`)
   expect(hers.rows.exact).toBe(false)
 
   await locker.release()
   await equals(hers, ada)
   expect(hers.rows.resyncs).toHaveLength(1)
-  await equals(his, ben)
-  for (const other of [his, alsoHers]) expect(other.rows.resyncs).toEqual([])
-  ;(await (await blocked).exact()).stream.close()
+  for (const other of [his, alsoHers]) expect([other.failure, other.rows.resyncs]).toEqual([null, []])
 })
 
 test('[P7] a table that is locked for long keeps only its own readers waiting', async () => {
@@ -217,7 +214,7 @@ test('[P7] a thousand clients at once are let in a few at a time, all are exact,
     for (let i = 0; writing; i++) {
       await database.query(`UPDATE messages SET room_id = 3 - room_id, body = 'v${i}' WHERE id = ${101 + (i % 100)}`)
       const [row] = await database.query<{ n: number }>(
-        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE state <> 'idle' AND query ~ 'REPEATABLE READ|AS t WHERE|set_config|COMMIT' AND application_name = 'tidegate'`,
+        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE application_name = 'tidegate snapshot'`,
       )
       most = Math.max(most, row!.n)
       // Each of these reaches five hundred sockets of this very process.

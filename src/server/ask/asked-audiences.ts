@@ -1,12 +1,11 @@
 // The asked audiences of a node: made when the first subscriber asks, warm for a grace after the last has gone, bounded for
 // each table, and told of every commit that touches what they read.
 import { createHash, randomBytes } from 'node:crypto'
-import type pg from 'pg'
 import type { Row } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { PromiseCache } from '../catalog/promise-cache.ts'
 import type { Table } from '../catalog/table.ts'
-import { answered } from '../database.ts'
+import { answered, type Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Log } from '../log.ts'
@@ -29,7 +28,7 @@ export interface AskedLimits {
 export interface AskedAudiencesOptions {
   readonly asker: Asker
   /** For the catalog. */
-  readonly pool: pg.Pool
+  readonly pool: Lane
   readonly relay: MemoryRelay
   readonly head: Head
   readonly queries: QueryRegistry
@@ -159,7 +158,7 @@ export class AskedAudiences {
   retire(oids: ReadonlySet<number> | null, errorOf: (table: Table) => TidegateError): void {
     for (const held of [...this.#held.values()]) {
       const { table } = held.audience
-      if (oids === null || oids.has(table.oid)) this.#end(held, errorOf(table))
+      if (oids === null || oids.has(table.oid)) this.#end(held, errorOf(table), () => errorOf(table))
     }
   }
 
@@ -257,10 +256,11 @@ export class AskedAudiences {
     this.#failures.set(key, { error, untilMs: performance.now() + failureMs })
   }
 
-  #end(held: Held, error: unknown): void {
+  /** @param errorOf what each is told, if not all the same */
+  #end(held: Held, error: unknown, errorOf: () => unknown = () => error): void {
     const users = [...held.users]
     this.#close(held, error)
-    for (const user of users) user.end(error)
+    for (const user of users) user.end(errorOf())
   }
 
   #close(held: Held, error: unknown = over): void {

@@ -1,7 +1,7 @@
 // Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { pinnedSettings, type TextRow } from '../database.ts'
+import { type Lane, pinnedSettings, type TextRow } from '../database.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'
@@ -14,8 +14,8 @@ import { Lanes } from './lanes.ts'
 import { type Standing, standingOf } from './standing.ts'
 
 export interface AskerOptions {
-  /** Its own: what is asked must not keep snapshots waiting. */
-  readonly pool: pg.Pool
+  /** For questions only, with a place for each of `concurrency`. */
+  readonly pool: Lane
   readonly relay: MemoryRelay
   readonly head: Head
   readonly reader: Pick<SnapshotReader, 'passed'>
@@ -77,6 +77,7 @@ export class Asker {
       try {
         client = await pool.connect()
       } catch (cause) {
+        if (cause instanceof TidegateError) throw cause
         throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
       }
       const pin = relay.pin()
@@ -107,7 +108,7 @@ export class Asker {
   /** A policy's function may have set something for the session: the next reader must not find it, and what it printed
    *  otherwise than is pinned is not what it seems. */
   async #end(client: pg.PoolClient, { table }: Query): Promise<void> {
-    const end = `SELECT ${pinned.map(name => `current_setting('${name}') AS "${name}"`).join(', ')}; COMMIT; RESET ALL`
+    const end = `SELECT ${pinned.map(name => `current_setting('${name}') AS "${name}"`).join(', ')}; COMMIT; RESET ROLE; RESET ALL`
     const ended = (await client.query(end)) as unknown as pg.QueryResult<Record<string, string>>[]
     const set = pinned.find(name => ended[0]!.rows[0]![name] !== pinnedSettings[name])
     if (set === undefined) return
@@ -120,7 +121,7 @@ export class Asker {
     const { head, relay, timeoutMs } = this.#options
     for (let attempt = 1; ; attempt++) {
       const wantedLsn = begin()
-      const sql = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${timeoutMs};
+      const sql = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate asked'; SET LOCAL statement_timeout = ${timeoutMs};
         SET LOCAL lock_timeout = ${Math.ceil(timeoutMs / 2)};
         SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence,
           (extract(epoch FROM now() - '2000-01-01 00:00:00+00') * 1000000)::int8::text AS at`

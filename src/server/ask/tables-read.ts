@@ -1,19 +1,23 @@
 // Which tables an asked policy reads, as far as the catalog tells: a commit to one of them is looked at at once instead of at
 // the next recheck. A guess: too many cost checks, too few cost `recheckMs`.
 import type pg from 'pg'
+import type { Lane } from '../database.ts'
+import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
 
 /** @returns OIDs: tables that the policies name, and those whose name stands in the body of a function that they call, at
  *    any depth; the table itself only where the text of a policy or function selects from it */
-export async function tablesRead(pool: pg.Pool, tableOid: number): Promise<ReadonlySet<number>> {
-  const { rows } = await pool.query<{ oid: number }>(sql, [tableOid])
-  return new Set(rows.map(({ oid }) => oid))
+export async function tablesRead(pool: Lane, tableOid: number): Promise<ReadonlySet<number>> {
+  // Postgres locks the table to print its policies.
+  const read = `SET LOCAL lock_timeout = ${lockTimeoutMs}; ${sql(tableOid)}`
+  const results = (await untilUnlocked(() => pool.query(read))) as unknown as pg.QueryResult<{ oid: number }>[]
+  return new Set(results.at(-1)!.rows.map(({ oid }) => oid))
 }
 
 const named = (name: string): string => `'\\m' || regexp_replace(lower(${name}), '(\\W)', '\\\\\\1', 'g') || '\\M'`
 
-const sql = `
+const sql = (tableOid: number): string => `
   WITH RECURSIVE policy AS (
-    SELECT oid, lower(pg_get_expr(polqual, polrelid)) AS text FROM pg_policy WHERE polrelid = $1 AND polqual IS NOT NULL
+    SELECT oid, lower(pg_get_expr(polqual, polrelid)) AS text FROM pg_policy WHERE polrelid = ${tableOid} AND polqual IS NOT NULL
   ), depends AS (
     SELECT DISTINCT d.refclassid, d.refobjid FROM pg_depend d JOIN policy ON policy.oid = d.objid
     WHERE d.classid = 'pg_policy'::regclass
@@ -31,5 +35,5 @@ const sql = `
   SELECT c.oid FROM pg_class c
   WHERE c.relkind IN ('r', 'p') AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
     AND (EXISTS (SELECT FROM text WHERE text ~ (${named('c.relname')}))
-      OR c.oid <> $1 AND EXISTS (SELECT FROM depends d WHERE d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass))
+      OR c.oid <> ${tableOid} AND EXISTS (SELECT FROM depends d WHERE d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass))
   LIMIT 1000`

@@ -2,7 +2,7 @@
 // changed that decide who may read what. Any role can write a message of that name, and each that counts holds up the
 // stream for a look at the catalog: so the trigger signs them, with a key that only it and the server can read.
 import { createHash, timingSafeEqual } from 'node:crypto'
-import type pg from 'pg'
+import type { Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 
 /** No deployment can have this name. */
@@ -12,13 +12,13 @@ const prefix = 'tidegate catalog'
 const mostMessages = 10_000
 
 export class Announcements {
-  readonly #pool: pg.Pool
+  readonly #pool: Lane
   #key: Buffer | null = null
   /** The key held may be another's: `migrate` may have run since. */
   #isDoubtful = true
   #isComplete = false
 
-  constructor(pool: pg.Pool) {
+  constructor(pool: Lane) {
     this.#pool = pool
   }
 

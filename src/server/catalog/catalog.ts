@@ -1,7 +1,8 @@
 // The database's own answer to what a table is and who may read it, read once and kept until it changes.
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
-import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Lane } from '../database.ts'
+import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
 import type { Log } from '../log.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
@@ -14,9 +15,9 @@ import { TypeReader } from './read-types.ts'
 import { type AskedAccess, type Catalog, RemedyNeeded, type Table, type TableAccess } from './table.ts'
 
 export interface CatalogOptions {
-  readonly pool: pg.Pool
+  readonly pool: Lane
   /** For looking whether anything changed: reads of a table that a migration has locked wait in the other, for seconds. */
-  readonly lookPool?: pg.Pool
+  readonly lookPool?: Lane
   /** Name of the publication that tracked tables are in. */
   readonly publication: string
   /** The roles that tokens may name, beside those the login is a member of: part of the fingerprint. */
@@ -57,9 +58,9 @@ export class PostgresCatalog implements Catalog {
 
   constructor(options: CatalogOptions) {
     this.#options = options
-    this.#db = new Kysely<unknown>({ dialect: new PostgresDialect({ pool: options.pool }) })
+    this.#db = databaseOver(options.pool)
     const { lookPool = options.pool } = options
-    this.#lookDb = new Kysely<unknown>({ dialect: new PostgresDialect({ pool: lookPool }) })
+    this.#lookDb = databaseOver(lookPool)
   }
 
   async table(schema: string, name: string): Promise<Table> {
@@ -218,7 +219,8 @@ export class PostgresCatalog implements Catalog {
     const version = await this.#serverVersion()
     this.#types ??= new TypeReader(this.#db, version)
     const types = this.#types
-    return inReading(this.#db, db => use({ db, version, publication, types: types.within(db) }))
+    const read = (): Promise<T> => inReading(this.#db, db => use({ db, version, publication, types: types.within(db) }))
+    return untilUnlocked(read)
   }
 
   #serverVersion(): Promise<number> {
@@ -249,16 +251,25 @@ function askedWhereUnsupported(compile: CompileAccess, input: AccessInput): Tabl
 }
 
 /** Runs reads in one transaction under an empty search_path: pg_get_expr and format_type leave out the schema of whatever
- *  the search_path shows, so that `members` could be any table of that name. */
+ *  the search_path shows, so that `members` could be any table of that name. What stands before a lock fails soon. */
 const inReading = <T>(db: Kysely<unknown>, use: (db: Transaction<unknown>) => Promise<T>): Promise<T> =>
   db
     .transaction()
     .setIsolationLevel('repeatable read')
     .setAccessMode('read only')
     .execute(async within => {
-      await sql`SELECT set_config('search_path', '', true)`.execute(within)
+      const lockTimeout = String(lockTimeoutMs)
+      await sql`SELECT set_config('search_path', '', true), set_config('lock_timeout', ${lockTimeout}, true)`.execute(
+        within,
+      )
       return use(within)
     })
+
+/** Its owner closes the pool. */
+const databaseOver = (pool: Lane): Kysely<unknown> =>
+  new Kysely<unknown>({
+    dialect: new PostgresDialect({ pool: { options: {}, connect: () => pool.connect(), end: async () => {} } }),
+  })
 
 async function endOfWal(db: Kysely<unknown>): Promise<bigint> {
   const { rows } = await sql<{ lsn: string }>`SELECT pg_current_wal_insert_lsn()::text AS lsn`.execute(db)

@@ -1,6 +1,5 @@
 // Explains who may see what of a table: how each policy is judged and what it reads, what is missing for that, and for one
 // reader and one row, visible or not, and why.
-import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { untrackedInputs } from '../admin/policy-inputs.ts'
 import { loadGrammar } from '../authorize/parse-sql.ts'
@@ -8,7 +7,7 @@ import { type AccessExplained, explainAccess } from '../authorize/policies.ts'
 import { assertReadable } from '../authorize/privileges.ts'
 import type { PostgresCatalog } from '../catalog/catalog.ts'
 import type { Table } from '../catalog/table.ts'
-import { answered } from '../database.ts'
+import { answered, type Lane } from '../database.ts'
 import { prepare } from '../subscribe/prepare.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import type { Explanation, Problem, TableExplanation } from './explanation.ts'
@@ -25,7 +24,7 @@ import { type ExplainRequest, keyValuesOf } from './request.ts'
 import { explainRow } from './row.ts'
 
 export interface ExplainOptions {
-  readonly pool: pg.Pool
+  readonly pool: Lane
   /** One that has read nothing yet: what is explained is how things stand now. */
   readonly catalog: () => PostgresCatalog
   readonly publication: string
@@ -77,7 +76,7 @@ async function explained(options: ExplainOptions, request: ExplainRequest): Prom
 }
 
 /** What Postgres has recorded of the policies that do not compile. */
-async function recordedReads(pool: pg.Pool, access: AccessExplained): Promise<Map<string, RecordedReads>> {
+async function recordedReads(pool: Lane, access: AccessExplained): Promise<Map<string, RecordedReads>> {
   const found = new Map<string, Map<string, Set<string>>>()
   if (access.policies.every(({ refusal }) => refusal === null)) return found
   const { rows } = await pool.query<{ policy: string; table: string; columns: string[] }>(

@@ -10,7 +10,7 @@ import { ValueError } from '../../predicate/value-error.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { type AccessExplained, joinPolicies, type PolicyAlone } from '../authorize/policies.ts'
 import type { Table } from '../catalog/table.ts'
-import { queryText } from '../database.ts'
+import { type Lane, queryText } from '../database.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import { asLoginSql, asReaderSql, type Reader, readAsLogin } from '../snapshot/reader.ts'
 import type { PolicyAnswer, PostgresAnswer, RowExplanation } from './explanation.ts'
@@ -21,7 +21,7 @@ import { becauseOf, sayPolicy } from './sentence.ts'
 import { inReadTransaction, within } from './transaction.ts'
 
 export interface RowOptions {
-  readonly pool: pg.Pool
+  readonly pool: Lane
   readonly access: AccessExplained
   readonly reader: Reader
   /** Values of the primary key in its order, as Postgres prints them. */

@@ -1,5 +1,6 @@
 // One snapshot for everything that is compared: what Tidegate judges by, and what Postgres answers.
 import type pg from 'pg'
+import type { Lane } from '../database.ts'
 
 /** Runs `use` with settings that are gone afterwards; what fails in it leaves the transaction usable.
  *  @param setup SQL; empty for none */
@@ -22,7 +23,7 @@ export interface ReadTransaction {
 
 /** Everything that `use` reads is of one snapshot. */
 export async function inReadTransaction<T>(
-  pool: pg.Pool,
+  pool: Lane,
   timeoutMs: number,
   use: (transaction: ReadTransaction) => Promise<T>,
 ): Promise<T> {
@@ -36,7 +37,8 @@ export async function inReadTransaction<T>(
       'SELECT (extract(epoch FROM now()) * 1000000)::bigint::text AS micros',
     )
     const result = await use({ client, nowMicros: BigInt(rows[0]!.micros) })
-    await client.query('COMMIT')
+    // What a policy's function may have set for the session goes.
+    await client.query('COMMIT; RESET ROLE; RESET ALL')
     isWhole = true
     return result
   } finally {

@@ -6,12 +6,12 @@ import { baseOf, castNameOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
 import type { Table } from '../catalog/table.ts'
-import { queryText, type TextRow } from '../database.ts'
+import { type Lane, queryText, type TextRow } from '../database.ts'
+import { isLocked, Locked, lockTimeoutMs } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { Beacon } from '../wal/heartbeat.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
-import { Admission } from './admission.ts'
 
 /** Rows as of `snapshot`. Everything the snapshot sees commits before `fence`, and so does a TRUNCATE that emptied the table
  *  while the rows were read. */
@@ -46,29 +46,35 @@ export interface RangeMatch {
 }
 
 export interface SnapshotReaderOptions {
-  readonly pool: pg.Pool
+  /** Connections for what runs as a reader, and may take long. It says how many run at a time, and how many may wait. */
+  readonly snapshots: Lane
+  /** And for what runs as the login. */
+  readonly reads: Lane
   readonly head: Head
   readonly beacon: Pick<Beacon, 'emit'>
-  /** Snapshots read at a time, and how many may wait. */
-  readonly concurrency: number
-  readonly queueLimit: number
   /** How long a statement, and a wait for the stream, may take. */
   readonly timeoutMs: number
 }
 
+/** Reads that wait until others get through a lock. */
+const maxWaiting = 10_000
+
 export class SnapshotReader {
   readonly #options: SnapshotReaderOptions
-  readonly #admission: Admission
+  readonly #locked: Locked
 
   constructor(options: SnapshotReaderOptions) {
     this.#options = options
-    this.#admission = new Admission(options.concurrency, options.queueLimit)
+    this.#locked = new Locked({ patienceMs: options.timeoutMs, queueLimit: maxWaiting })
   }
 
   /** Runs a query under the reader's role and claims, so that Postgres itself filters it.
+   *  @param tableOid what it reads: who reads the same as the same role will meet the same locks
    *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
-  asReader(reader: Reader, sql: string, values: readonly unknown[]): Promise<FencedRows> {
-    return this.#fenced(asReaderSql(reader), client => queryText(client, sql, values))
+  asReader(reader: Reader, sql: string, values: readonly unknown[], tableOid = 0): Promise<FencedRows> {
+    const read = (): Promise<FencedRows> =>
+      this.#fenced(this.#options.snapshots, asReaderSql(reader), client => queryText(client, sql, values))
+    return this.#unlocked(`${tableOid} ${reader.role}`, read)
   }
 
   /** Rows of a table, whole, read as Tidegate's own login: all, or those that match. Never by a query that joins
@@ -76,12 +82,12 @@ export class SnapshotReader {
    *  @param limit one more than the caller can take
    *  @throws INDEX_NOT_READABLE, BUSY, UNAVAILABLE */
   asLogin(table: Table, match: RowMatch | null, limit: number): Promise<FencedRows> {
-    return this.#fenced(asLoginSql, client => readAsLogin(client, table, match, limit))
+    return this.#asLogin(table, match, limit)
   }
 
   /** The same for rows in a range. */
   inRange(table: Table, range: RangeMatch, limit: number): Promise<FencedRows> {
-    return this.#fenced(asLoginSql, client => readAsLogin(client, table, range, limit))
+    return this.#asLogin(table, range, limit)
   }
 
   /** Resolves when the stream has passed `fence`; the caller looks at `head.ready(fence)` again before it acts.
@@ -100,39 +106,64 @@ export class SnapshotReader {
     }
   }
 
-  #fenced(setup: string, read: (client: pg.PoolClient) => Promise<readonly TextRow[]>): Promise<FencedRows> {
-    return this.#admission.run(async () => {
-      const client = await this.#connect()
-      let failure: unknown = null
-      try {
-        const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = ${this.#options.timeoutMs};
-          SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
-        const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; micros: string }>[]
-        const { snapshot, micros } = begun.at(-1)!.rows[0]!
-        await client.query(setup)
-        const rows = await read(client)
-        // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
-        // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again.
-        const end = 'COMMIT; SELECT pg_current_wal_insert_lsn()::text AS fence'
-        const ended = (await client.query(end)) as unknown as pg.QueryResult<{ fence: string }>[]
-        const fence = parseLsn(ended.at(-1)!.rows[0]!.fence)
-        return { rows, snapshot: parseSnapshot(snapshot), fence, nowMicros: BigInt(micros) }
-      } catch (error) {
-        failure = error
-        throw peerErrorOf(error)
-      } finally {
-        // A failed transaction's session is not used again: its role must not outlive it.
-        client.release(failure !== null)
-      }
-    })
+  #asLogin(table: Table, match: RowMatch | RangeMatch | null, limit: number): Promise<FencedRows> {
+    const read = (): Promise<FencedRows> =>
+      this.#fenced(this.#options.reads, asLoginSql, client => readAsLogin(client, table, match, limit))
+    return this.#unlocked(`${table.oid}`, read)
   }
 
-  async #connect(): Promise<pg.PoolClient> {
+  async #unlocked(key: string, read: () => Promise<FencedRows>): Promise<FencedRows> {
     try {
-      return await this.#options.pool.connect()
-    } catch (cause) {
-      throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
+      return await this.#locked.run(key, read)
+    } catch (error) {
+      throw peerErrorOf(error)
     }
+  }
+
+  async #fenced(
+    lane: Lane,
+    setup: string,
+    read: (client: pg.PoolClient) => Promise<readonly TextRow[]>,
+  ): Promise<FencedRows> {
+    const client = await connect(lane)
+    let failed = true
+    try {
+      const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate snapshot';
+        SET LOCAL statement_timeout = ${this.#options.timeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs};
+        SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
+      const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; micros: string }>[]
+      const { snapshot, micros } = begun.at(-1)!.rows[0]!
+      await client.query(setup)
+      const rows = await read(client)
+      // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
+      // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again, and
+      // without what a policy's function may have set for the session.
+      const end = 'COMMIT; RESET ROLE; RESET ALL; SELECT pg_current_wal_insert_lsn()::text AS fence'
+      const ended = (await client.query(end)) as unknown as pg.QueryResult<{ fence: string }>[]
+      const fence = parseLsn(ended.at(-1)!.rows[0]!.fence)
+      failed = false
+      return { rows, snapshot: parseSnapshot(snapshot), fence, nowMicros: BigInt(micros) }
+    } catch (error) {
+      // Tried again soon, and with nothing left of it: what was set within it has gone with it.
+      if (isLocked(error))
+        failed = await client.query('ROLLBACK').then(
+          () => false,
+          () => true,
+        )
+      throw error
+    } finally {
+      // A failed transaction's session is not used again: its role must not outlive it.
+      client.release(failed)
+    }
+  }
+}
+
+async function connect(lane: Lane): Promise<pg.PoolClient> {
+  try {
+    return await lane.connect()
+  } catch (cause) {
+    if (cause instanceof TidegateError) throw cause
+    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
   }
 }
 

@@ -1,12 +1,12 @@
 // How does one join what Postgres is asked for? Beside the door of what is judged here, which sends those on whose policies
 // do not compile.
-import type pg from 'pg'
 import type { ResyncCode } from '../../protocol/codes.ts'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AskedAudience } from '../ask/asked-audience.ts'
 import { AskedAudiences, type AskedLimits, type AskedUser, tagOf } from '../ask/asked-audiences.ts'
 import type { Asker } from '../ask/asker.ts'
+import type { Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 import type { QueryRegistry } from '../route/query.ts'
 import { AskedSubscription, Untaken } from './asked-subscription.ts'
@@ -21,7 +21,7 @@ import type { Outlet, Principal, SubscribeRequest, Subscription } from './subscr
 export interface AskedParts {
   readonly asker: Asker
   /** For the catalog. */
-  readonly pool: pg.Pool
+  readonly pool: Lane
   readonly limits: AskedLimits
 }
 
@@ -77,6 +77,10 @@ export class AskedDoor {
 
   get size(): number {
     return this.#audiences.size
+  }
+
+  get userCount(): number {
+    return this.#audiences.users().length
   }
 
   /** @param reason why it is not judged here. @throws TidegateError with a peer code */

@@ -55,7 +55,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   try {
     for (let last = false; !last; ) {
       const { sql, values } = snapshotSql(query, after, limits.snapshotChunkRows)
-      const chunk: FencedRows = await reader.asReader(request.reader, sql, values)
+      const chunk: FencedRows = await reader.asReader(request.reader, sql, values, query.table.oid)
       if (abandoned()) return
       first ??= chunk
       fence = chunk.fence

@@ -1,11 +1,11 @@
 // Decides whether a token may take a database role. Postgres would refuse SET ROLE to a non-member, but what is judged
 // here never runs SET ROLE: so the door checks.
-import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Lane } from '../database.ts'
 
 export interface RoleGateOptions {
   /** Connected as the login that serves. */
-  readonly pool: pg.Pool
+  readonly pool: Lane
   /** JWT_ROLES. A superuser or a role with BYPASSRLS is admitted like any other that is named. */
   readonly allowed: readonly string[]
   /** Milliseconds, monotonic. */
@@ -52,7 +52,7 @@ export function createRoleGate(options: RoleGateOptions): RoleGate {
   }
 }
 
-async function refusalOf(pool: pg.Pool, role: string): Promise<TidegateError | null> {
+async function refusalOf(pool: Lane, role: string): Promise<TidegateError | null> {
   // Since Postgres 16 a member may have been granted the role without SET.
   const { rows } = await pool.query<{ login: string; member: boolean | null }>(
     `SELECT current_user AS login, (SELECT pg_has_role(current_user, oid,

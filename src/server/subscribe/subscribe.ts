@@ -1,12 +1,11 @@
 // How does one join? The door behind the transports: from a principal and a request to a subscription that sends.
 
-import type pg from 'pg'
 import type { ResyncCode } from '../../protocol/codes.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
 import type { TableAccess } from '../catalog/table.ts'
-import { answered } from '../database.ts'
+import { answered, type Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 import { type Audience, tagOf } from '../route/audience.ts'
 import { QueryRegistry } from '../route/query.ts'
@@ -26,7 +25,7 @@ import { waitForTransaction } from './wait.ts'
 
 export interface SubscribeOptions {
   readonly stream: Stream
-  readonly pool: pg.Pool
+  readonly pool: Lane
   readonly prepare: PrepareOptions
   /** Whether the stream moves, and how far behind the database it is. */
   readonly pulse: () => { stale: boolean; lagMs: number }
@@ -44,6 +43,9 @@ const unknownNow = (cause: unknown, chance: number): TidegateError =>
   })
 
 const lookAgainMs = 1000
+
+/** A first snapshot takes some milliseconds of a connection, of which there are a few. The longest is what a person bears. */
+const returnSpreadMs = (subscriptions: number): number => Math.min(Math.max(2 * subscriptions, 2000), 60_000)
 
 type AnySubscription = LiveSubscription | ChangesSubscription
 
@@ -327,12 +329,14 @@ export class SubscriptionDoor implements Subscriptions {
     this.#audiences.endFailed(sets)
   }
 
-  /** A new epoch began: whatever clients hold cannot be joined to what comes. They come back spread over two seconds. */
+  /** The window begins anew, with a new epoch or after a gap: whatever clients hold cannot be joined to what comes. They come
+   *  back spread over a time in which the database can read what they begin with. */
   endEpoch(): void {
     const { random } = this.#options
+    const spreadMs = returnSpreadMs(this.#audiences.users().length + this.#asked.userCount)
     const errorOf = (): TidegateError =>
       new TidegateError('UNAVAILABLE', 'a new epoch began; subscribe again', {
-        retryAfterMs: Math.floor(random() * 2000),
+        retryAfterMs: Math.floor(random() * spreadMs),
       })
     this.#audiences.retire(null, errorOf)
     this.#asked.retire(null, errorOf)

@@ -1,8 +1,8 @@
 // Where did a transaction commit? For a writer who wants to know that its own write has passed.
 
-import type pg from 'pg'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Lane } from '../database.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { low32 } from '../wal/visibility.ts'
 import type { Stream } from './stream.ts'
@@ -12,7 +12,7 @@ import type { Stream } from './stream.ts'
  *  @throws TXID_INVALID when it was rolled back or never was, WAIT_TIMEOUT when it does not end in time */
 export async function waitForTransaction(
   stream: Stream,
-  pool: pg.Pool,
+  pool: Lane,
   xid64: bigint,
   timeoutMs: number,
 ): Promise<Position> {
@@ -44,7 +44,7 @@ export async function waitForTransaction(
 }
 
 /** `status` is null for a transaction so old that Postgres no longer knows. */
-async function statusOf(pool: pg.Pool, xid64: bigint): Promise<{ status: string | null; lsn: bigint }> {
+async function statusOf(pool: Lane, xid64: bigint): Promise<{ status: string | null; lsn: bigint }> {
   try {
     const result = await pool.query<{ status: string | null; lsn: string }>(
       'SELECT pg_xact_status($1::text::xid8) AS status, pg_current_wal_insert_lsn()::text AS lsn',

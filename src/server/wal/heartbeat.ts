@@ -2,13 +2,14 @@
 // when the stream has passed a point. Anyone who may connect can emit a message, so ours carry a keyed hash.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import pg from 'pg'
+import type { Lane } from '../database.ts'
 import { steadyNow } from '../steady-clock.ts'
 import { low32 } from './visibility.ts'
 
 export type BeaconKind = 'heartbeat' | 'fence'
 
 export interface BeaconOptions {
-  readonly pool: pg.Pool
+  readonly pool: Lane
   /** The message's prefix, the name of the deployment. */
   readonly prefix: string
   /** At least 32 random bytes, of this process only. */
@@ -31,7 +32,7 @@ interface Emission {
 }
 
 export class Beacon {
-  readonly #pool: pg.Pool
+  readonly #pool: Lane
   readonly #prefix: string
   readonly #secret: Buffer
   readonly #timeoutMs: number

@@ -26,7 +26,7 @@ beforeAll(async () => {
   const catalog = createCatalog({ pool, publication: 'tidegate', log: createLog('silent') })
   members = await catalog.table('public', 'members')
   const beacon = { emit: () => Promise.resolve({ id: '' }) }
-  reader = new SnapshotReader({ pool, head: new Head(), beacon, concurrency: 2, queueLimit: 10, timeoutMs: 5000 })
+  reader = new SnapshotReader({ snapshots: pool, reads: pool, head: new Head(), beacon, timeoutMs: 5000 })
   const asLogin = reader.asLogin.bind(reader)
   reader.asLogin = (...request) => {
     queries += 1

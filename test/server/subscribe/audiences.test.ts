@@ -44,7 +44,7 @@ function streamOf(): Stream {
   // Connects to nothing until somebody asks.
   const pool = createPool('postgres://nobody@127.0.0.1:1/none', { maxConnections: 1 })
   const beacon = { emit: () => Promise.resolve({ id: '' }) }
-  const reader = new SnapshotReader({ pool, head, beacon, concurrency: 1, queueLimit: 1, timeoutMs: 1000 })
+  const reader = new SnapshotReader({ snapshots: pool, reads: pool, head, beacon, timeoutMs: 1000 })
   const parts: StreamParts = {
     relay: new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 }),
     head,
