@@ -1,5 +1,8 @@
 // Who is here: every WebSocket, SSE stream and held long-poll of this node, counted and bounded.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { MoveOrder, Moving } from '../nodes/node-state.ts'
+import { steadyNow } from '../steady-clock.ts'
+import { Surplus } from './surplus.ts'
 
 export interface Connection {
   /** Time has passed: heartbeats, expiry, silence. @param now milliseconds since 1970 */
@@ -8,6 +11,8 @@ export interface Connection {
   tellPulse(): void
   /** Sends what waits for the client, tells it where it stands and to come back elsewhere, and ends. */
   goAway(error: TidegateError): void
+  /** The same while this node stays: another is to take it. @returns false where it is over soon, and better left alone */
+  moveAway(error: TidegateError): boolean
   /** Ends at once, without a word. */
   terminate(): void
 }
@@ -15,6 +20,8 @@ export interface Connection {
 /** A place taken. */
 export class Place {
   readonly #connections: Connections
+  /** On the steady clock. */
+  readonly takenAt = steadyNow()
 
   constructor(connections: Connections) {
     this.#connections = connections
@@ -34,6 +41,9 @@ export class Connections {
   readonly #max: number
   /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
   readonly #places = new Map<Place, Connection | null>()
+  /** Those told to move to another node, until they are gone. */
+  readonly #moving = new Set<Place>()
+  #surplus: Surplus<Place> | null = null
   #isDraining = false
   #telling: NodeJS.Timeout | null = null
   #whenEmpty: (() => void) | null = null
@@ -68,6 +78,7 @@ export class Connections {
 
   release(place: Place): void {
     this.#places.delete(place)
+    this.#moving.delete(place)
     if (this.#places.size === 0) this.#whenEmpty?.()
   }
 
@@ -78,6 +89,36 @@ export class Connections {
 
   tick(now: number): void {
     for (const connection of this.#places.values()) connection?.tick(now)
+    if (!this.#isDraining) this.#surplus?.step(steadyNow())
+  }
+
+  /** Sends away those past the order's share, with the ticks to come. Another order takes the place of the one before. */
+  sendSurplusAway(order: MoveOrder, random: () => number): void {
+    const now = steadyNow()
+    this.#surplus = new Surplus({
+      order,
+      candidates: [...this.#places.keys()].filter(place => place.takenAt <= now - order.ageMs),
+      staying: () => this.#places.size - this.#moving.size,
+      sendAway: place => this.#moveAway(place),
+      random,
+      now,
+    })
+  }
+
+  /** What came of the last order. */
+  get moving(): Moving | null {
+    return this.#surplus?.moving ?? null
+  }
+
+  #moveAway(place: Place): boolean {
+    // At once: their times were spread already.
+    const error = new TidegateError('REBALANCED', 'another node is to take this connection; connect again and resume', {
+      retryAfterMs: 0,
+    })
+    if (!(this.#places.get(place)?.moveAway(error) ?? false)) return false
+    // One that could be closed at once has gone by now.
+    if (this.#places.has(place)) this.#moving.add(place)
+    return true
   }
 
   /** Tells everybody whether the stream moves, a few at a time: woken in one turn, ten thousand idle sockets would keep the

@@ -6,6 +6,7 @@ import { WebSocketServer } from 'ws'
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
+import type { MoveOrder, Moving } from '../nodes/node-state.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import { admit, admitPrincipal } from './admit.ts'
 import { Connections } from './connections.ts'
@@ -56,6 +57,10 @@ export interface Gateway {
   /** Takes nobody new, tells everybody GOING_AWAY with a time of their own to come back, and waits until they are gone. Until
    *  then it answers who asks for its health, and whoever else comes that it is going away. */
   drain(options: DrainOptions): Promise<void>
+  /** Sends connections away for other nodes to take, as a rebalancing asks. */
+  sendSurplusAway(order: MoveOrder): void
+  /** What came of the last time it was asked to. */
+  moving(): Moving | null
   /** Ends everything at once. */
   close(): Promise<void>
   /** WebSockets, event streams and requests held open. */
@@ -146,6 +151,14 @@ class HttpGateway implements Gateway {
   async drain({ spreadMs, timeoutMs }: DrainOptions): Promise<void> {
     await this.#connections.drain({ spreadMs, timeoutMs })
     await this.#end(this.#stopListening())
+  }
+
+  sendSurplusAway(order: MoveOrder): void {
+    this.#connections.sendSurplusAway(order, this.#services.random)
+  }
+
+  moving(): Moving | null {
+    return this.#connections.moving
   }
 
   async close(): Promise<void> {

@@ -133,7 +133,9 @@ export class HttpRoutes {
         whenOver(exchange, () => poll.leave())
         hold(poll)
         try {
-          answerPoll(exchange, await poll.answer())
+          const answer = await poll.answer()
+          if (poll.isMovedAway) response.setHeader('Connection', 'close')
+          answerPoll(exchange, answer)
         } catch (error) {
           if (poll.lastPosition !== null) response.setHeader('Tidegate-Position', poll.lastPosition)
           throw error
@@ -185,6 +187,7 @@ export class HttpRoutes {
       tick: () => {},
       tellPulse: () => {},
       goAway: error => answerRefusal(exchange, error, log, random),
+      moveAway: () => false,
       terminate: () => exchange.request.socket.destroy(),
     }
   }

@@ -55,6 +55,7 @@ export class LongPoll implements Connection, MembershipOwner {
   #isOver = false
   /** The stream stands still, or moves again, since the poll came. */
   #isPulseOther = false
+  #isMovedAway = false
   /** Where its client stood when this node began to leave. */
   #lastPosition: string | null = null
   #wake: (() => void) | null = null
@@ -126,6 +127,18 @@ export class LongPoll implements Connection, MembershipOwner {
     this.#failed(error)
   }
 
+  /** Answers what there is now, and ends its connection: the next poll goes wherever a balancer sends it. */
+  moveAway(): boolean {
+    if (this.#isOver || this.#isWaitingForParts() || this.#response.headersSent) return false
+    this.#isMovedAway = true
+    this.#wake?.()
+    return true
+  }
+
+  get isMovedAway(): boolean {
+    return this.#isMovedAway
+  }
+
   /** What goes with a refusal; null when nothing is known that the client does not know. */
   get lastPosition(): string | null {
     return this.#lastPosition
@@ -162,7 +175,7 @@ export class LongPoll implements Connection, MembershipOwner {
         if (!this.#isWaitingForParts()) return
         continue
       }
-      if (this.#isPulseOther) return
+      if (this.#isPulseOther || this.#isMovedAway) return
       const isOwed = this.#request.after !== null && elapsedMs < replayMs && !this.#hasReached(head)
       const patienceMs = patienceAt - now()
       if (patienceMs > 0) await this.#sleep(patienceMs)

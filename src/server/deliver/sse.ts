@@ -138,6 +138,12 @@ export class EventStream implements Connection, MembershipOwner {
     this.#fail(error)
   }
 
+  moveAway(error: TidegateError): boolean {
+    if (this.#endedAt !== null) return false
+    this.goAway(error)
+    return true
+  }
+
   terminate(): void {
     this.leave()
     this.#socket.destroy()

@@ -154,6 +154,12 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     this.#break(error)
   }
 
+  moveAway(error: TidegateError): boolean {
+    if (this.#session.state === 'closed') return false
+    this.goAway(error)
+    return true
+  }
+
   terminate(): void {
     this.#dispatch({ type: 'disconnected' })
     this.#ws.terminate()
