@@ -1,12 +1,18 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { loadConfig, optionNames } from '../../src/server/config.ts'
+
+interface Manifest {
+  readonly bin: { readonly tidegate: string }
+  readonly engines: { readonly node: string }
+  readonly dependencies: Readonly<Record<string, string>>
+}
 
 const read = (name: string): string => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8')
 const compose = read('docker-compose.yml')
 const dockerfile = read('Dockerfile')
 const nginx = read('deploy/nginx.conf')
-const manifest = JSON.parse(read('package.json')) as { bin: { tidegate: string }; engines: { node: string } }
+const manifest = JSON.parse(read('package.json')) as Manifest
 
 /** What a node is started with, `${NAME:-default}` taken as its default. */
 function environmentOf(anchor: RegExp): Record<string, string> {
@@ -63,4 +69,17 @@ test('nothing between client and node is quiet for longer than a heartbeat, or k
   const seconds = Number(nginx.match(/proxy_read_timeout (\d+)s;/)?.[1])
   expect(seconds).toBeGreaterThanOrEqual(Math.max(2 * (heartbeatMs / 1000), 60) + 5)
   expect(nginx).toContain('proxy_buffering off;')
+})
+
+test('the sources import nothing that only developers install, but where they do without', () => {
+  const folder = new URL('../../src/', import.meta.url)
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(path => path.endsWith('.ts'))
+  const imported = files.flatMap(path => {
+    const text = readFileSync(new URL(path, folder), 'utf8')
+    return [...text.matchAll(/^(?:import|export) (?!type ).*? from '([^.'][^']*)'|^} from '([^.'][^']*)'/gm)]
+      .map(([, whole, end]) => (whole ?? end)!)
+      .filter(name => !name.startsWith('node:'))
+  })
+  expect(imported).toContain('ws')
+  expect([...new Set(imported)].filter(name => !(name in manifest.dependencies))).toEqual([])
 })
