@@ -79,6 +79,7 @@ test('the sources import nothing that only developers install, but where they do
     return [...text.matchAll(/^(?:import|export) (?!type ).*? from '([^.'][^']*)'|^} from '([^.'][^']*)'/gm)]
       .map(([, whole, end]) => (whole ?? end)!)
       .filter(name => !name.startsWith('node:'))
+      .map(name => name.match(/^(?:@[^/]+\/)?[^/]+/)![0])
   })
   expect(imported).toContain('ws')
   expect([...new Set(imported)].filter(name => !(name in manifest.dependencies))).toEqual([])
