@@ -375,6 +375,7 @@ export const operatorCodes = {
     'No connection to REDIS_URL, or it does not answer; clients are told stale, and nothing is lost: the slot keeps what is not stored.',
     'Check it with: redis-cli -u "$REDIS_URL" PING; it is tried again until it answers.',
   ),
+  REDIS_VERSION: operator('Redis is older than 6.2.', 'Upgrade Redis; 7.2 or later for RELAY_DURABILITY=aof.'),
   RELAY_MOVED: operator(
     'The journal in Redis does not end where this node left it: another node took over, or Redis lost something.',
     'Nothing now: it is read again, and refilled from the slot. If it comes often, look at the persistence and failover of Redis.',

@@ -63,7 +63,7 @@ const postgresUrl = url('a URL as postgres://user:password@host:5432/database', 
 const redisUrl: OptionType<string> = {
   type: 'a URL as redis://host:6379, rediss://host:6379, redis+sentinel://host:26379,host:26379/master or redis+cluster://host:6379,host:6379',
   isSecret: true,
-  schema: z.string().regex(/^(rediss?|redis\+sentinel|redis\+cluster):\/\/[^/\s]+(\/\S*)?$/),
+  schema: z.string().regex(/^rediss?(\+sentinel|\+cluster)?:\/\/[^/\s]+(\/\S*)?$/),
 }
 const operatorToken: OptionType<string> = {
   type: 'a text of at least 16 characters without spaces',
@@ -161,7 +161,7 @@ export const options = {
   CLAIM_SETTINGS: option('tokens', claimSettings, '', 'Settings that policies read with current_setting, filled from claims.'),
   TICKET_MS: option('tokens', milliseconds(1000, 600_000), 30_000, 'How long a ticket from POST /v1/tickets can be used.'),
 
-  REDIS_URL: optional('relay', redisUrl, 'Joins the nodes of a deployment, and holds what they share. Without it there is one node, and all is in its memory.'),
+  REDIS_URL: optional('relay', redisUrl, 'Joins the nodes of a deployment, and holds what they share; Redis 6.2 or later. Without it there is one node, and all is in its memory. TLS, also to Sentinels and a Cluster: `rediss`, with `?ssl_ca_certs=`, `ssl_certfile=` and `ssl_keyfile=` (files) where the system does not know the authority, or `ssl_cert_reqs=none`. Of Sentinels with a password of their own: `?sentinelPassword=`.'),
   RELAY_MAX_BYTES: option('relay', bytes(), 128 * MiB, 'Bytes of the Stream in Redis from which nodes read, and from which one that starts fills its window; a large commit, and what came in the last five seconds, may take four times as much.'),
   RELAY_HOLD_MS: option('relay', milliseconds(0, 600_000), 5000, 'How long a commit stays in the slot after Redis has stored it: a Redis that lost its newest part is refilled from there.'),
   RELAY_DURABILITY: option('relay', oneOf('none', 'replica', 'aof'), 'none', 'What must hold a commit before the slot is acknowledged, besides Redis itself: a replica of it, or its append-only file (Redis 7.2 and later).'),

@@ -1,6 +1,12 @@
 // Connections to Redis: one server, a master that Sentinels name, or a Cluster.
-import { Cluster, Redis } from 'ioredis'
-import { TidegateError } from '../protocol/tidegate-error.ts'
+//
+// What holds of all three. A command is sent once, or not at all: while Redis is away it fails at once, since in a queue it would be
+// carried out at a moment nobody knows; and what was sent when a connection broke is not sent again, since it may have been carried
+// out. A connection that owes an answer too long is dropped and made anew, to whoever is master then: ioredis by itself only lets
+// go of the command, and sends the next ones down the same hole.
+import { Cluster, type ClusterOptions, type Command, Redis } from 'ioredis'
+import { disconnectMs, masterConnector } from './redis-sentinel.ts'
+import { type ClusterPlace, parseRedisUrl, type RedisPlace } from './redis-url.ts'
 
 /** What all three have. Every key of a deployment has the same hash tag, so that scripts work in a Cluster too. */
 export type RedisClient = Redis | Cluster
@@ -8,122 +14,206 @@ export type RedisClient = Redis | Cluster
 export interface RedisConnectionOptions {
   /** Shown by CLIENT LIST. */
   readonly connectionName: string
-  /** A command that takes longer fails, and what it did is unknown. 0: none, for reads that block. */
+  /** A command that takes longer fails, what it did is unknown, and its connection is dropped. 0: none, for reads that block,
+   *  each of which has its own by `withDeadline`. */
   readonly commandTimeoutMs?: number
 }
 
-/** Where REDIS_URL leads. */
-export type RedisPlace =
-  | { readonly kind: 'standalone'; readonly url: string }
-  | { readonly kind: 'sentinel'; readonly master: string; readonly hosts: readonly Host[]; readonly login: Login }
-  | { readonly kind: 'cluster'; readonly hosts: readonly Host[]; readonly login: Login }
+/** What goes before the first command (TLS left out): AUTH, SELECT, INFO. */
+const handshakeMs = 1000
+const connectMs = 2000
 
-export interface Host {
-  readonly host: string
-  readonly port: number
-}
-
-interface Login {
-  readonly username?: string
-  readonly password?: string
-}
-
-/** Reads `redis://user:password@host:6379/0`, `rediss://...`, `redis+sentinel://:password@host:26379,host:26379/master`, or
- *  `redis+cluster://:password@host:6379,host:6379`. @throws CONFIG_INVALID */
-export function parseRedisUrl(url: string): RedisPlace {
-  const parts = /^(rediss?|redis\+sentinel|redis\+cluster):\/\/(?:([^@/]*)@)?([^/]+)(?:\/(.*))?$/.exec(url)
-  if (parts === null) throw invalid('it is no such URL')
-  const [, scheme, userInfo, hostList, path = ''] = parts
-  if (scheme === 'redis' || scheme === 'rediss') return { kind: 'standalone', url }
-  const defaultPort = scheme === 'redis+sentinel' ? 26379 : 6379
-  const hosts = hostList!.split(',').map(text => {
-    const [host = '', port] = text.split(/:(?=\d+$)/)
-    return { host, port: port === undefined ? defaultPort : Number(port) }
-  })
-  const [username = '', password = ''] = (userInfo ?? '').split(/:(.*)/s)
-  const login = {
-    ...(username === '' ? {} : { username: decodeURIComponent(username) }),
-    ...(password === '' ? {} : { password: decodeURIComponent(password) }),
-  }
-  if (scheme === 'redis+cluster') return { kind: 'cluster', hosts, login }
-  if (path === '') throw invalid('it names no master after the Sentinels')
-  return { kind: 'sentinel', master: path, hosts, login }
-}
-
-/** Connects in the background and comes back when cut; until then commands fail at once instead of waiting in a queue whose
- *  order nobody knows. */
+/** Connects in the background, and again whenever cut.
+ *  @param url see `parseRedisUrl` @throws CONFIG_INVALID */
 export function openRedis(url: string, { connectionName, commandTimeoutMs = 0 }: RedisConnectionOptions): RedisClient {
   const place = parseRedisUrl(url)
-  const client = open(place, {
+  const { login, tls } = place
+  const settings: ConnectionSettings = {
     connectionName,
-    enableOfflineQueue: false,
+    ...login,
+    ...(tls === null ? {} : { tls: { ...tls } }),
+    ...(commandTimeoutMs === 0 ? {} : { commandTimeout: commandTimeoutMs }),
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
-    connectTimeout: 2000,
+    // In the third version XREAD answers with a map, which ioredis flattens: another shape than every example has.
+    protocol: 2,
+    connectTimeout: connectMs,
+    disconnectTimeout: disconnectMs,
+    // A server that loads its data counts as away; it is asked again soon, however long it believes to need.
+    maxLoadingRetryTime: 250,
     keepAlive: 10_000,
     noDelay: true,
-    retryStrategy: (attempt: number): number =>
-      Math.min(50 * 2 ** Math.min(attempt, 6), 1000) * (0.5 + Math.random() / 2),
-    // A demoted master answers READONLY: the connection is made anew, to whoever is master now.
-    reconnectOnError: (error: Error): boolean => error.message.startsWith('READONLY'),
-    ...(commandTimeoutMs === 0 ? {} : { commandTimeout: commandTimeoutMs }),
-  })
+    reconnectOnError: isDemotion,
+  }
+  const client = place.kind === 'cluster' ? openCluster(place, settings) : openServer(place, settings)
   // Each failed attempt is told here; commands say so themselves to whoever asked.
-  client.on('error', () => {})
+  client.on('error', (error: Error) => void failures.set(client, error))
+  client.on('ready', () => void failures.delete(client))
   return client
 }
 
-/** What is set here of ioredis's options, without those that differ between its three kinds. */
-interface ConnectionSettings {
-  readonly connectionName: string
-  readonly enableOfflineQueue: boolean
-  readonly maxRetriesPerRequest: number
-  readonly autoResendUnfulfilledCommands: boolean
-  readonly connectTimeout: number
-  readonly keepAlive: number
-  readonly noDelay: boolean
-  readonly retryStrategy: (attempt: number) => number
-  readonly reconnectOnError: (error: Error) => boolean
-  readonly commandTimeout?: number
+/** What ioredis takes of all its kinds. */
+type ConnectionSettings = Omit<NonNullable<ClusterOptions['redisOptions']>, 'replyMapping'>
+
+function openServer(place: Exclude<RedisPlace, ClusterPlace>, settings: ConnectionSettings): Redis {
+  const way =
+    place.kind === 'standalone' ? { host: place.host, port: place.port } : { Connector: masterConnector(place) }
+  const client = new Redis({
+    ...settings,
+    ...way,
+    db: place.database,
+    enableOfflineQueue: false,
+    // Not all nodes at once after an outage, and never much later than it ends.
+    retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt, 5), 500) * (0.5 + Math.random() / 2),
+  })
+  dropWhenSilent(client)
+  return client
 }
 
-const sentinelRetryStrategy = (attempt: number): number => Math.min(100 * attempt, 1000)
-
-function open(place: RedisPlace, settings: ConnectionSettings): RedisClient {
-  switch (place.kind) {
-    case 'standalone':
-      return new Redis(place.url, settings)
-    case 'sentinel':
-      return new Redis({
-        ...settings,
-        ...place.login,
-        sentinels: [...place.hosts],
-        name: place.master,
-        sentinelRetryStrategy,
-      })
-    case 'cluster': {
-      // The Cluster has a queue and a strategy of its own.
-      const { enableOfflineQueue, retryStrategy: _, ...redisOptions } = settings
-      return new Cluster([...place.hosts], {
-        enableOfflineQueue,
-        retryDelayOnFailover: 100,
-        clusterRetryStrategy: sentinelRetryStrategy,
-        redisOptions: { ...redisOptions, ...place.login },
-      })
+function openCluster({ hosts }: ClusterPlace, redisOptions: ConnectionSettings): Cluster {
+  const client = new Cluster([...hosts], {
+    redisOptions,
+    enableOfflineQueue: false,
+    // 0: fails at once instead of being sent again, perhaps for the second time, to whoever is there by then.
+    retryDelayOnFailover: 0,
+    retryDelayOnClusterDown: 0,
+    maxRedirections: 4,
+    slotsRefreshTimeout: 500,
+    clusterRetryStrategy: attempt => Math.min(100 * attempt, 500) * (0.5 + Math.random() / 2),
+    // By node:net, under the name that certificates are for.
+    dnsLookup: (address, done) => done(null, address),
+  })
+  const copies = new Set<Redis>()
+  clusterCopies.set(client, copies)
+  client.on('+node', (node: Redis) => {
+    dropWhenSilent(node)
+    // The Cluster asks who has which slot over a copy of its own.
+    const duplicate = node.duplicate.bind(node)
+    node.duplicate = override => {
+      const copy = duplicate(override)
+      copies.add(copy)
+      copy.once('end', () => copies.delete(copy))
+      return copy
     }
+  })
+  client.on('node error', (error: Error) => void failures.set(client, error))
+  return client
+}
+
+const clusterCopies = new WeakMap<Cluster, Set<Redis>>()
+
+/** Why the last attempt to connect failed. */
+const failures = new WeakMap<RedisClient, Error>()
+
+/** What Redis, or the way to it, last said against a connection; null while it stands. For messages to the operator: a command
+ *  only says that there is no connection. */
+export const whyRedisAway = (client: RedisClient): string | null => failures.get(client)?.message ?? null
+
+/** A command that timed out ends its connection, and all that wait behind it fail. */
+function dropWhenSilent(connection: Redis): void {
+  const send = connection.sendCommand.bind(connection)
+  connection.sendCommand = (command: Command, stream): unknown => {
+    // Of what goes before the first command, a client for reads that block has no other limit.
+    if (connection.status !== 'ready') command.setTimeout(handshakeMs)
+    const sent = send(command, stream)
+    command.promise.catch((error: unknown) => {
+      if (isTimeout(error)) connection.stream?.destroy()
+    })
+    return sent
   }
 }
 
-const invalid = (why: string): TidegateError =>
-  new TidegateError(
-    'CONFIG_INVALID',
-    `REDIS_URL does not fit: ${why}; it takes redis://host:6379, redis+sentinel://host:26379,host:26379/master or redis+cluster://host:6379,host:6379`,
-  )
+/** Its connections: of a Cluster, one to each node. */
+function connectionsOf(client: RedisClient): readonly Redis[] {
+  if (client instanceof Redis) return [client]
+  return [...client.nodes(), ...(clusterCopies.get(client) ?? [])]
+}
 
-/** Whether an error says that Redis is away, or not ready: no fault of what was asked, and worth another attempt. */
-export function isRedisAway(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  return /^(Connection is closed|Command timed out|Stream isn't writeable|Cluster isn't ready|None of startup nodes|Failed to refresh slots|All sentinels are unreachable|Reached the max retries|LOADING|CLUSTERDOWN|READONLY|MASTERDOWN|TRYAGAIN|UNBLOCKED|connect |read |write |getaddrinfo )/.test(
-    error.message,
-  )
+/** Lets its connections go; new ones are made, to whoever is master now. What was asked fails. */
+export function dropConnections(client: RedisClient): void {
+  for (const connection of connectionsOf(client)) connection.stream?.destroy()
+}
+
+/** For good, at once: what was asked fails, and no timer is left. */
+export function closeRedis(client: RedisClient): void {
+  const connections = connectionsOf(client)
+  client.disconnect()
+  for (const connection of connections) {
+    if (connection.status !== 'end') connection.disconnect()
+    connection.stream?.destroy()
+  }
+}
+
+/** For a read that blocks, over a client of its own: past the deadline its connections are dropped.
+ *  @param deadlineMs the read's own time and a grace
+ *  @example await withDeadline(reader, 1500, reader.xreadBuffer('BLOCK', 1000, 'STREAMS', key, id))
+ *  @throws as commands do, `isRedisAway` */
+export async function withDeadline<Reply>(
+  client: RedisClient,
+  deadlineMs: number,
+  reply: Promise<Reply>,
+): Promise<Reply> {
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    late.reject(new Error(timedOut))
+    dropConnections(client)
+  }, deadlineMs)
+  try {
+    return await Promise.race([reply, late.promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** The connection over which commands on this key go, for commands without a key that are about what it wrote: WAIT, WAITAOF.
+ *  Null while that is not known. */
+export function connectionFor(client: RedisClient, key: string): Redis | null {
+  if (client instanceof Redis) return client
+  const owner = client.slots[slotOf(key)]?.[0]
+  return client.nodes('master').find(({ options }) => `${options.host}:${options.port}` === owner) ?? null
+}
+
+// ioredis's words.
+const timedOut = 'Command timed out'
+const isTimeout = (error: unknown): boolean => error instanceof Error && error.message === timedOut
+
+/** Of ioredis, and of Node where a connection breaks. */
+const connectionLost = new RegExp(
+  `^(${[
+    'Connection is closed',
+    timedOut,
+    "Stream isn't writeable",
+    "Cluster isn't ready",
+    'Cluster is (ended|disconnect)',
+    'None of startup nodes',
+    'Failed to refresh slots',
+    'Too many Cluster redirections',
+    'No Sentinel names a master',
+    'Reached the max retries',
+    'Command aborted due to connection close',
+    'Socket closed unexpectedly',
+    'This socket has been ended',
+    '(connect|read|write|getaddrinfo) [A-Z]',
+  ].join('|')})`,
+)
+
+/** Of Redis, where it cannot now; in the middle of the message where a script of Redis 6 was told. */
+const cannotNow = /(?:^|[\s:]-)(LOADING|CLUSTERDOWN|READONLY|MASTERDOWN|NOREPLICAS|TRYAGAIN|UNBLOCKED|BUSY|MOVED|ASK) /
+
+const isDemotion = (error: Error): boolean => /(?:^|[\s:]-)(READONLY|MASTERDOWN|UNBLOCKED) /.test(error.message)
+
+/** Whether an error says that Redis is away, or cannot now: no fault of what was asked, and worth another attempt. What the
+ *  command did is unknown, where it was sent. */
+export const isRedisAway = (error: unknown): boolean =>
+  error instanceof Error && (connectionLost.test(error.message) || cannotNow.test(error.message))
+
+/** https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags */
+export function slotOf(key: string): number {
+  const tag = /^[^{]*\{([^}]+)\}/.exec(key)?.[1]
+  let crc = 0
+  for (const byte of Buffer.from(tag ?? key)) {
+    crc ^= byte << 8
+    for (let bit = 0; bit < 8; bit += 1) crc = ((crc << 1) ^ (crc & 0x8000 ? 0x1021 : 0)) & 0xffff
+  }
+  return crc & 16383
 }

@@ -40,9 +40,13 @@ const importsOf = (file: string): string[] =>
 function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
-  if (/^(errors|log|config|connections|database|locked|metrics|places|redis|steady-clock|trouble)\.ts$/.test(second))
+  if (
+    /^(errors|log|config|connections|database|locked|metrics|places|redis|redis-\w+|steady-clock|trouble)\.ts$/.test(
+      second,
+    )
+  )
     return 'server/basics'
-  return /^(beacon-way|catalog-watch|idle-memory|isolation|pipeline|readiness|server|upkeep|young-generation)\.ts$/.test(
+  return /^(beacon-way|catalog-watch|drain|idle-memory|isolation|pipeline|readiness|server|upkeep|young-generation)\.ts$/.test(
     second,
   )
     ? 'server/top'

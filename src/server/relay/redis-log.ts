@@ -4,7 +4,8 @@
 // counter in Redis, which could roll back with a lagging replica and number other commits the same. Parts belong to a commit too
 // large for one block; the attempt tells the parts of two leaders apart that cut it differently.
 import { createHash } from 'node:crypto'
-import type { RedisClient } from '../redis.ts'
+import type { Redis } from 'ioredis'
+import { connectionFor, type RedisClient } from '../redis.ts'
 
 export interface EntryId {
   readonly lsn: bigint
@@ -186,13 +187,20 @@ export class RedisLog {
 
   /** Asks Redis to say that what this connection wrote is on so many replicas. @returns how many said so in time */
   async waitForReplicas(count: number, timeoutMs: number): Promise<number> {
-    return Number(await this.#client.call('WAIT', String(count), String(timeoutMs)))
+    return Number(await this.#writer().call('WAIT', String(count), String(timeoutMs)))
   }
 
   /** The same for the append-only file of the server itself. Redis 7.2 and later. */
   async waitForFile(timeoutMs: number): Promise<boolean> {
-    const answer = (await this.#client.call('WAITAOF', '1', '0', String(timeoutMs))) as [number, number]
+    const answer = (await this.#writer().call('WAITAOF', '1', '0', String(timeoutMs))) as [number, number]
     return answer[0] >= 1
+  }
+
+  /** Of a Cluster the node that was written to: one without a key in it goes to any. */
+  #writer(): Redis {
+    const writer = connectionFor(this.#client, this.#pointerKey)
+    if (writer === null) throw new Error('Connection is closed.')
+    return writer
   }
 
   async #entriesOf(command: string, ...values: string[]): Promise<readonly Entry[]> {
