@@ -219,8 +219,11 @@ export async function startServer(config: Config, dependencies: ServerDependenci
           durability: config.relayDurability,
           holdMs: config.relayHoldMs,
         })
+  const slotWaits = { queryTimeoutMs: 5000, waitMs: 10_000 }
   const replication = replicate({
     databaseUrl: config.databaseUrl,
+    pool: connections.lane('upkeep', slotWaits),
+    turns: connections.lane('slot', slotWaits),
     name: config.tidegateName,
     publication: config.tidegateName,
     log,

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import type { OperatorCode } from '../../protocol/codes.ts'
+import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
 import { reach } from './preflight.ts'
 import {
@@ -21,7 +22,9 @@ import type { Held } from './wal-source.ts'
 
 export interface LeadershipOptions {
   readonly databaseUrl: string
-  readonly pool: pg.Pool
+  readonly pool: Lane
+  /** For the one who has the turn, until it is over. */
+  readonly turns: Lane
   readonly name: string
   readonly log: Log
   readonly slotMaxBytes: number
@@ -182,8 +185,8 @@ export class Leadership {
 
   /** @returns null if another node is at it, or took the slot in between: look again */
   async #take(): Promise<Turn | null> {
-    const { pool, name } = this.#options
-    const client = await pool.connect()
+    const { turns, name } = this.#options
+    const client = await turns.connect()
     // Destroyed unless all went well: that frees the lock, too.
     let isOver = false
     const end = async (failed: boolean): Promise<void> => {

@@ -1,7 +1,7 @@
 // What must be true of the database before a slot can be read, each with the statement that makes it so.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { queryText } from '../database.ts'
+import { type Lane, queryText } from '../database.ts'
 
 export interface DatabaseFacts {
   readonly versionNumber: number
@@ -54,7 +54,7 @@ export function standbyWarning(facts: DatabaseFacts): string | null {
   return `synchronous_standby_names is ${facts.synchronousStandbyNames}, which counts readers of the WAL like this one as standbys; name your standbys instead`
 }
 
-export async function readFacts(client: pg.ClientBase | pg.Pool, publication: string): Promise<DatabaseFacts> {
+export async function readFacts(client: pg.ClientBase | Lane, publication: string): Promise<DatabaseFacts> {
   const [row] = await queryText(
     client,
     `SELECT current_setting('server_version_num'), current_setting('wal_level'), current_user,

@@ -1,10 +1,9 @@
 // The replication session over its many lives: finds or makes the slot, streams from it, and comes back when the
 // connection is lost. Nothing is lost in between, because the slot keeps what was not acknowledged.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type pg from 'pg'
 import type { OperatorCode } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { createPool } from '../database.ts'
+import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
 import { Trouble } from '../trouble.ts'
 import { backoffMs } from './backoff.ts'
@@ -18,6 +17,11 @@ import type { Held, SlotState, WalStream } from './wal-source.ts'
 
 export interface ReplicationOptions {
   readonly databaseUrl: string
+  /** For looks at the slot. */
+  readonly pool: Lane
+  /** For the one who makes or takes the slot: a connection for as long as that takes, half a minute at most. Left out: of
+   *  the same. */
+  readonly turns?: Lane
   /** The deployment: its slot is `<name>_<8 hex digits>`. */
   readonly name: string
   readonly publication: string
@@ -59,7 +63,6 @@ const retry = { firstMs: 250, maxMs: 10_000 }
 const stableMs = 10_000
 /** Longer than whoever waits in line takes to look and to connect. */
 const stepBackMs = 1000
-const queryTimeoutMs = 5000
 const startTimeoutMs = 10_000
 
 /** These stop a start; later on the operator may be at work, so they are logged and tried again. */
@@ -92,6 +95,7 @@ export class Replication {
       held: async slotName => this.#remembered(slotName),
       mayLead: async () => true,
       leaderSilentMs: () => null,
+      turns: options.pool,
       hasPeers: options.mayLead !== undefined,
       ...options,
     }
@@ -101,53 +105,48 @@ export class Replication {
    *  @throws before the first life, what an operator must mend: DATABASE_UNREACHABLE, VERSION_UNSUPPORTED, WAL_LEVEL,
    *    NOT_REPLICATION, PUBLICATION_MISSING, SLOT_BLOCKED. After it every failure is logged and tried again. */
   async *lives(signal: AbortSignal): AsyncIterable<Life> {
-    const { databaseUrl, trouble } = this.#options
-    const pool = createPool(databaseUrl, { maxConnections: 2, applicationName: 'tidegate slot', queryTimeoutMs })
-    const leadership = new Leadership({ ...this.#options, pool })
+    const { trouble } = this.#options
+    const leadership = new Leadership(this.#options)
     let lived = false
     let attempt = 0
-    try {
-      while (!signal.aborted) {
-        let life: OpenLife | null = null
-        let atLeastMs = 0
-        const began = performance.now()
-        try {
-          life = await this.#begin(pool, leadership, signal, !lived)
-        } catch (error) {
-          if (signal.aborted) return
-          const isStart = !lived && !leadership.hasWaited
-          if (isStart && error instanceof TidegateError && startCodes.some(code => code === error.code)) throw error
-          trouble.noticed(error)
-          // Who stood in line for long failed for the first time.
-          if (performance.now() - began > stableMs) attempt = 0
-        }
-        if (life !== null) {
-          lived = true
-          const startedAt = performance.now()
-          void this.#watch(pool, life)
-          let letGo = false
-          try {
-            yield life
-          } finally {
-            letGo = !life.stream.isOver
-            await life.stream.close()
-          }
-          const wasStable = performance.now() - startedAt > stableMs
-          if (wasStable) attempt = 0
-          // A link that was cut once is no reason to be slow. Who cannot keep the slot, or gave it up, steps behind those in line.
-          if (letGo || !wasStable) atLeastMs = stepBackMs
-        }
-        const delayMs = atLeastMs + backoffMs(attempt, Math.random(), retry)
-        await sleep(delayMs, undefined, { signal }).catch(() => {})
-        attempt += 1
+    while (!signal.aborted) {
+      let life: OpenLife | null = null
+      let atLeastMs = 0
+      const began = performance.now()
+      try {
+        life = await this.#begin(leadership, signal, !lived)
+      } catch (error) {
+        if (signal.aborted) return
+        const isStart = !lived && !leadership.hasWaited
+        if (isStart && error instanceof TidegateError && startCodes.some(code => code === error.code)) throw error
+        trouble.noticed(error)
+        // Who stood in line for long failed for the first time.
+        if (performance.now() - began > stableMs) attempt = 0
       }
-    } finally {
-      await pool.end()
+      if (life !== null) {
+        lived = true
+        const startedAt = performance.now()
+        void this.#watch(life)
+        let letGo = false
+        try {
+          yield life
+        } finally {
+          letGo = !life.stream.isOver
+          await life.stream.close()
+        }
+        const wasStable = performance.now() - startedAt > stableMs
+        if (wasStable) attempt = 0
+        // A link that was cut once is no reason to be slow. Who cannot keep the slot, or gave it up, steps behind those in line.
+        if (letGo || !wasStable) atLeastMs = stepBackMs
+      }
+      const delayMs = atLeastMs + backoffMs(attempt, Math.random(), retry)
+      await sleep(delayMs, undefined, { signal }).catch(() => {})
+      attempt += 1
     }
   }
 
-  async #begin(pool: pg.Pool, leadership: Leadership, signal: AbortSignal, first: boolean): Promise<OpenLife> {
-    const { databaseUrl, publication, log, slotMaxBytes } = this.#options
+  async #begin(leadership: Leadership, signal: AbortSignal, first: boolean): Promise<OpenLife> {
+    const { databaseUrl, pool, publication, log, slotMaxBytes } = this.#options
     const facts = await reach(databaseUrl, () => readFacts(pool, publication))
     assertReady(facts, publication)
     const warnings = first ? [keepSizeWarning(facts, slotMaxBytes), standbyWarning(facts)] : []
@@ -216,8 +215,8 @@ export class Replication {
   }
 
   /** Compares the slot with its limit until the life is over. */
-  async #watch(pool: pg.Pool, life: { slot: SlotState; stream: ReplicationStream }): Promise<void> {
-    const { name, log, slotMaxBytes, slotCheckMs } = this.#options
+  async #watch(life: { slot: SlotState; stream: ReplicationStream }): Promise<void> {
+    const { pool, name, log, slotMaxBytes, slotCheckMs } = this.#options
     const over = new AbortController()
     life.stream.over.then(() => over.abort())
     for (;;) {

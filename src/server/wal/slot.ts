@@ -3,7 +3,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { queryText } from '../database.ts'
+import { type Lane, queryText } from '../database.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import type { SystemIdentity } from './wal-plugin.ts'
 
@@ -137,7 +137,7 @@ export interface ServerLook {
 
 /** The slots of this deployment in the database that the client is connected to, and whether one may stream from them.
  *  @param name of the deployment; the slots are called `<name>_<8 hex digits>` */
-export async function lookAt(client: pg.ClientBase | pg.Pool, name: string): Promise<ServerLook> {
+export async function lookAt(client: pg.ClientBase | Lane, name: string): Promise<ServerLook> {
   const rows = await queryText(
     client,
     // As JSON, because those columns are there from Postgres 17 on, and naming one before is an error.
@@ -168,7 +168,7 @@ export async function lookAt(client: pg.ClientBase | pg.Pool, name: string): Pro
 }
 
 /** The slots alone. */
-export const readSlots = async (client: pg.ClientBase | pg.Pool, name: string): Promise<readonly SlotRow[]> =>
+export const readSlots = async (client: pg.ClientBase | Lane, name: string): Promise<readonly SlotRow[]> =>
   (await lookAt(client, name)).slots
 
 /** Makes a slot with a fresh suffix and returns its name.
@@ -220,7 +220,7 @@ async function blockedBy(client: pg.ClientBase, slotName: string, timeoutMs: num
 }
 
 /** Drops a slot that nobody streams from; one that is gone already is fine. @throws 55006 while it is in use */
-export async function dropSlot(client: pg.ClientBase | pg.Pool, slotName: string): Promise<void> {
+export async function dropSlot(client: pg.ClientBase | Lane, slotName: string): Promise<void> {
   await client.query('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1', [
     slotName,
   ])

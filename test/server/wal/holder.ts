@@ -1,9 +1,11 @@
 // A process that holds the slot, for tests that freeze or kill it: node holder.ts <databaseUrl> <walSenderTimeoutMs>
+import { createPool } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { Replication } from '../../../src/server/wal/replication.ts'
 
 const replication = new Replication({
   databaseUrl: process.argv[2]!,
+  pool: createPool(process.argv[2]!, { maxConnections: 2 }),
   name: 'tidegate',
   publication: 'tidegate',
   slotMaxBytes: 2 ** 30,

@@ -1,6 +1,7 @@
 // Reads a replication session in a test: keeps the commits of every life, with the text of their first column.
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
+import { createPool } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { type Life, Replication, type ReplicationOptions } from '../../../src/server/wal/replication.ts'
 import type { WalMessage } from '../../../src/server/wal/wal-source.ts'
@@ -41,7 +42,9 @@ export class Reader {
 
   constructor(options: ReaderOptions) {
     const { acknowledge = false, onGulp, ...rest } = options
+    const pool = createPool(options.databaseUrl, { maxConnections: 2, queryTimeoutMs: 5000 })
     const replication = new Replication({
+      pool,
       name: 'tidegate',
       publication: 'tidegate',
       slotMaxBytes: 2 ** 30,
@@ -49,9 +52,10 @@ export class Reader {
       log: this.#log(),
       ...rest,
     })
-    this.#done = this.#run(replication, acknowledge, onGulp).catch(error => {
+    const run = this.#run(replication, acknowledge, onGulp).catch(error => {
       this.error = error
     })
+    this.#done = run.finally(() => pool.end())
   }
 
   get life(): Life {

@@ -1,6 +1,7 @@
 // One server that stays up: what a session gives, acknowledges and refuses.
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { createPool } from '../../../src/server/database.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { formatLsn } from '../../../src/server/wal/lsn.ts'
 import { Replication } from '../../../src/server/wal/replication.ts'
@@ -237,7 +238,9 @@ test('[P8] a start is refused with a code: no publication, no REPLICATION, no da
   const role = `plain_${randomBytes(4).toString('hex')}`
   await database.query(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`)
   const start = async (options: { databaseUrl: string; publication?: string }) => {
+    const pool = createPool(options.databaseUrl, { maxConnections: 2 })
     const replication = new Replication({
+      pool,
       name: 'tidegate',
       publication: 'tidegate',
       slotMaxBytes: 1e9,
@@ -245,7 +248,11 @@ test('[P8] a start is refused with a code: no publication, no REPLICATION, no da
       log: createLog('silent'),
       ...options,
     })
-    for await (const _ of replication.lives(new AbortController().signal)) return
+    try {
+      for await (const _ of replication.lives(new AbortController().signal)) return
+    } finally {
+      await pool.end()
+    }
   }
   try {
     await expect(start({ databaseUrl: database.url, publication: 'none' })).rejects.toMatchObject({
