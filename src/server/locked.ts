@@ -59,7 +59,7 @@ export class Locked {
   async #freed(key: string, deadlineMs: number): Promise<void> {
     for (let known = this.#known.get(key); known !== undefined; known = this.#known.get(key)) {
       if (this.#waiting >= this.#options.queueLimit)
-        throw new TidegateError('BUSY', `${this.#waiting} are waiting for locks already`, { retryAfterMs: 2000 })
+        throw new TidegateError('BUSY', `${this.#waiting} are waiting for locks already`)
       this.#waiting += 1
       const late = new AbortController()
       try {
@@ -90,7 +90,7 @@ export async function untilUnlocked<T>(attempt: () => Promise<T>, patienceMs = c
 }
 
 const tooLong = (cause?: unknown): TidegateError =>
-  new TidegateError('UNAVAILABLE', 'a table is locked, by a migration perhaps', { cause, retryAfterMs: 2000 })
+  new TidegateError('UNAVAILABLE', 'a table is locked, by a migration perhaps', { cause })
 
 /** 55P03 lock_not_available. */
 export const isLocked = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === '55P03'

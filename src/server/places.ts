@@ -60,9 +60,7 @@ export class Places<Name extends string> {
       return
     }
     if (line.waiting.length >= queueLimit)
-      throw new TidegateError('BUSY', `${line.waiting.length} are waiting for the database already`, {
-        retryAfterMs: 2000,
-      })
+      throw new TidegateError('BUSY', `${line.waiting.length} are waiting for the database already`)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiting: Waiting = { begin: resolve, fail: reject }
     line.waiting.push(waiting)

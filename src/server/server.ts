@@ -1,5 +1,7 @@
 // Puts the parts together: one node, from configuration to a listening gateway.
 import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { trackAtStart } from './admin/track.ts'
 import { Asker } from './ask/asker.ts'
 import { IndexSize } from './authorize/inner-set.ts'
@@ -10,8 +12,12 @@ import { CatalogWatch } from './catalog-watch.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
+import { RedisTickets } from './deliver/redis-tickets.ts'
+import { drain } from './drain.ts'
 import { createExplainer } from './explain/operator.ts'
 import { createLog, type Log } from './log.ts'
+import { NodeRegistry } from './nodes/registry.ts'
+import { release } from './nodes/release.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
 import { openRedis } from './redis.ts'
@@ -257,6 +263,10 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     rulesAt: (commit, isDescribed) => watch.reached(commit, isDescribed),
     trouble,
   })
+  /** When a balancer, or somebody else, last asked whether this node is ready. */
+  let probedAtMs: number | null = null
+  let stopped: Promise<void> | null = null
+  let nodes: NodeRegistry | null = null
   const gateway = createGateway({
     subscriptions: door,
     authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
@@ -272,15 +282,54 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       ticketMs: config.ticketMs,
     },
     allowedOrigins: config.allowedOrigins,
-    ready: scope => readinessOf(scope, { ...upkeep.view(), draining: false }),
+    ready: scope => {
+      probedAtMs = steadyNow()
+      return readinessOf(scope, { ...upkeep.view(), draining: stopped !== null })
+    },
+    ...(redis === null
+      ? {}
+      : {
+          tickets: limits =>
+            new RedisTickets({ redis: redis.client, name: config.tidegateName, limits, now: Date.now }),
+        }),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
     ...(config.operatorToken === null ? {} : { operator: { token: config.operatorToken, explain } }),
   })
   const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
-  const stop = (): Promise<void> => stopServer({ stopping, running, gateway, door, redis, connections })
+  const leave = async (): Promise<void> => {
+    const probedAgoMs = probedAtMs === null ? null : steadyNow() - probedAtMs
+    // Beside the rest: a Redis that does not answer must not keep clients waiting.
+    const offTheList = nodes?.leave()
+    await drain({ settings: config, probedAgoMs, letGo: () => pipeline.letGo(), gateway })
+    await offTheList
+    await endServer({ stopping, running, gateway, door, redis, connections })
+  }
+  const stop = (): Promise<void> => {
+    stopped ??= leave()
+    return stopped
+  }
   try {
     const port = await gateway.listen(config.host, config.port)
+    nodes =
+      redis === null
+        ? null
+        : new NodeRegistry({
+            id: nodeId,
+            redis: redis.client,
+            name: config.tidegateName,
+            state: () => ({
+              address: `${hostname()}:${port}`,
+              release,
+              leads: pipeline.leading !== null,
+              connections: gateway.connections(),
+              lagMs: upkeep.pulse().lagMs,
+              moving: gateway.moving(),
+            }),
+            onAsked: order => gateway.sendSurplusAway(order),
+            log,
+          })
+    void nodes?.run(stopping.signal)
     return {
       port,
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
@@ -313,16 +362,20 @@ function openShared(url: string, name: string) {
   return { client: open('tidegate'), reader: open('tidegate reader') }
 }
 
-async function stopServer({ stopping, running, gateway, door, redis, connections }: Parts): Promise<void> {
-  if (stopping.signal.aborted) return
-  await gateway.drain({ spreadMs: 1000, timeoutMs: 5000 })
+/** A Postgres that does not answer must not keep a process that its clients have left: questions to it hang for ten seconds. */
+const endMs = 3000
+
+async function endServer({ stopping, running, gateway, door, redis, connections }: Parts): Promise<void> {
   await gateway.close()
   stopping.abort()
-  await running.catch(() => {})
-  door.close()
-  redis?.client.disconnect()
-  redis?.reader.disconnect()
-  await connections.end()
+  const end = async (): Promise<void> => {
+    await running.catch(() => {})
+    door.close()
+    redis?.client.disconnect()
+    redis?.reader.disconnect()
+    await connections.end()
+  }
+  await Promise.race([end(), sleep(endMs, undefined, { ref: false })])
 }
 
 function authenticatorOptions(config: Config) {

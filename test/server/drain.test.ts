@@ -1,6 +1,7 @@
 // A node that leaves, and one whose stream stands still, as its clients see it: over real sockets, around a core in memory.
 import { expect, test } from 'vitest'
 import { closeCodeOf } from '../../src/protocol/codes.ts'
+import { delayOf } from '../../src/server/drain.ts'
 import { alice, bob, startGateway, type TestGateway, TestSocket, TestStream, until } from './deliver/support/gateway.ts'
 
 interface Answer {
@@ -64,6 +65,14 @@ test('[P8] on a drain everybody is told where it stands and when to come back, e
   expect(polled.retryAfter).toBe(String(Math.ceil(hintOf(polled.body) / 1000)))
   expect([node.gateway.connections(), node.core.open.size]).toEqual([0, 0])
   await expect(fetch(`${node.url}/health`)).rejects.toThrow()
+})
+
+test('a node serves on for five seconds where somebody asks whether it is ready, and no longer where nobody does', () => {
+  expect(delayOf({ drainDelayMs: null }, 1000)).toBe(5000)
+  expect(delayOf({ drainDelayMs: null }, 61_000)).toBe(0)
+  expect(delayOf({ drainDelayMs: null }, null)).toBe(0)
+  expect(delayOf({ drainDelayMs: 700 }, null)).toBe(700)
+  expect(delayOf({ drainDelayMs: 0 }, 1000)).toBe(0)
 })
 
 test('[P8] left to itself, a drain spreads them over a millisecond each, and a second at least', async () => {

@@ -378,5 +378,4 @@ const refusedNow = ({ table }: Query, cause: unknown): TidegateError =>
 const notSettled = ({ table }: Query, cause: unknown): TidegateError =>
   new TidegateError('BUSY', `what Postgres shows of ${table.schema}.${table.name} does not settle`, {
     cause,
-    retryAfterMs: 2000,
   })

@@ -78,7 +78,7 @@ export class Asker {
         client = await pool.connect()
       } catch (cause) {
         if (cause instanceof TidegateError) throw cause
-        throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
+        throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause })
       }
       const pin = relay.pin()
       let failed = true

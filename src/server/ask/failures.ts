@@ -34,7 +34,7 @@ export function failureOf(error: unknown, query: Query, timeoutMs: number): unkn
       { cause: error, retryAfterMs: failedRetryMs },
     )
   if (isAway(error) || typeof code !== 'string' || passingStates.has(code))
-    return new TidegateError('UNAVAILABLE', 'the database did not answer', { cause: error, retryAfterMs: 2000 })
+    return new TidegateError('UNAVAILABLE', 'the database did not answer', { cause: error })
   if (code === '42501')
     return new TidegateError('TABLE_REFUSED', `the role may not SELECT ${name}, or what its policies read`, {
       cause: error,

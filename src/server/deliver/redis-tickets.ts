@@ -160,7 +160,6 @@ export class RedisTickets implements Tickets {
     } catch (cause) {
       throw new TidegateError('UNAVAILABLE', 'Redis, which holds the tickets of all nodes, does not answer', {
         cause,
-        retryAfterMs: 2000,
       })
     }
   }

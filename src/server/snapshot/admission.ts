@@ -18,7 +18,7 @@ export class Admission {
     if (this.#running < this.#limit) this.#running += 1
     else {
       if (this.#waiting.length >= this.#queueLimit) {
-        throw new TidegateError('BUSY', `${this.#waiting.length} snapshots are waiting already`, { retryAfterMs: 2000 })
+        throw new TidegateError('BUSY', `${this.#waiting.length} snapshots are waiting already`)
       }
       // The one who leaves hands its place over, so `running` does not change.
       await new Promise<void>(resolve => this.#waiting.push(resolve))

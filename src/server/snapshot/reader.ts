@@ -101,7 +101,7 @@ export class SnapshotReader {
     const deadline = AbortSignal.timeout(timeoutMs)
     const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
     while (!head.ready(fence)) {
-      if (deadline.aborted) throw new TidegateError('UNAVAILABLE', 'the stream does not move', { retryAfterMs: 2000 })
+      if (deadline.aborted) throw new TidegateError('UNAVAILABLE', 'the stream does not move')
       await Promise.race([head.change(), late])
     }
   }
@@ -163,7 +163,7 @@ async function connect(lane: Lane): Promise<pg.PoolClient> {
     return await lane.connect()
   } catch (cause) {
     if (cause instanceof TidegateError) throw cause
-    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause, retryAfterMs: 2000 })
+    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause })
   }
 }
 
@@ -240,8 +240,7 @@ const notReadable = (table: Table): TidegateError =>
 function peerErrorOf(error: unknown): unknown {
   if (error instanceof TidegateError) return error
   const code = (error as { code?: unknown }).code
-  if (typeof code !== 'string')
-    return new TidegateError('UNAVAILABLE', 'the database went away', { cause: error, retryAfterMs: 2000 })
+  if (typeof code !== 'string') return new TidegateError('UNAVAILABLE', 'the database went away', { cause: error })
   // 22xxx: a claim or value that a policy cannot cast. 42501: a privilege or role taken away meanwhile.
   if (code.startsWith('22'))
     return new TidegateError('CLAIM_INVALID', 'a policy cannot be evaluated with these claims', { cause: error })
@@ -250,5 +249,5 @@ function peerErrorOf(error: unknown): unknown {
   if (code === '42P01' || code === '42703') {
     return new TidegateError('UNSUBSCRIBED_TABLE_CHANGED', 'the table changed', { cause: error, retryAfterMs: 500 })
   }
-  return new TidegateError('UNAVAILABLE', 'the database refused the query', { cause: error, retryAfterMs: 2000 })
+  return new TidegateError('UNAVAILABLE', 'the database refused the query', { cause: error })
 }

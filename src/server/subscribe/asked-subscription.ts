@@ -233,5 +233,4 @@ function charsOf(events: readonly Outgoing[]): number {
   return chars
 }
 
-const tooMuch = (): TidegateError =>
-  new TidegateError('BUSY', 'too many rows wait to be taken by slow readers', { retryAfterMs: 2000 })
+const tooMuch = (): TidegateError => new TidegateError('BUSY', 'too many rows wait to be taken by slow readers')

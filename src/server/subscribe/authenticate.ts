@@ -125,7 +125,6 @@ function refusalOf(error: unknown): unknown {
   if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid || isFetchFailure(error))
     return new TidegateError('UNAVAILABLE', 'the keys of JWT_JWKS_URL cannot be fetched', {
       cause: error,
-      retryAfterMs: 2000,
     })
   if (error instanceof errors.JOSEError || error instanceof TypeError || error instanceof SyntaxError)
     return invalid('it is no signed JWT', error)

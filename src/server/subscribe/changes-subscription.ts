@@ -154,8 +154,7 @@ export class ChangesSubscription implements Subscription, Member {
     const { stream, audience, outlet } = this.#options
     try {
       if (!(await reached(stream, position.lsn, cancelled))) {
-        if (!cancelled())
-          throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet', { retryAfterMs: 2000 })
+        if (!cancelled()) throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet')
         return
       }
       const send = (event: Outgoing): boolean => {

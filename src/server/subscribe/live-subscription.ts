@@ -273,8 +273,7 @@ export class LiveSubscription implements Subscription, Member {
     const stream = this.#stream
     try {
       if (!(await reached(stream, lsn, cancelled))) {
-        if (!cancelled())
-          throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet', { retryAfterMs: 2000 })
+        if (!cancelled()) throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet')
         return
       }
       await advance(stream, { audience, from: lsn, held: null, cancelled }, result => {
@@ -302,7 +301,6 @@ const unsettled = ({ query }: Audience, cause: unknown): TidegateError =>
     `what decides about ${query.table.schema}.${query.table.name} changes faster than it can be read`,
     {
       cause,
-      retryAfterMs: 2000,
     },
   )
 

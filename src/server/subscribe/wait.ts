@@ -57,6 +57,6 @@ async function statusOf(pool: Lane, xid64: bigint): Promise<{ status: string | n
     const code = (error as { code?: unknown }).code
     if (typeof code === 'string' && code.startsWith('22'))
       throw new TidegateError('TXID_INVALID', `no transaction ${xid64} has begun`)
-    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause: error, retryAfterMs: 2000 })
+    throw new TidegateError('UNAVAILABLE', 'the database cannot be reached', { cause: error })
   }
 }
