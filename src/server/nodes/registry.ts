@@ -3,7 +3,6 @@
 // Redis's own clock decides, because the nodes' clocks may differ and may be set. It too may jump, with a failover for
 // instance: a lease from its future is as dead as one from long ago, and whoever lives renews it within a second. All that
 // a node says, hears and is asked goes in one round trip.
-import { randomBytes } from 'node:crypto'
 import type { Log } from '../log.ts'
 import type { RedisClient } from '../redis.ts'
 import type { LivingNode, MoveOrder, NodeState } from './node-state.ts'
@@ -48,6 +47,8 @@ export const nodesKey = (name: string): string => `{${name}}:nodes`
 export const rebalanceKey = (name: string): string => `{${name}}:rebalance`
 
 export interface NodeRegistryOptions {
+  /** Random, another after each start. */
+  readonly id: string
   readonly redis: RedisClient
   /** TIDEGATE_NAME. */
   readonly name: string
@@ -58,7 +59,6 @@ export interface NodeRegistryOptions {
 }
 
 export class NodeRegistry {
-  readonly id = randomBytes(9).toString('base64url')
   readonly #options: NodeRegistryOptions
   #nodes: readonly LivingNode[] = []
   #isFailing = false
@@ -67,6 +67,10 @@ export class NodeRegistry {
 
   constructor(options: NodeRegistryOptions) {
     this.#options = options
+  }
+
+  get id(): string {
+    return this.#options.id
   }
 
   /** Those that lived a second ago, as Redis told; this one among them. As many as there are nodes. */
