@@ -54,7 +54,7 @@ export class FaultyLink {
   /** Connections made in all. */
   accepted = 0
   readonly #server: Server
-  readonly #target: URL
+  #target: URL
   readonly #pairs = new Set<Pair>()
   /** For connections still to come. */
   readonly #frozen = new Set<Direction>()
@@ -107,6 +107,12 @@ export class FaultyLink {
         if (way.from.destroyed) way.to.destroy()
         else way.from.resume()
       }
+  }
+
+  /** Connections made from now on go there, those that are there get a reset: as when a name comes to mean another server. */
+  redirect(targetUrl: string): void {
+    this.#target = new URL(targetUrl)
+    this.cut()
   }
 
   /** Both ends get a reset. */

@@ -26,8 +26,8 @@ export class TestDatabase {
     return new TestDatabase(name, url, client)
   }
 
-  /** The same database over a new connection, after its server was restarted. */
-  static async connect(database: TestDatabase): Promise<TestDatabase> {
+  /** The same database over a new connection, after its server was restarted, or on another that was promoted. */
+  static async connect(database: Pick<TestDatabase, 'name' | 'url'>): Promise<TestDatabase> {
     const client = new pg.Client({ connectionString: database.url })
     client.on('error', () => {})
     await client.connect()
