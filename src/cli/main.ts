@@ -201,6 +201,34 @@ command('tail <table>', 'Follow a table: its rows, then every change.', [])
     )
   })
 
+const rebalanceOptions = ['REDIS_URL', 'TIDEGATE_NAME'] as const
+
+command(
+  'rebalance',
+  'Spread connections over the nodes anew, gently: after adding a node, for instance.',
+  rebalanceOptions,
+)
+  .option('--over <time>', 'how long to take: 30s, 5m', '30s')
+  .option('--dry-run', 'show what each node holds and would be asked, and ask nothing')
+  .action(async flags => {
+    const { rebalance } = await import('./commands/rebalance.ts')
+    const { redisUrl, tidegateName } = loadOptions(rebalanceOptions, process.env, flags)
+    if (redisUrl === null)
+      throw new TidegateError(
+        'CONFIG_INVALID',
+        'REDIS_URL is not set; nodes that know of each other have one in common',
+      )
+    const options = { redisUrl, name: tidegateName, overMs: overMsOf(flags.over), dryRun: flags.dryRun === true }
+    if (!(await rebalance(options, { print, note }, stopSignal()))) process.exitCode = 1
+  })
+
+/** @throws CONFIG_INVALID */
+function overMsOf(text: string): number {
+  const match = /^(\d{1,4})(s|m)$/.exec(text)
+  if (match === null) throw new TidegateError('CONFIG_INVALID', `--over is "${text}"; it takes a time as 30s or 5m`)
+  return Number(match[1]) * (match[2] === 'm' ? 60_000 : 1000)
+}
+
 try {
   await program.parseAsync()
 } catch (error) {

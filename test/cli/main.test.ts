@@ -9,7 +9,18 @@ const sub = '7f1c0b1e-4a5a-4c6e-9d7b-2f2a3c4d5e6f'
 test('--help names every command', async () => {
   const { code, out } = await runCli(['--help'])
   expect(code).toBe(0)
-  for (const command of ['start', 'dev', 'migrate', 'track', 'untrack', 'explain', 'tail', 'token', 'remove'])
+  for (const command of [
+    'start',
+    'dev',
+    'migrate',
+    'track',
+    'untrack',
+    'explain',
+    'tail',
+    'token',
+    'remove',
+    'rebalance',
+  ])
     expect(out).toMatch(new RegExp(`^  ${command} `, 'm'))
 })
 
@@ -71,6 +82,8 @@ test.each([
   [['token'], { JWT_JWKS_URL: 'https://id.example.com/keys' }, 'ask your identity provider'],
   [['token', '--expires', 'soon'], { JWT_SECRET: secret }, '--expires is "soon"'],
   [['token', '--claim', 'tenant'], { JWT_SECRET: secret }, '--claim is "tenant"'],
+  [['rebalance'], {}, 'REDIS_URL is not set'],
+  [['rebalance', '--over', 'soon'], { REDIS_URL: 'redis://127.0.0.1:1' }, '--over is "soon"'],
   [['tail', 'messages', '--filter', 'room'], {}, '--filter is "room"'],
   [['tail', 'messages', '--url', 'localhost:4000'], {}, '--url is "localhost:4000"'],
 ])('%j with %j is refused by CONFIG_INVALID', async (args, env, message) => {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { createLog } from '../../../src/server/log.ts'
@@ -42,6 +43,7 @@ class Node implements AsyncDisposable {
 
   constructor(options: Pick<NodeRegistryOptions, 'redis' | 'name'> & Partial<NodeRegistryOptions>) {
     this.registry = new NodeRegistry({
+      id: randomUUID(),
       state: () => this.state,
       onAsked: order => this.orders.push(order),
       log: createLog('silent'),
