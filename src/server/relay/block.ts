@@ -69,8 +69,10 @@ export function* encodeParts(head: BlockHead, commit: Commit, partBytes: number)
   yield parts.last()
 }
 
-/** Bytes that a commit takes in a block, about: the relations that the block defines once for all are not counted. */
-export const blockBytesOf = (commit: Commit): number => commit.bytes + 40 + 4 * commit.changeCount
+/** Bytes that a commit takes in a block, about: its own, with a head of some 33 instead of Begin and Commit (47). What the
+ *  block says once for all, its relations, is not counted, and a logical message that was left out is. */
+export const blockBytesOf = ({ bytes, changeCount, layouts }: Commit): number =>
+  bytes - 14 + changeCount * (layouts.length === 1 ? 4 : rowHeaderBytes)
 
 function writeHeader(bytes: Buffer, head: BlockHead, flags: number, part: number, count: number): number {
   if (head.epoch.length !== 8) throw new TypeError(`the epoch ${head.epoch} is not of 8 hex digits`)
