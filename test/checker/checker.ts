@@ -1,20 +1,17 @@
 // One checked run: writers and readers in rounds, and at the end of each, once everything is quiet, the verdict.
-import type { JsonRow } from '../../src/protocol/messages.ts'
-import { prepareDatabase, selectAs } from '../support/node.ts'
+import { prepareDatabase } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import type { Cluster } from './cluster.ts'
 import { Crowd, type CrowdCounts, usersOf } from './crowd.ts'
+import { asPostgresSees, forgetPast, judged } from './findings.ts'
 import { Horizon } from './horizon.ts'
-import { equal } from './judge.ts'
 import { type Misfortune, misfortunes } from './misfortunes.ts'
 import type { CheckedNode } from './nodes.ts'
 import { Random } from './random.ts'
-import { report } from './report.ts'
 import { dropSlot, invalidateSlot } from './slot-loss.ts'
 import { count, newTally, type Tally } from './tally.ts'
 import { Truth } from './truth.ts'
-import { Lost, refused, Untrue } from './untrue.ts'
-import { type CheckedQuery, nameOf, queries, schema, tableNames } from './world.ts'
+import { schema, tableNames } from './world.ts'
 import { type WriterCounts, Writers } from './writers.ts'
 
 export interface CheckerOptions {
@@ -212,27 +209,16 @@ class CheckedRun {
     const stuck = await this.#crowd.quiet(end, quietMs)
     await this.#horizon.look(this.#database.client)
     await this.#truth.read()
-    for (const { judges } of this.#crowd.checked) {
-      for (const { reader, judge } of judges) {
-        try {
-          judge.look()
-          if (reader.failure !== null) throw refused(reader.failure, reader.lsn ?? 0n)
-        } catch (error) {
-          if (!(error instanceof Untrue)) throw error
-          return report(reader, error, this.#truth)
-        }
-      }
-    }
-    if (stuck !== null) {
-      const message = `it did not come to ${end.toString(16)}; it stands at ${stuck.lsn?.toString(16)}`
-      return report(stuck, new Lost(message, end), this.#truth)
-    }
-    const failure = this.#node.fault() ?? this.#endings() ?? (await this.#asPostgresSees(end))
+    const [finding] = await judged(this.#crowd, this.#truth, end, stuck)
+    if (finding !== undefined) return finding.text
+    const failure = this.#node.fault() ?? this.#endings()
     if (failure !== null) return failure
+    const [unequal] = await asPostgresSees(this.#crowd, this.#truth, this.#database, end)
+    if (unequal !== undefined) return unequal.text
     const { epochs } = this.#horizon
     if (epochs.length > 1 + this.#lostSlots)
       return `${epochs.length} epochs, and ${this.#lostSlots} slots were lost: ${epochs.join(', ')}`
-    this.#forget()
+    forgetPast(this.#crowd, this.#truth, this.#horizon)
     return null
   }
 
@@ -246,52 +232,6 @@ class CheckedRun {
       }
     }
     return null
-  }
-
-  /** Each live query and each of the checker's own answers equal the SELECT. */
-  async #asPostgresSees(end: bigint): Promise<string | null> {
-    const answers = new Map<string, ReadonlyMap<string, JsonRow>>()
-    for (const reader of this.#crowd.readers) {
-      const { query, user, kind } = reader.options
-      if (kind !== 'live' || !reader.attached || !reader.exact) continue
-      const question = `${user} ${queries.indexOf(query)}`
-      const asked = answers.get(question) ?? (await this.#select(query, user))
-      if (!answers.has(question)) {
-        answers.set(question, asked)
-        try {
-          equal(this.#truth.state(query, user, end), asked, end)
-        } catch (error) {
-          throw new Error(`the checker's own truth is not Postgres's, for ${user} in ${query.table}?${query.filter}`, {
-            cause: error,
-          })
-        }
-      }
-      try {
-        equal(reader.rows, asked, end)
-      } catch (error) {
-        if (!(error instanceof Untrue)) throw error
-        return report(reader, error, this.#truth)
-      }
-    }
-    return null
-  }
-
-  async #select({ table, select, where }: CheckedQuery, user: string): Promise<ReadonlyMap<string, JsonRow>> {
-    const keys = table === 'members' || table === 'bans' ? ['room_id', 'user_id'] : ['id']
-    const columns = select === null ? '*' : [...new Set([...keys, ...select])].join(', ')
-    const rows = await selectAs(this.#database, user, `SELECT ${columns} FROM ${table} WHERE ${where}`)
-    return new Map(rows.map(row => [nameOf(table, row), row]))
-  }
-
-  /** What is not needed for those who may come back. */
-  #forget(): void {
-    this.#crowd.shrink()
-    let { needed } = this.#horizon
-    for (const { reader, judge } of this.#crowd.checked.flatMap(({ judges }) => judges)) {
-      for (const lsn of [judge.needs, reader.lsn]) if (lsn !== null && lsn < needed) needed = lsn
-    }
-    this.#truth.prune(needed - 1n)
-    this.#horizon.forget()
   }
 }
 

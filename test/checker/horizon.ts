@@ -70,6 +70,16 @@ export class Horizon {
     return this.#floors.get(node)?.findLast(floor => floor.at <= before)?.lsn ?? 0n
   }
 
+  /** The greatest position that each node told anybody. */
+  toldByNow(): ReadonlyMap<string, bigint> {
+    return new Map(this.#floors.entries().map(([node, floors]) => [node, floors.at(-1)!.lsn]))
+  }
+
+  /** Where the WAL ended when it was last asked. */
+  get walEnd(): bigint {
+    return this.#polls.at(-1)?.lsn ?? 0n
+  }
+
   /** What any node had passed for so long that nothing before it can be on its way. */
   get needed(): bigint {
     let needed: bigint | null = null

@@ -140,6 +140,8 @@ export class Judge {
     this.#epoch = epoch
     if (before === null) return
     const moved = epoch! - before
+    // Whoever asks for nothing in particular may meet a node that has not heard of the new epoch yet.
+    if (beganFresh && moved <= 0) return
     if (moved < 0) throw new Untrue('it is back in an epoch that was over', lsn!)
     const told = this.#resync?.epochChanges ?? 0
     if (told > moved) throw new Untrue(`told ${told} times of a new epoch, where ${moved} began`, lsn!)

@@ -7,6 +7,8 @@ export interface StatementOptions {
   readonly truncateOneIn: number
   /** Rows of the largest commits. */
   readonly largeRows: number
+  /** One in this many is large; left out, 500. */
+  readonly largeOneIn?: number
   /** Who writes: some rows are written by nobody else, so that not every commit waits for another. */
   readonly lane: number
 }
@@ -38,7 +40,7 @@ export const firstRows: readonly string[] = [
 ]
 
 export function transaction(random: Random, options: StatementOptions): Transaction {
-  const kind = random.once(500) ? 'large' : random.once(40) ? 'prepared' : 'small'
+  const kind = random.once(options.largeOneIn ?? 500) ? 'large' : random.once(40) ? 'prepared' : 'small'
   const synchronousCommit = random.pick(['on', 'on', 'off', 'local', 'remote_apply'])
   const { sql, kept, undone } =
     kind === 'large' ? { sql: large(random, options), kept: 0, undone: 0 } : statements(random, options)

@@ -95,6 +95,7 @@ export class Subscriber {
   reached(node: string, askedAt: number): void {
     if (node !== this.#node) this.#log(`-- at ${node}`)
     this.#node = node
+    this.#beganFresh = this.since === null
     this.#stream(askedAt)
   }
 

@@ -13,6 +13,7 @@ export interface WritersOptions {
   /** Whether the server may be told that a standby is missing. */
   readonly stalls: boolean
   readonly largeRows: number
+  readonly largeOneIn?: number
   /** Whether connections may be lost. */
   readonly crashes: boolean
 }
@@ -213,12 +214,13 @@ export class Writers {
   }
 
   #statements(lane: number): StatementOptions {
-    const { users, truncateOneIn, largeRows } = this.#options
-    return { users, truncateOneIn, largeRows, lane }
+    const { users, truncateOneIn, largeRows, largeOneIn } = this.#options
+    return { users, truncateOneIn, largeRows, lane, ...(largeOneIn === undefined ? {} : { largeOneIn }) }
   }
 }
 
-async function standby(client: pg.Client, name: string | null): Promise<void> {
+/** Commits wait for this standby from now on; null: for none. */
+export async function standby(client: pg.Client, name: string | null): Promise<void> {
   await client.query(
     name === null
       ? 'ALTER SYSTEM RESET synchronous_standby_names'
