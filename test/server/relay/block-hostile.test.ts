@@ -76,6 +76,14 @@ test('commits that are not after the predecessor, or not in order, are unreadabl
   expect(() => new BlockReader().push({ ...blockId, lsn: 10n }, reversed)).toThrow(unreadable)
 })
 
+test('parts of another commit than their ID says, or of one that is not after the predecessor, are unreadable', () => {
+  const other = parts.map((_, part) => ({ lsn: 11n, attempt: 0, part }))
+  const reader = new BlockReader()
+  expect(() => other.map((id, part) => reader.push(id, parts[part]!))).toThrow(unreadable)
+  const late = [...encodeParts({ ...head, prevLsn: 10n }, commits[0]!, 80)]
+  expect(() => pushAll(reader, late)).toThrow(unreadable)
+})
+
 test('parts that end early, or late, are unreadable', () => {
   expect(pushAll(new BlockReader(), parts)).not.toBeNull()
   const last = parts.at(-1)!
