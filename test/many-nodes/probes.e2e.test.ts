@@ -145,7 +145,8 @@ test('[P8] Postgres away for all: stale, and no node is red for itself', async (
   await greenUntil([first, second], async () => performance.now() - goneAt > 3 * (beaconMs + tickMs))
   for (const { toPostgres } of [first, second]) toPostgres.thaw()
   await until(allIsWell, 60_000)
-  await live.stream.until(({ event, data }) => event === 'heartbeat' && !(data as { stale: boolean }).stale, 5000)
+  const lastBeat = () => live.stream.events.findLast(({ event }) => event === 'heartbeat')?.data
+  await live.stream.waitFor(() => (lastBeat() as { stale: boolean }).stale === false, 5000)
   await database.query(`INSERT INTO messages VALUES (2, 1, 'a', 'afterwards')`)
   await live.stream.waitFor(() => live.rows.rows.has('[2]'))
   expect([live.failure, live.rows.resyncs, live.stream.ended]).toEqual([null, [], false])

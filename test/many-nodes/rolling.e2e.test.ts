@@ -1,0 +1,131 @@
+// A rolling restart, as an orchestrator does it: each node gets SIGTERM, leaves, and starts anew, while rows are written and
+// a balancer without stickiness stands before all of them.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { freePort } from '../../src/cli/local-postgres.ts'
+import { jwtSecret, person, prepareDatabase, roomsSchema, tokenFor } from '../support/node.ts'
+import { TestDatabase } from '../support/postgres.ts'
+import { transports } from '../support/readers.ts'
+import { findRedis, type TestRedis } from '../support/redis.ts'
+import { type RunningProcess, startCli } from '../support/run-cli.ts'
+import { until } from '../support/stalled.ts'
+import { RandomBalancer } from './random-balancer.ts'
+import { type Absence, Returning } from './returning.ts'
+
+const ada = person()
+let database: TestDatabase
+let redis: TestRedis
+let token: string
+
+beforeAll(async () => {
+  database = await TestDatabase.create()
+  redis = await findRedis()
+  await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
+  await database.query(`INSERT INTO members VALUES (1, '${ada}')`)
+  token = await tokenFor(ada)
+}, 60_000)
+
+afterAll(async () => {
+  await redis?.[Symbol.asyncDispose]()
+  await database?.[Symbol.asyncDispose]()
+})
+
+class Node implements AsyncDisposable {
+  readonly url: string
+  readonly #env: Record<string, string>
+  #process!: RunningProcess
+
+  private constructor(port: number, env: Record<string, string>) {
+    this.url = `http://127.0.0.1:${port}`
+    this.#env = { DATABASE_URL: database.url, JWT_SECRET: jwtSecret, PORT: String(port), BEACON_MS: '500', ...env }
+  }
+
+  static async start(env: Record<string, string>): Promise<Node> {
+    const node = new Node(await freePort(), env)
+    await node.start()
+    return node
+  }
+
+  async start(): Promise<void> {
+    this.#process = startCli(['start'], this.#env)
+    await this.#process.until(({ out }) => out.includes('tidegate is ready'))
+  }
+
+  terminate(): void {
+    this.#process.child.kill('SIGTERM')
+  }
+
+  /** @returns the exit code */
+  async ended(): Promise<number | null> {
+    return (await this.#process.end()).code
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#process[Symbol.asyncDispose]()
+  }
+}
+
+/** Writes a row every few milliseconds. @returns how many there are when `use` is over */
+async function writing(use: () => Promise<void>): Promise<number> {
+  let isOver = false
+  let id = 0
+  const writer = (async () => {
+    while (!isOver) {
+      id += 1
+      await database.query(`INSERT INTO messages VALUES (${id}, 1, 'a', 'b')`)
+      await sleep(10)
+    }
+  })()
+  try {
+    await use()
+  } finally {
+    isOver = true
+    await writer
+  }
+  return id
+}
+
+/** Coming back takes a handshake and a resume, on a machine that starts a node at the time. */
+const slackMs = 1500
+
+test('[P4] [P5] a rolling restart of three nodes: every client back within its hint, no resync, nothing repeated, nothing lost', {
+  timeout: 120_000,
+}, async () => {
+  const env = { REDIS_URL: redis.url, DRAIN_DELAY_MS: '1000', DRAIN_SPREAD_MS: '2000' }
+  await using stack = new AsyncDisposableStack()
+  const nodes: Node[] = []
+  for (let i = 0; i < 3; i++) nodes.push(stack.use(await Node.start(env)))
+  const balancer = stack.use(await RandomBalancer.before(nodes.map(({ url }) => url)))
+  const readers: Returning[] = []
+  const written = await writing(async () => {
+    for (let i = 0; i < 3; i++)
+      for (const transport of transports)
+        for (const kind of ['live', 'changes'] as const)
+          readers.push(stack.use(new Returning(transport, kind, balancer.url, token)))
+    await until(() => readers.every(({ isSettled }) => isSettled), 30_000)
+    for (const node of nodes) {
+      node.terminate()
+      expect(await node.ended()).toBe(0)
+      await node.start()
+      await until(() => balancer.ready.length === nodes.length)
+      await until(() => readers.every(({ isSettled }) => isSettled), 30_000)
+    }
+  })
+
+  const isWhole = (reader: Returning): boolean =>
+    reader.kind === 'live' ? reader.rows.rows.size === written : reader.changes.at(-1)?.key?.id === written
+  await until(() => readers.every(isWhole), 30_000).catch(() => {})
+  for (const reader of readers) {
+    const who = `${reader.transport} ${reader.kind}`
+    expect([who, reader.failures, reader.rows.resyncs, isWhole(reader)]).toEqual([who, [], [], true])
+    // Each once, in order, from its first on.
+    const ids = reader.changes.map(({ key }) => Number(key?.id))
+    expect(ids).toEqual(ids.map((_, place) => ids[0]! + place))
+  }
+  const absences = readers.flatMap(reader => reader.absences)
+  // Of three nodes each leaves once, and takes a share of the readers with it.
+  expect(absences.length).toBeGreaterThanOrEqual(readers.length / 2)
+  const isLate = ({ hintMs, awayMs }: Absence): boolean => awayMs > hintMs + slackMs
+  expect(absences.filter(isLate)).toEqual([])
+  expect(absences.every(({ hintMs }) => hintMs > 0 && hintMs <= 2000)).toBe(true)
+})
