@@ -6,7 +6,7 @@ import { isRedisAway } from '../redis.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { blockBytesOf, encodeBlock, encodeParts } from './block.ts'
 import type { Feed, Inlet } from './journal.ts'
-import { beforeAll, type Entry, formatId, JournalMovedError, parseId, type RedisLog } from './redis-log.ts'
+import { beforeAll, type Entry, formatId, parseId, type RedisLog } from './redis-log.ts'
 import type { RetainedEntries } from './retained-entries.ts'
 import type { StoredPrefix } from './stored-prefix.ts'
 
@@ -72,6 +72,9 @@ export class RedisInlet implements Inlet {
   #prevLsn: bigint
   #headLsn: bigint
   #passedLsn = 0n
+  /** From a failed append until what became of it is known. */
+  #isLost = false
+  /** From a failed append until the next that is stored. */
   #failingSinceMs: number | null = null
   /** Why the first append failed, and why all did. */
   #cause: unknown = null
@@ -150,7 +153,7 @@ export class RedisInlet implements Inlet {
   }
 
   #pump(): void {
-    if (this.#failure !== null || this.#failingSinceMs !== null) return
+    if (this.#failure !== null || this.#isLost) return
     while (this.#inFlight.length < maxInFlight && this.#inFlightBytes < maxPendingBytes) {
       const outgoing = this.#next()
       if (outgoing === null) break
@@ -234,10 +237,11 @@ export class RedisInlet implements Inlet {
 
   /** Answers come in order. */
   #stored(text: string): void {
-    if (this.#isClosed || this.#failingSinceMs !== null) {
+    if (this.#isClosed || this.#isLost) {
       this.#lost(null)
       return
     }
+    this.#failingSinceMs = null
     const outgoing = this.#inFlight.shift()!
     if (outgoing.entry.text !== text) throw new Error(`stored ${text}, not ${outgoing.entry.text}`)
     this.#confirmed(outgoing)
@@ -260,39 +264,42 @@ export class RedisInlet implements Inlet {
   /** An append failed, or came after one that did: what became of it is known when all have been answered. */
   #lost(error: unknown): void {
     if (this.#isClosed) return
-    if (this.#failingSinceMs === null) {
-      this.#failingSinceMs = performance.now()
-      this.#cause = error
-    }
+    if (!this.#isLost) this.#cause = error
+    this.#isLost = true
     if (this.#awaited === 0) void this.#recover()
   }
 
   /** Looks where the Stream ends, and goes on from there if that is one of ours. */
   async #recover(): Promise<void> {
     const { log, epoch } = this.#options
-    while (!this.#isClosed) {
-      try {
-        const standing = await log.standing()
-        const last = standing?.epoch === epoch ? ((await log.last(epoch))?.text ?? beforeAll) : null
-        if (this.#isClosed) return
-        const stored = this.#inFlight.findIndex(({ entry }) => entry.text === last)
-        if (stored < 0 && last !== this.#storedText) {
-          const where = last === null ? 'it is of another epoch, or empty' : `it ends at ${last}`
-          this.#fail(new TidegateError('RELAY_MOVED', `the journal is not as this node left it: ${where}`))
-          return
-        }
-        for (const each of this.#inFlight.splice(0, stored + 1)) this.#confirmed(each)
-        this.#failingSinceMs = null
-        this.#sendAgain()
-        return
-      } catch (error) {
-        if (!(error instanceof JournalMovedError)) this.#cause = error
-      }
-      if (performance.now() - this.#failingSinceMs! > patienceMs) {
+    const isFirst = this.#failingSinceMs === null
+    this.#failingSinceMs ??= performance.now()
+    for (let attempt = isFirst ? 0 : 1; ; attempt++) {
+      if (attempt > 0) await new Promise(resolve => setTimeout(resolve, retryMs))
+      if (this.#failure !== null) return
+      if (performance.now() - this.#failingSinceMs > patienceMs) {
         this.#fail(unreachable(this.#cause))
         return
       }
-      await new Promise(resolve => setTimeout(resolve, retryMs))
+      let last: string | null
+      try {
+        const standing = await log.standing()
+        last = standing?.epoch === epoch ? ((await log.last(epoch))?.text ?? beforeAll) : null
+      } catch (error) {
+        this.#cause = error
+        continue
+      }
+      if (this.#failure !== null) return
+      const stored = this.#inFlight.findIndex(({ entry }) => entry.text === last)
+      if (stored < 0 && last !== this.#storedText) {
+        const where = last === null ? 'it is of another epoch, or empty' : `it ends at ${last}`
+        this.#fail(new TidegateError('RELAY_MOVED', `the journal is not as this node left it: ${where}`))
+        return
+      }
+      for (const each of this.#inFlight.splice(0, stored + 1)) this.#confirmed(each)
+      this.#isLost = false
+      this.#sendAgain()
+      return
     }
   }
 

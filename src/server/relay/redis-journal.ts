@@ -63,6 +63,8 @@ export class RedisJournal implements Journal {
   /** When the hash of the epoch was looked at last, and when it showed a living leader. */
   #lookedAtMs = Number.NEGATIVE_INFINITY
   #leaderSeenAtMs: number | null = null
+  /** The last look found no epoch. */
+  #isAbsent = true
   /** Set while this node leads; the follower stands. */
   #leading: Promise<void> | null = null
   #isParked = true
@@ -186,8 +188,9 @@ export class RedisJournal implements Journal {
 
   /** One read of what comes next. */
   async #read(feed: Feed): Promise<void> {
-    if (now() - this.#lookedAtMs > lookEveryMs) {
+    if (this.#isAbsent || now() - this.#lookedAtMs > lookEveryMs) {
       const standing = await this.#look()
+      this.#isAbsent = standing === null
       if (standing === null) {
         // No epoch yet, or Redis is empty: whoever holds the slot will write one.
         await sleep(blockMs)
