@@ -1,5 +1,6 @@
-// Writes the pages that are read from tables in the source: docs/configuration.md and docs/errors.md. Run: npm run docs
-import { writeFile } from 'node:fs/promises'
+// Writes the pages that are read from tables in the source: docs/configuration.md, docs/errors.md, and the alarms of
+// docs/operations.md. Run: npm run docs
+import { readFile, writeFile } from 'node:fs/promises'
 import {
   type CodeEntry,
   clientCodes,
@@ -13,6 +14,7 @@ import {
   warningRemedies,
 } from '../src/protocol/codes.ts'
 import { flagOf, type Option, type OptionGroup, options } from '../src/server/config.ts'
+import { withAlarms } from './alarms.ts'
 
 const groups: Record<OptionGroup, string> = {
   database: 'Database',
@@ -156,5 +158,7 @@ if (import.meta.main) {
   const docs = new URL('../docs/', import.meta.url)
   await writeFile(new URL('configuration.md', docs), configurationPage())
   await writeFile(new URL('errors.md', docs), errorsPage())
-  console.log('wrote docs/configuration.md and docs/errors.md')
+  const operations = new URL('operations.md', docs)
+  await writeFile(operations, withAlarms(await readFile(operations, 'utf8')))
+  console.log('wrote docs/configuration.md, docs/errors.md and the alarms of docs/operations.md')
 }
