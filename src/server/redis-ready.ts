@@ -43,7 +43,8 @@ export async function assertRedisReady(
 /** INFO of each server that holds keys. */
 async function infosOf(client: RedisClient): Promise<readonly Map<string, string>[]> {
   const servers = client instanceof Redis ? [client] : client.nodes('master')
-  if (servers.length === 0) throw new Error('Connection is closed.')
+  // INFO is answered before the connection is ready, and the next command would fail.
+  if (servers.length === 0 || client.status !== 'ready') throw new Error('Connection is closed.')
   const texts = await Promise.all(servers.map(server => server.info()))
   return texts.map(
     text => new Map(text.split('\r\n').map(line => line.split(/:(.*)/s).slice(0, 2) as [string, string])),
