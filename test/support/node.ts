@@ -104,9 +104,16 @@ export class SseStream {
   #closed = false
   onEvent: (event: SseEvent) => void = () => {}
 
-  static async open(node: { url: string }, path: string, token: string, lastEventId?: string): Promise<SseStream> {
+  /** @param token null where the path has a ticket */
+  static async open(
+    node: { url: string },
+    path: string,
+    token: string | null,
+    lastEventId?: string,
+  ): Promise<SseStream> {
     const stream = new SseStream()
-    const headers: Record<string, string> = { authorization: `Bearer ${token}`, accept: 'text/event-stream' }
+    const headers: Record<string, string> = { accept: 'text/event-stream' }
+    if (token !== null) headers.authorization = `Bearer ${token}`
     if (lastEventId !== undefined) headers['last-event-id'] = lastEventId
     const response = await fetch(`${node.url}${path}`, { headers, signal: stream.#abort.signal })
     stream.status = response.status
