@@ -87,7 +87,8 @@ export function limitsOf({ connections, snapshots, asked }: ConnectionsOptions):
     { of: ['slot'], most: 1 },
     { of: ['catalog'], most: Math.min(4, connections - 2) },
     { of: ['reads', 'snapshots'], most: snapshots },
-    { of: ['snapshots', 'explain'], most: connections - 3 },
+    // One is left for reads by key, unless there is only one.
+    { of: ['snapshots', 'explain'], most: Math.min(connections - 3, Math.max(1, snapshots - 1)) },
     { of: ['explain'], most: 1 },
     { of: ['asked'], most: askedPlaces({ connections, asked }) },
   ]

@@ -29,16 +29,18 @@ export class Locked {
   }
 
   /** Tries until nothing stands in the way. @param key equal for those who will probably meet the same lock
+   *  @param attempt throws `standAside` where it has waited for its connection and `isKnown` by then
    *  @throws what `attempt` throws but 55P03; UNAVAILABLE when its time is over; BUSY */
-  async run<T>(key: string, attempt: () => Promise<T>): Promise<T> {
+  async run<T>(key: string, attempt: (isKnown: () => boolean) => Promise<T>): Promise<T> {
     const deadlineMs = performance.now() + this.#options.patienceMs
     for (;;) {
       await this.#freed(key, deadlineMs)
       try {
-        return await attempt()
+        return await attempt(() => this.#known.has(key))
       } catch (error) {
         if (!isLocked(error)) throw error
-        if (!this.#known.has(key)) return await this.#insist(key, attempt, deadlineMs)
+        if (!this.#known.has(key) && error !== standAside)
+          return await this.#insist(key, () => attempt(() => false), deadlineMs)
       }
     }
   }
@@ -91,6 +93,9 @@ export async function untilUnlocked<T>(attempt: () => Promise<T>, patienceMs = c
 
 const tooLong = (cause?: unknown): TidegateError =>
   new TidegateError('UNAVAILABLE', 'a table is locked, by a migration perhaps', { cause })
+
+/** Somebody else stands before the lock already. */
+export const standAside = Object.assign(new Error('others wait for a lock'), { code: '55P03' })
 
 /** 55P03 lock_not_available. */
 export const isLocked = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === '55P03'

@@ -2,6 +2,7 @@
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { type Lane, pinnedSettings, type TextRow } from '../database.ts'
+import { isLocked, lockTimeoutMs } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'
@@ -96,6 +97,12 @@ export class Asker {
         failed = false
         return { result, tookMs }
       } catch (error) {
+        // Asked again soon: what was set within it has gone with it.
+        if (isLocked(error))
+          failed = await client.query('ROLLBACK').then(
+            () => false,
+            () => true,
+          )
         throw failureOf(error, question.query, timeoutMs)
       } finally {
         pin.release()
@@ -122,7 +129,7 @@ export class Asker {
     for (let attempt = 1; ; attempt++) {
       const wantedLsn = begin()
       const sql = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate asked'; SET LOCAL statement_timeout = ${timeoutMs};
-        SET LOCAL lock_timeout = ${Math.ceil(timeoutMs / 2)};
+        SET LOCAL lock_timeout = ${Math.min(lockTimeoutMs, Math.ceil(timeoutMs / 2))};
         SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence,
           (extract(epoch FROM now() - '2000-01-01 00:00:00+00') * 1000000)::int8::text AS at`
       const begun = (await client.query(sql)) as unknown as pg.QueryResult<

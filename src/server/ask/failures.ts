@@ -1,6 +1,7 @@
 // What it means that Postgres did not answer: for the audience that asked, and for nobody else.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { isAway } from '../database.ts'
+import { isLocked } from '../locked.ts'
 import type { Query } from '../route/query.ts'
 
 /** The stream and what SQL shows do not fit together yet: asked again in a moment. */
@@ -14,8 +15,8 @@ export class NotYet extends Error {
 /** How long a client stays away after a policy failed. */
 export const failedRetryMs = 5_000
 
-/** Locked by a migration, given way in a deadlock, ended while it waited for the stream: no fault of the policy. */
-const passingStates: ReadonlySet<string> = new Set(['55P03', '40P01', '40001', '25P03'])
+/** Given way in a deadlock, ended while it waited for the stream: no fault of the policy. */
+const passingStates: ReadonlySet<string> = new Set(['40P01', '40001', '25P03'])
 
 /** Whether asking again by itself can help: the audience stays, and what its readers hold is true as of their position. */
 export const isTransient = (error: unknown): boolean =>
@@ -24,6 +25,8 @@ export const isTransient = (error: unknown): boolean =>
 /** Never with the message of Postgres: it may hold values of rows. */
 export function failureOf(error: unknown, query: Query, timeoutMs: number): unknown {
   if (error instanceof TidegateError || error instanceof NotYet) return error
+  // By a migration: it stands aside, with its connection for others.
+  if (isLocked(error)) return new NotYet('a table is locked')
   const code = (error as { code?: unknown }).code
   const { table } = query
   const name = `${table.schema}.${table.name}`

@@ -7,7 +7,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
 import type { Table } from '../catalog/table.ts'
 import { type Lane, queryText, type TextRow } from '../database.ts'
-import { isLocked, Locked, lockTimeoutMs } from '../locked.ts'
+import { isLocked, Locked, lockTimeoutMs, standAside } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { Beacon } from '../wal/heartbeat.ts'
 import { parseLsn } from '../wal/lsn.ts'
@@ -56,6 +56,8 @@ export interface SnapshotReaderOptions {
   readonly timeoutMs: number
 }
 
+type Read = (client: pg.PoolClient) => Promise<readonly TextRow[]>
+
 /** Reads that wait until others get through a lock. */
 const maxWaiting = 10_000
 
@@ -72,9 +74,8 @@ export class SnapshotReader {
    *  @param tableOid what it reads: who reads the same as the same role will meet the same locks
    *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
   asReader(reader: Reader, sql: string, values: readonly unknown[], tableOid = 0): Promise<FencedRows> {
-    const read = (): Promise<FencedRows> =>
-      this.#fenced(this.#options.snapshots, asReaderSql(reader), client => queryText(client, sql, values))
-    return this.#unlocked(`${tableOid} ${reader.role}`, read)
+    const key = `${tableOid} ${reader.role}`
+    return this.#fenced(key, this.#options.snapshots, asReaderSql(reader), client => queryText(client, sql, values))
   }
 
   /** Rows of a table, whole, read as Tidegate's own login: all, or those that match. Never by a query that joins
@@ -107,25 +108,27 @@ export class SnapshotReader {
   }
 
   #asLogin(table: Table, match: RowMatch | RangeMatch | null, limit: number): Promise<FencedRows> {
-    const read = (): Promise<FencedRows> =>
-      this.#fenced(this.#options.reads, asLoginSql, client => readAsLogin(client, table, match, limit))
-    return this.#unlocked(`${table.oid}`, read)
+    return this.#fenced(`${table.oid}`, this.#options.reads, asLoginSql, client =>
+      readAsLogin(client, table, match, limit),
+    )
   }
 
-  async #unlocked(key: string, read: () => Promise<FencedRows>): Promise<FencedRows> {
+  async #fenced(key: string, lane: Lane, setup: string, read: Read): Promise<FencedRows> {
+    const attempt = async (isKnown: () => boolean): Promise<FencedRows> => {
+      const client = await connect(lane)
+      if (!isKnown()) return this.#read(client, setup, read)
+      client.release()
+      throw standAside
+    }
     try {
-      return await this.#locked.run(key, read)
+      return await this.#locked.run(key, attempt)
     } catch (error) {
       throw peerErrorOf(error)
     }
   }
 
-  async #fenced(
-    lane: Lane,
-    setup: string,
-    read: (client: pg.PoolClient) => Promise<readonly TextRow[]>,
-  ): Promise<FencedRows> {
-    const client = await connect(lane)
+  /** Gives the connection back. */
+  async #read(client: pg.PoolClient, setup: string, read: Read): Promise<FencedRows> {
     let failed = true
     try {
       const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate snapshot';
