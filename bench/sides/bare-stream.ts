@@ -55,6 +55,9 @@ answer(
       })
       stream = new ReplicationStream({
         ...{ databaseUrl, slotName: slot, publication: name, confirmedFlushLsn: 0n, walSenderTimeoutMs: 60_000 },
+        startTimeoutMs: 10_000,
+        makeFailover: false,
+        needsHistory: () => false,
         ...{ statusIntervalMs: 10_000, silenceMs: 60_000, maxPendingBytes: 8 * 2 ** 20, signal: stopping.signal },
       })
       await stream.start()

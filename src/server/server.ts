@@ -141,11 +141,29 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     concurrency: askedPlaces({ connections: config.databasePool, asked: config.askedConcurrency }),
   })
   const gate = createRoleGate({ pool: catalogLane, allowed: config.jwtRoles })
+  const trouble = new Trouble(log, steadyNow)
+  const redis = config.redisUrl === null ? null : openShared(config.redisUrl, config.tidegateName)
+  const journal =
+    redis === null
+      ? null
+      : new RedisJournal({
+          ...redis,
+          name: config.tidegateName,
+          nodeId,
+          log,
+          trouble,
+          spoolBytes: config.spoolBytes,
+          maxBytes: config.relayMaxBytes,
+          maxAgeMs: config.windowMaxAgeMs,
+          durability: config.relayDurability,
+          holdMs: config.relayHoldMs,
+        })
   const door = new SubscriptionDoor({
     stream,
     pool: readLane,
     random: Math.random,
     pulse: () => upkeep.pulse(),
+    epochNow: async () => (await journal?.epochNow()) ?? relay.epoch,
     asked: {
       asker,
       pool: catalogLane,
@@ -179,7 +197,6 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     },
     config.jwtRoleClaim,
   )
-  const trouble = new Trouble(log, steadyNow)
   const watch = new CatalogWatch({
     look: sees => catalog.look(sees),
     announcements: new Announcements(lookLane),
@@ -209,22 +226,6 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     trouble,
     now: steadyNow,
   })
-  const redis = config.redisUrl === null ? null : openShared(config.redisUrl, config.tidegateName)
-  const journal =
-    redis === null
-      ? null
-      : new RedisJournal({
-          ...redis,
-          name: config.tidegateName,
-          nodeId,
-          log,
-          trouble,
-          spoolBytes: config.spoolBytes,
-          maxBytes: config.relayMaxBytes,
-          maxAgeMs: config.windowMaxAgeMs,
-          durability: config.relayDurability,
-          holdMs: config.relayHoldMs,
-        })
   const slotWaits = { queryTimeoutMs: 5000, waitMs: 10_000 }
   const replication = replicate({
     databaseUrl: config.databaseUrl,

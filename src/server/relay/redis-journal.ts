@@ -117,6 +117,11 @@ export class RedisJournal implements Journal {
     return sinceMs - this.#leaderSeenAtMs
   }
 
+  /** The current epoch; null where there is none. @throws when Redis does not answer */
+  async epochNow(): Promise<string | null> {
+    return (await this.#redis.standing())?.epoch ?? null
+  }
+
   /** What the Stream holds of a slot's epoch, for whoever asks whether a promoted standby has it all.
    *  @throws when Redis does not answer */
   async held(slotName: string): Promise<Held | null> {

@@ -14,6 +14,7 @@ import { parseLsn } from '../wal/lsn.ts'
 import { AskedDoor, type AskedParts } from './asked-door.ts'
 import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
+import { untilEpochKnown } from './epoch-ahead.ts'
 import { type LiveOwner, LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
 import { isAskable } from './prepare-asked.ts'
@@ -30,6 +31,8 @@ export interface SubscribeOptions {
   /** Whether the stream moves, and how far behind the database it is. */
   readonly pulse: () => { stale: boolean; lagMs: number }
   readonly random: () => number
+  /** The epoch in which the deployment is, which this node may not have heard of. */
+  readonly epochNow: () => Promise<string>
   readonly asked: AskedParts
 }
 
@@ -148,6 +151,10 @@ export class SubscriptionDoor implements Subscriptions {
     if (this.#options.stream.relay.epoch === '') {
       throw new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 })
     }
+    const { stream, epochNow } = this.#options
+    // Position 0 is what a client holds before its first rows were whole.
+    if (request.since !== null && request.since.lsn !== 0n && request.since.epoch !== stream.relay.epoch)
+      await untilEpochKnown(stream, request.since.epoch, epochNow)
     try {
       return await this.#subscribe(principal, request, outlet)
     } catch (error) {
