@@ -17,6 +17,9 @@
 // A large commit is cut into `count` parts at any byte, wherever its rows begin: one may be larger than a part. It is its
 // head, after that one's length and four zero bytes, and its rows, each with its place, as a spool file has them: the parts of
 // a spooled commit are read from the file as they are, and written to a reader's, and nothing is done for each row.
+//
+// Nodes of this release and of the next run side by side: one that changes the format must write this one until all read the
+// other.
 
 export interface BlockHead {
   /** 8 hex digits. */

@@ -62,7 +62,7 @@ export class BlockReader {
   #push(id: BlockId, bytes: Buffer): ReadBlock | null {
     const version = bytes.readUInt8(0)
     const flags = bytes.readUInt8(1)
-    if (version > blockVersion || (flags & ~partFlag) !== 0) throw newer(id, version)
+    if (version > blockVersion || (flags & ~partFlag) !== 0) throw newer(id, version, flags)
     if (version !== blockVersion) throw new RangeError(`version ${version}`)
     const header = {
       epoch: bytes.toString('latin1', 2, 10),
@@ -164,8 +164,9 @@ function readCommit(cursor: BlockCursor): Commit {
 
 const nameOf = ({ lsn, attempt, part }: BlockId): string => `${formatLsn(lsn)}, attempt ${attempt}, part ${part}`
 
-function newer(id: BlockId, version: number): TidegateError {
-  const message = `the journal's block ${nameOf(id)} is of format ${version}, and this node reads ${blockVersion}: a newer release wrote it: upgrade this node`
+function newer(id: BlockId, version: number, flags: number): TidegateError {
+  const format = `of format ${version} with flags ${flags}, and this node reads format ${blockVersion}`
+  const message = `the journal's block ${nameOf(id)} is ${format}: a newer release wrote it: upgrade this node`
   return new TidegateError('JOURNAL_UNREADABLE', message)
 }
 
