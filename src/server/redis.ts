@@ -47,7 +47,10 @@ export function openRedis(url: string, { connectionName, commandTimeoutMs = 0 }:
   }
   const client = place.kind === 'cluster' ? openCluster(place, settings) : openServer(place, settings)
   // Each failed attempt is told here; commands say so themselves to whoever asked.
-  client.on('error', (error: Error) => void failures.set(client, error))
+  client.on('error', (error: Error) => {
+    // A Cluster says only that none answered; why, its nodes have said.
+    if (client instanceof Redis || !failures.has(client)) failures.set(client, error)
+  })
   client.on('ready', () => void failures.delete(client))
   return client
 }
@@ -92,11 +95,11 @@ function openCluster({ hosts }: ClusterPlace, redisOptions: ConnectionSettings):
     node.duplicate = override => {
       const copy = duplicate(override)
       copies.add(copy)
+      copy.on('error', (error: Error) => void failures.set(client, error))
       copy.once('end', () => copies.delete(copy))
       return copy
     }
   })
-  client.on('node error', (error: Error) => void failures.set(client, error))
   return client
 }
 
@@ -111,10 +114,11 @@ export const whyRedisAway = (client: RedisClient): string | null => failures.get
 
 /** A command that timed out ends its connection, and all that wait behind it fail. */
 function dropWhenSilent(connection: Redis): void {
+  const firstMs = Math.min(handshakeMs, connection.options.commandTimeout ?? handshakeMs)
   const send = connection.sendCommand.bind(connection)
   connection.sendCommand = (command: Command, stream): unknown => {
     // Of what goes before the first command, a client for reads that block has no other limit.
-    if (connection.status !== 'ready') command.setTimeout(handshakeMs)
+    if (connection.status !== 'ready') command.setTimeout(firstMs)
     const sent = send(command, stream)
     command.promise.catch((error: unknown) => {
       if (isTimeout(error)) connection.stream?.destroy()

@@ -138,7 +138,7 @@ export class RedisCluster implements ReplicatedRedis {
         if ((await viewOf(server)).members.some(({ isUp }) => !isUp)) return false
         const replication = await server.replication()
         if (replication.get('role') === 'slave' && replication.get('master_link_status') !== 'up') return false
-        if (replication.get('role') === 'master' && replication.get('connected_slaves') !== '1') return false
+        if (replication.get('role') === 'master' && !(await server.isConfirmedBy(1))) return false
       }
       return true
     }, 'the Cluster to be whole')

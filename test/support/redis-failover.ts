@@ -64,7 +64,7 @@ export async function settled(servers: readonly RedisProcess[], master: RedisPro
       } else if (told.get('master_port') !== String(master.port) || told.get('master_link_status') !== 'up')
         return false
     }
-    return true
+    return master.isConfirmedBy(servers.length - 1)
   }, 'all replicas to follow the master')
 }
 

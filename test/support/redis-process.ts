@@ -202,24 +202,38 @@ export class RedisProcess implements AsyncDisposable {
     return new Map(text.split('\r\n').map(line => line.split(/:(.*)/s).slice(0, 2) as [string, string]))
   }
 
+  /** Whether so many replicas say, within a second, that they have all that was written. One that has only just synced does not
+   *  get what is written next before its first acknowledgement, though its link is up: it comes up to a second later. */
+  async isConfirmedBy(replicas: number): Promise<boolean> {
+    return this.#connected(async client => {
+      await client.publish('nobody', 'moves the offset')
+      return (await client.wait(replicas, 1000)) >= replicas
+    })
+  }
+
   /** One command over a connection of its own. @throws after two seconds without an answer */
-  async ask(command: string, ...values: readonly string[]): Promise<unknown> {
+  ask(command: string, ...values: readonly string[]): Promise<unknown> {
+    return this.#connected(client => client.call(command, ...values))
+  }
+
+  async #connected<Reply>(use: (client: Redis) => Promise<Reply>): Promise<Reply> {
     const { password, tls } = this.#options
     const client = new Redis({
       host: '127.0.0.1',
       port: this.port,
       lazyConnect: true,
+      // What it says while it loads its data is an answer too.
+      enableReadyCheck: false,
       retryStrategy: () => null,
       connectTimeout: 2000,
       commandTimeout: 2000,
-      // A Sentinel's default user has no password here.
       ...(password === undefined ? {} : { password }),
       ...(tls ? { tls: { ca: this.certificate!.authority } } : {}),
     })
     client.on('error', () => {})
     try {
       await client.connect()
-      return await client.call(command, ...values)
+      return await use(client)
     } finally {
       client.disconnect()
     }

@@ -1,0 +1,123 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { connectionFor, isRedisAway, withDeadline } from '../../src/server/redis.ts'
+import { defineScript } from '../../src/server/redis-script.ts'
+import { type OpenedRedis, open } from '../support/redis-clients.ts'
+import { startRedisCluster } from '../support/redis-cluster.ts'
+import type { ReplicatedRedis } from '../support/redis-failover.ts'
+import { startSentinels } from '../support/redis-sentinels.ts'
+
+const key = '{tidegate}:k'
+const commandTimeoutMs = 500
+
+const kinds: [string, () => Promise<ReplicatedRedis>][] = [
+  ['behind Sentinels', () => startSentinels({ password: 'p@ss', sentinelPassword: 'own' })],
+  ['in a Cluster', () => startRedisCluster({ password: 'p@ss' })],
+]
+
+/** Asks all the time, each time when the last one was answered. */
+class Asking {
+  longestMs = 0
+  readonly unexpected: unknown[] = []
+  answeredAtMs = 0
+  #isDone = false
+  readonly #done: Promise<void>
+
+  constructor(ask: () => Promise<unknown>) {
+    this.#done = this.#run(ask)
+  }
+
+  async end(): Promise<void> {
+    this.#isDone = true
+    await this.#done
+  }
+
+  async #run(ask: () => Promise<unknown>): Promise<void> {
+    while (!this.#isDone) {
+      const askedMs = performance.now()
+      try {
+        await ask()
+        this.answeredAtMs = performance.now()
+      } catch (error) {
+        if (!isRedisAway(error)) this.unexpected.push(error)
+      }
+      this.longestMs = Math.max(this.longestMs, performance.now() - askedMs)
+      await sleep(5)
+    }
+  }
+}
+
+const read = ({ client }: OpenedRedis): Promise<unknown> =>
+  withDeadline(client, 500, client.xread('BLOCK', 300, 'STREAMS', '{tidegate}:stream', '$'))
+
+test.each(kinds)(
+  '%s the same clients go on within a second of a new master, whether the old one was killed or fell silent',
+  async (_, start) => {
+    await using redis = await start()
+    using writer = await open(redis.url, commandTimeoutMs).works()
+    using reader = await open(redis.url, 0).works()
+    const run = defineScript(writer.client, `return redis.call('INCR', KEYS[1])`)
+    for (const old of ['killed', 'paused'] as const) {
+      const writing = new Asking(() => run([key], []))
+      const reading = new Asking(() => read(reader))
+      await redis.failover({ old })
+      const thereMs = performance.now()
+      for (const asking of [writing, reading]) {
+        await expect.poll(() => asking.answeredAtMs, { timeout: 5000, interval: 10 }).toBeGreaterThan(thereMs)
+        expect(performance.now() - thereMs).toBeLessThan(1500)
+      }
+      await Promise.all([writing.end(), reading.end()])
+      expect([...writing.unexpected, ...reading.unexpected]).toEqual([])
+      // One that swallows what is sent costs the timeout, no other attempt costs anything.
+      expect(writing.longestMs).toBeLessThan(commandTimeoutMs + 500)
+      expect(reading.longestMs).toBeLessThan(1500)
+      await redis.repair()
+    }
+  },
+)
+
+test.each(kinds)(
+  '%s whoever asks for the confirmation of replicas asks the server that was written to',
+  async (_, start) => {
+    await using redis = await start()
+    using opened = await open(redis.url, 2000).works()
+    const master = await redis.master()
+    const confirmed = async (): Promise<unknown> => {
+      await opened.client.set(key, 'v')
+      return connectionFor(opened.client, key)!.call('WAIT', '1', '100')
+    }
+    expect(await confirmed()).toBeGreaterThan(0)
+    for (const server of redis.servers)
+      if ((await server.replication()).get('master_port') === String(master.port)) await server.lag()
+    expect(await confirmed()).toBe(0)
+  },
+)
+
+test('behind Sentinels an orderly switch to another master is followed too, and a Sentinel that swallows packets holds up nobody', async () => {
+  await using redis = await startSentinels({ replicas: 1 })
+  using opened = await open(redis.url, commandTimeoutMs).works()
+  const { master } = await redis.switchover()
+  // Until the old one is told, it takes what is written to it.
+  await expect
+    .poll(
+      async () => {
+        await opened.answered(client => client.set(key, 'new'))
+        return master.ask('GET', key)
+      },
+      { timeout: 5000 },
+    )
+    .toBe('new')
+  redis.sentinels[0]!.pause()
+  await master.ask('CLIENT', 'KILL', 'TYPE', 'normal')
+  const { afterMs } = await opened.answered(client => client.get(key))
+  expect(afterMs).toBeLessThan(500)
+})
+
+test('a Redis that fails over to a replica that lags has lost what it confirmed, and says nothing of it', async () => {
+  await using redis = await startSentinels({ replicas: 1 })
+  using opened = await open(redis.url, commandTimeoutMs).works()
+  await opened.client.set(key, 'kept')
+  await connectionFor(opened.client, key)!.call('WAIT', '1', '1000')
+  await redis.failover({ losing: () => opened.client.set(key, 'lost') })
+  expect((await opened.answered(client => client.get(key))).reply).toBe('kept')
+})
