@@ -82,6 +82,11 @@ export class FaultyLink {
     return this.#pairs.size
   }
 
+  /** Ports from which the link's connections come, as its target sees them. */
+  get ports(): (number | undefined)[] {
+    return [...this.#pairs].map(({ far }) => far.localPort)
+  }
+
   /** Nothing passes any more over the connections that are there, in these directions.
    *  @param which of the connections, by what the client said first */
   freeze(directions: readonly Direction[] = ['up', 'down'], which: (opening: Buffer) => boolean = () => true): void {

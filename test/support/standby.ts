@@ -70,8 +70,7 @@ export class Standby {
     }
   }
 
-  /** From here on it keeps the primary's failover slots. Not from its start: it asks ever more seldom, up to every 30 s, while
-   *  there is nothing that it can keep. */
+  /** From here on it keeps the primary's failover slots. */
   async keepSlots(): Promise<void> {
     await this.query('ALTER SYSTEM SET sync_replication_slots = on')
     await this.query('SELECT pg_reload_conf()')

@@ -230,12 +230,14 @@ export class Leadership {
     const { slotMaxBytes, held, resumeFrom, hasPeers } = this.#options
     const known = new Map<string, Held | null>()
     for (const { slotName } of look.slots) known.set(slotName, await held(slotName))
+    const told = ({ slotName }: SlotRow): bigint | null => known.get(slotName)?.headEndLsn ?? resumeFrom(slotName)
     const decision = decideSlot({
       rows: look.slots,
       slotMaxBytes,
       expected: this.#last.slotName,
       // A journal that lost its end is refilled from where the slot is: no reason for a new one.
-      relayHead: ({ slotName }) => (hasPeers ? null : (known.get(slotName)?.headEndLsn ?? resumeFrom(slotName))),
+      relayHead: slot => (hasPeers ? null : told(slot)),
+      toldLsn: told,
       walEndLsn: look.walEndLsn,
     })
     return { ...decision, held: decision.action === 'create' ? null : (known.get(decision.slot.slotName) ?? null) }

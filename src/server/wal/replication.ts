@@ -176,7 +176,8 @@ export class Replication {
       confirmedFlushLsn,
       walSenderTimeoutMs,
       statusIntervalMs,
-      silenceMs: walSenderTimeoutMs === 0 ? 6 * statusIntervalMs : 2 * walSenderTimeoutMs,
+      // By then Postgres, where it hears as little, has let go. In the midst of decoding it answers after half its timeout.
+      silenceMs: walSenderTimeoutMs === 0 ? 6 * statusIntervalMs : 1.5 * walSenderTimeoutMs,
       maxPendingBytes: this.#options.maxPendingBytes,
       startTimeoutMs,
       makeFailover: slot.failover === false,

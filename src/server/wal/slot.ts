@@ -30,8 +30,10 @@ export interface SlotQuestion {
   readonly slotMaxBytes: number
   /** The slot that the life before this one used. */
   readonly expected: string | null
-  /** The relay's head in that slot's epoch, null if it holds nothing of it. */
+  /** The relay's head in that slot's epoch, null if it holds nothing of it, or can do with a gap. */
   readonly relayHead: (slot: SlotRow) => bigint | null
+  /** End of the newest commit of that slot's epoch that anybody may have been told of; null for none. */
+  readonly toldLsn: (slot: SlotRow) => bigint | null
   /** Where the server's WAL ends. */
   readonly walEndLsn: bigint
 }
@@ -72,9 +74,10 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
     return create('SLOT_AHEAD', `${name} was acknowledged up to ${at}, the relay holds up to ${from}`, question.rows)
   }
   // What would be written from there on would be taken for what was told already, and skipped.
-  if (head !== null && head > question.walEndLsn) {
-    const [told, end] = [formatLsn(head), formatLsn(question.walEndLsn)]
-    const message = `commits up to ${told} had been told, and the WAL of this database ends at ${end}: a backup was restored, or a standby promoted that lacked them. ${keepStandbysUp}`
+  const told = question.toldLsn(slot)
+  if (told !== null && told > question.walEndLsn) {
+    const [upTo, end] = [formatLsn(told), formatLsn(question.walEndLsn)]
+    const message = `commits up to ${upTo} had been told, and the WAL of this database ends at ${end}: a backup was restored, or a standby promoted that lacked them. ${keepStandbysUp}`
     return create('HISTORY_DIVERGED', message, question.rows)
   }
   return { action: 'stream', slot }

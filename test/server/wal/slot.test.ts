@@ -16,7 +16,14 @@ const healthy: SlotRow = {
 }
 
 const decide = (rows: readonly SlotRow[], expected: string | null = null, relayHead: bigint | null = null) =>
-  decideSlot({ rows, slotMaxBytes: 1_000_000, expected, relayHead: () => relayHead, walEndLsn: 2000n })
+  decideSlot({
+    rows,
+    slotMaxBytes: 1_000_000,
+    expected,
+    relayHead: () => relayHead,
+    toldLsn: () => relayHead,
+    walEndLsn: 2000n,
+  })
 
 test('no slot: one is created, quietly the first time, loudly when it was there before', () => {
   expect(decide([])).toEqual({ action: 'create', drop: [], cause: null })
