@@ -1,6 +1,5 @@
 // A redis-server of its own, as a process that a test can hurt: killed, stopped in its tracks, emptied, rolled back, promoted.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { rmSync } from 'node:fs'
 import { cp, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { programFromPackage } from './debian-package.ts'
 import { type RedisCertificate, redisCertificate } from './redis-certificate.ts'
+import { tellKeeper } from './redis-keeper.ts'
 
 export interface RedisProcessOptions {
   /** Every write goes to the file before it is answered: what kill -9 leaves is what was confirmed. Without, nothing is left. */
@@ -46,12 +46,6 @@ export async function startRedis(options: RedisProcessOptions = {}): Promise<Red
 
 const program = (): Promise<string> => programFromPackage(['redis-server'], 'redis-server')
 
-/** Servers whose test process ends without having disposed of them do not outlive it. */
-const undisposed = new Set<RedisProcess>()
-process.on('exit', () => {
-  for (const redis of undisposed) redis.abandon()
-})
-
 export class RedisProcess implements AsyncDisposable {
   readonly port: number
   /** Its own: a dump, the append-only files, a configuration file. */
@@ -81,7 +75,6 @@ export class RedisProcess implements AsyncDisposable {
     const { password, tls } = parts.options
     const login = password === undefined ? '' : `:${encodeURIComponent(password)}@`
     this.url = `redis${tls ? 's' : ''}://${login}127.0.0.1:${parts.port}`
-    undisposed.add(this)
   }
 
   /** With a folder and a port, not started.
@@ -92,6 +85,7 @@ export class RedisProcess implements AsyncDisposable {
     { port, files = {}, line = [] }: { port?: number; files?: Record<string, string>; line?: readonly string[] } = {},
   ): Promise<RedisProcess> {
     const folder = await mkdtemp(join(tmpdir(), 'tidegate-redis-'))
+    tellKeeper('folder', folder)
     for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text)
     const certificate = options.tls ? await redisCertificate(folder) : null
     return new RedisProcess({ port: port ?? (await lastingPort()), folder, options, certificate, arguments: line })
@@ -241,14 +235,7 @@ export class RedisProcess implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill()
-    undisposed.delete(this)
     await rm(this.folder, { recursive: true, force: true })
-  }
-
-  /** For the end of the test process, where nothing can be waited for. */
-  abandon(): void {
-    this.#child?.kill('SIGKILL')
-    rmSync(this.folder, { recursive: true, force: true })
   }
 
   #launch(command: string): Promise<void> {
@@ -256,6 +243,7 @@ export class RedisProcess implements AsyncDisposable {
     const child = spawn(command, line, { cwd: this.folder, stdio: ['ignore', 'pipe', 'pipe'] })
     const { promise: isReady, resolve, reject } = Promise.withResolvers<void>()
     this.#child = child
+    if (child.pid !== undefined) tellKeeper('began', child.pid)
     this.#output = ''
     const take = (text: string): void => {
       this.#output = (this.#output + text).slice(-20_000)
@@ -266,6 +254,7 @@ export class RedisProcess implements AsyncDisposable {
     child.once('error', reject)
     this.#gone = new Promise(ended =>
       child.once('close', code => {
+        if (child.pid !== undefined) tellKeeper('ended', child.pid)
         this.#child = null
         this.#isPaused = false
         reject(new Error(`redis-server on port ${this.port} exited with ${code}:\n${this.#output}`))
