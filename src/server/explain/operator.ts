@@ -1,5 +1,5 @@
 // The explanations of a running server, for its operators: a few at a time, so that they hold up nobody's snapshot.
-import { Admission } from '../snapshot/admission.ts'
+import { Places } from '../places.ts'
 import { type ExplainOptions, explain } from './explain.ts'
 import type { Explanation } from './explanation.ts'
 import { parseExplainParameters } from './request.ts'
@@ -10,9 +10,14 @@ export function createExplainer(
   options: ExplainOptions,
   roleClaim: string,
 ): (parameters: URLSearchParams) => Promise<Explanation> {
-  const admission = new Admission(2, 20)
+  const places = new Places([{ of: ['explanation'], most: 2 }], { explanation: 0 })
   return async parameters => {
     const request = parseExplainParameters(parameters, roleClaim)
-    return admission.run(() => explain(options, request))
+    await places.take('explanation', { queueLimit: 20 })
+    try {
+      return await explain(options, request)
+    } finally {
+      places.free('explanation')
+    }
   }
 }
