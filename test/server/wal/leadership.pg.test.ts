@@ -180,3 +180,13 @@ test('[P4] a node that waits goes on waiting while the database restarts, and ta
   await query(server.url, "INSERT INTO notes VALUES ('after that')")
   await waiting.reader.until(() => waiting.reader.rows.includes('after that'))
 })
+
+test.each(['made here', 'of an earlier release'])('[P4] a slot %s is one that standbys may keep', async origin => {
+  if (origin !== 'made here')
+    await query(server.url, "SELECT pg_create_logical_replication_slot('tidegate_0a1b2c3d', 'pgoutput')")
+  await using only = await node()
+  await only.reader.until(() => only.reader.lives.length === 1)
+  expect(only.reader.life.slot.created).toBe(origin === 'made here')
+  expect(await query(server.url, 'SELECT failover FROM pg_replication_slots')).toEqual([{ failover: true }])
+  expect(only.reader.logged.filter(line => line.text.includes('no standby keeps'))).toEqual([])
+})
