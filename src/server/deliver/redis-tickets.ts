@@ -69,7 +69,8 @@ local ticket = redis.call('HMGET', KEYS[1], 'principal', 'origin', 'owner', 'unt
 local principal, origin, owner, expires, proof = unpack(ticket)
 if not principal then return {'unknown'} end
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+-- In microseconds: the older of two uses is never taken for the newer.
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local isFirst = not proof
 if isFirst then
   redis.call('ZREM', KEYS[2], ARGV[1])

@@ -63,6 +63,9 @@ test.each([
   const keep = total / nodes
   const { sent, stays } = play(total, () => random() < part, { keep, nodes })
   expect(new Set(sent.map(({ id }) => id)).size).toBe(sent.length)
+  // None of them in a crowd at the end, when the rest turns out to be more than it seemed.
+  const late = sent.filter(({ at }) => at > 0.8 * order.overMs).length
+  expect(late / sent.length).toBeLessThan(0.3)
   // Binomial, at three deviations.
   expect(Math.abs(stays - keep)).toBeLessThan(3 * Math.sqrt(total * part * (1 - part)))
 })

@@ -105,10 +105,7 @@ test('[P8] with Redis away or silent, tickets are refused in time with UNAVAILAB
   const { ticket } = await tickets.issue(principal('alice'), null)
   link.freeze()
   const began = performance.now()
-  await expect(tickets.issue(principal('alice'), null)).rejects.toMatchObject({
-    code: 'UNAVAILABLE',
-    retryAfterMs: 2000,
-  })
+  await expect(tickets.issue(principal('alice'), null)).rejects.toMatchObject({ code: 'UNAVAILABLE' })
   await expect(tickets.redeem('x', null, null)).rejects.toMatchObject({ code: 'UNAVAILABLE' })
   expect(performance.now() - began).toBeLessThan(2000)
   link.thaw()
