@@ -66,6 +66,7 @@ export class TestNode {
       PORT: '0',
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'silent',
       BEACON_MS: '1000',
+      DRAIN_DELAY_MS: '0',
       ...(await relaySettings(databaseUrl)),
       ...settings,
     })
