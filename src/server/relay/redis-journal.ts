@@ -185,6 +185,8 @@ export class RedisJournal implements Journal {
         if (isWhole) this.#wholeText = text
       },
       onClosed: () => {
+        // Parts stored so far are no commit: another leader's may have the same IDs.
+        this.#goBack()
         this.#leading = null
         release()
       },

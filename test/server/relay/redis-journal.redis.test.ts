@@ -3,7 +3,7 @@ import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { encodeParts } from '../../../src/server/relay/block.ts'
 import { formatId } from '../../../src/server/relay/redis-log.ts'
-import { type RedisProcess, startRedis } from '../../support/redis-process.ts'
+import { type RedisProcess, startRedis, until } from '../../support/redis-process.ts'
 import { feedAll, JournalNode, lsnOf, name, seesBelow, upTo, Wal } from './journal-world.ts'
 
 let redis: RedisProcess
@@ -170,6 +170,31 @@ test('[P4] Redis comes back as it was a while ago: the lost end is appended agai
   await using late = new JournalNode('late', redis.url)
   await late.has(21)
   expect(late.window.commits).toEqual(upTo(21))
+  await after.close()
+})
+
+test('[P4] a leader that had stored some parts of a large commit, and lost them with its lead, reads that commit whole', async () => {
+  const before = await ada.lead(50n)
+  for (let i = 0; i < 3; i++) wal.write()
+  await feedAll(before, wal.since(50n))
+  await ben.has(3)
+  const older = await redis.save()
+  const length = await direct.xlen(log)
+  wal.write(60_000)
+  const used = /used_memory:(\d+)/.exec(await direct.info('memory'))![1]!
+  await direct.config('SET', 'maxmemory', String(Number(used) + 500_000))
+  await feedAll(before, wal.since(50n).slice(3))
+  await until(async () => (await direct.xlen(log)) > length, 'some parts to be stored')
+  await redis.kill()
+  await redis.start(older)
+  await before.failed
+  await before.close()
+  wal.write()
+  const after = await ben.lead(lsnOf(1) + 50n)
+  await feedAll(after, wal.since(lsnOf(1) + 50n))
+  await ada.has(5)
+  expect(ada.window.told).toEqual(['begins after 49', ...upTo(5)])
+  expect(ada.window.rows.get(4)).toBe(60_000)
   await after.close()
 })
 
