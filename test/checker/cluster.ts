@@ -87,14 +87,17 @@ export class Cluster {
   /** The postmaster then ends all sessions and recovers. */
   async #killBackend(random: Random): Promise<void> {
     const client = await connected(this.url)
-    const { rows } = await client.query<{ pid: number }>(
-      `SELECT pid FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()
-       ORDER BY backend_type DESC, pid`,
-    )
-    // The walsender half of the time: it comes first.
-    const { pid } = random.once(2) ? rows.at(0)! : random.pick(rows)
     const ended = new Promise(resolve => client.once('end', resolve))
-    kill(pid)
+    for (;;) {
+      const { rows } = await client.query<{ pid: number }>(
+        `SELECT pid FROM pg_stat_activity WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()
+         ORDER BY backend_type DESC, pid`,
+      )
+      // The walsender half of the time: it comes first.
+      const victim = random.once(2) ? rows[0] : rows[random.below(Math.max(1, rows.length))]
+      if (victim !== undefined && kill(victim.pid)) break
+      await sleep(20)
+    }
     await ended
   }
 
@@ -118,19 +121,20 @@ export class Cluster {
         await client.end()
         return
       } catch (error) {
-        if (attempt === 500) throw error
+        if (attempt === 3000) throw error
         await sleep(20)
       }
     }
   }
 }
 
-function kill(pid: number): void {
+/** @returns false when it has gone by itself */
+function kill(pid: number): boolean {
   try {
-    process.kill(pid, 'SIGKILL')
+    return process.kill(pid, 'SIGKILL')
   } catch (error) {
-    // Gone by itself.
     if ((error as { code?: string }).code !== 'ESRCH') throw error
+    return false
   }
 }
 

@@ -71,7 +71,7 @@ export async function invalidateSlot(url: string, readTruth: () => Promise<void>
 const ours = `slot_name LIKE 'tidegate%' AND database = current_database()`
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 20_000
+  const deadline = performance.now() + 60_000
   while (!(await isSo())) {
     if (performance.now() > deadline) throw new Error('the slot could not be taken in time')
     await new Promise(resolve => setTimeout(resolve, 20))
