@@ -1,4 +1,4 @@
-// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize [--json]. What each measures and
+// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay [--json]. What each measures and
 // what limits it is in docs/performance.md.
 import { mkdirSync } from 'node:fs'
 import { Command } from 'commander'
@@ -6,6 +6,7 @@ import { authorize } from './authorize.ts'
 import { drain } from './drain.ts'
 import { fanOut } from './fan-out.ts'
 import { latency } from './latency.ts'
+import { relay } from './relay.ts'
 import { type Figure, jsonOf, textOf } from './report.ts'
 
 interface Flags {
@@ -15,6 +16,7 @@ interface Flags {
   readonly pgBin?: string
   readonly profile?: string
   readonly only?: string
+  readonly readers: string
 }
 
 const program = new Command('bench')
@@ -23,16 +25,18 @@ const program = new Command('bench')
   .option('--scale <factor>', 'a part of the work, for a quick look: 0.1', '1')
   .option('--pg-bin <folder>', 'PostgreSQL binaries with pg_recvlogical and pgbench')
   .option('--only <text>', 'authorize: the loads whose name has it, and nothing else')
+  .option('--readers <n,n>', 'relay: nodes that read, one run each', '1,5,20')
   .option('--profile <folder>', 'write a CPU profile of our side there')
 
 const optionsOf = () => {
-  const { rounds, scale, pgBin, profile, only } = program.opts<Flags>()
+  const { rounds, scale, pgBin, profile, only, readers } = program.opts<Flags>()
   if (profile !== undefined) mkdirSync(profile, { recursive: true })
   return {
     rounds: Number(rounds),
     scale: Number(scale),
     binDir: pgBin ?? null,
     only: only ?? null,
+    readers: readers.split(',').map(Number),
     profile: profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`],
   }
 }
@@ -42,6 +46,7 @@ const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) =
   'fan-out': fanOut,
   latency,
   authorize,
+  relay,
 }
 
 for (const [name, run] of Object.entries(benches)) {
