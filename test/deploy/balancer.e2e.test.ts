@@ -28,7 +28,7 @@ beforeAll(async () => {
   await Promise.all(nodes.map(isReady))
   nginx = await startNginx(ports)
   token = await tokenFor(reader)
-}, 120_000)
+}, 240_000)
 
 afterAll(async () => {
   await nginx?.[Symbol.asyncDispose]()
@@ -98,7 +98,7 @@ test('[P4] readers on all three wires go on over kills and drains of the nodes, 
     if (each.transport !== 'long-poll') expect(each.connections).toBeGreaterThan(1)
     await each[Symbol.asyncDispose]()
   }
-}, 120_000)
+}, 240_000)
 
 /** Writes a row now and then meanwhile. @returns how many rows there are then */
 async function writing(use: () => Promise<void>): Promise<number> {

@@ -38,7 +38,7 @@ export class ComingBack implements AsyncDisposable {
   }
 
   /** @throws what the reader met, or the time is over */
-  async until(condition: (reader: this) => boolean, timeoutMs = 30_000): Promise<void> {
+  async until(condition: (reader: this) => boolean, timeoutMs = 60_000): Promise<void> {
     const deadline = Date.now() + timeoutMs
     while (!condition(this)) {
       if (this.failure !== null) throw this.failure

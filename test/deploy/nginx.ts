@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../../src/cli/local-postgres.ts'
 import { programFromPackage } from '../support/debian-package.ts'
 
@@ -32,8 +33,19 @@ export async function startNginx(ports: readonly number[]): Promise<Nginx> {
   if (tested.code !== 0 || /\[(warn|emerg|alert)\]/.test(tested.err)) throw new Error(`nginx -t says:\n${tested.err}`)
   const child = spawn(program, ['-c', file, '-g', 'daemon off;'], { stdio: 'ignore' })
   const gone = new Promise<void>(resolve => child.once('close', () => resolve()))
+  const url = `http://127.0.0.1:${port}`
+  // Any answer: it listens a moment after it was started.
+  while (
+    !(await fetch(`${url}/health`).then(
+      () => true,
+      () => false,
+    ))
+  ) {
+    if (child.exitCode !== null) throw new Error(`nginx ended with ${child.exitCode}`)
+    await sleep(10)
+  }
   return {
-    url: `http://127.0.0.1:${port}`,
+    url,
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM')
       await gone
