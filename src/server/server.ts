@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { TidegateError } from '../protocol/tidegate-error.ts'
 import { trackAtStart } from './admin/track.ts'
 import { Asker } from './ask/asker.ts'
 import { IndexSize } from './authorize/inner-set.ts'
@@ -20,7 +21,8 @@ import { NodeRegistry } from './nodes/registry.ts'
 import { release } from './nodes/release.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
-import { openRedis } from './redis.ts'
+import { closeRedis, openRedis, type RedisClient } from './redis.ts'
+import { assertRedisReady } from './redis-ready.ts'
 import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
 import { RedisJournal } from './relay/redis-journal.ts'
@@ -311,6 +313,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     return stopped
   }
   try {
+    if (redis !== null) await checkRedis(redis.client, config, log)
     const port = await gateway.listen(config.host, config.port)
     nodes =
       redis === null
@@ -363,6 +366,17 @@ function openShared(url: string, name: string) {
   return { client: open('tidegate'), reader: open('tidegate reader') }
 }
 
+/** One that cannot be used stops the node, one that is away does not: it is tried again. */
+async function checkRedis(client: RedisClient, { relayDurability }: Config, log: Log): Promise<void> {
+  try {
+    const { warnings } = await assertRedisReady(client, { timeoutMs: 3000, usesAof: relayDurability === 'aof' })
+    for (const warning of warnings) log.warn(warning)
+  } catch (error) {
+    if (!(error instanceof TidegateError) || error.code !== 'RELAY_UNREACHABLE') throw error
+    log.warn({ code: error.code, err: error }, error.message)
+  }
+}
+
 /** A Postgres that does not answer must not keep a process that its clients have left: questions to it hang for ten seconds. */
 const endMs = 3000
 
@@ -372,8 +386,7 @@ async function endServer({ stopping, running, gateway, door, redis, connections 
   const end = async (): Promise<void> => {
     await running.catch(() => {})
     door.close()
-    redis?.client.disconnect()
-    redis?.reader.disconnect()
+    if (redis !== null) for (const client of [redis.client, redis.reader]) closeRedis(client)
     await connections.end()
   }
   await Promise.race([end(), sleep(endMs, undefined, { ref: false })])

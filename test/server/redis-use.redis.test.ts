@@ -1,12 +1,11 @@
 // What is asked of Redis: scripts, and whether it is one that Tidegate can use.
-import { once } from 'node:events'
-import { type AddressInfo, connect, createServer } from 'node:net'
 import { expect, test } from 'vitest'
 import { assertRedisReady } from '../../src/server/redis-ready.ts'
 import { defineScript } from '../../src/server/redis-script.ts'
 import { open } from '../support/redis-clients.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
-import { lastingPort, type RedisProcess, startRedis } from '../support/redis-process.ts'
+import { disguised } from '../support/redis-disguise.ts'
+import { lastingPort, startRedis } from '../support/redis-process.ts'
 import { startSentinels } from '../support/redis-sentinels.ts'
 
 const keys = ['{tidegate}:a', '{tidegate}:b']
@@ -48,30 +47,6 @@ test('[P8] a Redis that is used as it should be is told by its version, and one 
   const replica = await opened.answered(client => assertRedisReady(client))
   expect(replica.reply.warnings).toEqual([expect.stringContaining('replica')])
 })
-
-/** The server, as if it were another version. */
-async function disguised(redis: RedisProcess, version: string): Promise<{ url: string } & Disposable> {
-  const own = /redis_version:(\S+)/.exec(String(await redis.ask('INFO', 'server')))![1]!
-  const server = createServer(near => {
-    const far = connect(redis.port, '127.0.0.1')
-    near.pipe(far)
-    far.on('data', data => {
-      // As long as it was, since the reply says how long it is.
-      const told = data
-        .toString('latin1')
-        .replace(`redis_version:${own}`, `redis_version:${version.padEnd(own.length)}`)
-      near.write(told, 'latin1')
-    })
-    for (const [socket, other] of [
-      [near, far],
-      [far, near],
-    ] as const)
-      socket.on('error', () => {}).on('close', () => other.destroy())
-  })
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  const { port } = server.address() as AddressInfo
-  return { url: `redis://127.0.0.1:${port}`, [Symbol.dispose]: () => void server.close() }
-}
 
 test.each([
   ['6.0.9', false, '6.2'],
