@@ -5,6 +5,7 @@ import type { Commit } from '../decode/change.ts'
 import { isRedisAway } from '../redis.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { blockBytesOf, encodeBlock, encodeParts } from './block.ts'
+import { BlockReader } from './block-reader.ts'
 import type { Feed, Inlet } from './journal.ts'
 import { beforeAll, type Entry, formatId, parseId, type RedisLog } from './redis-log.ts'
 import type { RetainedEntries } from './retained-entries.ts'
@@ -33,13 +34,13 @@ export interface RedisInletOptions {
 
 interface Outgoing {
   readonly entry: Entry
-  /** Those that are whole with it. */
-  readonly commits: readonly Commit[]
+  /** The commit whose last part this is, none for another part, null for a block of whole commits. */
+  readonly large: readonly Commit[] | null
   readonly bytes: number
 }
 
 /** A block of this size costs as much for its bytes as for being a command: see `npm run bench -- relay`. */
-const blockBytes = 128 * 1024
+const blockBytes = 256 * 1024
 const maxInFlight = 16
 /** Below this many on their way a small block goes at once; else commits gather while Redis answers. */
 const busyInFlight = 2
@@ -61,6 +62,8 @@ export class RedisInlet implements Inlet {
     part: number
     attempt: number
   } | null = null
+  /** What is stored, as others read it. */
+  readonly #own = new BlockReader()
   readonly #inFlight: Outgoing[] = []
   #inFlightBytes = 0
   /** Answers that have not come. */
@@ -189,7 +192,7 @@ export class RedisInlet implements Inlet {
     const block = encodeBlock({ epoch: this.#options.epoch, prevLsn: this.#prevLsn }, commits)
     const lsn = commits.at(-1)!.commitLsn
     this.#prevLsn = lsn
-    return outgoing(lsn, this.#attemptAt(lsn), 0, block, commits)
+    return outgoing(lsn, this.#attemptAt(lsn), 0, block, null)
   }
 
   /** A leader before this one may have left parts of the same commit. */
@@ -248,16 +251,18 @@ export class RedisInlet implements Inlet {
     this.#pump()
   }
 
-  #confirmed({ entry, commits, bytes }: Outgoing): void {
+  #confirmed({ entry, large, bytes }: Outgoing): void {
     const { feed, retained, onStored } = this.#options
     this.#inFlightBytes -= bytes
     this.#storedText = entry.text
     retained.add(entry.text, entry.id, bytes)
-    for (const commit of commits) {
+    // Read back from its block a commit takes a third of the memory that it takes decoded, and the collector's time with it:
+    // 0.6 µs in all where it was 1.0. One in parts is what came from the slot.
+    for (const commit of large === null ? this.#own.push(entry.id, entry.block)!.commits : large) {
       feed.append(commit)
       this.#storedLsn = commit.commitLsn
     }
-    onStored(entry.text, commits.length > 0)
+    onStored(entry.text, large === null || large.length > 0)
     this.#tellPassed()
   }
 
@@ -316,7 +321,7 @@ export class RedisInlet implements Inlet {
   #fail(error: unknown): void {
     this.#failure ??= error
     // Those not stored: they come again from the slot.
-    for (const { commits } of this.#inFlight.splice(0)) for (const commit of commits) commit.release()
+    for (const { large } of this.#inFlight.splice(0)) for (const commit of large ?? []) commit.release()
     for (const commit of this.#queue.splice(0)) commit.release()
     this.#parts?.commit.release()
     this.#parts = null
@@ -344,9 +349,15 @@ export class RedisInlet implements Inlet {
   }
 }
 
-function outgoing(lsn: bigint, attempt: number, part: number, block: Buffer, commits: readonly Commit[]): Outgoing {
+function outgoing(
+  lsn: bigint,
+  attempt: number,
+  part: number,
+  block: Buffer,
+  large: readonly Commit[] | null,
+): Outgoing {
   const id = { lsn, attempt, part }
-  return { entry: { id, text: formatId(id), block }, commits, bytes: block.length }
+  return { entry: { id, text: formatId(id), block }, large, bytes: block.length }
 }
 
 const isLarge = (commit: Commit): boolean => commit.spooled || blockBytesOf(commit) > blockBytes

@@ -182,7 +182,7 @@ test('[P4] a leader that had stored some parts of a large commit, and lost them 
   const length = await direct.xlen(log)
   wal.write(60_000)
   const used = /used_memory:(\d+)/.exec(await direct.info('memory'))![1]!
-  await direct.config('SET', 'maxmemory', String(Number(used) + 500_000))
+  await direct.config('SET', 'maxmemory', String(Number(used) + 1_500_000))
   await feedAll(before, wal.since(50n).slice(3))
   await until(async () => (await direct.xlen(log)) > length, 'some parts to be stored')
   await redis.kill()
