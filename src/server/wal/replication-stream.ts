@@ -167,8 +167,9 @@ export class ReplicationStream implements WalStream {
     return this.#queue.bytes
   }
 
-  get isOver(): boolean {
-    return this.#end !== null
+  /** What ended this life: an error, null for an end of our own accord, undefined while it goes on. */
+  get ending(): TidegateError | null | undefined {
+    return this.#end?.error
   }
 
   /** Resolves when this life is over, whoever ended it. */

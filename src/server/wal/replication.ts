@@ -127,17 +127,17 @@ export class Replication {
         lived = true
         const startedAt = performance.now()
         void this.#watch(life)
-        let letGo = false
+        let wasCut = false
         try {
           yield life
         } finally {
-          letGo = !life.stream.isOver
+          wasCut = isCut(life.stream.ending)
           await life.stream.close()
         }
         const wasStable = performance.now() - startedAt > stableMs
         if (wasStable) attempt = 0
         // A link that was cut once is no reason to be slow. Who cannot keep the slot, or gave it up, steps behind those in line.
-        if (letGo || !wasStable) atLeastMs = stepBackMs
+        if (!wasCut || !wasStable) atLeastMs = stepBackMs
       }
       const delayMs = atLeastMs + backoffMs(attempt, Math.random(), retry)
       await sleep(delayMs, undefined, { signal }).catch(() => {})
@@ -240,3 +240,8 @@ export class Replication {
 
 /** 57P03 cannot_connect_now, 57P01 admin_shutdown. */
 const isShuttingDown = (error: unknown): boolean => ['57P03', '57P01'].includes(stateOf(error))
+
+/** Whether a life ended by its connection alone: not by us, and not by someone who meant it, with pg_terminate_backend
+ *  (57P01 admin_shutdown). */
+const isCut = (ending: TidegateError | null | undefined): boolean =>
+  ending !== undefined && ending !== null && stateOf(ending) !== '57P01'

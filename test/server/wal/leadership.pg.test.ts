@@ -129,8 +129,15 @@ test('[P4] a leader without a sign of life is ended once, and says so; one that 
   const since = performance.now()
   await Reader.untilTrue(() => performance.now() - since > 4500)
   expect(await senders()).toEqual([{ pid }])
-  // What is remembered of the leader before this one is no word about this one: only what was waited through counts.
+  // What a node remembers that was asleep itself is no word about the leader: only what it has waited through counts.
+  waiting.link.freeze()
+  const asleepSince = performance.now()
+  await Reader.untilTrue(() => performance.now() - asleepSince > 2500)
   silentMs = 3_600_000
+  waiting.link.thaw()
+  const awakeSince = performance.now()
+  await Reader.untilTrue(() => performance.now() - awakeSince > 1500)
+  expect(await senders()).toEqual([{ pid }])
   await waiting.reader.until(() => waiting.reader.lives.length === 1)
   expect(waiting.reader.logged.filter(line => line.code === 'LEADER_SILENT')).toHaveLength(1)
   expect(leader.reader.ends).toEqual(['DATABASE_UNREACHABLE'])
