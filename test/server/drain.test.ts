@@ -1,8 +1,17 @@
 // A node that leaves, and one whose stream stands still, as its clients see it: over real sockets, around a core in memory.
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { closeCodeOf } from '../../src/protocol/codes.ts'
 import { delayOf } from '../../src/server/drain.ts'
-import { alice, bob, startGateway, type TestGateway, TestSocket, TestStream, until } from './deliver/support/gateway.ts'
+import {
+  alice,
+  bob,
+  startGateway,
+  type TestGateway,
+  TestSocket,
+  TestStream,
+  tokenOf,
+  until,
+} from './deliver/support/gateway.ts'
 
 interface Answer {
   readonly status: number
@@ -177,4 +186,27 @@ test('[P7] many are told of it a few at a time, spread over a second', async () 
   // 3 every 50 ms. A busy machine may bring a few of these turns together, not all of them.
   expect(within(400)).toBeLessThan(50)
   for (const socket of sockets) await socket[Symbol.asyncDispose]()
+})
+
+test('[P7] a wall clock that is set ends those whose token it ends, and nobody else', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] })
+  try {
+    await using node = await startGateway({ heartbeatMs: 200, handshakeMs: 100 })
+    const expiring = tokenOf({ sub: 'alice', exp: Math.floor(Date.now() / 1000) + 60 })
+    await using stays = await TestSocket.open(node, bob)
+    await using ends = await TestSocket.open(node, expiring)
+    await using stream = await TestStream.open(node, '/v1/live/messages')
+    await stream.event('snapshot')
+    vi.setSystemTime(Date.now() + 3_600_000)
+    expect(await ends.closed).toMatchObject({ code: closeCodeOf('TOKEN_EXPIRED') })
+    const beats = (): number => stays.of('heartbeat').length
+    const before = beats()
+    await stays.until(() => beats() > before + 3, 'heartbeats')
+    vi.setSystemTime(Date.now() - 7_200_000)
+    const later = beats()
+    await stays.until(() => beats() > later + 3, 'heartbeats')
+    expect(stream.isEnded).toBe(false)
+  } finally {
+    vi.useRealTimers()
+  }
 })

@@ -3,7 +3,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import type { Services } from './services.ts'
 
-type Door = Pick<Services, 'authenticator' | 'subscriptions' | 'now'>
+type Door = Pick<Services, 'authenticator' | 'subscriptions' | 'wallNow'>
 
 /** @throws TOKEN_INVALID, TOKEN_EXPIRED, ROLE_REFUSED, UNAVAILABLE */
 export async function admit(door: Door, token: string): Promise<Principal> {
@@ -14,7 +14,7 @@ export async function admit(door: Door, token: string): Promise<Principal> {
 
 /** Checks again what may have changed since the principal was verified. @throws TOKEN_EXPIRED, ROLE_REFUSED */
 export async function admitPrincipal(door: Door, principal: Principal): Promise<void> {
-  if (principal.expiresAt !== null && principal.expiresAt <= door.now()) {
+  if (principal.expiresAt !== null && principal.expiresAt <= door.wallNow()) {
     throw new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it')
   }
   await door.subscriptions.admit(principal)

@@ -7,6 +7,7 @@ import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
+import { steadyNow } from '../steady-clock.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import { admit, admitPrincipal } from './admit.ts'
 import { Connections } from './connections.ts'
@@ -38,8 +39,10 @@ export interface GatewayOptions {
   readonly tickets?: (limits: TicketLimits) => Tickets
   /** Left out: no address for operators. */
   readonly operator?: NonNullable<HttpOptions['operator']>
-  /** Milliseconds since 1970. */
+  /** Milliseconds on a steady clock; tells tokens' expiry too unless `wallNow` is given. */
   readonly now?: () => number
+  /** Milliseconds since 1970. */
+  readonly wallNow?: () => number
   /** From 0 to 1. */
   readonly random?: () => number
 }
@@ -87,12 +90,14 @@ class HttpGateway implements Gateway {
 
   constructor(options: GatewayOptions) {
     const limits = { ...defaultLimits, ...options.limits }
-    const { subscriptions, authenticator, log, now = Date.now, random = Math.random } = options
+    const { subscriptions, authenticator, log, now = steadyNow, random = Math.random } = options
+    const wallNow = options.wallNow ?? options.now ?? Date.now
     const departures = new Departures(log)
-    const services = { subscriptions, authenticator, limits, log, departures, turn: new Turn(), now, random }
+    const turn = new Turn()
+    const services = { subscriptions, authenticator, limits, log, departures, turn, now, wallNow, random }
     this.#services = services
     this.#connections = new Connections(limits.maxConnections)
-    this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, now)
+    this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, wallNow)
     this.#allowedOrigins = options.allowedOrigins ?? []
     this.#routes = new HttpRoutes({
       services,

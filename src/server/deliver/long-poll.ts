@@ -157,11 +157,11 @@ export class LongPoll implements Connection, MembershipOwner {
 
   /** Waits until there is something whole to tell, `wait` is over, or nobody asks any more. */
   async #waitForNews(head: Position): Promise<void> {
-    const { limits, now } = this.#services
+    const { limits, now, wallNow } = this.#services
     const startedAt = now()
     const waitMs = this.#request.after === null ? 0 : Math.min(this.#request.waitMs ?? 0, limits.maxWaitMs)
     const { expiresAt } = this.#principal
-    const patienceAt = Math.min(startedAt + waitMs, expiresAt ?? Number.POSITIVE_INFINITY)
+    const patienceAt = startedAt + Math.min(waitMs, expiresAt === null ? waitMs : expiresAt - wallNow())
     while (!this.#isOver && this.#failure === null) {
       const elapsedMs = now() - startedAt
       if (this.#isWaitingForParts()) {

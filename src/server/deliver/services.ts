@@ -17,8 +17,10 @@ export interface Services {
   readonly log: Log
   readonly departures: Departures
   readonly turn: Turn
-  /** Milliseconds since 1970. */
+  /** Milliseconds on a steady clock: a wall clock that is set would make every peer look silent. */
   readonly now: () => number
+  /** Milliseconds since 1970, by which tokens and tickets expire. */
+  readonly wallNow: () => number
   /** From 0 to 1: spreads heartbeats and hints, decides no secret. */
   readonly random: () => number
 }

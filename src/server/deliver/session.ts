@@ -61,7 +61,8 @@ export type SessionEvent =
   | { readonly type: 'joined'; readonly id: number; readonly join: number; readonly accepted: Accepted }
   /** A subscription was refused, or has ended. */
   | { readonly type: 'ended'; readonly id: number; readonly join: number; readonly error: unknown }
-  | { readonly type: 'tick'; readonly now: number }
+  /** `now` on the steady clock, `wallNow` on that by which tokens expire. */
+  | { readonly type: 'tick'; readonly now: number; readonly wallNow: number }
   /** The connection must end: a broken frame, a limit, a shutdown. */
   | { readonly type: 'broken'; readonly error: unknown }
   | { readonly type: 'disconnected' }
@@ -129,13 +130,13 @@ export function step(session: Session, event: SessionEvent, limits: SessionLimit
 
 /** Whether a tick would do anything. Asked of every connection four times a second, so it makes no garbage: ticks of 5,500
  *  idle sockets made 5 MB/s. */
-export function isDue(session: Session, now: number): boolean {
+export function isDue(session: Session, now: number, wallNow: number): boolean {
   switch (session.state) {
     case 'handshake':
     case 'authenticating':
       return now >= session.deadlineAt
     case 'open':
-      return session.principal.expiresAt !== null && now >= session.principal.expiresAt
+      return session.principal.expiresAt !== null && wallNow >= session.principal.expiresAt
     case 'closed':
       return false
   }
@@ -209,7 +210,7 @@ function whileOpen(session: OpenSession, event: Ongoing, limits: SessionLimits):
       }
     case 'tick': {
       const { expiresAt } = session.principal
-      if (expiresAt === null || event.now < expiresAt) return stay(session)
+      if (expiresAt === null || event.wallNow < expiresAt) return stay(session)
       return close(new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it ahead of time in an auth frame'))
     }
   }

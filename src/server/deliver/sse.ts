@@ -106,7 +106,7 @@ export class EventStream implements Connection, MembershipOwner {
       if (now - this.#endedAt >= closeTimeoutMs) this.terminate()
       return
     }
-    if (this.#principal.expiresAt !== null && now >= this.#principal.expiresAt) {
+    if (this.#principal.expiresAt !== null && this.#services.wallNow() >= this.#principal.expiresAt) {
       this.#fail(new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it and connect again'))
       return
     }

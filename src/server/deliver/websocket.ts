@@ -129,7 +129,8 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
         this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
         this.#beat()
     }
-    if (isDue(this.#session, now)) this.#dispatch({ type: 'tick', now })
+    const wallNow = this.#services.wallNow()
+    if (isDue(this.#session, now, wallNow)) this.#dispatch({ type: 'tick', now, wallNow })
     else this.#pauseOrRead()
   }
 

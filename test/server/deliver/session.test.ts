@@ -41,8 +41,8 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
   ['a token verified before the upgrade opens it', [], alice, 'open', ['welcome']],
   ['without one it waits', [], null, 'handshake', []],
   ['a heartbeat changes nothing', [frame({ type: 'heartbeat' })], null, 'handshake', []],
-  ['before the deadline it waits on', [{ type: 'tick', now: 999 }], null, 'handshake', []],
-  ['at the deadline it ends', [{ type: 'tick', now: 1000 }], null, 'closed', ['close TOKEN_MISSING']],
+  ['before the deadline it waits on', [{ type: 'tick', now: 999, wallNow: 999 }], null, 'handshake', []],
+  ['at the deadline it ends', [{ type: 'tick', now: 1000, wallNow: 1000 }], null, 'closed', ['close TOKEN_MISSING']],
   ['anything but auth ends it', [subscribe(1)], null, 'closed', ['close TOKEN_MISSING']],
   ['auth is checked', [frame({ type: 'auth', token: 'x' })], null, 'authenticating', ['authenticate']],
   ['and opens it', [frame({ type: 'auth', token: 'x' }), admitted], null, 'open', ['welcome']],
@@ -55,13 +55,13 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
   ],
   [
     'a check that takes too long ends it',
-    [frame({ type: 'auth', token: 'x' }), { type: 'tick', now: 1000 }],
+    [frame({ type: 'auth', token: 'x' }), { type: 'tick', now: 1000, wallNow: 1000 }],
     null,
     'closed',
     ['close UNAVAILABLE'],
   ],
-  ['before the expiry nothing happens', [{ type: 'tick', now: 4999 }], alice, 'open', []],
-  ['at the expiry it ends', [{ type: 'tick', now: 5000 }], alice, 'closed', ['close TOKEN_EXPIRED']],
+  ['before the expiry nothing happens', [{ type: 'tick', now: 4999, wallNow: 4999 }], alice, 'open', []],
+  ['at the expiry it ends', [{ type: 'tick', now: 5000, wallNow: 5000 }], alice, 'closed', ['close TOKEN_EXPIRED']],
   [
     'two renewals at once end it',
     [frame({ type: 'auth', token: 'x' }), frame({ type: 'auth', token: 'y' })],
@@ -148,11 +148,13 @@ test('[P7] a tick is due exactly when it does something, so that idle sockets ne
   const open = startSession(alice, 0, limits).session
   const forever = startSession({ ...alice, expiresAt: null }, 0, limits).session
   const sessions: Session[] = [handshake, authenticating, open, forever, { state: 'closed' }]
-  const due = sessions.map(session => [0, 999, 1000, 4999, 5000, 1e12].filter(now => isDue(session, now)))
+  const due = sessions.map(session => [0, 999, 1000, 4999, 5000, 1e12].filter(now => isDue(session, now, now)))
   expect(due).toEqual([[1000, 4999, 5000, 1e12], [1000, 4999, 5000, 1e12], [5000, 1e12], [], []])
   for (const session of sessions) {
     for (const now of [0, 999, 1000, 4999, 5000, 1e12]) {
-      expect(step(session, { type: 'tick', now }, limits).effects.length > 0).toBe(isDue(session, now))
+      expect(step(session, { type: 'tick', now, wallNow: now }, limits).effects.length > 0).toBe(
+        isDue(session, now, now),
+      )
     }
   }
 })
@@ -173,7 +175,7 @@ test('the function is total: every event is answered in every state, and a close
     { type: 'notAdmitted', error: new Error('x') },
     { type: 'joined', id: 1, join: 1, accepted: accepted(1) },
     { type: 'ended', id: 1, join: 1, error: new Error('x') },
-    { type: 'tick', now: 1e9 },
+    { type: 'tick', now: 1e9, wallNow: 1e9 },
     { type: 'broken', error: new Error('x') },
     { type: 'disconnected' },
   ]
