@@ -7,7 +7,7 @@ import type { Snapshot } from '../wal/visibility.ts'
 import { blockBytesOf, encodeBlock, encodeParts } from './block.ts'
 import { BlockReader } from './block-reader.ts'
 import type { Feed, Inlet } from './journal.ts'
-import { beforeAll, type Entry, formatId, parseId, type RedisLog } from './redis-log.ts'
+import { beforeAll, compareIds, type Entry, formatId, parseId, type RedisLog } from './redis-log.ts'
 import type { RetainedEntries } from './retained-entries.ts'
 import type { StoredPrefix } from './stored-prefix.ts'
 
@@ -45,6 +45,8 @@ const blockBytes = 250 * 1024
 const maxInFlight = 16
 /** Below this many on their way a small block goes at once; else commits gather while Redis answers. */
 const busyInFlight = 2
+/** Half of what an ID has room for. */
+const maxRandomAttempt = 2 ** 20
 const maxPendingBytes = 16 * 1024 * 1024
 /** How long Redis may be away before the slot is let go, for a node that reaches it. */
 const patienceMs = 5000
@@ -137,8 +139,15 @@ export class RedisInlet implements Inlet {
   }
 
   async acknowledgeable(): Promise<bigint | null> {
-    const { log, prefix, durability } = this.#options
+    const { log, prefix, durability, epoch } = this.#options
     const storedLsn = this.#storedLsn
+    const stored = parseId(this.#storedText)
+    // While Redis is away, time does not count: it may come back without what it had stored.
+    const last = await log.lastId(epoch).catch(error => {
+      if (isRedisAway(error)) return null
+      throw error
+    })
+    if (last === null || compareIds(last, stored) < 0) return null
     if (durability === 'replica' && (await log.waitForReplicas(1, durableWithinMs)) < 1)
       throw notDurable('no replica has said within 500 ms that it holds what was appended')
     if (durability === 'aof' && !(await log.waitForFile(durableWithinMs)))
@@ -207,7 +216,10 @@ export class RedisInlet implements Inlet {
     const blocks = encodeParts({ epoch: this.#options.epoch, prevLsn: this.#prevLsn }, commit, blockBytes)
     this.#prevLsn = commit.commitLsn
     const first = blocks.next().value as Buffer
-    this.#parts = { commit, blocks, next: first, part: 0, attempt: this.#attemptAt(commit.commitLsn) }
+    // Any: after a Redis that came back without the parts of a leader before this one, a reader that has those must not
+    // take these for their rest.
+    const attempt = Math.max(this.#attemptAt(commit.commitLsn), Math.floor(Math.random() * maxRandomAttempt))
+    this.#parts = { commit, blocks, next: first, part: 0, attempt }
     return this.#nextPart()
   }
 

@@ -57,6 +57,12 @@ export function parseId(text: string): EntryId {
   }
 }
 
+/** Negative when `a` is before `b` in the Stream. */
+export function compareIds(a: EntryId, b: EntryId): number {
+  if (a.lsn !== b.lsn) return a.lsn < b.lsn ? -1 : 1
+  return a.attempt - b.attempt || a.part - b.part
+}
+
 /** Only after the predecessor that the leader names: an append that was refused, for memory or in a failover, must not leave
  *  a hole behind the next one. Returns the Stream's last ID where it is another. */
 const appendScript = `
@@ -83,6 +89,12 @@ if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('HSET', KEYS[1], 'settled', ARGV[4])
 return 1
+`
+
+const endScript = `
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] then return '' end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+return last[1] and last[1][1] or '0-0'
 `
 
 const unsignScript = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
@@ -153,6 +165,12 @@ export class RedisLog {
         ? 'the journal is of another epoch, or lost'
         : `the journal ends at ${String(answer)}, not at ${after}`,
     )
+  }
+
+  /** ID of the last entry, `0-0` for none; null when the current epoch is another, or Redis lost it. */
+  async lastId(epoch: string): Promise<EntryId | null> {
+    const answer = String(await this.#run(endScript, [this.keyOf(epoch), this.#pointerKey], [epoch]))
+    return answer === '' ? null : parseId(answer)
   }
 
   /** The last entry. */

@@ -118,7 +118,7 @@ test('[P4] parts of a commit that a dead leader left unfinished are no commit, a
   expect(ada.window.told).toEqual(['begins after 49', 1, 2, 3, 4])
   expect(ada.window.rows.get(3)).toBe(30_000)
   const last = (await direct.xrevrange(log, '+', '-', 'COUNT', 2)).map(([id]) => id)
-  expect(last[1]).toMatch(/^300-429496\d{4}$/)
+  expect(Number(last[1]!.split('-')[1])).toBeGreaterThan(2 ** 32)
   await using late = new JournalNode('late', redis.url)
   await late.has(4)
   expect(late.window.commits).toEqual([1, 2, 3, 4])
@@ -296,6 +296,32 @@ test('[P4] [P6] the slot is acknowledged up to what is stored and visible, never
   expect(await inlet.acknowledgeable()).toBe(null)
   inlet.sampled(seesBelow(100))
   expect(await inlet.acknowledgeable()).toBe(lsnOf(6) + 50n)
+  await inlet.close()
+})
+
+test('[P4] while Redis is away, and when it comes back without what it had stored, nothing more is acknowledged', async () => {
+  const inlet = await ada.lead(50n)
+  for (let i = 0; i < 5; i++) wal.write()
+  await feedAll(inlet, wal.since(50n))
+  await ada.has(5)
+  inlet.sampled(seesBelow(100))
+  await inlet.acknowledgeable()
+  const older = await redis.save()
+  for (let i = 0; i < 5; i++) wal.write()
+  await feedAll(inlet, wal.since(50n).slice(5))
+  await ada.has(10)
+  // Held back for no time at all here: they could be acknowledged.
+  const acknowledgeable = async (): Promise<bigint | null> => {
+    await inlet.acknowledgeable()
+    inlet.sampled(seesBelow(100))
+    return inlet.acknowledgeable()
+  }
+  await redis.kill()
+  expect(await acknowledgeable()).toBe(null)
+  await redis.start(older)
+  await ada.until(() => ada.journal.leaderSilentMs() !== null)
+  await until(async () => (await direct.ping()) === 'PONG', 'Redis to answer')
+  expect(await acknowledgeable()).toBe(null)
   await inlet.close()
 })
 
