@@ -142,6 +142,7 @@ export class Client {
     const reader = random.pick(this.options.readers)
     if (reader.attached) {
       reader.end('it unsubscribes')
+      reader.isLetGo = true
       wire.remove!(this.#byPlace.lastIndexOf(reader))
     } else this.#byPlace[wire.add(reader.begin())] = reader
     return true
@@ -153,6 +154,14 @@ export class Client {
     if (!this.connected) await this.come(url)
     else if (wire?.add !== undefined)
       for (const reader of this.options.readers) if (!reader.attached) this.#byPlace[wire.add(reader.begin())] = reader
+  }
+
+  /** Takes up again what a node has ended on a connection that stays. */
+  mend(): void {
+    const wire = this.#wire
+    if (wire?.add === undefined || this.paused) return
+    for (const reader of this.options.readers)
+      if (!reader.attached && !reader.isLetGo) this.#byPlace[wire.add(reader.begin())] = reader
   }
 
   #ended(ending: Ending): void {

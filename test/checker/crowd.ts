@@ -131,7 +131,7 @@ export class Crowd {
       } else if (!client.paused && now - client.lastAt > hopping.patienceMs) {
         client.giveUp()
         this.counts.givenUp += 1
-      }
+      } else if (this.#hops.once(20)) client.mend()
     }
   }
 

@@ -65,6 +65,8 @@ export class Subscriber {
   lsn: bigint | null = null
   /** Whether a connection carries it. */
   attached = false
+  /** Its client let go of it, and takes it up again when it likes. */
+  isLetGo = false
   exact = false
   #parts: RowChange[] = []
   #early: JsonRow[] = []
@@ -88,6 +90,7 @@ export class Subscriber {
     if (this.since !== null) counts.resumes += 1
     this.#beganFresh = this.since === null
     this.attached = true
+    this.isLetGo = false
     return { kind, query, since: this.since }
   }
 

@@ -15,7 +15,12 @@ export interface FaultRecord {
   recoveryMs: number | null
   /** The node that it befell. */
   readonly node: string | null
+  /** Of whom it took longest to be told, if that was long: who it was, and what it had been told by then, newest last. */
+  slowest: readonly string[]
 }
+
+/** Longer than this after the fault was over is worth a look. */
+const longMs = 10_000
 
 interface Awaited {
   readonly record: FaultRecord
@@ -42,6 +47,7 @@ export class Recovery {
       overMs: null,
       affected: concerned.size,
       recoveryMs: null,
+      slowest: [],
     }
     this.records.push(record)
     this.#awaited.push({ record, mark, clients: concerned })
@@ -52,9 +58,11 @@ export class Recovery {
   look(): void {
     this.#awaited = this.#awaited.filter(({ record, mark, clients }) => {
       for (const client of clients) {
-        const isTold = client.options.readers.every(({ lsn }) => lsn !== null && lsn > mark)
+        const isTold = client.options.readers.every(({ isLetGo, lsn }) => isLetGo || (lsn !== null && lsn > mark))
         // Whoever leaves of his own or takes nothing waits for nothing.
-        if (isTold || !waits(client)) clients.delete(client)
+        if (!isTold && waits(client)) continue
+        clients.delete(client)
+        if (isTold && clients.size === 0) record.slowest = this.#toldSlowly(record, client)
       }
       if (clients.size > 0) return true
       record.recoveryMs = this.nowMs - record.atMs
@@ -62,8 +70,11 @@ export class Recovery {
     })
   }
 
-  get isAwaiting(): boolean {
-    return this.#awaited.length > 0
+  #toldSlowly({ atMs, overMs }: FaultRecord, { options, transport, via }: Client): string[] {
+    if (overMs === null || this.nowMs - atMs - overMs < longMs) return []
+    const { history, options: reader } = options.readers.find(({ isLetGo }) => !isLetGo) ?? options.readers[0]!
+    const who = `${reader.name} of ${options.name}, now over ${transport} at ${via}: ${reader.kind} ${reader.query.table}`
+    return [who, ...history.slice(-20).map(line => line.slice(0, 200))]
   }
 }
 
