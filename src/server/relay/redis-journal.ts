@@ -95,7 +95,7 @@ export class RedisJournal implements Journal {
         if (signal.aborted) break
         this.#failures += 1
         this.#options.trouble.noticed(asTrouble(error), beganMs)
-        if (!isRedisAway(error)) this.#goBack()
+        this.#goBack()
         await sleep(Math.min(50 * 2 ** Math.min(this.#failures, 5), 1000), undefined, { signal }).catch(() => {})
       }
     }
@@ -263,7 +263,8 @@ export class RedisJournal implements Journal {
     this.#blocks.reset()
   }
 
-  /** A block could not be read, or its commits not kept: again from the last that could. */
+  /** A block could not be read, or its commits not kept, or Redis may be another one now, without the parts of a commit that
+   *  were read: again from the last with which a commit was whole. */
   #goBack(): void {
     this.#lastText = this.#wholeText
     this.#blocks.reset()
