@@ -28,7 +28,7 @@ export class Client {
   transport: Transport
   /** Whether it left by itself, and comes back when it likes. */
   isAway = false
-  /** Connections in a row that were refused or lost before they told anything. */
+  /** Connections in a row that were refused or lost before they brought it anywhere. */
   failures = 0
   /** How long it rests before it comes back by itself; null until somebody says. */
   restMs: number | null = null
@@ -66,7 +66,7 @@ export class Client {
         transport,
         token,
         asked: readers.map(reader => reader.begin()),
-        ...(timeoutMs === undefined ? {} : { timeoutMs }),
+        ...(timeoutMs === undefined ? {} : { timeoutMs: this.patienceOf(timeoutMs) }),
         onReached: (localPort, askedAt) => {
           if (!isMine() || nodeOf === undefined) return
           this.via = nodeOf(localPort)
@@ -75,10 +75,11 @@ export class Client {
         onEvent: (place, event) => {
           if (!isMine()) return
           this.lastAt = performance.now()
-          this.failures = 0
           const reader = this.#byPlace[place]!
-          if (event.event !== 'error') reader.take(event)
-          else {
+          if (event.event !== 'error') {
+            reader.take(event)
+            if (reader.lsn !== null) this.failures = 0
+          } else {
             const { code, retry } = event.data as { code: string; retry: boolean }
             this.endings.push({ code, isRetryable: retry })
             reader.end(code)
@@ -112,6 +113,11 @@ export class Client {
   leave(): void {
     this.isAway = true
     if (this.connected) this.#end('it leaves')
+  }
+
+  /** A machine that is slow is not made faster by those who give up and begin again. */
+  patienceOf(ms: number): number {
+    return ms * (1 + Math.min(this.failures, 5))
   }
 
   /** The connection says nothing, and is given up. */

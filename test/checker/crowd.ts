@@ -30,7 +30,7 @@ export interface CrowdOptions {
 
 /** Readers that change the node and the transport whenever they come, and come back by themselves when they are cut off. */
 export interface HoppingOptions {
-  /** How long an answer may take, and how long a connection may say nothing, before it is given up. */
+  /** How long an answer may take, and how long a connection may say nothing, before it is given up; longer after failures. */
   readonly patienceMs: number
   readonly sampleOneIn: number
   /** How long those are away who are away for long. */
@@ -128,7 +128,7 @@ export class Crowd {
       if (!client.connected) {
         client.restMs ??= this.#hops.below(50 * 2 ** Math.min(client.failures, 5))
         if (!client.isAway && now - client.lastAt >= client.restMs) this.#comes(client)
-      } else if (!client.paused && now - client.lastAt > hopping.patienceMs) {
+      } else if (!client.paused && now - client.lastAt > client.patienceOf(hopping.patienceMs)) {
         client.giveUp()
         this.counts.givenUp += 1
       } else if (this.#hops.once(20)) client.mend()
