@@ -14,7 +14,7 @@ interface Backlog {
   readonly goal: number
 }
 
-const queries = 1000
+export const queries = 1000
 const peerSlot = 'peer'
 
 export async function drain(options: DrainOptions): Promise<Figure[]> {
@@ -70,7 +70,7 @@ async function measure({ world, ours, clients }: Parties, backlog: Backlog, roun
   for (let round = 0; round < rounds; round++) {
     await ours.ask('close')
     const slot = await ourSlot(world)
-    await write(world, backlog)
+    await writeBacklog(world, backlog)
     await world.client.query(`SELECT pg_copy_logical_replication_slot($1, $2)`, [slot, peerSlot])
     const end = await value(world, 'SELECT pg_current_wal_insert_lsn()::text AS value')
     await interleave(1, round % 2 === 0 ? [drainOurs, drainPeer] : [drainPeer, drainOurs])
@@ -127,7 +127,10 @@ async function measure({ world, ours, clients }: Parties, backlog: Backlog, roun
 
 /** Row n, counted from 1, concerns somebody when 100 divides n: the rooms of the others have no members here. The last
  *  one does, so that who has received it has received all. */
-async function write({ client }: World, { rows, perCommit }: Backlog): Promise<void> {
+export async function writeBacklog(
+  { client }: World,
+  { rows, perCommit }: Pick<Backlog, 'rows' | 'perCommit'>,
+): Promise<void> {
   await client.query('SET synchronous_commit = off')
   await client.query(`
     DO $$ DECLARE base bigint := nextval('public.message_ids'); BEGIN

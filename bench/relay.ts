@@ -9,6 +9,7 @@ import { track } from '../src/cli/commands/track.ts'
 import { type RedisProcess, startRedis } from '../test/support/redis-process.ts'
 import { Child } from './child.ts'
 import type { Connect } from './clients.ts'
+import { queries, writeBacklog } from './drain.ts'
 import { type Figure, interleave, median, rounded, say } from './report.ts'
 import { name, tokensFor, World } from './world.ts'
 
@@ -54,7 +55,8 @@ const backlogs = [
   { title: '200,000 commits of one insert', rows: 200_000, perCommit: 1 },
 ] as const
 
-/** The whole of what an append to the journal adds: blocks, Redis's answers, the account of what may be acknowledged. */
+/** The work of `bench drain`, with its 1,000 live queries, and the whole of what an append to the journal adds to it: blocks,
+ *  Redis's answers, the account of what may be acknowledged. */
 async function leaderCost({ redis, world, options }: Setting): Promise<Figure[]> {
   await using alone = new Child('./sides/tidegate.ts')
   await using leader = new Child('./sides/tidegate.ts', { execArgv: options.profile })
@@ -65,8 +67,20 @@ async function leaderCost({ redis, world, options }: Setting): Promise<Figure[]>
     RELAY_MAX_BYTES: '67108864',
   }
   const start = { databaseUrl: world.postgres.url, replication: 'held' }
-  await alone.ask('start', { ...start, settings: { ...window, TIDEGATE_NAME: aloneName } })
-  await leader.ask('start', { ...start, settings: { ...window, REDIS_URL: redis.url } })
+  await using aloneClients = new Child('./clients.ts')
+  await using leaderClients = new Child('./clients.ts')
+  const tokens = await tokensFor(await world.users(queries, user => user + 1))
+  const join = async (node: Child, clients: Child, settings: Record<string, string>): Promise<void> => {
+    const { port } = await node.ask<{ port: number }>('start', { ...start, settings: { ...window, ...settings } })
+    const connect: Connect = {
+      ...{ kind: 'tidegate', port, creditPort: null, count: queries, tokens },
+      ...{ table: 'messages', filter: '', select: null },
+    }
+    await clients.ask('connect', connect)
+    await clients.ask('rows')
+  }
+  await join(alone, aloneClients, { TIDEGATE_NAME: aloneName })
+  await join(leader, leaderClients, { REDIS_URL: redis.url })
   const figures: Figure[] = []
   for (const backlog of backlogs) {
     const rows = Math.round(backlog.rows * options.scale)
@@ -76,7 +90,7 @@ async function leaderCost({ redis, world, options }: Setting): Promise<Figure[]>
     ]
     for (let round = 0; round < options.rounds; round++) {
       for (const { child } of sides) await child.ask('close')
-      await write(world, rows, backlog.perCommit)
+      await writeBacklog(world, { rows, perCommit: backlog.perCommit })
       const runs = sides.map(side => () => drain(world, side, rows))
       await interleave(1, round % 2 === 0 ? runs : runs.toReversed())
       for (const { child } of sides) await child.ask('open')
