@@ -3,12 +3,14 @@ import pg from 'pg'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { LocalPostgres } from '../../src/cli/local-postgres.ts'
 import { MemoryRelay } from '../../src/server/relay/memory-relay.ts'
+import { StoredPrefix } from '../../src/server/relay/stored-prefix.ts'
 import { Audience } from '../../src/server/route/audience.ts'
 import { SnapshotReader } from '../../src/server/snapshot/reader.ts'
 import { low32, type Snapshot } from '../../src/server/wal/visibility.ts'
 import { debianBin, resetWal } from '../support/debian-postgres.ts'
 import { asSet, LiveSse, person, prepareDatabase, roomsSchema, selectAs, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
+import { isForThisRelay } from '../support/relay.ts'
 import { Stalled, until } from '../support/stalled.ts'
 
 const ada = person()
@@ -92,7 +94,7 @@ const revokeAndGrantWhileStanding: Scenario = async site => {
 }
 
 const idleWriter: Scenario = async site => {
-  await site.restart({ WINDOW_MAX_AGE_MS: '0', BEACON_MS: '200' })
+  await site.restart({ WINDOW_MAX_AGE_MS: '0', RELAY_HOLD_MS: '0', BEACON_MS: '200' })
   const idle = new pg.Client({ connectionString: site.database.url })
   await idle.connect()
   try {
@@ -139,6 +141,7 @@ const visibleBeforeWritten: Scenario = async site => {
 const seen = (snapshot: Snapshot, sees: (xid: number) => boolean): Snapshot => ({ ...snapshot, sees })
 
 const { unseen, pin, sampled: sample } = MemoryRelay.prototype
+const { sampled: samplePrefix } = StoredPrefix.prototype
 
 const mistakes: [string, Scenario, () => void][] = [
   [
@@ -163,13 +166,15 @@ const mistakes: [string, Scenario, () => void][] = [
   [
     'a ring that keeps commits until xid < xmin',
     idleWriter,
-    () =>
+    () => {
+      const belowXmin = (snapshot: Snapshot): Snapshot => seen(snapshot, xid => xid < low32(snapshot.xmin))
       vi.spyOn(MemoryRelay.prototype, 'sampled').mockImplementation(function (this: MemoryRelay, snapshot) {
-        sample.call(
-          this,
-          seen(snapshot, xid => xid < low32(snapshot.xmin)),
-        )
-      }),
+        sample.call(this, belowXmin(snapshot))
+      })
+      vi.spyOn(StoredPrefix.prototype, 'sampled').mockImplementation(function (this: StoredPrefix, snapshot) {
+        samplePrefix.call(this, belowXmin(snapshot))
+      })
+    },
   ],
   [
     'an acknowledgement of what was received',
@@ -218,7 +223,9 @@ const mistakes: [string, Scenario, () => void][] = [
   ],
 ]
 
-test.each(mistakes)('%s is noticed', { timeout: 60_000 }, async (_, scenario, plant) => {
+const ofThisRelay = mistakes.filter(([name]) => isForThisRelay(name))
+
+test.each(ofThisRelay)('%s is noticed', { timeout: 60_000 }, async (_, scenario, plant) => {
   expect(await play(scenario)).toBe(null)
   vi.restoreAllMocks()
   plant()
