@@ -13,6 +13,7 @@
 // Nothing can stand for ever: whoever holds a connection waits for Postgres, within its statement's timeout, and beyond that
 //   asked        for the stream, two seconds at most
 //   explain      for a connection of the catalog lane
+//   slot         for what the journal holds and for the session that starts, fifteen seconds at most
 //   all others   for nothing: a read waits for the stream after it has given its connection back.
 // The stream waits for the look and catalog lanes only, and they always have a connection that none of asked, snapshots, reads
 // and explain can take; so there is no circle, also at the minimum of four. Nor do locks make one: what meets a table that a
@@ -25,7 +26,7 @@ import { TidegateError } from '../protocol/tidegate-error.ts'
 import { createPool, isQueryTimeout, type Lane } from './database.ts'
 import { type Limit, Places } from './places.ts'
 
-/** In the order in which they are served: those of a lane further left first, and the last five in turn.
+/** In the order in which they are served; slot and catalog take turns, and so do the last four.
  *  - `upkeep`: heartbeats, fences, samples, looks at the slot: a millisecond each
  *  - `look`: whether the catalog changed
  *  - `slot`: makes a slot, which may take half a minute
