@@ -262,7 +262,7 @@ export class Judge {
   }
 
   /** @returns the row's name, once the event is known to be true */
-  #event({ lsn: at, floor, at: receivedAt }: Sighting, event: ChangeEvent): string {
+  #event({ lsn: at, floor, at: receivedAt, node }: Sighting, event: ChangeEvent): string {
     const lsn = at!
     const { truth, ceiling } = this.#options
     const { query, user } = this.#reader.options
@@ -291,7 +291,11 @@ export class Judge {
     // before, and may come as long as it comes with that commit.
     const from = floor > lsn ? floor : expected.op === 'delete' ? lsn - 1n : lsn
     if (truth.allowedWithin(query, user, expected.row, from, max(from, ceiling(receivedAt))) === 'none')
-      throw new Leaked(`${event.op} of ${name} was sent after it was hidden`, lsn, name)
+      throw new Leaked(
+        `${event.op} of ${name} was sent after it was hidden: told by ${node} at ${Math.round(receivedAt)}, which had passed ${floor.toString(16)} when it was asked`,
+        lsn,
+        name,
+      )
     return name
   }
 

@@ -253,7 +253,7 @@ export class Subscriber {
   }
 }
 
-const maxHistory = 1000
+const maxHistory = 2000
 
 /** The beginning of an event, as a text of its own: a slice would keep the whole in memory. */
 function inShort(data: unknown): string {

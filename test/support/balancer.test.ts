@@ -46,13 +46,16 @@ test('whoever comes again meets any node that is ready, and it is known which', 
   await using ada = await startNode('ada')
   await using ben = await startNode('ben')
   await using balancer = await Balancer.start({ readyPath: '/ready', askEveryMs: 20 })
-  balancer.add('ada', ada.url)
+  let process = 'ada'
+  balancer.add('ada', ada.url, () => process)
   balancer.add('ben', ben.url)
   await until(() => balancer.ready.length === 2)
   expect(await askOften(balancer)).toEqual(['ada', 'ben'])
   ben.isReady = false
   await until(() => balancer.ready.length === 1)
   expect(await askOften(balancer)).toEqual(['ada'])
+  process = 'another ada'
+  expect(await ask(balancer)).toEqual(['ada', 'another ada'])
   balancer.remove('ada')
   // Nobody is ready: anybody is better than nobody.
   expect(await askOften(balancer)).toEqual(['ben'])

@@ -13,6 +13,7 @@ export interface BalancerOptions {
 
 interface Backend {
   readonly name: string
+  readonly process: () => string
   readonly url: URL
   isReady: boolean
 }
@@ -44,9 +45,10 @@ export class Balancer implements AsyncDisposable {
     return new Balancer(server, options)
   }
 
-  /** @param name for whoever asks where a connection leads @param url of the node */
-  add(name: string, url: string): void {
-    this.#backends.set(name, { name, url: new URL(url), isReady: this.#options.readyPath === undefined })
+  /** @param url of the node
+   *  @param process names what listens there now, for whoever asks where a connection leads */
+  add(name: string, url: string, process: () => string = () => name): void {
+    this.#backends.set(name, { name, process, url: new URL(url), isReady: this.#options.readyPath === undefined })
   }
 
   /** Gives it no more connections; those that are there stay. */
@@ -59,7 +61,7 @@ export class Balancer implements AsyncDisposable {
     return [...this.#backends.values()].filter(({ isReady }) => isReady).map(({ name }) => name)
   }
 
-  /** Where the open connection leads that comes from this port. */
+  /** The process that the open connection leads to that comes from this port: what was under way when it died is still its own. */
   behind(clientPort: number): string | undefined {
     return this.#names.get(clientPort)
   }
@@ -87,7 +89,7 @@ export class Balancer implements AsyncDisposable {
       return
     }
     const far = connect({ host: backend.url.hostname, port: Number(backend.url.port), allowHalfOpen: true })
-    this.#names.set(port, backend.name)
+    this.#names.set(port, backend.process())
     for (const [from, to] of [
       [near, far],
       [far, near],

@@ -14,8 +14,8 @@ const { values } = parseArgs({
     /** One: without Redis. */
     nodes: { type: 'string', default: '3' },
     clients: { type: 'string', default: '40' },
-    writers: { type: 'string', default: '16' },
-    'round-ms': { type: 'string', default: '30000' },
+    writers: { type: 'string', default: '24' },
+    'round-ms': { type: 'string', default: '45000' },
     'fault-every-ms': { type: 'string', default: '1200' },
     /** Kinds of faults with commas between; left out, all. */
     faults: { type: 'string' },

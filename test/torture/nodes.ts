@@ -223,7 +223,7 @@ export class TorturedNodes {
       throw error
     }
     this.all.push(node)
-    this.balancer.add(node.name, node.toClients.url)
+    this.balancer.add(node.name, node.toClients.url, () => node.life)
     return node
   }
 
@@ -243,8 +243,7 @@ export class TorturedNodes {
 
   /** The process behind a client's connection. */
   nodeOf(clientPort: number): string {
-    const name = this.balancer.behind(clientPort)
-    return this.all.find(node => node.name === name)?.life ?? `${name}, gone`
+    return this.balancer.behind(clientPort) ?? 'a node that is gone'
   }
 
   /** Who streams from the slot; null when nobody does. */
