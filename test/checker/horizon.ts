@@ -48,11 +48,18 @@ export class Horizon {
     return lsn
   }
 
-  /** A reader was told of this position. @returns the number of the epoch */
-  told(epoch: string, lsn: bigint, node: string): number {
+  /** A reader was told of this position.
+   *  @param lsn what the node must have passed for it; null for what says nothing of it
+   *  @returns the number of the epoch */
+  told(epoch: string, lsn: bigint | null, node: string): number {
     const floors = this.#floors.get(node)
+    if (lsn === null) return this.#numberOf(epoch)
     if (floors === undefined) this.#floors.set(node, [{ at: performance.now(), lsn }])
     else if (lsn > floors.at(-1)!.lsn) floors.push({ at: performance.now(), lsn })
+    return this.#numberOf(epoch)
+  }
+
+  #numberOf(epoch: string): number {
     const known = this.epochs.indexOf(epoch)
     if (known >= 0) return known
     this.epochs.push(epoch)

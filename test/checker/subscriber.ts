@@ -45,7 +45,7 @@ export interface SubscriberOptions {
   /** How far the node had come at that moment, at least: the greatest position that it had told any reader. */
   floor(longBefore: boolean, node: string, at: number): bigint
   /** @returns the number of the position's epoch, in the order in which they were met */
-  told(epoch: string, lsn: bigint, node: string): number
+  told(epoch: string, lsn: bigint | null, node: string): number
   /** One event in this many, besides the first few of a connection, is compared row by row. */
   readonly sampleOneIn?: number
 }
@@ -71,6 +71,8 @@ export class Subscriber {
   #parts: RowChange[] = []
   #early: JsonRow[] = []
   #floor = 0n
+  /** The position that it came with: a node that is behind repeats it, and says nothing of itself by that. */
+  #cameWith = 0n
   #longBefore = 0n
   #fresh = 0
   #beganFresh = true
@@ -103,6 +105,7 @@ export class Subscriber {
   }
 
   #stream(at: number): void {
+    this.#cameWith = this.since === null ? 0n : parseQueryPositions(this.since)![0]!.lsn
     const { floor } = this.options
     this.#floor = floor(false, this.#node, at)
     this.#longBefore = floor(true, this.#node, at)
@@ -205,7 +208,8 @@ export class Subscriber {
     if (lsn === 0n) return
     this.since = position
     this.lsn = lsn
-    const epoch = this.options.told(name, index === WHOLE_COMMIT ? lsn : lsn - 1n, this.#node)
+    const passed = index === WHOLE_COMMIT ? lsn : lsn - 1n
+    const epoch = this.options.told(name, passed > this.#cameWith ? passed : null, this.#node)
     const { kind, random } = this.options
     const oneIn = this.options.sampleOneIn ?? sampleOneIn
     const sampled = kind === 'live' && (this.#fresh-- > 0 || random.once(oneIn))
