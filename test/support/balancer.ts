@@ -25,7 +25,7 @@ export class Balancer implements AsyncDisposable {
   readonly #options: BalancerOptions
   readonly #backends = new Map<string, Backend>()
   /** Open connections, by the client's port. */
-  readonly #names = new Map<number, string>()
+  readonly #names = new Map<number, { readonly process: string }>()
   readonly #sockets = new Set<Socket>()
   readonly #asking: NodeJS.Timeout | null
 
@@ -63,7 +63,7 @@ export class Balancer implements AsyncDisposable {
 
   /** The process that the open connection leads to that comes from this port: what was under way when it died is still its own. */
   behind(clientPort: number): string | undefined {
-    return this.#names.get(clientPort)
+    return this.#names.get(clientPort)?.process
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,7 +89,8 @@ export class Balancer implements AsyncDisposable {
       return
     }
     const far = connect({ host: backend.url.hostname, port: Number(backend.url.port), allowHalfOpen: true })
-    this.#names.set(port, backend.process())
+    const name = { process: backend.process() }
+    this.#names.set(port, name)
     for (const [from, to] of [
       [near, far],
       [far, near],
@@ -105,7 +106,8 @@ export class Balancer implements AsyncDisposable {
       from.on('close', () => {
         this.#sockets.delete(from)
         to.destroySoon()
-        if (from === near) this.#names.delete(port)
+        // Another connection may come from the same port by now.
+        if (from === near && this.#names.get(port) === name) this.#names.delete(port)
       })
     }
   }
