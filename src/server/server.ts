@@ -112,6 +112,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     head,
     beacon,
     timeoutMs: snapshotTimeoutMs,
+    isStale: () => upkeep.pulse().stale,
   })
   const parts: StreamParts = {
     relay,

@@ -42,6 +42,9 @@ export class LoyalReader {
   readonly ends: string[] = []
   /** What did not fit what it held. */
   failure: string | null = null
+  /** Whether the last sign of life said that the stream stands still, and when that last changed, by performance.now(). */
+  isStale = false
+  staleChangedAt = 0
   readonly #options: LoyalReaderOptions
   readonly #history: string[] = []
   #wire: Wire | null = null
@@ -146,6 +149,7 @@ export class LoyalReader {
   #take({ event, position, data }: WireEvent): void {
     this.#heardAt = performance.now()
     this.#note(`${position} ${event} ${JSON.stringify(data).slice(0, 400)}`)
+    if (event === 'heartbeat' || event === 'heard') this.#beat(data as { readonly stale: boolean })
     try {
       if (event === 'change') this.#event(data as ChangeEvent)
       else this.rows.take({ event, data })
@@ -156,6 +160,11 @@ export class LoyalReader {
     }
     if (event === 'resync') this.#since = null
     else if (position !== null && !position.startsWith('-')) this.#since = position
+  }
+
+  #beat({ stale }: { readonly stale: boolean }): void {
+    if (stale !== this.isStale) this.staleChangedAt = performance.now()
+    this.isStale = stale
   }
 
   #event({ op, key, new: row }: ChangeEvent): void {

@@ -197,7 +197,8 @@ function byPolls(request: WireRequest): Wire {
         for (const { event, data, id } of body.events ?? []) request.onEvent({ event, position: id ?? null, data })
         const told = body.position ?? String(response.headers['tidegate-position'] ?? '-')
         if (told !== '-') since = told
-        request.onEvent({ event: 'heard', position: since, data: null })
+        const data = { stale: response.headers['tidegate-stale'] === 'true' }
+        request.onEvent({ event: 'heard', position: since, data })
         poll()
       })
     })

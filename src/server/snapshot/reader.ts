@@ -1,5 +1,6 @@
 // Fenced SELECTs: rows, the snapshot that they were read under, and the WAL position that the stream must pass before they
 // can be spliced into it (DESIGN section 5).
+import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import { escapeIdentifier, escapeLiteral } from 'pg'
 import { baseOf, castNameOf } from '../../predicate/sql-types.ts'
@@ -54,9 +55,18 @@ export interface SnapshotReaderOptions {
   readonly beacon: Pick<Beacon, 'emit'>
   /** How long a statement, and a wait for the stream, may take. */
   readonly timeoutMs: number
+  /** Whether the stream is known to stand still. */
+  readonly isStale?: () => boolean
 }
 
 type Read = (client: pg.PoolClient) => Promise<readonly TextRow[]>
+
+/** How long somebody waits who comes while the stream stands still, and after how long it is worth another attempt. */
+const standstillMs = 3000
+const standstillLookMs = 500
+const standstillRetryMs = 2000
+const looked = Symbol('looked')
+const unheld = { ref: false } as const
 
 /** Reads that wait until others get through a lock. */
 const maxWaiting = 10_000
@@ -91,19 +101,35 @@ export class SnapshotReader {
     return this.#asLogin(table, range, limit)
   }
 
+  /** Resolves at once while the stream moves, else when it does again: nobody reads what cannot be joined to it.
+   *  @throws UNAVAILABLE when it stands still for longer */
+  async moving(): Promise<void> {
+    const { isStale } = this.#options
+    const deadlineMs = performance.now() + standstillMs
+    while (isStale?.() === true) {
+      if (performance.now() > deadlineMs) throw standsStill()
+      await sleep(standstillLookMs)
+    }
+  }
+
   /** Resolves when the stream has passed `fence`; the caller looks at `head.ready(fence)` again before it acts.
+   *  @param isNew for somebody who has nothing yet, and is sent away soon from a stream that stands still
    *  @throws UNAVAILABLE when it does not within the time */
-  async passed(fence: bigint): Promise<void> {
-    const { head, beacon, timeoutMs } = this.#options
+  async passed(fence: bigint, isNew = false): Promise<void> {
+    const { head, beacon, timeoutMs, isStale } = this.#options
     if (head.ready(fence)) return
     // An idle stream passes nothing, and commits made without waiting for the disk may not be written yet.
     const emission = beacon.emit('fence')
     emission.catch(() => {})
     const deadline = AbortSignal.timeout(timeoutMs)
     const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
+    let look = isNew ? sleep(standstillMs, looked, unheld) : null
     while (!head.ready(fence)) {
       if (deadline.aborted) throw new TidegateError('UNAVAILABLE', 'the stream does not move')
-      await Promise.race([head.change(), late])
+      const woken = await Promise.race(look === null ? [head.change(), late] : [head.change(), late, look])
+      if (woken !== looked || head.ready(fence)) continue
+      if (isStale?.() === true) throw standsStill()
+      look = sleep(standstillLookMs, looked, unheld)
     }
   }
 
@@ -160,6 +186,9 @@ export class SnapshotReader {
     }
   }
 }
+
+const standsStill = (): TidegateError =>
+  new TidegateError('UNAVAILABLE', 'the stream stands still', { retryAfterMs: standstillRetryMs })
 
 async function connect(lane: Lane): Promise<pg.PoolClient> {
   try {

@@ -37,6 +37,8 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   const uses = reach.usesOf(audience)
   const { query } = audience
   const { life } = relay
+  await reader.moving()
+  if (relay.life !== life) throw new SpanError('WINDOW_PASSED')
   const pin = relay.pin()
   /** Keys already sent, with their JSON, so that they can be taken back. */
   const delivered = new Map<string, string>()
@@ -67,7 +69,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       if (delivered.size + pending.size > limits.snapshotMaxRows) throw tooLarge(limits.snapshotMaxRows)
       after = last ? null : query.table.primaryKey.map(column => chunk.rows.at(-1)![positions[column]!] ?? null)
       if (last) break
-      await reader.passed(chunk.fence)
+      await reader.passed(chunk.fence, true)
       while (!head.ready(chunk.fence)) await head.change()
       if (abandoned()) return
       // While memberships move, rows wait for the end: what Postgres showed may be revoked in the stream already.
@@ -88,7 +90,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
         while (!(await Promise.race([drained, head.change().then(() => false)]))) if (abandoned()) return
       }
     }
-    await reader.passed(fence)
+    await reader.passed(fence, true)
     // What the time moved for Postgres, it must have moved here.
     while (audience.readsTime && head.nowMicros < first!.nowMicros) await reader.passed(head.passedLsn + 1n)
     for (;;) {

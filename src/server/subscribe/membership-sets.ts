@@ -102,6 +102,7 @@ export class MembershipSets {
 
   async #load(set: MembershipSet, anchors: readonly BoundAnchor[] | null): Promise<void> {
     const { relay, head, reader, sharedReads, router, limits } = this.#stream
+    await reader.moving()
     const pin = relay.pin()
     try {
       const { life } = relay
@@ -111,7 +112,7 @@ export class MembershipSets {
         limits.membershipMaxRows + 1,
       )
       if (rows.length > limits.membershipMaxRows) throw membershipTooLarge(set.table, limits.membershipMaxRows)
-      await reader.passed(fence)
+      await reader.passed(fence, true)
       while (!head.ready(fence)) await head.change()
       if (relay.life !== life) throw new TidegateError('UNAVAILABLE', 'the window began anew', { retryAfterMs: 500 })
       for (const values of rows) count(set, new QueryRow(values), 1)

@@ -12,10 +12,12 @@ export interface RoleGateOptions {
   readonly now?: () => number
   /** How long an answer holds. */
   readonly maxAgeMs?: number
+  /** How long one is waited for. */
+  readonly patienceMs?: number
 }
 
 export interface RoleGate {
-  /** @throws ROLE_REFUSED with the remedy */
+  /** @throws ROLE_REFUSED with the remedy; UNAVAILABLE when the database does not answer in time */
   admit(role: string): Promise<void>
   /** Forgets every answer, because roles changed. */
   invalidate(): void
@@ -23,9 +25,12 @@ export interface RoleGate {
 
 /** Members of roles cannot be watched: a revoked membership is noticed within this time, or by the catalog's poller. */
 const defaultMaxAgeMs = 2_000
+/** Every new connection asks: one that is left hanging for as long as a question may take comes again meanwhile. */
+const defaultPatienceMs = 3_000
 
 export function createRoleGate(options: RoleGateOptions): RoleGate {
-  const { pool, now = () => performance.now(), maxAgeMs = defaultMaxAgeMs } = options
+  const { pool, now = () => performance.now() } = options
+  const { maxAgeMs = defaultMaxAgeMs, patienceMs = defaultPatienceMs } = options
   const allowed = new Set(options.allowed)
   // Never larger than `allowed`: others are refused before they are looked up.
   const answers = new Map<string, { readonly at: number; readonly refusal: Promise<TidegateError | null> }>()
@@ -45,10 +50,25 @@ export function createRoleGate(options: RoleGateOptions): RoleGate {
           if (answers.get(role) === asked) answers.delete(role)
         })
       }
-      const refusal = await answer.refusal
+      const refusal = await inTime(answer.refusal, patienceMs - (now() - answer.at))
       if (refusal !== null) throw refusal
     },
     invalidate: () => answers.clear(),
+  }
+}
+
+/** @throws UNAVAILABLE */
+async function inTime<T>(answer: Promise<T>, ms: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const give = (): void =>
+      reject(new TidegateError('UNAVAILABLE', 'the database does not answer', { retryAfterMs: 1000 }))
+    timer = setTimeout(give, ms)
+  })
+  try {
+    return await Promise.race([answer, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

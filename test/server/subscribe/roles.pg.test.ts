@@ -2,6 +2,7 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createPool } from '../../../src/server/database.ts'
 import { createRoleGate } from '../../../src/server/subscribe/roles.ts'
+import { FaultyLink } from '../../support/faulty-link.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 
 let database: TestDatabase
@@ -90,4 +91,18 @@ test('[P3] a revoked membership is noticed within the bound, or at once when tol
   await database.query(`GRANT ${name('member')} TO ${name('login')}`)
   gate.invalidate()
   expect(await refusal(gate.admit(name('member')))).toBe('admitted')
+})
+
+test('[P8] nobody waits for a silent database as long as a question may take: they are sent on, and admitted when it answers', async () => {
+  await using link = await FaultyLink.to(database.urlFor(name('login'), 'x'))
+  const silent = createPool(link.url, { maxConnections: 1 })
+  const gate = createRoleGate({ pool: silent, allowed: [name('member')], maxAgeMs: 0, patienceMs: 200 })
+  expect(await refusal(gate.admit(name('member')))).toBe('admitted')
+  link.isolate()
+  const beganAt = performance.now()
+  expect(await refusal(gate.admit(name('member')))).toBe('UNAVAILABLE: the database does not answer')
+  expect(performance.now() - beganAt).toBeLessThan(2000)
+  link.thaw()
+  expect(await refusal(gate.admit(name('member')))).toBe('admitted')
+  await silent.end()
 })
