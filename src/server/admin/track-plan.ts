@@ -51,6 +51,7 @@ export function planTrack(table: TableState, wish: TrackWish): TrackPlan {
     } else {
       before.push(...buildIndex(table, index))
       statements.push(`ALTER TABLE ${quoteName(table)} REPLICA IDENTITY USING INDEX ${identifier(index.name)}`)
+      if (isOurIndex(relation)) statements.push(`DROP INDEX ${relation.identityIndex}`)
       changes.push(
         `replica identity by the index ${index.name} over (${index.columns.join(', ')}) (was ${describe(relation)})`,
       )
@@ -160,7 +161,8 @@ function installReadFunction(table: TableState, login: string): string[] {
   ]
 }
 
-/** Also forgets what is void: tables that were dropped, and the function under the name this table had before. */
+/** Also forgets what is void: tables that were dropped, and the function under the name this table had before. The index is the
+ *  table's: every deployment that tracks it knows it, and the last to go drops it. */
 function rememberTable(table: TableState, publication: string): string[] {
   const relation = regclass(table)
   const name = literal(printName(table))
@@ -183,6 +185,9 @@ function rememberTable(table: TableState, publication: string): string[] {
     WHERE x.indrelid = ${relation} AND x.indisreplident AND i.relname LIKE ${literal(`${indexPrefix.replaceAll('_', '\\_')}%`)})
   ON CONFLICT (publication, relation) DO UPDATE
   SET name = excluded.name, read_function = excluded.read_function, identity_index = excluded.identity_index`,
+    `UPDATE tidegate.tracked t SET identity_index = o.identity_index FROM tidegate.tracked o
+  WHERE o.publication = ${literal(publication)} AND o.relation = ${relation} AND t.relation = o.relation
+    AND t.identity_index IS DISTINCT FROM o.identity_index`,
   ]
 }
 

@@ -216,6 +216,23 @@ test('of two deployments in one database the first to go leaves the other whole'
   expect(await dump(site)).toBe(before)
 })
 
+test('of two deployments that share a table the last to go drops the index of its identity, whoever made it', async () => {
+  await using server = await startServer()
+  await using site = await Site.create(server.url)
+  const before = await dump(site)
+  const second = { ...site.options, name: 'second' }
+  await site.track(['app.messages'])
+  await migrate(second, new Lines())
+  for (const columns of [['id'], ['room_id']]) {
+    await track({ ...second, tables: ['app.messages'], index: true, columns }, new Lines())
+    expect(await site.identity('app.messages')).toMatch(/^i app\.tidegate_identity_/)
+  }
+  await remove(second, new Lines())
+  expect(await site.identity('app.messages')).toMatch(/^i app\.tidegate_identity_/)
+  await remove(site.options, new Lines())
+  expect(await dump(site)).toBe(before)
+})
+
 test('remove --dry-run changes nothing, and what it shows does the same with psql', async () => {
   await using server = await startServer()
   await using site = await Site.create(server.url)
