@@ -44,6 +44,8 @@ export class Cluster {
     })
     try {
       await server.start()
+      // Whoever ends this process in a hurry leaves no server behind.
+      process.once('exit', () => void server.halt('immediate'))
       if (xidEpoch !== null) await advanceXids(server, { epoch: xidEpoch, next: 2 ** 32 - xidsBeforeWrap })
       return new Cluster(server)
     } catch (error) {

@@ -9,6 +9,8 @@ export interface StatementOptions {
   readonly largeRows: number
   /** One in this many is large; left out, 500. */
   readonly largeOneIn?: number
+  /** Writes its own rows only, a few at a time: many commits, and nobody waits. */
+  readonly isCalm?: boolean
   /** Who writes: some rows are written by nobody else, so that not every commit waits for another. */
   readonly lane: number
 }
@@ -40,7 +42,9 @@ export const firstRows: readonly string[] = [
 ]
 
 export function transaction(random: Random, options: StatementOptions): Transaction {
-  const kind = random.once(options.largeOneIn ?? 500) ? 'large' : random.once(40) ? 'prepared' : 'small'
+  const isWild = options.isCalm !== true
+  const kind =
+    isWild && random.once(options.largeOneIn ?? 500) ? 'large' : isWild && random.once(40) ? 'prepared' : 'small'
   const synchronousCommit = random.pick(['on', 'on', 'off', 'local', 'remote_apply'])
   const { sql, kept, undone } =
     kind === 'large' ? { sql: large(random, options), kept: 0, undone: 0 } : statements(random, options)
@@ -84,7 +88,7 @@ function large(random: Random, { largeRows }: StatementOptions): string {
 }
 
 function statement(random: Random, options: StatementOptions): string {
-  return random.once(2) ? own(random, options) : contended(random, options)
+  return options.isCalm || random.once(2) ? own(random, options) : contended(random, options)
 }
 
 const bodyOf = (random: Random): string =>

@@ -14,6 +14,8 @@ export interface WritersOptions {
   readonly stalls: boolean
   readonly largeRows: number
   readonly largeOneIn?: number
+  /** So many of the connections write their own rows only. */
+  readonly calm?: number
   /** Whether connections may be lost. */
   readonly crashes: boolean
 }
@@ -214,8 +216,9 @@ export class Writers {
   }
 
   #statements(lane: number): StatementOptions {
-    const { users, truncateOneIn, largeRows, largeOneIn } = this.#options
-    return { users, truncateOneIn, largeRows, lane, ...(largeOneIn === undefined ? {} : { largeOneIn }) }
+    const { users, truncateOneIn, largeRows, largeOneIn, calm = 0 } = this.#options
+    const isCalm = lane < calm
+    return { users, truncateOneIn, largeRows, lane, isCalm, ...(largeOneIn === undefined ? {} : { largeOneIn }) }
   }
 }
 

@@ -14,7 +14,7 @@ const { values } = parseArgs({
     /** One: without Redis. */
     nodes: { type: 'string', default: '3' },
     clients: { type: 'string', default: '40' },
-    writers: { type: 'string', default: '24' },
+    writers: { type: 'string', default: '20' },
     'round-ms': { type: 'string', default: '45000' },
     'fault-every-ms': { type: 'string', default: '1200' },
     /** Kinds of faults with commas between; left out, all. */
@@ -28,6 +28,8 @@ const { values } = parseArgs({
     report: { type: 'string' },
   },
 })
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
 
 const seed = Number(values.seed ?? randomInt(2 ** 31))
 const report = await torture({

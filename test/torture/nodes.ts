@@ -203,6 +203,9 @@ export class TorturedNodes {
     const folder = await mkdtemp(join(tmpdir(), 'tidegate-torture-'))
     const balancer = await Balancer.start({ random: options.random, readyPath: '/ready?scope=node' })
     const nodes = new TorturedNodes(options, balancer, folder)
+    process.once('exit', () => {
+      for (const node of nodes.all) void node.kill()
+    })
     try {
       for (let i = 0; i < size; i++) await nodes.join()
       return nodes

@@ -176,7 +176,7 @@ class Run {
     this.#truth = await Truth.begin(url)
     const users = this.#users
     this.#writers = new Writers({
-      ...{ url, users, seed, connections: writers, truncateOneIn, largeRows, largeOneIn: 2000 },
+      ...{ url, users, seed, connections: writers, truncateOneIn, largeRows, largeOneIn: 2000, calm: writers / 2 },
       // They stall when it is drawn.
       stalls: false,
       crashes: true,
