@@ -48,7 +48,8 @@ async function equals(live: LiveSse): Promise<void> {
 
 test('[P1] [P3] every node tells its readers the same, grants and revocations too', async () => {
   const lives = await Promise.all(nodes.map(messages))
-  for (let i = 1; i <= 50; i++) await database.query(`INSERT INTO messages VALUES (${i}, ${1 + (i % 2)}, 'a', 'text ${i}')`)
+  for (let i = 1; i <= 50; i++)
+    await database.query(`INSERT INTO messages VALUES (${i}, ${1 + (i % 2)}, 'a', 'text ${i}')`)
   for (const live of lives) await equals(live)
   await database.query(`INSERT INTO members VALUES (2, '${ada}'); DELETE FROM members WHERE room_id = 1`)
   for (const live of lives) await equals(live)
@@ -90,13 +91,16 @@ test('[P1] a commit too large for one block comes whole', { timeout: 60_000 }, a
   const lives = await Promise.all(nodes.map(messages))
   for (const live of lives) await equals(live)
   await database.query(`INSERT INTO messages SELECT i, 1, 'a', repeat('x', 100) FROM generate_series(1, 20000) i`)
-  for (const live of lives) await live.stream.waitFor(() => live.rows.list().length === 20_000 || live.failure !== null, 30_000)
+  for (const live of lives)
+    await live.stream.waitFor(() => live.rows.list().length === 20_000 || live.failure !== null, 30_000)
   for (const live of lives) await equals(live)
   for (const live of lives) live[Symbol.dispose]()
 })
 
 async function leaderOf(): Promise<number> {
-  const rows = await database.query<{ active: boolean }>(`SELECT active FROM pg_replication_slots WHERE database = current_database()`)
+  const rows = await database.query<{ active: boolean }>(
+    `SELECT active FROM pg_replication_slots WHERE database = current_database()`,
+  )
   if (!rows.some(row => row.active)) return -1
   for (const [i, node] of nodes.entries()) if (await leads(node)) return i
   return -1
