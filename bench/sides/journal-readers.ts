@@ -54,6 +54,7 @@ answer(
         clients.push(client, reader)
         const journal = new RedisJournal({
           ...{ name, nodeId: `reader ${i}`, client, reader, log, trouble: new Trouble(log, Date.now) },
+          hasSlot: async () => true,
           ...{ spoolBytes: 32 * 2 ** 20, maxBytes: 2 ** 40, maxAgeMs: 600_000, durability: 'none', holdMs: 0 },
         })
         const feed = new Reader()

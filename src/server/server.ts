@@ -44,6 +44,7 @@ import { Trouble } from './trouble.ts'
 import { Upkeep } from './upkeep.ts'
 import { Beacon } from './wal/heartbeat.ts'
 import { Replication, type ReplicationOptions } from './wal/replication.ts'
+import { slotExists } from './wal/slot.ts'
 
 /** How long one snapshot's statement, or its wait for the stream, may take. */
 const snapshotTimeoutMs = 30_000
@@ -159,6 +160,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
           maxBytes: config.relayMaxBytes,
           maxAgeMs: config.windowMaxAgeMs,
           durability: config.relayDurability,
+          hasSlot: slotName => slotExists(upkeepLane, slotName),
           holdMs: config.relayHoldMs,
         })
   const door = new SubscriptionDoor({
@@ -166,7 +168,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     pool: readLane,
     random: Math.random,
     pulse: () => upkeep.pulse(),
-    epochNow: async () => (await journal?.epochNow()) ?? relay.epoch,
+    epochNow: async () => (journal === null ? relay.epoch : await journal.epochNow()),
     asked: {
       asker,
       pool: catalogLane,

@@ -32,6 +32,9 @@ export interface RedisJournalOptions {
   readonly reader: RedisClient
   readonly log: Log
   readonly trouble: Trouble
+  /** Whether Postgres has this slot: an epoch ends with its slot, and a Redis that comes back as it was may name one that is
+   *  over. @throws when Postgres does not answer */
+  readonly hasSlot: (slotName: string) => Promise<boolean>
   readonly spoolBytes: number
   readonly maxBytes: number
   readonly maxAgeMs: number
@@ -117,9 +120,12 @@ export class RedisJournal implements Journal {
     return sinceMs - this.#leaderSeenAtMs
   }
 
-  /** The current epoch; null where there is none. @throws when Redis does not answer */
-  async epochNow(): Promise<string | null> {
-    return (await this.#redis.standing())?.epoch ?? null
+  /** The current epoch. @throws when Redis or Postgres does not answer, or Redis names none whose slot there is */
+  async epochNow(): Promise<string> {
+    const standing = await this.#redis.standing()
+    if (standing === null || !(await this.#options.hasSlot(standing.slotName)))
+      throw new Error('Redis does not know the current epoch')
+    return standing.epoch
   }
 
   /** What the Stream holds of a slot's epoch, for whoever asks whether a promoted standby has it all.
@@ -203,7 +209,14 @@ export class RedisJournal implements Journal {
         await sleep(blockMs)
         return
       }
-      if (standing.epoch !== this.#epoch) this.#turnTo(standing.epoch)
+      if (standing.epoch !== this.#epoch) {
+        this.#isAbsent = !(await this.#options.hasSlot(standing.slotName))
+        if (this.#isAbsent) {
+          await sleep(blockMs)
+          return
+        }
+        this.#turnTo(standing.epoch)
+      }
       feed.settled(standing.settledLsn)
       this.#settledLsn = standing.settledLsn
     }

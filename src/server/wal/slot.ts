@@ -174,6 +174,12 @@ export async function lookAt(client: pg.ClientBase | Lane, name: string): Promis
 export const readSlots = async (client: pg.ClientBase | Lane, name: string): Promise<readonly SlotRow[]> =>
   (await lookAt(client, name)).slots
 
+/** Whether there is a slot of exactly this name in the database that the client is connected to. */
+export async function slotExists(client: Lane, slotName: string): Promise<boolean> {
+  const sql = 'SELECT FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()'
+  return (await queryText(client, sql, [slotName])).length > 0
+}
+
 /** Makes a slot with a fresh suffix and returns its name.
  *  @throws SLOT_BLOCKED when transactions that were running do not end within `timeoutMs`, or no slot is free */
 export async function createSlot(client: pg.ClientBase, name: string, timeoutMs: number): Promise<string> {

@@ -88,6 +88,8 @@ export class Window implements Feed {
 /** A node: its journal, running, and its window. */
 export class JournalNode implements AsyncDisposable {
   readonly window = new Window()
+  /** Slots that Postgres does not have any more. */
+  readonly gone = new Set<string>()
   readonly journal: RedisJournal
   readonly #stop = new AbortController()
   readonly #clients: readonly RedisClient[]
@@ -106,6 +108,7 @@ export class JournalNode implements AsyncDisposable {
       reader,
       log,
       trouble: new Trouble(log, Date.now),
+      hasSlot: async slotName => !this.gone.has(slotName),
       spoolBytes: 64 * 1024,
       maxBytes: 64 * 1024 * 1024,
       maxAgeMs: 600_000,
