@@ -160,14 +160,18 @@ export class Crowd {
     for (const { client } of wanted) {
       const { readers } = client.options
       let movedAt = performance.now()
-      let stood: string | null = null
+      const farthest = new Map<Subscriber, bigint>()
       for (;;) {
         const late = readers.find(
           ({ failure, attached, lsn }) => failure === null && !(attached && lsn !== null && lsn >= end),
         )
         if (late === undefined) break
-        if (late.since !== stood) movedAt = performance.now()
-        stood = late.since
+        // To begin again, and again, is to come no further.
+        const come = late.lsn ?? 0n
+        if (come > (farthest.get(late) ?? -1n)) {
+          farthest.set(late, come)
+          movedAt = performance.now()
+        }
         if (performance.now() - movedAt > patienceMs) return late
         // Whoever is sent away with a code that lets it come back must get through in the end.
         if (readers.some(({ attached }) => !attached)) await client.complete(this.#options.url())

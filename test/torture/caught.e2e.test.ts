@@ -53,7 +53,7 @@ const mistakes: readonly {
 function run(options: { plan: readonly DueFault[]; holdMs: number; plant?: string }): Promise<TortureReport> {
   return torture({
     seed: 1,
-    minutes: 1.5,
+    minutes: 1,
     roundMs: 12_000,
     nodes: 3,
     clients: 40,

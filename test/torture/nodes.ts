@@ -25,6 +25,8 @@ export interface NodesOptions {
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const preloads = ['clock.ts', 'plant.ts'].map(name => new URL(name, import.meta.url).href)
 const maxLogLines = 60
+/** Longer than any fault lasts. */
+const maxStarts = 100
 
 /** One place in the deployment. Its process may change; its addresses stay. */
 export class TorturedNode {
@@ -97,7 +99,8 @@ export class TorturedNode {
   /** Resolves when it listens. One that finds no database ends, and is started again, as a service's manager does. */
   async start(): Promise<void> {
     this.#isWanted = true
-    while (this.#isWanted && !(await this.#launch())) {
+    for (let attempt = 1; this.#isWanted && !(await this.#launch()); attempt++) {
+      if (attempt === maxStarts) throw new Error(`${this.name} does not start:\n${this.#log.join('\n')}`)
       this.restarts += 1
       await sleep(300)
     }

@@ -26,8 +26,8 @@ export const plants: Readonly<Record<string, readonly Change[]>> = {
   'IDs from a counter': [
     {
       file: 'relay/redis-inlet.ts',
-      text: 'return outgoing(lsn, this.#attemptAt(lsn), 0, block, commits)',
-      instead: 'return outgoing(parseId(this.#sent).lsn + 1n, 0, 0, block, commits)',
+      text: 'return outgoing(lsn, this.#attemptAt(lsn), 0, block, null)',
+      instead: 'return outgoing(parseId(this.#sent).lsn + 1n, 0, 0, block, null)',
     },
     {
       file: 'relay/redis-inlet.ts',
@@ -38,6 +38,11 @@ export const plants: Readonly<Record<string, readonly Change[]>> = {
       file: 'relay/block-reader.ts',
       text: 'commits.at(-1)!.commitLsn !== id.lsn',
       instead: 'commits.at(-1)!.commitLsn < 0n',
+    },
+    {
+      file: 'relay/block-reader.ts',
+      text: 'commit.commitLsn === id.lsn && commit.commitLsn > header.prevLsn',
+      instead: 'commit.commitLsn > header.prevLsn',
     },
   ],
   'no check of the chain': [

@@ -71,7 +71,7 @@ export interface TortureReport {
 }
 
 /** Nobody comes any further for this long, though all is well: it is stuck, however slow the machine. */
-const stuckMs = 60_000
+const stuckMs = 90_000
 const patienceMs = 4000
 
 export async function torture(options: TortureOptions): Promise<TortureReport> {
