@@ -160,9 +160,12 @@ export class SnapshotReader {
       const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate snapshot';
         SET LOCAL statement_timeout = ${this.#options.timeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs};
         SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
-      const begun = (await client.query(begin)) as unknown as pg.QueryResult<{ snapshot: string; micros: string }>[]
+      const begun = (await client.query(atOnce(begin))) as unknown as pg.QueryResult<{
+        snapshot: string
+        micros: string
+      }>[]
       const { snapshot, micros } = begun.at(-1)!.rows[0]!
-      await client.query(setup)
+      await client.query(atOnce(setup))
       const rows = await read(client)
       // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
       // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again, and
@@ -186,6 +189,10 @@ export class SnapshotReader {
     }
   }
 }
+
+/** What waits for nothing in the database. A connection that is dead without a word shows here, instead of holding up those who
+ *  wait for it as long as rows may take. */
+const atOnce = (text: string): pg.QueryConfig => ({ text, query_timeout: 5000 }) as pg.QueryConfig
 
 const standsStill = (): TidegateError =>
   new TidegateError('UNAVAILABLE', 'the stream stands still', { retryAfterMs: standstillRetryMs })
