@@ -264,6 +264,57 @@ export const peerCodes = {
     'Connections are being spread over the nodes, and another one is to take this one.',
     'Connect again at once and resume.',
   ),
+  CHANNELS_OFF: entry(
+    501,
+    'never',
+    'The database has no realtime.messages, whose policies guard channels.',
+    'Run tidegate migrate.',
+  ),
+  TOPIC_INVALID: entry(
+    400,
+    'never',
+    'A topic is empty, longer than 255 characters, or holds control characters.',
+    'Name it like room:42.',
+  ),
+  CHANNEL_REFUSED: entry(
+    403,
+    'never',
+    'No policy on realtime.messages lets this reader SELECT from this topic, or it is not public.',
+    'CREATE POLICY ... ON realtime.messages FOR SELECT, as docs/guide/channel-policies.md shows; a public topic takes a rule.',
+  ),
+  CHANNEL_CLOSED: entry(
+    403,
+    'never',
+    'This reader may not be in the channel any more: a membership, a policy or the rule of its topic changed.',
+    'Nothing, if that was meant; else look at the policies on realtime.messages.',
+  ),
+  SEND_REFUSED: entry(
+    403,
+    'never',
+    'No policy on realtime.messages lets this sender INSERT into this topic.',
+    'CREATE POLICY ... ON realtime.messages FOR INSERT, as docs/guide/channel-policies.md shows.',
+  ),
+  PAYLOAD_TOO_LARGE: entry(
+    413,
+    'never',
+    "A message, or what a member tells of itself, is larger than the channel's rule allows.",
+    'Send less, or raise maxPayloadBytes (presence: maxMetaBytes) in the rule.',
+  ),
+  PRESENCE_OFF: entry(400, 'never', "The channel's rule allows no presence.", 'Give the rule a presence entry.'),
+  HISTORY_OFF: entry(400, 'never', "The channel's rule keeps no history.", 'Give the rule a history entry.'),
+  KICKED: entry(
+    403,
+    'later',
+    'An operator ended this connection, or its place in this channel.',
+    'Come back after retryAfterMs, unless the user was told not to.',
+  ),
+  TOKEN_REVOKED: entry(401, 'token', 'The token was revoked.', 'Sign in again for another token.'),
+  TOKEN_OUTDATED: entry(
+    401,
+    'token',
+    'An operator asked for newer claims of this user, and the token was issued before that.',
+    'Fetch a new token, and send it in an auth frame or connect again.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */
@@ -275,6 +326,15 @@ export const resyncCodes = {
     'Memberships that decide this query changed in a way that names no row, moved too many rows, could not be followed in time, or may hide rows of a snapshot or delta that was half sent.',
   POLICY_CHANGED: 'The table, a policy or a privilege changed.',
   ASKED_FORGOTTEN: 'Postgres is asked for this query, and what it answered at the position is not remembered here.',
+  HISTORY_PASSED: 'The position in the channel is older than the history that its rule keeps.',
+  HISTORY_LOST: 'The history of the channel was lost with Redis, or begun anew.',
+} as const
+
+/** Why messages of a channel did not reach a member, and will not. */
+export const gapCodes = {
+  MESSAGES_LOST:
+    'Messages were lost on their way between nodes, or sent while the client was away; this channel keeps no history.',
+  MESSAGES_DROPPED: "The client took messages too slowly, and the channel's rule keeps only the newest.",
 } as const
 
 /** Notes that come with a subscription and refuse nothing. */
@@ -413,6 +473,7 @@ export const operatorCodes = {
 
 export type PeerCode = keyof typeof peerCodes
 export type ResyncCode = keyof typeof resyncCodes
+export type GapCode = keyof typeof gapCodes
 export type WarningCode = keyof typeof warningCodes
 export type ClientCode = keyof typeof clientCodes
 export type OperatorCode = keyof typeof operatorCodes

@@ -37,6 +37,53 @@ export interface ChangeEvent {
   committedAt: string
 }
 
+/** A message of a channel. `payload` is what was sent; of a binary one it is left out, and `binary` holds it in base64. */
+export interface MessageEvent {
+  /** UUID, set by the server: the same for everybody, and in what was answered to its sender. */
+  id: string
+  event: string
+  payload?: Json
+  binary?: string
+  /** Set by the server: the token's subject, and the connection's name as its `welcome` said, if it was sent over one. Null where
+   *  the database sent it. */
+  sender: { user: string | null; connection: string | null } | null
+  /** ISO 8601 with milliseconds. */
+  sentAt: string
+  /** It was sent to this user or connection alone. */
+  to?: { user: string } | { connection: string }
+}
+
+export interface PresenceMember {
+  /** Names the entry as long as it is there, also over a reconnect within the grace. */
+  ref: string
+  /** As whom it is listed; the token's subject, unless the channel's rule says otherwise. */
+  key: string
+  user: string | null
+  connection: string
+  /** What it tells of itself. */
+  meta: Json
+  /** ISO 8601. */
+  since: string
+}
+
+/** First `here`: all who are in the channel; then what changes. Where there are more than the rule lists, `count` alone. */
+export interface PresenceEvent {
+  here?: PresenceMember[]
+  joined?: PresenceMember[]
+  updated?: PresenceMember[]
+  left?: PresenceMember[]
+  count: number
+}
+
+/** Messages of a channel did not reach this member, and cannot be had any more: of one without history, or dropped because it was
+ *  too slow for what the channel's rule keeps. */
+export interface GapEvent {
+  code: string
+  reason: string
+  /** How many; null when that is not known. */
+  missed: number | null
+}
+
 export interface HeartbeatEvent {
   stale: boolean
   lagMs: number
@@ -79,6 +126,43 @@ export type ClientFrame =
   | { type: 'unsubscribe'; id: number }
   | { type: 'heartbeat' }
 
+/** What enters a channel. */
+export interface Join {
+  topic: string
+  /** False: the public channel of this name, where a rule allows one. Left out: true. */
+  private?: boolean
+  /** Whether its own messages come back to it. Left out: false. */
+  self?: boolean
+  /** Whether it is told who is there. Left out: false. */
+  presence?: boolean
+  /** Is there itself, from the start. */
+  track?: Track
+  /** The position and tag of the last message that the client has. */
+  since?: string
+  /** Without `since`: so many of the newest messages first. */
+  last?: number
+}
+
+/** A message to be sent: a frame's, or the body of a POST. */
+export interface Send {
+  event: string
+  /** Left out with `binary`. */
+  payload?: Json
+  /** Base64. */
+  binary?: string
+  to?: { user: string } | { connection: string }
+  /** Sent once, however often it is tried under this key, within the time that the channel's rule says. */
+  idempotencyKey?: string
+  /** `pg_current_xact_id()` of a transaction that has committed: whoever it shuts out does not get the message. */
+  after?: string
+}
+
+export interface Track {
+  meta: Json
+  /** As whom; only where the channel's rule leaves that to the client. */
+  key?: string
+}
+
 /** Server to client, over WebSocket. */
 export type ServerFrame =
   | { type: 'welcome'; connection: string; heartbeatMs: number; expiresAt: number | null }
@@ -105,5 +189,31 @@ export type ServerFrame =
   | ({ type: 'resync'; id: number } & ResyncEvent)
   /** `positions`: what each subscription may resume from, by its id; position and tag, as `since` takes them. */
   | ({ type: 'heartbeat'; position: string | null; positions: { [id: string]: string } } & HeartbeatEvent)
-  | ({ type: 'error'; id?: number } & ErrorEvent)
+  /** With a `ref` it answers what was asked under it; the subscription stays. */
+  | ({ type: 'error'; id?: number; ref?: number } & ErrorEvent)
   | { type: 'unsubscribed'; id: number }
+  /** A channel was entered. `channel` numbers its frames from now on. `resumed`: what came after `since` follows, and nothing is
+   *  missing. */
+  | {
+      type: 'joined'
+      id: number
+      channel: number
+      tag: string
+      resumed: boolean
+      position: string
+      /** Whether what is missed can be had later. */
+      history: boolean
+      /** Whether policies let it send, as things stand. */
+      maySend: boolean
+      exact?: false
+      warnings?: Warning[]
+    }
+  | ({ type: 'message'; channel: number; position?: string } & MessageEvent)
+  | ({ type: 'presence'; channel: number } & PresenceEvent)
+  | ({ type: 'gap'; channel: number; position?: string } & GapEvent)
+  /** Answers a `send` with a `ref`: it is in the relay, and in the history where there is one. */
+  | { type: 'sent'; id: number; ref: number; message: string; position: string; duplicate?: true }
+  /** Answers `track` and `untrack` with a `ref`. */
+  | { type: 'tracked'; id: number; ref: number }
+  /** An operator wants newer claims: a token issued later must come within this time. */
+  | { type: 'refresh'; withinMs: number }

@@ -1,9 +1,12 @@
 // An event on its way to subscribers.
 import type { Position } from '../../protocol/position.ts'
 
+/** Of queries the first three, of channels the others. */
+export type OutgoingEvent = 'snapshot' | 'delta' | 'change' | 'message' | 'presence' | 'gap'
+
 /** One event, its JSON text made once and shared by everybody who receives it. */
 export class Outgoing {
-  readonly event: 'snapshot' | 'delta' | 'change'
+  readonly event: OutgoingEvent
   /** The event's object as JSON text, as SSE's `data:` has it. No line breaks. */
   readonly json: string
   /** Where a subscriber stands after it; null when more parts follow. */
@@ -15,12 +18,7 @@ export class Outgoing {
   websocketFrame: Buffer | undefined
   sseChunk: Buffer | undefined
 
-  constructor(
-    event: 'snapshot' | 'delta' | 'change',
-    json: string,
-    position: Position | null,
-    sinceLsn: bigint | null = null,
-  ) {
+  constructor(event: OutgoingEvent, json: string, position: Position | null, sinceLsn: bigint | null = null) {
     this.event = event
     this.json = json
     this.position = position

@@ -59,11 +59,11 @@ export interface Outlet {
 }
 
 export interface Subscription {
-  readonly kind: 'live' | 'changes'
+  readonly kind: 'live' | 'changes' | 'channel'
   /** Number of the shared query: subscriptions with the same query and columns have the same. */
   readonly query: number
   readonly tag: string
-  /** Columns of the primary key, in order. Every row sent holds them, whatever `select` says. */
+  /** Columns of the primary key, in order. Every row sent holds them, whatever `select` says. Of a channel none. */
   readonly key: readonly string[]
   /** True when `since` was taken up; false when a snapshot follows (live) or events begin here (changes). */
   readonly resumed: boolean
@@ -76,7 +76,8 @@ export interface Subscription {
   resume(): void
   /** This event and all after it were taken back: it stands right before it, until `resume`. */
   retreat(first: Outgoing): void
-  close(): void
+  /** @param how `broken`: its client did not say that it goes, and may come back in a moment */
+  close(how?: 'gone' | 'broken'): void
 }
 
 /** The door of everything behind the transports. */

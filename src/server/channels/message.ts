@@ -1,0 +1,60 @@
+// What travels through a channel: types only.
+import type { Position } from '../../protocol/position.ts'
+
+/** A channel: a topic, and whether policies guard it. Private and public ones of the same topic are two channels. */
+export interface ChannelName {
+  readonly topic: string
+  readonly isPrivate: boolean
+}
+
+/** Equal for equal channels; names its keys in Redis. */
+export const channelKey = ({ topic, isPrivate }: ChannelName): string => `${isPrivate ? 'private' : 'public'}/${topic}`
+
+/** Who sent: set by the server, never by the client. Null for both where the database did. */
+export interface Sender {
+  /** The token's `sub`. */
+  readonly user: string | null
+  /** The connection's name, as its `welcome` said; null for HTTP. */
+  readonly connection: string | null
+}
+
+/** Whom a message is for, where it is not for all: members of the channel of this user, or on this connection. */
+export type Target = { readonly user: string } | { readonly connection: string }
+
+/** Where the stream of the publishing node stood: whoever delivers has applied at least as much, so that a revocation
+ *  before it holds. */
+export type Stamp = Pick<Position, 'epoch' | 'lsn'>
+
+/** A message before it has a number. */
+export interface Draft {
+  readonly channel: ChannelName
+  /** UUID; the client may tell its own messages by it. */
+  readonly id: string
+  readonly event: string
+  /** JSON text; of a binary payload a JSON string of base64. No line breaks. */
+  readonly payload: string
+  readonly isBinary: boolean
+  readonly sender: Sender
+  /** Milliseconds since 1970. */
+  readonly sentAtMs: number
+  readonly to: Target | null
+  readonly stamp: Stamp
+  /** Of one that came through the WAL, its place there: `stamp` names the commit, this the raw change in it. Else null. */
+  readonly walIndex: number | null
+}
+
+/** A message as the relay hands it on. Numbers of a channel count up by one, each once; with another epoch they begin anew. */
+export interface ChannelMessage extends Draft {
+  /** 8 hex digits. */
+  readonly epoch: string
+  readonly seq: bigint
+}
+
+/** What came of publishing. */
+export interface Published {
+  readonly id: string
+  readonly epoch: string
+  readonly seq: bigint
+  /** The same idempotency key was used before: this is what came of it then, and nothing was sent now. */
+  readonly isDuplicate: boolean
+}
