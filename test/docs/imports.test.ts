@@ -42,7 +42,7 @@ function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
   if (
-    /^(errors|log|config|connections|database|locked|metrics|places|redis|redis-\w+|steady-clock|trouble)\.ts$/.test(
+    /^(channel-entries|errors|log|config|connections|database|locked|metrics|places|redis|redis-\w+|steady-clock|topic-pattern|trouble)\.ts$/.test(
       second,
     )
   )

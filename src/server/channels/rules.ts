@@ -1,4 +1,6 @@
-// What holds for which channels: types, and which rule is a channel's.
+// What holds for which channels, and which rule is a channel's.
+import type { ChannelEntry } from '../channel-entries.ts'
+import { matchesTopic } from '../topic-pattern.ts'
 
 export interface HistoryRule {
   /** Messages kept, and for how long. */
@@ -36,7 +38,56 @@ export interface ChannelRule {
   readonly bufferBytes: number
   /** Of one connection to one topic. Past it sends are delayed, far past it refused. */
   readonly rate: { readonly perSecond: number; readonly burst: number }
+  /** Bytes of a payload's JSON text. */
   readonly maxPayloadBytes: number
   /** How long an idempotency key is remembered. */
   readonly idempotencyMs: number
+}
+
+/** Of a topic that no pattern matches, and of what an entry leaves out. */
+export const defaultRule = {
+  pattern: '*',
+  isPublic: false,
+  history: null,
+  presence: { graceMs: 10_000, diffMs: 100, listUpTo: 1000, maxMetaBytes: 4096, boundToSubject: true },
+  backpressure: 'buffer',
+  bufferBytes: 1024 * 1024,
+  rate: { perSecond: 20, burst: 60 },
+  // What fits into a frame of 64 KiB, as MAX_FRAME_BYTES has it, beside its other fields.
+  maxPayloadBytes: 63 * 1024,
+  idempotencyMs: 300_000,
+} as const satisfies ChannelRule
+
+/** The rules of one configuration, in its order. */
+export class ChannelRules {
+  readonly #rules: readonly ChannelRule[]
+  readonly #maxTopics: number
+  /** By topic, at most `maxTopics`: past it, the one that was asked for first goes. */
+  readonly #known = new Map<string, ChannelRule>()
+
+  constructor(entries: readonly ChannelEntry[], maxTopics = 10_000) {
+    this.#rules = entries.map(ruleOf)
+    this.#maxTopics = maxTopics
+  }
+
+  /** The rule of the first pattern that matches. The same object for the same topic, and for all topics of one pattern. */
+  of(topic: string): ChannelRule {
+    if (this.#rules.length === 0) return defaultRule
+    const known = this.#known.get(topic)
+    if (known !== undefined) return known
+    const rule = this.#rules.find(({ pattern }) => matchesTopic(pattern, topic)) ?? defaultRule
+    if (this.#known.size >= this.#maxTopics) this.#known.delete(this.#known.keys().next().value!)
+    this.#known.set(topic, rule)
+    return rule
+  }
+}
+
+function ruleOf({ public: isPublic = defaultRule.isPublic, history, presence, ...given }: ChannelEntry): ChannelRule {
+  return {
+    ...defaultRule,
+    ...given,
+    isPublic,
+    history: history || null,
+    presence: presence === false ? null : { ...defaultRule.presence, ...(presence === true ? {} : presence) },
+  }
 }
