@@ -239,21 +239,25 @@ export class RedisInlet implements Inlet {
   #send({ entry }: Outgoing, after: string): void {
     const { log, epoch, retained, prefix } = this.#options
     this.#awaited += 1
-    log.append(epoch, after, entry, retained.trim(prefix.settledLsn)).then(
-      () => {
-        this.#awaited -= 1
-        this.#stored(entry.text)
-      },
-      error => {
-        this.#awaited -= 1
-        this.#lost(error)
-      },
-    )
+    log
+      .append(epoch, after, entry, retained.trim(prefix.settledLsn))
+      .then(
+        () => {
+          this.#awaited -= 1
+          this.#stored(entry.text)
+        },
+        error => {
+          this.#awaited -= 1
+          this.#lost(error)
+        },
+      )
+      .catch(error => this.#fail(error))
   }
 
   /** Answers come in order. */
   #stored(text: string): void {
-    if (this.#isClosed || this.#isLost) {
+    if (this.#failure !== null) return
+    if (this.#isLost) {
       this.#lost(null)
       return
     }
@@ -281,10 +285,10 @@ export class RedisInlet implements Inlet {
 
   /** An append failed, or came after one that did: what became of it is known when all have been answered. */
   #lost(error: unknown): void {
-    if (this.#isClosed) return
+    if (this.#failure !== null) return
     if (!this.#isLost) this.#cause = error
     this.#isLost = true
-    if (this.#awaited === 0) void this.#recover()
+    if (this.#awaited === 0) this.#recover().catch(failure => this.#fail(failure))
   }
 
   /** Looks where the Stream ends, and goes on from there if that is one of ours. */
@@ -301,8 +305,8 @@ export class RedisInlet implements Inlet {
       }
       let last: string | null
       try {
-        const standing = await log.standing()
-        last = standing?.epoch === epoch ? ((await log.last(epoch))?.text ?? beforeAll) : null
+        const id = await log.lastId(epoch)
+        last = id === null ? null : formatId(id)
       } catch (error) {
         this.#cause = error
         continue

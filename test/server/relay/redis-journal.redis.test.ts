@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import { encodeParts } from '../../../src/server/relay/block.ts'
 import { formatId } from '../../../src/server/relay/redis-log.ts'
 import { type RedisProcess, startRedis, until } from '../../support/redis-process.ts'
@@ -282,6 +283,31 @@ test('[P8] Redis is full: said so, and nothing stands behind the hole', { timeou
   await inlet.close()
 })
 
+test('[P8] what is stored and then cannot be taken into the window fails the inlet, and is taken from the slot again', async () => {
+  const inlet = await ada.lead(50n)
+  for (let i = 0; i < 3; i++) wal.write()
+  await feedAll(inlet, wal.since(50n).slice(0, 1))
+  await ada.has(1)
+  const full = new TidegateError('SPOOL_FAILED', 'the disk is full')
+  const take = ada.window.append
+  ada.window.append = commit => {
+    commit.release()
+    throw full
+  }
+  await feedAll(inlet, wal.since(50n).slice(1)).catch(() => {})
+  await inlet.failed
+  await expect(inlet.room()).rejects.toBe(full)
+  await inlet.close()
+  ada.window.append = take
+  const again = await ada.lead(50n)
+  await feedAll(again, wal.since(50n))
+  await ben.has(3)
+  await ada.has(3)
+  expect(ada.window.told).toEqual(['begins after 49', 1, 2, 3])
+  expect(ben.window.told).toEqual(ada.window.told)
+  await again.close()
+})
+
 test('[P4] [P6] the slot is acknowledged up to what is stored and visible, never past it', async () => {
   const inlet = await ada.lead(50n)
   for (let i = 0; i < 10; i++) wal.write()
@@ -356,11 +382,16 @@ test('[P4] Redis comes back as it was in an epoch that is over: nobody goes back
   await inlet.close()
   await redis.kill()
   await redis.start(older)
-  await using late = new JournalNode('late', redis.url)
-  late.gone.add(`${name}_01234567`)
+  let looks = 0
+  await using late = new JournalNode('late', redis.url, {
+    hasSlot: async slotName => {
+      looks += 1
+      return slotName !== `${name}_01234567`
+    },
+  })
   await expect.poll(() => ben.journal.epochNow().catch(String)).toContain('does not know')
   wal.write()
-  await sleep(1500)
+  await late.until(() => looks > 4)
   expect(late.window.told).toEqual([])
   const third = await ada.lead(lsnOf(2), second)
   await feedAll(third, wal.since(lsnOf(2)))
