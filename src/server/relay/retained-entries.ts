@@ -1,7 +1,6 @@
 // What the Stream holds, as its leader knows it: how much of it may be let go. A follower keeps the same account of what it
 // reads, so that it knows when it leads.
-
-import type { EntryId } from './redis-log.ts'
+import { compareIds, type EntryId } from './redis-log.ts'
 
 export interface RetentionLimits {
   readonly maxBytes: number
@@ -44,7 +43,7 @@ export class RetainedEntries {
   /** One that is counted already, read again, is not counted twice. */
   add(text: string, id: EntryId, bytes: number): void {
     const last = this.#entries.at(-1)
-    if (last !== undefined && !isAfter(id, last.id)) return
+    if (last !== undefined && compareIds(id, last.id) <= 0) return
     this.#entries.push({ text, id, bytes, cameAtMs: this.#limits.now() })
     this.#bytes += bytes
   }
@@ -74,6 +73,3 @@ export class RetainedEntries {
     return this.#entries[0]!.text
   }
 }
-
-const isAfter = (a: EntryId, b: EntryId): boolean =>
-  a.lsn > b.lsn || (a.lsn === b.lsn && (a.attempt > b.attempt || (a.attempt === b.attempt && a.part > b.part)))
