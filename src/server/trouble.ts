@@ -15,7 +15,7 @@ export class Trouble {
   #sinceMs: number | null = null
   #overMs = 0
 
-  /** @param now milliseconds since 1970 */
+  /** @param now steady: `steadyNow` */
   constructor(log: Log, now: () => number) {
     this.#log = log
     this.#now = now
@@ -25,7 +25,7 @@ export class Trouble {
     return this.#sinceMs !== null
   }
 
-  /** Something failed that is tried again. @param beganMs when the attempt began: one that hung since before the last
+  /** Something failed that is tried again. @param beganMs when the attempt began, of the same clock: one that hung since before the last
    *  trouble was over is no news */
   noticed(error: unknown, beganMs: number = this.#now()): void {
     const kind = kindOf(error)

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 import { isRedisAway, type RedisClient } from '../redis.ts'
+import { steadyNow } from '../steady-clock.ts'
 import type { Trouble } from '../trouble.ts'
 import { formatLsn } from '../wal/lsn.ts'
 import type { Held, SlotState } from '../wal/wal-source.ts'
@@ -90,7 +91,7 @@ export class RedisJournal implements Journal {
         continue
       }
       this.#isParked = false
-      const beganMs = Date.now()
+      const beganMs = steadyNow()
       try {
         await this.#read(feed)
         this.#failures = 0

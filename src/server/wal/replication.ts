@@ -5,6 +5,7 @@ import type { OperatorCode } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
+import { steadyNow } from '../steady-clock.ts'
 import { Trouble } from '../trouble.ts'
 import { backoffMs } from './backoff.ts'
 import { Leadership, type Turn } from './leadership.ts'
@@ -91,7 +92,7 @@ export class Replication {
       slotCheckMs: 10_000,
       createTimeoutMs: 30_000,
       maxPendingBytes: 8 * 2 ** 20,
-      trouble: new Trouble(options.log, Date.now),
+      trouble: new Trouble(options.log, steadyNow),
       held: async slotName => this.#remembered(slotName),
       mayLead: async () => true,
       leaderSilentMs: () => null,

@@ -6,6 +6,7 @@ import { createLog } from '../../../src/server/log.ts'
 import { openRedis, type RedisClient } from '../../../src/server/redis.ts'
 import type { Feed, Inlet } from '../../../src/server/relay/journal.ts'
 import { RedisJournal, type RedisJournalOptions } from '../../../src/server/relay/redis-journal.ts'
+import { steadyNow } from '../../../src/server/steady-clock.ts'
 import { Trouble } from '../../../src/server/trouble.ts'
 import { parseSnapshot } from '../../../src/server/wal/visibility.ts'
 import type { SlotState } from '../../../src/server/wal/wal-source.ts'
@@ -107,7 +108,7 @@ export class JournalNode implements AsyncDisposable {
       client,
       reader,
       log,
-      trouble: new Trouble(log, Date.now),
+      trouble: new Trouble(log, steadyNow),
       hasSlot: async slotName => !this.gone.has(slotName),
       spoolBytes: 64 * 1024,
       maxBytes: 64 * 1024 * 1024,
