@@ -22,6 +22,7 @@ const groups: Record<OptionGroup, string> = {
   tokens: 'Tokens',
   relay: 'Between nodes',
   stream: 'Stream and snapshots',
+  channels: 'Channels',
   limits: 'Limits on clients',
   log: 'Log',
 }

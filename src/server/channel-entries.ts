@@ -131,7 +131,7 @@ const given = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], un
 
 export type ParsedEntries =
   | { readonly entries: readonly ChannelEntry[]; readonly refusals?: never }
-  | { readonly refusals: readonly string[] }
+  | { readonly entries?: never; readonly refusals: readonly string[] }
 
 /** Reads a JSON list of entries. @returns them, or what does not fit, a sentence each */
 export function parseChannelEntries(text: string): ParsedEntries {

@@ -2,8 +2,10 @@
 // read from it. It is parsed once, at the door; everything inside trusts the readonly values.
 import { z } from 'zod'
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import { type ChannelEntry, parseChannelEntries } from './channel-entries.ts'
+import { readChannelEntries } from './channel-entries-file.ts'
 
-export type OptionGroup = 'database' | 'listener' | 'tokens' | 'relay' | 'stream' | 'limits' | 'log'
+export type OptionGroup = 'database' | 'listener' | 'tokens' | 'relay' | 'stream' | 'channels' | 'limits' | 'log'
 
 export interface Option<T> {
   readonly group: OptionGroup
@@ -96,6 +98,16 @@ const claimSetting: z.ZodType<ClaimSetting, string> = z
     return { setting, claim }
   })
 
+const channelEntries: OptionType<readonly ChannelEntry[]> = {
+  type: 'a JSON list as [{"pattern": "room:*", "history": {"length": 100, "age": "24h"}}]',
+  schema: z.string().transform((text, context) => {
+    const { entries, refusals } = parseChannelEntries(text)
+    if (entries !== undefined) return entries
+    for (const refusal of refusals) context.issues.push({ code: 'custom', input: text, params: { refusal } })
+    return z.NEVER
+  }),
+}
+
 function build<T, D>(group: OptionGroup, type: OptionType<T>, schema: z.ZodType<D, string | undefined>, help: string) {
   return { group, type: type.type, isSecret: type.isSecret ?? false, help, schema }
 }
@@ -186,6 +198,9 @@ export const options = {
   RING_MAX_BYTES: option('stream', bytes(), 64 * MiB, 'Commits kept only because a snapshot being read may not see them; past it new snapshots are refused for a while.'),
   RESUME_WAIT_MS: option('stream', milliseconds(0, 600_000), 30_000, 'How long a client that comes back waits for a restarted stream to reach its position; past it, it is told to come back later.'),
 
+  CHANNELS: option('channels', channelEntries, '[]', 'What differs from the default for which topics, see docs/guide/channel-rules.md. The first entry whose pattern matches a topic holds.'),
+  CHANNELS_FILE: optional('channels', matching('the path of a file with what CHANNELS takes', /./), 'Where the same list stands, instead of CHANNELS.'),
+
   HEARTBEAT_MS: option('limits', milliseconds(100, 600_000), 25_000, 'How often clients hear from the server, and it from them; a peer silent for two is closed.'),
   HANDSHAKE_MS: option('limits', milliseconds(100, 600_000), 10_000, 'How long a WebSocket may be open without a token.'),
   MAX_CONNECTIONS: option('limits', integer(1, 1_000_000), 10_000, 'Connections of this node.'),
@@ -211,7 +226,8 @@ type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
 export type OptionValues<Name extends OptionName> = {
   readonly [K in Name as CamelCase<K>]: z.output<(typeof options)[K]['schema']>
 }
-/** What `start` takes. `jwtAlgorithms` is never empty; exactly one of `jwtSecret` and `jwtJwksUrl` is set. */
+/** What `start` takes. `jwtAlgorithms` is never empty; exactly one of `jwtSecret` and `jwtJwksUrl` is set; `channels` are those of the
+ *  file if there is one. */
 export type Config = OptionValues<OptionName>
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -227,7 +243,8 @@ export const keyOf = (name: string): string =>
 /** Reads every option. @throws CONFIG_INVALID that lists each option that does not fit, with its value and what fits */
 export function loadConfig(env: Environment, flags: Flags = {}): Config {
   const config = loadOptions(optionNames, env, flags)
-  return { ...config, ...verificationOf(config, name => nameAsGiven(name, flags)) }
+  const nameOf = (name: OptionName): string => nameAsGiven(name, flags)
+  return { ...config, ...verificationOf(config, nameOf), channels: readChannelEntries(config, nameOf) }
 }
 
 /** Reads the named options only, so that a command asks for nothing it does not need.
@@ -240,8 +257,8 @@ export function loadOptions<Name extends OptionName>(
   const texts = Object.fromEntries(names.map(name => [name, textOf(name, env, flags)]))
   const parsed = z.object(Object.fromEntries(names.map(name => [name, options[name].schema]))).safeParse(texts)
   if (!parsed.success) {
-    const wrong = new Set(parsed.error.issues.map(issue => String(issue.path[0]) as Name))
-    throw invalid([...wrong].map(name => refusalOf(name, texts[name], flags)))
+    const wrong = new Set(parsed.error.issues.map(issue => refusalOf(issue, texts, flags)))
+    throw invalid([...wrong])
   }
   // Each value came out of its own option's schema, under its own key; the type cannot follow that through the loop.
   return Object.fromEntries(names.map(name => [keyOf(name), parsed.data[name]])) as OptionValues<Name>
@@ -296,8 +313,13 @@ function textOf(name: OptionName, env: Environment, flags: Flags): string | unde
 const nameAsGiven = (name: OptionName, flags: Flags): string =>
   typeof flags[keyOf(name)] === 'string' ? flagOf(name) : name
 
-function refusalOf(name: OptionName, text: string | undefined, flags: Flags): string {
+function refusalOf(issue: z.core.$ZodIssue, texts: Environment, flags: Flags): string {
+  const name = String(issue.path[0]) as OptionName
   const { type, isSecret } = options[name]
+  const text = texts[name]
+  // Of a long value: which part of it.
+  if (issue.code === 'custom' && issue.params?.refusal !== undefined)
+    return `${nameAsGiven(name, flags)}: ${issue.params.refusal}`
   if (text === undefined) return `${name} is not set; set it, or pass ${flagOf(name)}: it takes ${type}`
   const value = isSecret ? 'a value that does not fit (not shown)' : JSON.stringify(text)
   return `${nameAsGiven(name, flags)} is ${value}; it takes ${type}`

@@ -42,7 +42,7 @@ function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
   if (
-    /^(channel-entries|errors|log|config|connections|database|locked|metrics|places|redis|redis-\w+|steady-clock|topic-pattern|trouble)\.ts$/.test(
+    /^(channel-entries(-file)?|errors|log|config|connections|database|locked|metrics|places|redis|redis-\w+|steady-clock|topic-pattern|trouble)\.ts$/.test(
       second,
     )
   )
