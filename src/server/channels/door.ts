@@ -46,6 +46,9 @@ export interface ChannelSubscription extends Subscription {
   readonly kind: 'channel'
   readonly hasHistory: boolean
   readonly maySend: boolean
+  /** Whether all that was there when it was joined has been handed to the outlet: messages, a gap or a resync, and who is there.
+   *  A poll waits for it. */
+  readonly hasCaughtUp: boolean
   /** @throws SEND_REFUSED, RATE_LIMITED, PAYLOAD_TOO_LARGE, TXID_INVALID, WAIT_TIMEOUT, UNAVAILABLE */
   send(request: SendRequest): Promise<Published>
   /** @throws SEND_REFUSED, PRESENCE_OFF, PAYLOAD_TOO_LARGE, UNAVAILABLE */

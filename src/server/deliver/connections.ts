@@ -2,9 +2,14 @@
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
 import { steadyNow } from '../steady-clock.ts'
+import type { Principal } from '../subscribe/subscription.ts'
 import { Surplus } from './surplus.ts'
 
 export interface Connection {
+  /** Whose it is; null before its token is verified, and of an operator. Renewal replaces it, by one of the same role and subject. */
+  readonly principal: Principal | null
+  /** What channels and the log know it by; null where it has none. */
+  readonly name: string | null
   /** Time has passed: heartbeats, expiry, silence. @param now milliseconds since 1970 */
   tick(now: number): void
   /** Tells the client whether the stream moves, where it can be told: that has changed. */

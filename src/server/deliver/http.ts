@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { z } from 'zod'
 import { formatPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Principal } from '../subscribe/subscription.ts'
 import type { Connection, Connections } from './connections.ts'
 import {
   allowCors,
@@ -164,9 +165,9 @@ export class HttpRoutes {
     const { services, tickets } = this.#options
     await this.#inPlace(exchange, async hold => {
       const body = await readBody(exchange.request, services.limits.maxFrameBytes)
-      await identify(services, tickets, exchange.request, exchange.parameters)
+      const { principal } = await identify(services, tickets, exchange.request, exchange.parameters)
       const xid64 = transactionIdOf(body)
-      hold(this.#waiting(exchange))
+      hold(this.#waiting(exchange, principal))
       const position = await services.subscriptions.waitForTransaction(xid64, services.limits.waitTimeoutMs)
       answerJson(exchange, 200, JSON.stringify({ position: formatPosition(position) }))
     })
@@ -175,15 +176,17 @@ export class HttpRoutes {
   async #explain(exchange: Exchange, operator: Operator): Promise<void> {
     await this.#inPlace(exchange, async hold => {
       refuseStrangers(exchange.request, operator.token)
-      hold(this.#waiting(exchange))
+      hold(this.#waiting(exchange, null))
       answerJson(exchange, 200, JSON.stringify(await operator.explain(exchange.parameters)))
     })
   }
 
   /** A request that waits for its one answer. */
-  #waiting(exchange: Exchange): Connection {
+  #waiting(exchange: Exchange, principal: Principal | null): Connection {
     const { log, random } = this.#options.services
     return {
+      principal,
+      name: null,
       tick: () => {},
       tellPulse: () => {},
       goAway: error => answerRefusal(exchange, error, log, random),

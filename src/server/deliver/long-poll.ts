@@ -4,6 +4,7 @@ import type { Position, QueryPosition } from '../../protocol/position.ts'
 import { comparePositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
+import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
@@ -38,9 +39,10 @@ const lookAgainMs = 5
 
 export class LongPoll implements Connection, MembershipOwner {
   readonly sink = null
+  readonly name = newConnectionName()
+  readonly principal: Principal
   readonly #services: Services
   readonly #response: ServerResponse
-  readonly #principal: Principal
   readonly #request: StreamRequest
   readonly #members: readonly Membership[]
   /** Per query: in the middle of a snapshot or delta of several parts, or waiting for the first part, or for the
@@ -66,7 +68,7 @@ export class LongPoll implements Connection, MembershipOwner {
   constructor({ services, response, principal, request }: LongPollOptions) {
     this.#services = services
     this.#response = response
-    this.#principal = principal
+    this.principal = principal
     this.#request = request
     this.#members = request.queries.map(
       (query, id) => new Membership(query, this, { id, join: 0, maxHeldChars: services.limits.sendQueueBytes }),
@@ -78,7 +80,7 @@ export class LongPoll implements Connection, MembershipOwner {
   async answer(): Promise<PollAnswer> {
     try {
       const { subscriptions } = this.#services
-      await joinAll(this.#members, subscriptions, this.#principal)
+      await joinAll(this.#members, subscriptions, this.principal)
       // The client has gone: nobody reads the answer.
       if (this.#isOver) return { status: 304, position: null, stale: false, body: '' }
       const head = subscriptions.head().position
@@ -160,7 +162,7 @@ export class LongPoll implements Connection, MembershipOwner {
     const { limits, now, wallNow } = this.#services
     const startedAt = now()
     const waitMs = this.#request.after === null ? 0 : Math.min(this.#request.waitMs ?? 0, limits.maxWaitMs)
-    const { expiresAt } = this.#principal
+    const { expiresAt } = this.principal
     const patienceAt = startedAt + Math.min(waitMs, expiresAt === null ? waitMs : expiresAt - wallNow())
     while (!this.#isOver && this.#failure === null) {
       const elapsedMs = now() - startedAt
@@ -251,7 +253,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   memberMoves(member: Membership): void {
     this.#isPartial[member.id] = true
-    member.enter(this.#services.subscriptions, this.#principal).then(
+    member.enter(this.#services.subscriptions, this.principal).then(
       subscription => {
         if (subscription === null) return
         // Else the resync is owed.

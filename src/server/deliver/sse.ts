@@ -7,6 +7,7 @@ import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal, Subscription } from '../subscribe/subscription.ts'
+import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
 import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
 import { joinAll } from './join-all.ts'
@@ -37,9 +38,10 @@ export interface EventStreamOptions {
 }
 
 export class EventStream implements Connection, MembershipOwner {
+  readonly name = newConnectionName()
+  readonly principal: Principal
   readonly #services: Services
   readonly #response: ServerResponse
-  readonly #principal: Principal
   readonly #isNumbered: boolean
   readonly #proof: string | null
   readonly #socket: Socket
@@ -54,7 +56,7 @@ export class EventStream implements Connection, MembershipOwner {
     const { limits } = services
     this.#services = services
     this.#response = response
-    this.#principal = principal
+    this.principal = principal
     this.#isNumbered = request.isNumbered
     this.#proof = proof
     this.#socket = response.req.socket
@@ -78,7 +80,7 @@ export class EventStream implements Connection, MembershipOwner {
 
   /** Joins every query, then answers: until then a refusal is still a status and a body. @throws a refusal */
   async start(headers: Readonly<Record<string, string>>): Promise<void> {
-    await joinAll(this.#members, this.#services.subscriptions, this.#principal)
+    await joinAll(this.#members, this.#services.subscriptions, this.principal)
     if (this.#endedAt !== null) return
     if (this.#refusal !== null) {
       this.leave()
@@ -106,7 +108,7 @@ export class EventStream implements Connection, MembershipOwner {
       if (now - this.#endedAt >= closeTimeoutMs) this.terminate()
       return
     }
-    if (this.#principal.expiresAt !== null && this.#services.wallNow() >= this.#principal.expiresAt) {
+    if (this.principal.expiresAt !== null && this.#services.wallNow() >= this.principal.expiresAt) {
       this.#fail(new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it and connect again'))
       return
     }
@@ -198,7 +200,7 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberMoves(member: Membership): void {
-    member.enter(this.#services.subscriptions, this.#principal).then(
+    member.enter(this.#services.subscriptions, this.principal).then(
       subscription => {
         if (subscription === null) return
         this.#tellOf(member, subscription)

@@ -1,5 +1,4 @@
 // Performs one WebSocket session: does what session.ts decides, and tells it what happened.
-import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { type RawData, WebSocket } from 'ws'
 import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
@@ -8,6 +7,7 @@ import { comparePositions, formatPosition, formatQueryPositions, type QueryPosit
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
 import { admit } from './admit.ts'
+import { newConnectionName } from './connection-name.ts'
 import type { Connection, Place } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
@@ -66,6 +66,7 @@ export class ProtocolSocket extends WebSocket {
 }
 
 export class WebSocketConnection implements Connection, MembershipOwner, Vitals {
+  readonly name = newConnectionName()
   readonly #services: Services
   readonly #ws: ProtocolSocket
   readonly #queue: SendQueue
@@ -132,6 +133,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     const wallNow = this.#services.wallNow()
     if (isDue(this.#session, now, wallNow)) this.#dispatch({ type: 'tick', now, wallNow })
     else this.#pauseOrRead()
+  }
+
+  get principal(): Principal | null {
+    return this.#session.state === 'open' ? this.#session.principal : null
   }
 
   get nextBeatAt(): number {
@@ -268,7 +273,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       case 'welcome':
         this.#send({
           type: 'welcome',
-          connection: randomBytes(9).toString('base64url'),
+          connection: this.name,
           heartbeatMs: this.#services.limits.heartbeatMs,
           expiresAt: effect.expiresAt,
         })
