@@ -1,7 +1,7 @@
 // How messages and presence reach the nodes where a channel has listeners: types only. In memory for one node, over Redis for
 // many.
 
-import type { ChannelMessage, Draft, Published } from './message.ts'
+import type { ChannelMessage, Draft, Former, Published } from './message.ts'
 import type { PresenceDiff } from './presence.ts'
 import type { HistoryRule } from './rules.ts'
 
@@ -14,9 +14,11 @@ export interface PublishOptions {
 
 /** Where a channel stands: the number given last, and the life of its counter. */
 export interface Standing {
-  /** 8 hex digits; another one when the counter or the history was lost. */
+  /** 8 hex digits; another one when the counter or the history was lost, or may have lost something: see `goesOn`. */
   readonly epoch: string
   readonly seq: bigint
+  /** Epochs whose numbers this one goes on with, the newest first. */
+  readonly before?: readonly Former[]
 }
 
 /** Messages of a history, oldest first. */
@@ -50,10 +52,14 @@ export interface ChannelRelay {
   /** Resolves when it has a number: it is on its way to all who listen, and in the history if there is one.
    *  @throws UNAVAILABLE when that is unknown or did not happen: with an idempotency key it may be tried again */
   publish(draft: Draft, options: PublishOptions): Promise<Published>
+  /** Drafts of one commit, each with its `walIndex`, in order. One that is not after the last appended is a duplicate: whoever fails
+   *  may try all of them again. Wait for it before the next commit. @throws UNAVAILABLE when some may be missing */
+  publishAll(drafts: readonly Draft[], options: (draft: Draft) => PublishOptions): Promise<readonly Published[]>
   /** Several of them may listen to one channel. */
   listen(channel: string, listener: ChannelListener): Listening
-  /** @throws UNAVAILABLE */
-  standing(channel: string): Promise<Standing>
+  /** @param begin begins the counter where there is none, of a channel with or without history: so that who comes before the first
+   *  message stands somewhere @throws UNAVAILABLE */
+  standing(channel: string, begin?: { readonly hasHistory: boolean }): Promise<Standing>
   /** @throws UNAVAILABLE */
   read(channel: string, range: HistoryRange): Promise<HistoryPage>
   /** Whether what others publish is heard here: false from when a probe of its own has not come back. */

@@ -1,4 +1,4 @@
-// What travels through a channel: types only.
+// What travels through a channel, and where a channel stands.
 import type { Position } from '../../protocol/position.ts'
 
 /** A channel: a topic, and whether policies guard it. Private and public ones of the same topic are two channels. */
@@ -43,12 +43,31 @@ export interface Draft {
   readonly walIndex: number | null
 }
 
-/** A message as the relay hands it on. Numbers of a channel count up by one, each once; with another epoch they begin anew. */
+/** Of a channel in which nothing was published, and whose counter nobody began: with the number 0. */
+export const noEpoch = '00000000'
+
+/** An epoch that is over, and the number at which it ended. */
+export interface Former {
+  readonly epoch: string
+  readonly seq: bigint
+}
+
+/** A message as the relay hands it on. Numbers of a channel count up by one, each once in an epoch. */
 export interface ChannelMessage extends Draft {
   /** 8 hex digits. */
   readonly epoch: string
   readonly seq: bigint
+  /** Epochs whose numbers this one goes on with, the newest first; none: its numbers began anew. */
+  readonly before?: readonly Former[]
 }
+
+/** Whether who has all up to a number of an epoch, missed nothing but what came after it. Each time Redis restarts or another server
+ *  takes over, some of its newest numbers may be lost and given again: then a channel goes into another epoch, in which its numbers
+ *  go on where they are found. Who has more than that, has what was lost. */
+export const goesOn = (
+  at: { readonly epoch: string; readonly seq: bigint },
+  now: { readonly epoch: string; readonly before?: readonly Former[] },
+): boolean => at.epoch === now.epoch || (now.before ?? []).some(({ epoch, seq }) => epoch === at.epoch && at.seq <= seq)
 
 /** What came of publishing. */
 export interface Published {
