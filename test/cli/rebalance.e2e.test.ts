@@ -18,7 +18,7 @@ let deployments = 0
 
 beforeAll(async () => {
   server = await findRedis()
-  client = openRedis(server.url, { connectionName: 'test' })
+  client = openRedis(server.url, { connectionName: 'test', commandTimeoutMs: 2000 })
   await new Promise(resolve => client.once('ready', resolve))
 })
 afterAll(async () => {
@@ -105,7 +105,7 @@ test('it shows who holds how many, asks those past their share, and shows what b
 
 test('a Redis that is said to be ready takes commands', async () => {
   for (let i = 0; i < 20; i++) {
-    const opened = openRedis(server.url, { connectionName: 'test' })
+    const opened = openRedis(server.url, { connectionName: 'test', commandTimeoutMs: 2000 })
     // Asked in this moment, it answers what it is; anything else, not yet.
     await once(opened, 'connect')
     await assertRedisReady(opened)

@@ -4,8 +4,8 @@
 // Its clock decides when an unused ticket expires, the nodes' clocks may differ. When it does not answer, tickets are neither
 // issued nor taken: a ticket in the memory of one node would be refused by all others.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { withinTime } from '../nodes/within-time.ts'
 import type { RedisClient } from '../redis.ts'
+import { defineScript, type Script } from '../redis-script.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import {
   digestOf,
@@ -24,6 +24,7 @@ import {
 } from './tickets.ts'
 
 export interface RedisTicketsOptions {
+  /** Answers or fails within its command timeout. */
   readonly redis: RedisClient
   /** TIDEGATE_NAME: every key begins with `{name}:ticket`. */
   readonly name: string
@@ -31,11 +32,8 @@ export interface RedisTicketsOptions {
   readonly limits: TicketLimits
   /** Milliseconds since 1970, for the tokens' expiry. */
   readonly now: () => number
-  /** Past it Redis counts as away. */
-  readonly timeoutMs?: number
 }
 
-const timeoutMs = 2000
 /** A used ticket of a token without an end. */
 const endlessMs = 30 * 86_400_000
 
@@ -97,18 +95,22 @@ return {isFirst and 'taken' or 'again', principal}`
 export class RedisTickets implements Tickets {
   readonly #options: RedisTicketsOptions
   readonly #prefix: string
+  readonly #issue: Script
+  readonly #take: Script
 
   constructor(options: RedisTicketsOptions) {
     this.#options = options
     this.#prefix = `{${options.name}}:ticket:`
+    this.#issue = defineScript(options.redis, issueScript)
+    this.#take = defineScript(options.redis, takeScript)
   }
 
   async issue(principal: Principal, origin: string | null): Promise<Ticket> {
     const { limits } = this.#options
     const ticket = newTicket()
     const digest = digestOf(ticket)
-    const [outcome, value] = await this.#run(
-      issueScript,
+    const [outcome, value] = await answerOf(
+      this.#issue,
       [`${this.#prefix}${digest}`, `${this.#prefix}of:${digestOf(ownerOf(principal))}`, `${this.#prefix}unused`],
       [
         limits.ticketMs,
@@ -128,8 +130,8 @@ export class RedisTickets implements Tickets {
   async redeem(ticket: string, origin: string | null, proof: string | null): Promise<Redeemed> {
     const digest = digestOf(ticket)
     const fresh = newProof()
-    const [outcome, value = ''] = await this.#run(
-      takeScript,
+    const [outcome, value = ''] = await answerOf(
+      this.#take,
       [`${this.#prefix}${digest}`, `${this.#prefix}unused`, `${this.#prefix}used`],
       [
         digest,
@@ -148,20 +150,17 @@ export class RedisTickets implements Tickets {
     if (outcome === 'used') throw refused('it was used already')
     return { principal, proof: outcome === 'taken' || proof === null ? fresh : proof }
   }
+}
 
-  async #run(
-    script: string,
-    keys: readonly string[],
-    values: readonly (string | number)[],
-  ): Promise<[outcome: string, value?: string]> {
-    const { redis, timeoutMs: limitMs = timeoutMs } = this.#options
-    try {
-      // What it answers is what the scripts above return.
-      return (await withinTime(redis.eval(script, keys.length, ...keys, ...values), limitMs)) as [string, string?]
-    } catch (cause) {
-      throw new TidegateError('UNAVAILABLE', 'Redis, which holds the tickets of all nodes, does not answer', {
-        cause,
-      })
-    }
+/** What the scripts above return. @throws UNAVAILABLE */
+async function answerOf(
+  script: Script,
+  keys: readonly string[],
+  values: readonly (string | number)[],
+): Promise<[outcome: string, value?: string]> {
+  try {
+    return ((await script(keys, values)) as (Buffer | number)[]).map(String) as [string, string?]
+  } catch (cause) {
+    throw new TidegateError('UNAVAILABLE', 'Redis, which holds the tickets of all nodes, does not answer', { cause })
   }
 }

@@ -4,13 +4,12 @@
 // rebalancing runs at a time; who asks for another meanwhile is given the one that runs.
 import { randomBytes } from 'node:crypto'
 import type { RedisClient } from '../redis.ts'
+import { defineScript } from '../redis-script.ts'
 import type { LivingNode } from './node-state.ts'
 import { rebalanceKey } from './registry.ts'
-import { withinTime } from './within-time.ts'
 
 /** A node that holds so much more than its share is left in peace: a balancer that throws dice is no more exact. */
 const tolerance = 0.05
-const answerMs = 2000
 /** A node looks once a second what it is asked; then it takes its time. */
 export const lateMs = 5000
 
@@ -47,7 +46,7 @@ for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], 'node:' .. ARGV[i], ARGV[i + 
 redis.call('PEXPIRE', KEYS[1], ARGV[2] + ARGV[4])
 return {ARGV[1], ARGV[2], ARGV[5], '0'}`
 
-/** @param shares as `sharesOf` gives them. @param nodeCount of all nodes. @throws when Redis does not answer in time */
+/** @param shares as `sharesOf` gives them. @param nodeCount of all nodes. @throws when Redis does not answer */
 export async function askToRebalance(
   redis: RedisClient,
   name: string,
@@ -55,8 +54,8 @@ export async function askToRebalance(
 ): Promise<Rebalancing> {
   const own = randomBytes(6).toString('base64url')
   const values = [own, overMs, nodeCount, lateMs, [...shares.keys()].join(' '), ...[...shares].flat()]
-  const answer = await withinTime(redis.eval(askScript, 1, rebalanceKey(name), ...values), answerMs)
-  // What the script returns.
+  // Texts only.
+  const answer = ((await defineScript(redis, askScript)([rebalanceKey(name)], values)) as Buffer[]).map(String)
   const [id, duration, asked, ageMs] = answer as [string, string, string, string]
   const isJoined = id !== own
   return { id, isJoined, asked: asked.split(' '), overMs: Number(duration), ageMs: Number(ageMs) }
@@ -66,8 +65,8 @@ export async function askToRebalance(
 export const isOver = ({ id, asked }: Pick<Rebalancing, 'id' | 'asked'>, nodes: readonly LivingNode[]): boolean =>
   nodes.every(node => !asked.includes(node.id) || (node.moving?.rebalancing === id && node.moving.isOver))
 
-/** Makes way for the next one. @throws when Redis does not answer in time */
+/** Makes way for the next one. @throws when Redis does not answer */
 export async function endRebalancing(redis: RedisClient, name: string, id: string): Promise<void> {
   const script = `if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end`
-  await withinTime(redis.eval(script, 1, rebalanceKey(name), id), answerMs)
+  await defineScript(redis, script)([rebalanceKey(name)], [id])
 }

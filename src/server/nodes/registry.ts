@@ -3,15 +3,14 @@
 // Redis's own clock decides, because the nodes' clocks may differ and may be set. It too may jump, with a failover for
 // instance: a lease from its future is as dead as one from long ago, and whoever lives renews it within a second. All that
 // a node says, hears and is asked goes in one round trip.
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../log.ts'
 import type { RedisClient } from '../redis.ts'
+import { defineScript } from '../redis-script.ts'
 import type { LivingNode, MoveOrder, NodeState } from './node-state.ts'
-import { withinTime } from './within-time.ts'
 
 const renewMs = 1000
 const leaseMs = 5000
-/** Past it a round trip counts as failed; the next one is tried all the same. */
-const answerMs = 2000
 
 /** KEYS: the nodes, the rebalancing under way. ARGV: id of the node or '', its state, leaseMs.
  *  Answers what the node is asked or '', then its rebalancing, over how long, of how many nodes, how old, then id and state of
@@ -49,6 +48,7 @@ export const rebalanceKey = (name: string): string => `{${name}}:rebalance`
 export interface NodeRegistryOptions {
   /** Random, another after each start. */
   readonly id: string
+  /** Answers or fails within its command timeout. */
   readonly redis: RedisClient
   /** TIDEGATE_NAME. */
   readonly name: string
@@ -83,7 +83,7 @@ export class NodeRegistry {
     while (!signal.aborted && !this.#hasLeft) {
       this.#renewing = this.#renew()
       await this.#renewing
-      await sleep(renewMs, signal)
+      await sleep(renewMs, undefined, { signal }).catch(() => {})
     }
   }
 
@@ -93,7 +93,7 @@ export class NodeRegistry {
     await this.#renewing
     const { redis, name, log } = this.#options
     try {
-      await withinTime(redis.hdel(nodesKey(name), this.id), answerMs)
+      await redis.hdel(nodesKey(name), this.id)
     } catch (error) {
       log.debug({ err: error }, 'could not take this node off the list; its lease ends by itself')
     }
@@ -117,7 +117,7 @@ export class NodeRegistry {
   }
 }
 
-/** The living nodes of a deployment, in no order. @throws when Redis does not answer in time */
+/** The living nodes of a deployment, in no order. @throws when Redis does not answer */
 export async function livingNodes(redis: RedisClient, name: string): Promise<readonly LivingNode[]> {
   return (await renew(redis, name, null)).nodes
 }
@@ -134,15 +134,9 @@ async function renew(
 ): Promise<Renewed> {
   const keys = [nodesKey(name), rebalanceKey(name)]
   const values = [own?.id ?? '', own === null ? '' : JSON.stringify(own.state), leaseMs]
-  const answer = withinTime(redis.eval(renewScript, keys.length, ...keys, ...values), answerMs)
-  // What the script returns.
-  const [keep, rebalancing, overMs, nodes, ageMs, ...entries] = (await answer) as [
-    string,
-    string,
-    string,
-    string,
-    string,
-  ]
+  // Texts only.
+  const answer = ((await defineScript(redis, renewScript)(keys, values)) as Buffer[]).map(String)
+  const [keep, rebalancing, overMs, nodes, ageMs, ...entries] = answer as [string, string, string, string, string]
   const order = {
     rebalancing,
     keep: Number(keep),
@@ -158,17 +152,4 @@ function pairsOf(entries: readonly string[]): LivingNode[] {
   for (let place = 0; place + 1 < entries.length; place += 2)
     nodes.push({ ...(JSON.parse(entries[place + 1]!) as NodeState), id: entries[place]! })
   return nodes
-}
-
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    const timer = setTimeout(done, ms)
-    function done(): void {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    signal.addEventListener('abort', done)
-    if (signal.aborted) done()
-  })
 }

@@ -3,9 +3,9 @@
 // An entry's ID is `<commit LSN of the block's last commit>-<attempt * 2^32 + part>`: it comes from Postgres, never from a
 // counter in Redis, which could roll back with a lagging replica and number other commits the same. Parts belong to a commit too
 // large for one block; the attempt tells the parts of two leaders apart that cut it differently.
-import { createHash } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import { connectionFor, type RedisClient } from '../redis.ts'
+import { defineScript, type Script } from '../redis-script.ts'
 
 export interface EntryId {
   readonly lsn: bigint
@@ -105,12 +105,22 @@ const signMs = 4000
 export class RedisLog {
   readonly #client: RedisClient
   readonly #prefix: string
+  readonly #append: Script
+  readonly #begin: Script
+  readonly #sign: Script
+  readonly #end: Script
+  readonly #unsign: Script
 
   /** @param client answers or fails within its command timeout
    *  @param name of the deployment */
   constructor(client: RedisClient, name: string) {
     this.#client = client
     this.#prefix = `{${name}}:`
+    this.#append = defineScript(client, appendScript)
+    this.#begin = defineScript(client, beginScript)
+    this.#sign = defineScript(client, signScript)
+    this.#end = defineScript(client, endScript)
+    this.#unsign = defineScript(client, unsignScript)
   }
 
   get #pointerKey(): string {
@@ -150,7 +160,7 @@ export class RedisLog {
   async begin(before: string, pointer: Pointer): Promise<boolean> {
     const { epoch, slotName, systemId, timeline } = pointer
     const keys = [this.#pointerKey, this.keyOf(before), this.keyOf(epoch)]
-    return (await this.#run(beginScript, keys, [before, epoch, slotName, systemId, timeline])) === 1
+    return (await this.#begin(keys, [before, epoch, slotName, systemId, timeline])) === 1
   }
 
   /** @param after ID of the entry that must be the last one
@@ -158,18 +168,18 @@ export class RedisLog {
    *  @throws JournalMovedError when another is; whatever Redis says */
   async append(epoch: string, after: string, entry: Entry, trimTo: string): Promise<void> {
     const keys = [this.keyOf(epoch), this.#pointerKey]
-    const answer = await this.#run(appendScript, keys, [epoch, after, entry.text, entry.block, trimTo])
+    const answer = String(await this.#append(keys, [epoch, after, entry.text, entry.block, trimTo]))
     if (answer === 'stored') return
     throw new JournalMovedError(
       answer === 'epoch'
         ? 'the journal is of another epoch, or lost'
-        : `the journal ends at ${String(answer)}, not at ${after}`,
+        : `the journal ends at ${answer}, not at ${after}`,
     )
   }
 
   /** ID of the last entry, `0-0` for none; null when the current epoch is another, or Redis lost it. */
   async lastId(epoch: string): Promise<EntryId | null> {
-    const answer = String(await this.#run(endScript, [this.keyOf(epoch), this.#pointerKey], [epoch]))
+    const answer = String(await this.#end([this.keyOf(epoch), this.#pointerKey], [epoch]))
     return answer === '' ? null : parseId(answer)
   }
 
@@ -196,11 +206,11 @@ export class RedisLog {
   /** The leader shows that it lives, and what is visible by now. @returns false when the epoch is another */
   async sign(epoch: string, nodeId: string, settledLsn: bigint): Promise<boolean> {
     const keys = [this.#pointerKey, this.#leaderKey]
-    return (await this.#run(signScript, keys, [epoch, nodeId, String(signMs), String(settledLsn)])) === 1
+    return (await this.#sign(keys, [epoch, nodeId, signMs, String(settledLsn)])) === 1
   }
 
   async unsign(nodeId: string): Promise<void> {
-    await this.#run(unsignScript, [this.#leaderKey], [nodeId])
+    await this.#unsign([this.#leaderKey], [nodeId])
   }
 
   /** Asks Redis to say that what this connection wrote is on so many replicas. @returns how many said so in time */
@@ -224,16 +234,6 @@ export class RedisLog {
   async #entriesOf(command: string, ...values: string[]): Promise<readonly Entry[]> {
     return entriesOf(await this.#client.callBuffer(command, ...values))
   }
-
-  async #run(script: string, keys: readonly string[], values: readonly (string | Buffer)[]): Promise<unknown> {
-    const rest = [String(keys.length), ...keys, ...values]
-    try {
-      return await this.#client.call('EVALSHA', shaOf(script), ...rest)
-    } catch (error) {
-      if (!(error as Error).message.startsWith('NOSCRIPT')) throw error
-      return this.#client.call('EVAL', script, ...rest)
-    }
-  }
 }
 
 /** @param answer of XRANGE and its like: pairs of an ID and its fields; null for none. @throws RangeError */
@@ -242,15 +242,4 @@ export function entriesOf(answer: unknown): readonly Entry[] {
     const text = id.toString('latin1')
     return { id: parseId(text), text, block }
   })
-}
-
-const shas = new Map<string, string>()
-
-function shaOf(script: string): string {
-  let sha = shas.get(script)
-  if (sha === undefined) {
-    sha = createHash('sha1').update(script).digest('hex')
-    shas.set(script, sha)
-  }
-  return sha
 }

@@ -26,7 +26,7 @@ afterAll(async () => {
 })
 
 async function connect(url = server.url): Promise<RedisClient> {
-  const client = openRedis(url, { connectionName: 'test' })
+  const client = openRedis(url, { connectionName: 'test', commandTimeoutMs: 2000 })
   clients.push(client)
   if (client.status !== 'ready') await new Promise(resolve => client.once('ready', resolve))
   return client
@@ -134,10 +134,10 @@ test('a Redis that was emptied, or cut off and silent, has the node again once i
   await vi.waitFor(there, 5000)
   await redis.del(`{${name}}:nodes`)
   await vi.waitFor(there, 2000)
-  link.freeze()
-  await vi.waitFor(async () => expect(await livingNodes(redis, name)).toEqual([]), 9000)
-  link.cut()
-  await vi.waitFor(there, 5000)
+  link.isolate()
+  await vi.waitFor(async () => expect(await livingNodes(redis, name)).toEqual([]), 15_000)
+  link.thaw()
+  await vi.waitFor(there, 10_000)
   await vi.waitFor(() => expect(said).toHaveLength(2))
   expect(said[0]).toMatch(/^warn could not tell Redis/)
   expect(said[1]).toMatch(/^info other nodes see/)
@@ -150,7 +150,7 @@ test('a node takes one round trip a second, with what it is asked in it', async 
   await vi.waitFor(() => expect(node.registry.nodes).toHaveLength(1), 5000)
   const callsOf = async (): Promise<number> => {
     const stats = await redis.info('commandstats')
-    return Number(/cmdstat_eval:calls=(\d+)/.exec(stats)?.[1] ?? 0)
+    return Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)
   }
   const before = await callsOf()
   const shares = new Map([[node.registry.id, 3]])
