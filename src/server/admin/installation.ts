@@ -25,12 +25,12 @@ export const announcingTriggers = ['tidegate_announce', 'tidegate_announce_drop'
 export function installationScript({ publication, login, roles, functions }: Installation): Script {
   const hasConventions = roles.length > 0
   const wanted = functions.filter(({ signature }) => hasConventions || !signature.startsWith('auth.'))
-  const statements = [ensurePublication(publication)]
+  const statements = [ensurePublication(publication), ...ownTables.map(table => ensurePublished(publication, table))]
   if (hasConventions) statements.push(ensureSchema)
   for (const role of roles) statements.push(ensureRole(role))
   statements.push(...wanted.map(ensureFunction), ensureEventTrigger, ensureAnnouncingTriggers)
   for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
-  statements.push(ensureUsage('tidegate', login), ensureKey(login))
+  statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login, wanted))
   const parts = hasConventions ? ', the conventions where they are missing' : ''
   return { title: `The publication${parts}, and the grants of ${login}`, before: [], statements, after: [] }
 }
@@ -51,6 +51,16 @@ const ensurePublication = (name: string): string =>
   ELSIF NOT EXISTS (SELECT FROM tidegate.installed WHERE kind = 'publication' AND name = ${literal(name)}) THEN
     RAISE EXCEPTION USING ERRCODE = 'TG001', MESSAGE = ${literal(`the publication ${identifier(name)} exists, and Tidegate did not make it`)},
       HINT = ${literal(`set TIDEGATE_NAME to another name, or drop it: DROP PUBLICATION ${identifier(name)}`)};
+  END IF;`)
+
+/** Tables of ours whose rows come through the stream. */
+const ownTables = ['tidegate.orders']
+
+/** @param table its name in SQL */
+const ensurePublished = (publication: string, table: string): string =>
+  block(`  IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+    WHERE p.pubname = ${literal(publication)} AND r.prrelid = ${literal(table)}::regclass) THEN
+    ALTER PUBLICATION ${identifier(publication)} ADD TABLE ${table};
   END IF;`)
 
 const ensureSchema = block(`  IF to_regnamespace('auth') IS NULL THEN
@@ -128,6 +138,16 @@ const ensureKey = (login: string): string =>
   block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.catalog_key', 'SELECT') THEN
     GRANT SELECT ON tidegate.catalog_key TO ${identifier(login)};
   END IF;`)
+
+// Deleting is for those that are over. The functions are for the server's address for operators.
+const ensureOrders = (login: string, functions: readonly InstalledFunction[]): string =>
+  block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.orders', 'SELECT, DELETE') THEN
+    GRANT SELECT, DELETE ON tidegate.orders TO ${identifier(login)};
+  END IF;
+  ${functions
+    .filter(({ signature }) => /^tidegate\.(kick|revoke|refresh)\(/.test(signature))
+    .map(({ signature }) => `GRANT EXECUTE ON FUNCTION ${signature} TO ${identifier(login)};`)
+    .join('\n  ')}`)
 
 const ensureUsage = (schema: string, role: string): string =>
   block(`  IF NOT has_schema_privilege(${literal(role)}, ${literal(schema)}, 'USAGE') THEN

@@ -16,7 +16,7 @@ interface Migration {
 }
 
 export interface InstalledFunction {
-  /** `auth.uid()` */
+  /** `auth.uid()`, `tidegate.revoke(text, text, timestamptz, text)` */
   readonly signature: string
   readonly sql: string
   /** Of the file's text: another hash means re-apply. */
@@ -28,10 +28,19 @@ export const readMigrations = (): Promise<Migration[]> => readSql(folder)
 export async function readFunctions(): Promise<InstalledFunction[]> {
   const files = await readSql(new URL('functions/', folder))
   return files.map(({ name, sql: text }) => ({
-    signature: `${name}()`,
+    signature: `${name}(${argumentTypes(text).join(', ')})`,
     sql: text,
     hash: createHash('sha256').update(text).digest('hex'),
   }))
+}
+
+/** Of the function that the file begins with. No type or default in it holds a comma. */
+export function argumentTypes(functionSql: string): string[] {
+  const parameters = /\bFUNCTION\s+[\w.]+\s*\(([\s\S]*?)\)\s+RETURNS\b/i.exec(functionSql)?.[1]?.trim() ?? ''
+  if (parameters === '') return []
+  return parameters
+    .split(',')
+    .map(parameter => /^\s*\w+\s+(.+?)(?:\s+DEFAULT\b[\s\S]*)?$/i.exec(parameter.trimEnd())![1]!)
 }
 
 /** Runs what has not run yet, all in one transaction.
