@@ -62,8 +62,8 @@ interface AdminFlags {
   readonly lockTimeoutMs?: string
 }
 
-function adminCommand(signature: string, description: string): Command {
-  return command(signature, description, adminOptions)
+function adminCommand(signature: string, description: string, names: readonly OptionName[] = []): Command {
+  return command(signature, description, [...adminOptions, ...names])
     .option('--dry-run', 'show what would run, and change nothing')
     .option('--lock-timeout-ms <value>', 'how long a statement may wait for a lock (default 5000)')
 }
@@ -80,13 +80,16 @@ function administration(flags: AdminFlags) {
   return { databaseUrl, adminUrl: adminDatabaseUrl, name: tidegateName, dryRun, lockTimeoutMs: Number(lockTimeoutMs) }
 }
 
-adminCommand('migrate', 'Install what Tidegate needs in the database: its publication, roles and functions.')
+adminCommand('migrate', 'Install what Tidegate needs in the database: its publication, roles and functions.', [
+  'JWT_ROLES',
+])
   .option('--print', 'print the SQL for someone else to run, and connect to nothing')
   .option('--no-conventions', 'leave out the roles anon and authenticated and the functions auth.uid(), jwt(), role()')
   .action(async (flags: AdminFlags & { conventions: boolean }) => {
     const { migrate } = await import('./commands/migrate.ts')
     const { print = false, conventions } = flags
-    await migrate({ ...administration(flags), print, conventions }, process.stdout)
+    const { jwtRoles: memberRoles } = loadOptions(['JWT_ROLES'], process.env, flags)
+    await migrate({ ...administration(flags), print, conventions, memberRoles }, process.stdout)
   })
 
 adminCommand('track [tables...]', 'Follow tables; without a name, put right those that are followed.')

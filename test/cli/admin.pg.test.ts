@@ -12,7 +12,7 @@ test('migrate, track, untrack and remove do their work from the terminal', async
     return out
   }
   const published = (): Promise<Record<string, unknown>[]> =>
-    database.query('SELECT pubname, tablename FROM pg_publication_tables')
+    database.query("SELECT pubname, tablename FROM pg_publication_tables WHERE schemaname = 'public'")
   const publications = (): Promise<Record<string, unknown>[]> => database.query('SELECT pubname FROM pg_publication')
   const identity = (): Promise<Record<string, unknown>[]> =>
     database.query(`SELECT relreplident FROM pg_class WHERE oid = 'messages'::regclass`)

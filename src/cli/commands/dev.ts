@@ -107,7 +107,7 @@ async function prepare(config: Config, isOwn: boolean, out: DevOutput): Promise<
   )
   const access = { databaseUrl: config.databaseUrl, adminUrl: config.adminDatabaseUrl, name: config.tidegateName }
   try {
-    await migrate(access, isOwn ? silence : noteLines(out))
+    await migrate({ ...access, memberRoles: config.jwtRoles }, isOwn ? silence : noteLines(out))
   } catch (error) {
     if (!(error instanceof TidegateError) || error.code !== 'PRIVILEGE_MISSING') throw error
     out.note(`not migrated: ${error.message}`)
@@ -166,7 +166,8 @@ async function blockOfOwner(config: Config, page: string): Promise<Block> {
   const { host, pathname } = new URL(config.databaseUrl)
   const tables = await ask<{ name: string }>(
     config.databaseUrl,
-    'SELECT schemaname || $$.$$ || tablename AS name FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1',
+    `SELECT schemaname || '.' || tablename AS name FROM pg_publication_tables
+     WHERE pubname = $1 AND schemaname <> 'tidegate' AND (schemaname, tablename) <> ('realtime', 'messages') ORDER BY 1`,
     config.tidegateName,
   )
   const [first] = tables

@@ -13,6 +13,8 @@ import { printScripts, runScript } from '../../server/admin/script.ts'
 export interface MigrateOptions extends AdminOptions {
   /** Roles anon and authenticated, auth.uid(), auth.jwt(), auth.role(), where they are missing. Default true. */
   readonly conventions?: boolean
+  /** JWT_ROLES: those that exist get what a member of a channel needs beside policies. Default: anon and authenticated. */
+  readonly memberRoles?: readonly string[]
   /** Write the complete script for psql, and connect to nothing. */
   readonly print?: boolean
   /** The same, marked as not run. */
@@ -26,6 +28,7 @@ export async function migrate(options: MigrateOptions, out: Output): Promise<voi
     publication: options.name,
     login: loginOf(options.databaseUrl),
     roles: conventions ? conventionRoles : [],
+    memberRoles: options.memberRoles ?? conventionRoles,
     functions: await readFunctions(),
   })
   if (options.print || options.dryRun) {

@@ -1,6 +1,8 @@
 // What `migrate` makes besides its own schema: the publication, the conventions where they are missing, the grants of the
 // server's login. Each statement looks first and writes down what it made, so that it can run again, and so that `remove`
 // drops nothing that was there before.
+import { ensureExecute, ensureFunction, ensureUsage, remember } from './ensure.ts'
+import { messagesStatements } from './messages-table.ts'
 import type { InstalledFunction } from './migrations.ts'
 import { block, identifier, literal, type Script } from './script.ts'
 
@@ -12,6 +14,8 @@ export interface Installation {
   readonly login: string
   /** Of the conventions; empty when they are left out. */
   readonly roles: readonly string[]
+  /** Those that a token may name: they may be let into channels, as far as they exist. */
+  readonly memberRoles: readonly string[]
   /** All of migrations/functions; those of the schema auth only with roles. */
   readonly functions: readonly InstalledFunction[]
 }
@@ -22,21 +26,24 @@ export const eventTrigger = 'tidegate_keep_writable'
 /** Announce in the stream that the catalog changed: see migrations/functions/tidegate.announce_catalog.sql. */
 export const announcingTriggers = ['tidegate_announce', 'tidegate_announce_drop'] as const
 
-export function installationScript({ publication, login, roles, functions }: Installation): Script {
+export function installationScript(installation: Installation): Script {
+  const { publication, login, roles, memberRoles, functions } = installation
   const hasConventions = roles.length > 0
-  const wanted = functions.filter(({ signature }) => hasConventions || !signature.startsWith('auth.'))
+  const of = (schema: string) => functions.filter(({ signature }) => signature.startsWith(`${schema}.`))
+  const wanted = [...(hasConventions ? of('auth') : []), ...of('tidegate')]
   const statements = [ensurePublication(publication), ...ownTables.map(table => ensurePublished(publication, table))]
   if (hasConventions) statements.push(ensureSchema)
   for (const role of roles) statements.push(ensureRole(role))
   statements.push(...wanted.map(ensureFunction), ensureEventTrigger, ensureAnnouncingTriggers)
   for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
-  statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login, wanted))
+  statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login))
+  for (const { signature } of wanted)
+    if (/^tidegate\.(kick|revoke|refresh|delete_messages)\(/.test(signature))
+      statements.push(ensureExecute(signature, login))
+  statements.push(...messagesStatements({ publication, memberRoles, functions: of('realtime') }))
   const parts = hasConventions ? ', the conventions where they are missing' : ''
   return { title: `The publication${parts}, and the grants of ${login}`, before: [], statements, after: [] }
 }
-
-const remember = (kind: string, name: string, detail = ''): string =>
-  `INSERT INTO tidegate.installed (kind, name, detail) VALUES (${literal(kind)}, ${literal(name)}, ${literal(detail)}) ON CONFLICT DO NOTHING;`
 
 // publish_via_partition_root: a partitioned table's changes come under its own name, whatever partitions come and go.
 // publish_generated_columns: without it Postgres 18 refuses the application's UPDATE on a table under FULL as soon as it
@@ -77,18 +84,6 @@ const ensureRole = (role: string): string =>
     EXCEPTION WHEN duplicate_object OR unique_violation THEN
       NULL;
     END;
-  END IF;`)
-
-// Re-applied when its file changed, unless someone has put another body in place of ours.
-const ensureFunction = ({ signature, sql, hash }: InstalledFunction): string =>
-  block(`  IF to_regprocedure(${literal(signature)}) IS NULL OR EXISTS (
-    SELECT FROM tidegate.installed_function i JOIN pg_proc p ON p.oid = to_regprocedure(i.signature)
-    WHERE i.signature = ${literal(signature)} AND i.source_hash <> ${literal(hash)} AND i.body_hash = md5(p.prosrc)
-  ) THEN
-${sql}
-    INSERT INTO tidegate.installed_function (signature, source_hash, body_hash)
-    SELECT ${literal(signature)}, ${literal(hash)}, md5(prosrc) FROM pg_proc WHERE oid = to_regprocedure(${literal(signature)})
-    ON CONFLICT (signature) DO UPDATE SET source_hash = excluded.source_hash, body_hash = excluded.body_hash;
   END IF;`)
 
 // Only a superuser may make one (some providers let their administrators). Without it the same is for `track` to repair.
@@ -139,20 +134,11 @@ const ensureKey = (login: string): string =>
     GRANT SELECT ON tidegate.catalog_key TO ${identifier(login)};
   END IF;`)
 
-// Deleting is for those that are over. The functions are for the server's address for operators.
-const ensureOrders = (login: string, functions: readonly InstalledFunction[]): string =>
-  block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.orders', 'SELECT, DELETE') THEN
+// Deleting is for those that are over.
+const ensureOrders = (login: string): string =>
+  block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.orders', 'SELECT')
+    OR NOT has_table_privilege(${literal(login)}, 'tidegate.orders', 'DELETE') THEN
     GRANT SELECT, DELETE ON tidegate.orders TO ${identifier(login)};
-  END IF;
-  ${functions
-    .filter(({ signature }) => /^tidegate\.(kick|revoke|refresh)\(/.test(signature))
-    .map(({ signature }) => `GRANT EXECUTE ON FUNCTION ${signature} TO ${identifier(login)};`)
-    .join('\n  ')}`)
-
-const ensureUsage = (schema: string, role: string): string =>
-  block(`  IF NOT has_schema_privilege(${literal(role)}, ${literal(schema)}, 'USAGE') THEN
-    GRANT USAGE ON SCHEMA ${identifier(schema)} TO ${identifier(role)};
-    ${remember('usage', schema, role)}
   END IF;`)
 
 // From 16 on a role's creator is its member without the right to SET ROLE, which is what the server needs.

@@ -5,6 +5,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { dropSlot, readSlots } from '../wal/slot.ts'
 import { type Administrator, type AdminOptions, asAdministrator, type Output } from './administrator.ts'
 import { restoreStatements, restoreWarnings, type TrackedTable, trackedTables } from './memory.ts'
+import { messagesRemoval } from './messages-removal.ts'
 import { block, identifier, literal, printScripts, runScript, type Script } from './script.ts'
 
 export interface RemoveOptions extends AdminOptions {
@@ -91,7 +92,7 @@ async function isInstalled(client: pg.ClientBase): Promise<boolean> {
 }
 
 interface Installed {
-  readonly kind: 'publication' | 'event trigger' | 'role' | 'schema' | 'member' | 'usage'
+  readonly kind: 'publication' | 'event trigger' | 'role' | 'schema' | 'table' | 'member' | 'usage'
   readonly name: string
   readonly detail: string
 }
@@ -120,10 +121,19 @@ async function conventionStatements(client: pg.ClientBase, installed: readonly I
      WHERE p.pronamespace <> 'tidegate'::regnamespace AND i.body_hash = md5(p.prosrc) ORDER BY 1`,
   )
   const of = (kind: Installed['kind']): Installed[] => installed.filter(each => each.kind === kind)
+  const signatures = functions.map(({ signature }) => signature)
+  const isOfMessages = (signature: string): boolean => signature.startsWith('realtime.')
   return [
     ...of('event trigger').map(({ name }) => `DROP EVENT TRIGGER IF EXISTS ${identifier(name)}`),
-    ...functions.map(({ signature }) => dropUnlessNeeded(`FUNCTION ${signature}`)),
-    ...of('schema').map(({ name }) => dropUnlessNeeded(`SCHEMA ${identifier(name)}`)),
+    ...messagesRemoval({
+      functions: signatures.filter(isOfMessages),
+      hasTable: of('table').some(({ name }) => name === 'realtime.messages'),
+      hasSchema: of('schema').some(({ name }) => name === 'realtime'),
+    }),
+    ...signatures.filter(each => !isOfMessages(each)).map(each => dropUnlessNeeded(`FUNCTION ${each}`)),
+    ...of('schema').flatMap(({ name }) =>
+      name === 'realtime' ? [] : [dropUnlessNeeded(`SCHEMA ${identifier(name)}`)],
+    ),
     // While one of the functions stays, those who call it need the schema.
     ...of('usage').flatMap(({ name, detail }) => (name === 'tidegate' ? [] : [revokeUsage(name, detail)])),
     ...of('member').map(({ name, detail }) => revokeMember(name, detail)),

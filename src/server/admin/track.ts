@@ -138,7 +138,8 @@ async function trackedNames(client: pg.ClientBase, publication: string): Promise
   const { rows } = await client.query<{ name: string }>(
     `SELECT n.nspname || '.' || c.relname AS name FROM pg_publication_rel r
      JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
-     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 AND n.nspname <> 'tidegate' ORDER BY 1`,
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1
+       AND n.nspname <> 'tidegate' AND (n.nspname, c.relname) <> ('realtime', 'messages') ORDER BY 1`,
     [publication],
   )
   return rows.map(row => row.name)

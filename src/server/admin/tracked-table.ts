@@ -113,17 +113,19 @@ function refuseUnsupported(table: TableName, row: TableRow): void {
     kinds[row.kind] ??
     (['pg_catalog', 'information_schema', 'tidegate'].includes(table.schema)
       ? 'a table of the system'
-      : row.persistence === 'u'
-        ? `unlogged: nothing of it is in the log; ALTER TABLE ${quoteName(table)} SET LOGGED`
-        : row.persistence === 't'
-          ? 'temporary: other sessions do not see it'
-          : row.partitionOf !== null
-            ? `a partition; track ${row.partitionOf}, and its changes come under that name`
-            : row.isParent
-              ? 'an inheritance parent: a SELECT from it also reads its children, whose changes come under other names; track the children'
-              : row.foreignPartition !== null
-                ? `partitioned, and the changes of its partition ${row.foreignPartition} (foreign or unlogged) are not in the log`
-                : null)
+      : table.schema === 'realtime' && table.name === 'messages'
+        ? 'what messages of channels pass through; join the channel instead'
+        : row.persistence === 'u'
+          ? `unlogged: nothing of it is in the log; ALTER TABLE ${quoteName(table)} SET LOGGED`
+          : row.persistence === 't'
+            ? 'temporary: other sessions do not see it'
+            : row.partitionOf !== null
+              ? `a partition; track ${row.partitionOf}, and its changes come under that name`
+              : row.isParent
+                ? 'an inheritance parent: a SELECT from it also reads its children, whose changes come under other names; track the children'
+                : row.foreignPartition !== null
+                  ? `partitioned, and the changes of its partition ${row.foreignPartition} (foreign or unlogged) are not in the log`
+                  : null)
   if (reason !== null) throw new TidegateError('TABLE_UNSUPPORTED', `${printName(table)} is ${reason}`)
 }
 

@@ -41,29 +41,43 @@ test('the functions of the conventions give what Supabase gives, for claims whol
   await expect(ask(site, { 'request.jwt.claims': '{"sub": "auth0|1"}' })).rejects.toThrow('uuid')
 })
 
-test('migrate installs a schema, a publication, roles, four functions and event triggers, and a second time nothing', async () => {
+test('migrate installs schemas, a publication with the tables of its own, roles, functions and event triggers, and a second time nothing', async () => {
   await using site = await Site.create()
   expect(await print(out => migrate(site.options, out))).toContain('applied 0001_memory')
   const objects = () =>
     site.database.query(`SELECT 'schema' AS kind, nspname::text AS name, xmin::text FROM pg_namespace WHERE nspname !~ '^pg_'
       UNION ALL SELECT 'publication', pubname || pubviaroot, xmin::text FROM pg_publication
       UNION ALL SELECT 'trigger', evtname, xmin::text FROM pg_event_trigger
-      UNION ALL SELECT 'function', oid::regprocedure::text, xmin::text FROM pg_proc WHERE pronamespace IN ('auth'::regnamespace, 'tidegate'::regnamespace)
+      UNION ALL SELECT 'function', oid::regprocedure::text, xmin::text FROM pg_proc WHERE pronamespace IN ('auth'::regnamespace, 'realtime'::regnamespace, 'tidegate'::regnamespace)
+      UNION ALL SELECT 'published', prrelid::regclass::text, xmin::text FROM pg_publication_rel
       UNION ALL SELECT 'member', roleid::regrole::text, '' FROM pg_auth_members WHERE member = '${site.login}'::regrole ORDER BY 1, 2`)
   const first = await objects()
   expect(first.map(({ kind, name }) => `${kind} ${name}`)).toEqual([
     'function auth.jwt()',
     'function auth.role()',
     'function auth.uid()',
+    'function realtime.broadcast_changes(text,text,text,text,text,record,record,text)',
+    'function realtime.send(jsonb,text,text,boolean)',
+    'function realtime.send_binary(bytea,text,text,boolean)',
+    'function realtime.topic()',
     'function tidegate.announce_catalog()',
+    'function tidegate.bound_orders()',
+    'function tidegate.date_order()',
+    'function tidegate.delete_messages(timestamp with time zone,uuid)',
     'function tidegate.keep_writable()',
+    'function tidegate.kick(text,text,text,text,interval,text)',
+    'function tidegate.refresh(text,interval,timestamp with time zone,text)',
+    'function tidegate.revoke(text,text,timestamp with time zone,text)',
     'member anon',
     'member authenticated',
     'publication tidegatetrue',
+    'published realtime.messages',
+    'published tidegate.orders',
     'schema app',
     'schema auth',
     'schema information_schema',
     'schema public',
+    'schema realtime',
     'schema tidegate',
     'trigger tidegate_announce',
     'trigger tidegate_announce_drop',

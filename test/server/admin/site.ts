@@ -87,10 +87,12 @@ export class Site {
     return row!.identity
   }
 
+  /** Without the tables of ours: `realtime.messages` and those of the schema `tidegate`. */
   async published(): Promise<string[]> {
     const rows = await this.database.query<{ name: string }>(
       `SELECT r.prrelid::regclass::text AS name FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-       WHERE pubname = 'tidegate' ORDER BY 1`,
+       JOIN pg_class c ON c.oid = r.prrelid WHERE pubname = 'tidegate'
+         AND c.relnamespace::regnamespace::text NOT IN ('realtime', 'tidegate') ORDER BY 1`,
     )
     return rows.map(row => row.name)
   }
@@ -98,7 +100,7 @@ export class Site {
   async readFunctions(): Promise<string[]> {
     const rows = await this.database.query<{ name: string }>(
       `SELECT proname AS name FROM pg_proc WHERE pronamespace = to_regnamespace('tidegate')
-         AND proname NOT IN ('keep_writable', 'announce_catalog') ORDER BY 1`,
+         AND proname ~ '\\.' ORDER BY 1`,
     )
     return rows.map(row => row.name)
   }
