@@ -106,8 +106,8 @@ function timestamptzJson(text: string): string {
   return `"${text.slice(0, offset).replace(' ', 'T')}+00:00${text.slice(offset + 3)}"`
 }
 
-/** Verbatim. A line break or tab can only stand between tokens: inside a string Postgres takes none unescaped. */
-function storedJson(text: string): string {
+/** A json or jsonb, verbatim. A line break or tab can only stand between tokens: inside a string Postgres takes none unescaped. */
+export function storedJson(text: string): string {
   const line = /[\n\r\t]/.test(text) ? text.replace(/[\n\r\t]+/g, '') : text
   return escapeSeparators(line)
 }

@@ -61,6 +61,12 @@ export async function readAccess(
   request: Pick<SubscribeRequest, 'schema' | 'table'>,
 ): Promise<TableAccess> {
   await answered(admit(role))
+  // Its rows are on their way, and are deleted soon: what was sent is for those who were in the channel.
+  if (request.schema === 'realtime' && request.table === 'messages')
+    throw new TidegateError(
+      'TABLE_UNSUPPORTED',
+      'realtime.messages is what messages pass through; join the channel instead',
+    )
   const table = await answered(catalog.table(request.schema, request.table))
   if (table.primaryKey.length === 0) {
     throw new TidegateError('NO_PRIMARY_KEY', `${nameOf(table)} has no primary key; add one`)
