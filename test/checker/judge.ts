@@ -33,6 +33,8 @@ export interface Resync {
   readonly epoch: number | null
   /** How often it was told that the epoch changed. */
   readonly epochChanges: number
+  /** It had been told some of a snapshot or delta, and was not told the rest. */
+  readonly isHalfTold: boolean
 }
 
 interface Place {
@@ -85,7 +87,7 @@ export class Judge {
     }
   }
 
-  #resyncs({ code, at, longBefore, node }: Sighting): void {
+  #resyncs({ code, at, longBefore, node, isHalfTold }: Sighting): void {
     const last = this.#last
     // In the middle of a commit, the rest of that commit is what it could not be told.
     const from = last === null ? longBefore : last.index === WHOLE_COMMIT ? last.lsn : last.lsn - 1n
@@ -98,6 +100,7 @@ export class Judge {
       seenAt: before !== null ? before.seenAt : last === null ? null : this.#seenAt,
       epoch: before === null ? this.#epoch : before.epoch,
       epochChanges: (before?.epochChanges ?? 0) + (code === 'EPOCH_CHANGED' ? 1 : 0),
+      isHalfTold: isHalfTold === true || before?.isHalfTold === true,
     }
     this.#last = null
     this.#from = null
@@ -149,7 +152,7 @@ export class Judge {
   }
 
   /** @returns what made it start over, of the causes that P4 knows; null when there is none */
-  #cause({ code, from, at, seenAt, epochChanges }: Resync, to: bigint): string | null {
+  #cause({ code, from, at, seenAt, epochChanges, isHalfTold }: Resync, to: bigint): string | null {
     const { truth, windowMs, spoolBytes } = this.#options
     if (code === 'EPOCH_CHANGED') return epochChanges > 0 ? 'the slot was lost' : null
     const { inputs, options } = this.#reader
@@ -158,6 +161,9 @@ export class Judge {
     if (code === 'INPUTS_CHANGED') {
       const isTruncated = commits.some(({ truncated }) => truncated.values().some(table => inputs.has(table)))
       if (isTruncated) return 'its memberships were truncated'
+      // What it was not told yet is taken back when it may be hidden, and of a snapshot there is no place to go on from.
+      if (isHalfTold && commits.some(commit => this.#movesMemberships(commit)))
+        return 'its memberships moved while a snapshot or delta was half told'
       // Rows that a grant or revocation moves are read; who waits for them past the bound starts over.
       const lateAt = performance.timeOrigin + at - maxHeldMs
       const isLate = commits.some(commit => commit.at <= lateAt && this.#movesMemberships(commit))

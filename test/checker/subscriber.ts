@@ -32,6 +32,8 @@ export interface Sighting {
   /** All it holds after this event, for some of the events. */
   readonly rows?: ReadonlyMap<string, JsonRow>
   readonly code?: string
+  /** Of a resync: some of a snapshot or delta had come, and not the rest. */
+  readonly isHalfTold?: boolean
 }
 
 export interface SubscriberOptions {
@@ -166,7 +168,8 @@ export class Subscriber {
       } else if (resumed || this.since === null) this.#see('subscribed', position)
     } else if (event === 'resync') {
       const { code } = data as { code: string }
-      this.#sighting({ what: 'resync', lsn: this.lsn, index: 0, epoch: null, code })
+      const isHalfTold = this.#early.length > 0 || this.#parts.length > 0
+      this.#sighting({ what: 'resync', lsn: this.lsn, index: 0, epoch: null, code, isHalfTold })
       this.#void()
     } else if (event === 'snapshot') {
       const part = data as SnapshotEvent
