@@ -11,6 +11,7 @@ test('[P1] [P2] [P3] [P4] [P5] three nodes, Redis and Postgres under kills, free
   const report = await torture({
     seed,
     minutes: 0.4,
+    leastFaults: 6,
     roundMs: 12_000,
     nodes: 3,
     clients: 24,
@@ -24,7 +25,6 @@ test('[P1] [P2] [P3] [P4] [P5] three nodes, Redis and Postgres under kills, free
     say: line => console.log(`torture: ${line}`),
   })
   const { faults, deliveries, commits } = summaryOf(report)
-  for (const failure of report.failures) console.log(failure)
   expect(report.failures).toEqual([])
   // A run in which nothing befell or nothing was told would pass too.
   expect(faults).toBeGreaterThan(5)

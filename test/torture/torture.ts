@@ -22,6 +22,8 @@ import { RedisLosses } from './redis-losses.ts'
 export interface TortureOptions {
   readonly seed: number
   readonly minutes: number
+  /** It goes on past its minutes until so many faults have befallen, on a machine that is slow to make them good. */
+  readonly leastFaults?: number
   /** Length of a round, without the wait for what befell in it to be over, and for quiet. */
   readonly roundMs: number
   /** One: without Redis. */
@@ -52,7 +54,8 @@ export interface TortureReport {
   readonly nodes: number
   /** Each found in one reader at most once; the run ends with the round that found them. */
   readonly found: Readonly<Record<Harm, number>>
-  /** The first of them, with their histories. */
+  /** What befell lately, then the first of what was found with their histories, and last all of it in a line each: where a log is
+   *  cut off, it is at its beginning. */
   readonly failures: readonly string[]
   readonly faults: readonly FaultRecord[]
   /** Faults that were drawn while what they would have befallen was hurt already. */
@@ -120,15 +123,17 @@ class Run {
   }
 
   async run(): Promise<TortureReport> {
-    const { seed, minutes, say } = this.#options
+    const { seed, minutes, leastFaults = 0, roundMs, say } = this.#options
     say(`seed ${seed}`)
     await this.#begin()
     const endAt = performance.now() + minutes * 60_000
+    const leftMs = (): number => endAt - performance.now()
+    const isDue = (): boolean => leftMs() > 0 || this.#recovery.records.length < leastFaults
     let findings: Finding[] = []
     let rounds = 0
-    while (findings.length === 0 && performance.now() < endAt) {
+    while (findings.length === 0 && isDue()) {
       const begunMs = this.#recovery.nowMs
-      await this.#round(Math.min(this.#options.roundMs, endAt - performance.now()))
+      await this.#round(leftMs() > 0 ? Math.min(roundMs, leftMs()) : roundMs)
       const endedMs = this.#recovery.nowMs
       findings = await this.#verdict()
       rounds += 1
@@ -145,10 +150,7 @@ class Run {
       rounds,
       nodes: this.#options.nodes,
       found,
-      failures: findings
-        .slice(0, 5)
-        .map(({ harm, text }) => `${harm}: ${text}`)
-        .concat(findings.length > 0 ? this.#circumstances() : []),
+      failures: findings.length === 0 ? [] : this.#told(findings),
       faults: this.#recovery.records,
       faultsPassedOver: this.#passedOver,
       commits: this.#truth.count,
@@ -310,20 +312,28 @@ class Run {
     return findings
   }
 
-  /** What befell lately, and what the nodes said last: for the report of a failure. */
-  #circumstances(): string[] {
-    const faults = this.#recovery.records
-      .slice(-40)
+  #told(findings: readonly Finding[]): string[] {
+    const stories = findings.map(({ harm, text }) => `${harm}: ${text}`)
+    const inShort = stories.map(story => story.split('\n', 1)[0]!)
+    return [this.#circumstances(), ...stories.slice(0, 5), ['found:', ...inShort.slice(0, 20)].join('\n')]
+  }
+
+  /** What befell lately, and what the nodes said last. */
+  #circumstances(): string {
+    const { records } = this.#recovery
+    const nodes = this.#nodes.all
+    const faults = records
+      .slice(-16)
       .map(
         ({ number, name, node, atMs, overMs }) =>
           `  ${this.#clockOf(atMs)} #${number} ${name}${node === null ? '' : ` of ${node}`}, for ${overMs} ms`,
       )
-    return [
-      ['what befell (moments as in the histories):', ...faults].join('\n'),
-      ...this.#nodes.all.map(({ name, log }) =>
-        [`what ${name} said last:`, ...log.map(line => `  ${line}`)].join('\n'),
-      ),
-    ]
+    const linesOfEach = Math.floor(20 / nodes.length)
+    const said = nodes.flatMap(({ name, log }) => [
+      `what ${name} said last:`,
+      ...log.slice(-linesOfEach).map(line => `  ${line.slice(0, 300)}`),
+    ])
+    return ['what befell (moments as in the histories):', ...faults, ...said].join('\n')
   }
 
   /** Histories count from the start of this process. */
