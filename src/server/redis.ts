@@ -14,9 +14,8 @@ export type RedisClient = Redis | Cluster
 export interface RedisConnectionOptions {
   /** Shown by CLIENT LIST. */
   readonly connectionName: string
-  /** A command that takes longer fails, what it did is unknown, and its connection is dropped. 0: none, for reads that block,
-   *  each of which has its own by `withDeadline`. */
-  readonly commandTimeoutMs?: number
+  /** A command that takes longer fails, what it did is unknown, and its connection is dropped. More than a read may block. */
+  readonly commandTimeoutMs: number
 }
 
 /** What goes before the first command (TLS left out): AUTH, SELECT, INFO. */
@@ -25,14 +24,14 @@ const connectMs = 2000
 
 /** Connects in the background, and again whenever cut.
  *  @param url see `parseRedisUrl` @throws CONFIG_INVALID */
-export function openRedis(url: string, { connectionName, commandTimeoutMs = 0 }: RedisConnectionOptions): RedisClient {
+export function openRedis(url: string, { connectionName, commandTimeoutMs }: RedisConnectionOptions): RedisClient {
   const place = parseRedisUrl(url)
   const { login, tls } = place
   const settings: ConnectionSettings = {
     connectionName,
     ...login,
     ...(tls === null ? {} : { tls: { ...tls } }),
-    ...(commandTimeoutMs === 0 ? {} : { commandTimeout: commandTimeoutMs }),
+    commandTimeout: commandTimeoutMs,
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
     // In the third version XREAD answers with a map, which ioredis flattens: another shape than every example has.
@@ -117,7 +116,7 @@ function dropWhenSilent(connection: Redis): void {
   const firstMs = Math.min(handshakeMs, connection.options.commandTimeout ?? handshakeMs)
   const send = connection.sendCommand.bind(connection)
   connection.sendCommand = (command: Command, stream): unknown => {
-    // Of what goes before the first command, a client for reads that block has no other limit.
+    // What goes before the first command takes no longer, however long a read may block.
     if (connection.status !== 'ready') command.setTimeout(firstMs)
     const sent = send(command, stream)
     command.promise.catch((error: unknown) => {
@@ -133,11 +132,6 @@ function connectionsOf(client: RedisClient): readonly Redis[] {
   return [...client.nodes(), ...(clusterCopies.get(client) ?? [])]
 }
 
-/** Lets its connections go; new ones are made, to whoever is master now. What was asked fails. */
-export function dropConnections(client: RedisClient): void {
-  for (const connection of connectionsOf(client)) connection.stream?.destroy()
-}
-
 /** For good, at once: what was asked fails, and no timer is left. */
 export function closeRedis(client: RedisClient): void {
   const connections = connectionsOf(client)
@@ -145,27 +139,6 @@ export function closeRedis(client: RedisClient): void {
   for (const connection of connections) {
     if (connection.status !== 'end') connection.disconnect()
     connection.stream?.destroy()
-  }
-}
-
-/** For a read that blocks, over a client of its own: past the deadline its connections are dropped.
- *  @param deadlineMs the read's own time and a grace
- *  @example await withDeadline(reader, 1500, reader.xreadBuffer('BLOCK', 1000, 'STREAMS', key, id))
- *  @throws as commands do, `isRedisAway` */
-export async function withDeadline<Reply>(
-  client: RedisClient,
-  deadlineMs: number,
-  reply: Promise<Reply>,
-): Promise<Reply> {
-  const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => {
-    late.reject(new Error(timedOut))
-    dropConnections(client)
-  }, deadlineMs)
-  try {
-    return await Promise.race([reply, late.promise])
-  } finally {
-    clearTimeout(timer)
   }
 }
 
