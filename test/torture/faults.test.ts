@@ -28,7 +28,10 @@ test('without Redis nothing befalls it', () => {
 test('[P4] a Redis that forgot excuses only who was further behind than the slot, at a node that had not read so far', () => {
   const losses = new RedisLosses()
   losses.add({ name: 'emptied', at: 100, acknowledged: 50n, heldFrom: 60n, told: new Map([['ada#1', 70n]]) })
-  const resync = { code: 'WINDOW_PASSED', node: 'ben#2', from: 40n, at: 200, seenAt: 90, epoch: 0, epochChanges: 0 }
+  const resync = {
+    ...{ code: 'WINDOW_PASSED', node: 'ben#2', from: 40n, at: 200, seenAt: 90, epoch: 0, epochChanges: 0 },
+    isHalfTold: false,
+  }
   expect(losses.excuse(resync)).toContain('emptied')
   expect(losses.excuse({ ...resync, from: 50n })).toBe(null)
   expect(losses.excuse({ ...resync, node: 'ada#1' })).toBe(null)
