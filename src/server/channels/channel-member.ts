@@ -1,0 +1,382 @@
+// One subscription's place in a channel: what it is given, where it stands, what happens when it takes messages too slowly.
+import { type GapCode, type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
+import type { Warning } from '../../protocol/messages.ts'
+import type { Position } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { Outgoing } from '../route/outgoing.ts'
+import type { BatchSink, Outlet } from '../subscribe/subscription.ts'
+import type { Channel, ChannelEvent, ChannelReceiver, ChannelTurn } from './channel.ts'
+import type { PresenceWatcher } from './channel-presence.ts'
+import type { Caller, ChannelRequest, ChannelSubscription, SendRequest, TrackRequest } from './door.ts'
+import { gapJson } from './event-json.ts'
+import type { Published } from './message.ts'
+import type { ChannelPermission, PermissionWatcher } from './permission.ts'
+import type { SendRate } from './send-rate.ts'
+import { SlowBuffer } from './slow-buffer.ts'
+
+/** How a member begins: with what is published from now on; after a number of the history; or with what it is told of what
+ *  it missed. */
+export type Beginning =
+  | { readonly kind: 'now' }
+  | { readonly kind: 'after'; readonly seq: bigint; readonly resumed: boolean }
+  | { readonly kind: 'resync'; readonly code: ResyncCode }
+  | { readonly kind: 'gap'; readonly missed: number | null }
+
+export interface MemberOwner {
+  send(member: ChannelMember, request: SendRequest): Promise<Published>
+  track(member: ChannelMember, request: TrackRequest): Promise<void>
+  untrack(member: ChannelMember, how: 'gone' | 'broken'): Promise<void>
+  /** @param how its client may come back in a moment, or said that it goes */
+  left(member: ChannelMember, how: 'gone' | 'broken'): void
+}
+
+/** - `attached`: gets what the channel tells, in the turn in which it is told.
+ *  - `behind`: stands at a number, and reads on from the history while there is room.
+ *  - `buffering`: what it may still get waits in its buffer, by the channel's rule. */
+type State =
+  | { readonly name: 'attached' }
+  | { readonly name: 'behind'; readonly seq: bigint; readonly isReading: boolean }
+  | { readonly name: 'buffering'; readonly at: Position; readonly buffer: SlowBuffer<ChannelEvent> }
+  | { readonly name: 'closed' }
+
+const attached: State = { name: 'attached' }
+const closed: State = { name: 'closed' }
+const retryMs = 500
+
+export class ChannelMember implements ChannelSubscription, ChannelReceiver, PermissionWatcher, PresenceWatcher {
+  readonly kind = 'channel'
+  readonly key: readonly string[] = []
+  readonly resumed: boolean
+  readonly warnings: readonly Warning[] = []
+  readonly exact?: false
+  readonly channel: Channel
+  readonly caller: Caller
+  readonly request: ChannelRequest
+  /** Is in it, or shall be: leaves it with this. */
+  isTracked = false
+  /** Made with its first message. */
+  rate: SendRate | null = null
+  /** It has not been told yet who is here. */
+  isPresenceOwed = false
+  readonly #outlet: Outlet
+  readonly #owner: MemberOwner
+  #permission: ChannelPermission | null = null
+  /** What it may receive; losing some of it ends it. */
+  #receives = { broadcast: false, presence: false }
+  #state: State = attached
+  #run = 0
+  #hasStarted = false
+  #sink: BatchSink | null = null
+  /** Its client has these already: it came from a node that was ahead. */
+  #skipUpTo: bigint | null = null
+  readonly #beginning: Beginning
+
+  constructor(options: {
+    readonly channel: Channel
+    readonly caller: Caller
+    readonly request: ChannelRequest
+    readonly outlet: Outlet
+    readonly owner: MemberOwner
+    readonly beginning: Beginning
+    readonly isExact: boolean
+  }) {
+    this.channel = options.channel
+    this.caller = options.caller
+    this.request = options.request
+    this.#outlet = options.outlet
+    this.#owner = options.owner
+    this.#beginning = options.beginning
+    if (!options.isExact) this.exact = false
+    const { beginning } = options
+    const hasCome = this.request.since !== null && this.request.since.lsn !== 0n
+    this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && hasCome
+    // From this turn on it misses nothing.
+    this.channel.handOut()
+    if (beginning.kind === 'after') this.#state = { name: 'behind', seq: beginning.seq, isReading: false }
+    this.channel.members.add(this)
+  }
+
+  get query(): number {
+    return this.channel.number
+  }
+
+  get tag(): string {
+    return this.channel.tag
+  }
+
+  get hasHistory(): boolean {
+    return this.channel.hasHistory
+  }
+
+  get maySend(): boolean {
+    return this.#permission?.may('send', 'broadcast') ?? false
+  }
+
+  get hasCaughtUp(): boolean {
+    return this.#hasStarted && this.#state.name !== 'behind' && !this.isPresenceOwed
+  }
+
+  get isClosed(): boolean {
+    return this.#state.name === 'closed'
+  }
+
+  get permission(): ChannelPermission | null {
+    return this.#permission
+  }
+
+  /** Its permission stands; from now on it watches it. */
+  admit(permission: ChannelPermission): void {
+    this.#permission = permission
+    this.#receives = {
+      broadcast: permission.may('receive', 'broadcast'),
+      presence: permission.may('receive', 'presence'),
+    }
+  }
+
+  get receivesPresence(): boolean {
+    return this.#receives.presence && this.request.presence
+  }
+
+  /** Begins to send. Called once, after the client was told that it is here. */
+  start(): void {
+    if (this.#state.name === 'closed') return
+    this.#hasStarted = true
+    const beginning = this.#beginning
+    if (beginning.kind === 'resync') this.#resync(beginning.code)
+    else if (beginning.kind === 'gap') this.#give(this.#gapOf('MESSAGES_LOST', beginning.missed))
+    else if (beginning.kind === 'after') void this.#advance()
+    if (this.receivesPresence) this.channel.here?.watch(this)
+  }
+
+  position(): Position {
+    const state = this.#state
+    if (state.name === 'buffering') return state.at
+    if (state.name === 'behind') return this.channel.positionAt({ epoch: this.channel.told.epoch, seq: state.seq })
+    return this.channel.position
+  }
+
+  receive(turn: ChannelTurn): void {
+    const state = this.#state
+    if (state.name === 'behind' || state.name === 'closed') return
+    if (state.name === 'buffering') {
+      for (const event of turn.events) if (this.#isFor(event)) this.#buffer(state.buffer, event)
+      return
+    }
+    const { batch } = turn
+    if (!this.#getsAll(turn)) {
+      for (const event of turn.events) if (this.#isFor(event)) this.#give(event)
+    } else if (this.#sink !== null && batch.isJoined) {
+      if (this.#sink.pushBatch(batch, this)) return
+      this.#outlet.sinkIsFull()
+      this.#fallBehind()
+    } else if (this.#outlet.sendBatch(batch)) this.#sink = this.#outlet.sink
+    else this.#fallBehind()
+  }
+
+  /** Gives one event, wherever it stands; what has no room waits as the rule says. */
+  #give(event: ChannelEvent): void {
+    const state = this.#state
+    if (state.name === 'buffering') this.#buffer(state.buffer, event)
+    else if (state.name === 'attached' && !this.#outlet.send(event.outgoing)) this.#fallBehind()
+  }
+
+  /** Whether what changes of who is here can be told now. */
+  get takesPresence(): boolean {
+    return this.#hasStarted && this.#state.name === 'attached'
+  }
+
+  startOver(): void {
+    if (this.#state.name === 'closed') return
+    this.#run += 1
+    this.#skipUpTo = null
+    if (this.hasHistory) this.#resync('HISTORY_LOST')
+    else this.#give(this.#gapOf('MESSAGES_LOST', null))
+  }
+
+  resume(): void {
+    const state = this.#state
+    if (state.name === 'behind' && !state.isReading) void this.#advance()
+    else if (state.name === 'buffering') this.#flush(state.buffer)
+  }
+
+  retreat(first: Outgoing): void {
+    if (this.#state.name === 'closed') return
+    this.#run += 1
+    this.#sink = null
+    if (this.receivesPresence) this.isPresenceOwed = true
+    const { position } = first
+    if (this.hasHistory && position !== null)
+      this.#state = {
+        name: 'behind',
+        seq: first.event === 'message' ? position.lsn - 1n : position.lsn,
+        isReading: false,
+      }
+    else this.#give(this.#gapOf('MESSAGES_LOST', null))
+  }
+
+  changed(): void {
+    const permission = this.#permission
+    if (permission === null || this.#state.name === 'closed') return
+    const { broadcast, presence } = this.#receives
+    const hasLost =
+      (broadcast && !permission.may('receive', 'broadcast')) || (presence && !permission.may('receive', 'presence'))
+    if (hasLost) this.fail(noLonger(this.channel))
+    else if (this.isTracked && !permission.may('send', 'presence'))
+      void this.#owner.untrack(this, 'gone').catch(() => {})
+  }
+
+  ended(error: unknown): void {
+    this.fail(error)
+  }
+
+  /** It has ended. */
+  fail(error: unknown): void {
+    if (this.#state.name === 'closed') return
+    this.close('gone')
+    this.#outlet.fail(error)
+  }
+
+  close(how: 'gone' | 'broken' = 'broken'): void {
+    if (this.#state.name === 'closed') return
+    this.#state = closed
+    this.#sink = null
+    this.channel.members.delete(this)
+    this.channel.here?.unwatch(this)
+    this.#permission?.release()
+    this.#owner.left(this, how)
+  }
+
+  send(request: SendRequest): Promise<Published> {
+    return this.#owner.send(this, request)
+  }
+
+  track(request: TrackRequest): Promise<void> {
+    return this.#owner.track(this, request)
+  }
+
+  untrack(): Promise<void> {
+    return this.#owner.untrack(this, 'gone')
+  }
+
+  #resync(code: ResyncCode): void {
+    this.#sink = null
+    this.#outlet.resync(code, resyncCodes[code])
+    // What was read or kept for it came before that.
+    this.#attach()
+  }
+
+  #attach(): void {
+    this.#state = attached
+    if (this.isPresenceOwed) this.channel.here?.tellHere(this)
+  }
+
+  #gapOf(code: GapCode, missed: number | null): ChannelEvent {
+    const { told } = this.channel
+    const outgoing = new Outgoing('gap', gapJson(code, missed), this.channel.positionAt(told))
+    return { outgoing, event: '', seq: told.seq, message: null }
+  }
+
+  #getsAll({ hasTarget, senders }: ChannelTurn): boolean {
+    if (hasTarget || this.#skipUpTo !== null || !this.#receives.broadcast) return false
+    const { connection } = this.caller
+    return this.request.self || connection === null || !senders.has(connection)
+  }
+
+  #isFor({ message, seq }: ChannelEvent): boolean {
+    if (message === null) return true
+    if (!this.#receives.broadcast) return false
+    if (this.#skipUpTo !== null) {
+      if (seq <= this.#skipUpTo) return false
+      this.#skipUpTo = null
+    }
+    const { connection, principal } = this.caller
+    const { to, sender } = message
+    if (to !== null) return 'user' in to ? to.user === principal.claims.sub : to.connection === connection
+    return this.request.self || sender.connection === null || sender.connection !== connection
+  }
+
+  #fallBehind(): void {
+    this.#sink = null
+    const { rule, told } = this.channel
+    this.#state =
+      this.hasHistory && rule.backpressure === 'buffer'
+        ? { name: 'behind', seq: told.seq, isReading: false }
+        : {
+            name: 'buffering',
+            at: this.channel.positionAt(told),
+            buffer: new SlowBuffer({ policy: rule.backpressure, maxBytes: rule.bufferBytes }),
+          }
+  }
+
+  #buffer(buffer: SlowBuffer<ChannelEvent>, event: ChannelEvent): void {
+    if (buffer.push(event, { bytes: event.outgoing.json.length, event: event.event })) return
+    this.fail(
+      new TidegateError(
+        'SLOW_CONSUMER',
+        `more than ${this.channel.rule.bufferBytes} bytes of messages waited; join again`,
+      ),
+    )
+  }
+
+  #flush(buffer: SlowBuffer<ChannelEvent>): void {
+    const missed = buffer.takeDropped()
+    let hasRoom = missed === 0 || this.#outlet.send(this.#gapOf('MESSAGES_DROPPED', missed).outgoing)
+    while (hasRoom) {
+      const event = buffer.shift()
+      if (event === null) {
+        this.#attach()
+        return
+      }
+      hasRoom = this.#outlet.send(event.outgoing)
+    }
+  }
+
+  /** Reads on from the history until it stands where the channel does, or there is no room. */
+  async #advance(): Promise<void> {
+    this.#run += 1
+    const run = this.#run
+    for (let wait = retryMs; this.#run === run && this.#state.name === 'behind'; ) {
+      const { seq } = this.#state
+      this.channel.handOut()
+      const { told } = this.channel
+      if (seq >= told.seq) {
+        if (seq > told.seq) this.#skipUpTo = seq
+        this.#attach()
+        return
+      }
+      this.#state = { name: 'behind', seq, isReading: true }
+      try {
+        const { page, events } = await this.channel.readAfter(seq)
+        if (this.#run !== run || this.#state.name !== 'behind') return
+        if (page.epoch === this.channel.told.epoch && !this.#take(seq, page.first, events)) return
+        if (this.#state.seq > seq) {
+          wait = retryMs
+          continue
+        }
+      } catch {
+        // Redis is away; the channel itself notices.
+      }
+      await new Promise(resolve => setTimeout(resolve, wait))
+      wait = Math.min(2 * wait, 10_000)
+    }
+  }
+
+  /** @returns false when it has no room, or does not stand there any more */
+  #take(after: bigint, first: bigint, events: readonly ChannelEvent[]): boolean {
+    if (first > after + 1n) {
+      this.#resync('HISTORY_PASSED')
+      return false
+    }
+    for (const event of events) {
+      if (event.seq <= after) continue
+      const hasRoom = !this.#isFor(event) || this.#outlet.send(event.outgoing)
+      if (this.#state.name !== 'behind') return false
+      this.#state = { name: 'behind', seq: event.seq, isReading: hasRoom }
+      if (!hasRoom) return false
+    }
+    return true
+  }
+}
+
+export const noLonger = ({ name }: Channel): TidegateError =>
+  new TidegateError('CHANNEL_CLOSED', `${JSON.stringify(name.topic)}: what let this reader in holds no more`)
