@@ -1,8 +1,9 @@
-// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay [--json]. What each measures and
+// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay|channels [--json]. What each measures and
 // what limits it is in docs/performance.md.
 import { mkdirSync } from 'node:fs'
 import { Command } from 'commander'
 import { authorize } from './authorize.ts'
+import { channels } from './channels.ts'
 import { drain } from './drain.ts'
 import { fanOut } from './fan-out.ts'
 import { latency } from './latency.ts'
@@ -24,7 +25,7 @@ const program = new Command('bench')
   .option('--rounds <n>', 'rounds, interleaved; the median counts', '5')
   .option('--scale <factor>', 'a part of the work, for a quick look: 0.1', '1')
   .option('--pg-bin <folder>', 'PostgreSQL binaries with pg_recvlogical and pgbench')
-  .option('--only <text>', 'authorize: the loads whose name has it, and nothing else')
+  .option('--only <text>', 'authorize, channels: the loads whose name has it, and nothing else')
   .option('--readers <n,n>', 'relay: nodes that read, one run each', '1,5,20')
   .option('--profile <folder>', 'write a CPU profile of our side there')
 
@@ -47,6 +48,7 @@ const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) =
   latency,
   authorize,
   relay,
+  channels,
 }
 
 for (const [name, run] of Object.entries(benches)) {
