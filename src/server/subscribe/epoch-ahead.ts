@@ -1,13 +1,21 @@
 // A client that was at a node which knows of a newer epoch may come to one that does not yet: to tell it that its epoch is over
 // would be wrong, and would send it back into one that is.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Stream } from './stream.ts'
+import type { Head } from '../relay/head.ts'
+import type { MemoryRelay } from '../relay/memory-relay.ts'
+
+/** Of the stream, what a node waits by. */
+export interface Awaited {
+  readonly relay: Pick<MemoryRelay, 'epoch'>
+  readonly head: Pick<Head, 'change'>
+  readonly limits: { readonly resumeWaitMs: number }
+}
 
 /** Resolves when this node is in the epoch of the position, or knows that the position is of one that is over.
  *  @param epochNow the epoch in which the deployment is, as far as anybody knows
  *  @throws UNAVAILABLE when that cannot be asked, or this node does not follow within `resumeWaitMs` */
 export async function untilEpochKnown(
-  { relay, head, limits }: Stream,
+  { relay, head, limits }: Awaited,
   epoch: string,
   epochNow: () => Promise<string>,
 ): Promise<void> {
@@ -20,6 +28,6 @@ export async function untilEpochKnown(
     if (current === relay.epoch) return
     if (late.aborted)
       throw new TidegateError('UNAVAILABLE', 'this node has not heard of the newest epoch yet', { retryAfterMs: 1000 })
-    if (current !== relay.epoch) await Promise.race([head.change(), ended])
+    await Promise.race([head.change(), ended])
   }
 }

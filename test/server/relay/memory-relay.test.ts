@@ -246,3 +246,31 @@ test('[P7] a commit that is being served does not leave, however far the window 
   relay.sampled(parseSnapshot('10:10:'))
   expect(released).toEqual([1, 2])
 })
+
+test('[P4] where commits from before the window may be invisible, no snapshot is begun until they are settled', () => {
+  const { relay } = relayOf()
+  relay.begin('f', 300n, false)
+  const busy = expect.objectContaining({ code: 'BUSY', retryAfterMs: 1000 })
+  expect(() => relay.pin()).toThrow(busy)
+  relay.append(commitAt(4))
+  relay.settled(299n)
+  expect(() => relay.pin()).toThrow(busy)
+  relay.settled(300n)
+  relay.pin().release()
+  // It is settled for as long as the window lasts.
+  relay.settled(0n)
+  relay.pin().release()
+  expect(relay.pins).toBe(0)
+})
+
+test('[P4] each beginning of the window is another life of it, and what is followed names the one that it is of', async () => {
+  const { relay } = relayOf()
+  const first = relay.life
+  const batches = relay.follow(new AbortController().signal)[Symbol.asyncIterator]()
+  relay.append(commitAt(1))
+  expect((await batches.next()).value).toMatchObject({ life: first, passedLsn: 110n })
+  relay.begin('e', 500n)
+  expect(relay.life).toBe(first + 1)
+  relay.append(commitAt(6))
+  expect((await batches.next()).value).toMatchObject({ life: first + 1, passedLsn: 610n })
+})
