@@ -50,3 +50,7 @@ export function wireCounts(tally: Tally, transport: string, kind: string): WireC
 export const count = (counts: Record<string, number>, what: string, by = 1): void => {
   counts[what] = (counts[what] ?? 0) + by
 }
+
+/** Deltas and changes that readers were told. */
+export const deliveriesOf = ({ wires }: Tally): number =>
+  Object.values(wires).reduce((sum, { deltas, changes }) => sum + deltas + changes, 0)

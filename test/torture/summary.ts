@@ -1,5 +1,5 @@
 // The verdict of a run in one screen: what befell, what was told, what was untrue, and how long it took to recover.
-import { count } from '../checker/tally.ts'
+import { count, deliveriesOf } from '../checker/tally.ts'
 import { type Quantiles, quantilesOf } from './recovery.ts'
 import type { TortureReport } from './torture.ts'
 
@@ -39,7 +39,6 @@ export function summaryOf(report: TortureReport): Summary {
     times[name].push(recoveryMs)
   }
   const untrue = Object.values(found).reduce((sum, n) => sum + n, 0)
-  const wires = Object.values(tally.wires)
   const recovered = faults.filter(({ affected, recoveryMs }) => affected > 0 && recoveryMs !== null)
   return {
     seed: report.seed,
@@ -49,7 +48,7 @@ export function summaryOf(report: TortureReport): Summary {
     nodes: report.nodes,
     faults: faults.length,
     commits: report.commits,
-    deliveries: wires.reduce((sum, { deltas, changes }) => sum + deltas + changes, 0),
+    deliveries: deliveriesOf(tally),
     lost: found.lost,
     repeated: found.repeated,
     leaked: found.leaked,

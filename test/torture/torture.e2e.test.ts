@@ -11,7 +11,7 @@ test('[P1] [P2] [P3] [P4] [P5] three nodes, Redis and Postgres under kills, free
   const report = await torture({
     seed,
     minutes: 0.4,
-    leastFaults: 6,
+    least: { faults: 6, commits: 201, deliveries: 501 },
     roundMs: 12_000,
     nodes: 3,
     clients: 24,

@@ -5,7 +5,7 @@ import { Crowd, type CrowdCounts, usersOf } from '../checker/crowd.ts'
 import { asPostgresSees, type Finding, forgetPast, judged } from '../checker/findings.ts'
 import { Horizon } from '../checker/horizon.ts'
 import { Random } from '../checker/random.ts'
-import { count, newTally, type Tally } from '../checker/tally.ts'
+import { count, deliveriesOf, newTally, type Tally } from '../checker/tally.ts'
 import { Truth } from '../checker/truth.ts'
 import type { Harm } from '../checker/untrue.ts'
 import { schema, tableNames } from '../checker/world.ts'
@@ -22,8 +22,8 @@ import { RedisLosses } from './redis-losses.ts'
 export interface TortureOptions {
   readonly seed: number
   readonly minutes: number
-  /** It goes on past its minutes until so many faults have befallen, on a machine that is slow to make them good. */
-  readonly leastFaults?: number
+  /** It goes on past its minutes until so much has come about, on a machine that is slow. */
+  readonly least?: { readonly faults: number; readonly commits: number; readonly deliveries: number }
   /** Length of a round, without the wait for what befell in it to be over, and for quiet. */
   readonly roundMs: number
   /** One: without Redis. */
@@ -123,15 +123,14 @@ class Run {
   }
 
   async run(): Promise<TortureReport> {
-    const { seed, minutes, leastFaults = 0, roundMs, say } = this.#options
+    const { seed, minutes, roundMs, say } = this.#options
     say(`seed ${seed}`)
     await this.#begin()
     const endAt = performance.now() + minutes * 60_000
     const leftMs = (): number => endAt - performance.now()
-    const isDue = (): boolean => leftMs() > 0 || this.#recovery.records.length < leastFaults
     let findings: Finding[] = []
     let rounds = 0
-    while (findings.length === 0 && isDue()) {
+    while (findings.length === 0 && (leftMs() > 0 || this.#isTooLittle())) {
       const begunMs = this.#recovery.nowMs
       await this.#round(leftMs() > 0 ? Math.min(roundMs, leftMs()) : roundMs)
       const endedMs = this.#recovery.nowMs
@@ -162,6 +161,16 @@ class Run {
       ended: this.#ended,
       restarts: this.#nodes.restarts,
     }
+  }
+
+  #isTooLittle(): boolean {
+    const { least } = this.#options
+    if (least === undefined) return false
+    const isEnough =
+      this.#recovery.records.length >= least.faults &&
+      this.#truth.count >= least.commits &&
+      deliveriesOf(this.#tally) >= least.deliveries
+    return !isEnough
   }
 
   async end(): Promise<void> {
