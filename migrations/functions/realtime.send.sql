@@ -10,7 +10,7 @@ BEGIN
   IF send.event IS NULL THEN
     RAISE EXCEPTION 'realtime.send: the event is null' USING ERRCODE = 'null_value_not_allowed';
   END IF;
-  IF send.topic IS NULL OR send.topic !~ '^[^\u0001-\u001f\u007f]{1,255}$' THEN
+  IF send.topic IS NULL OR pg_catalog.char_length(send.topic) NOT BETWEEN 1 AND 255 OR send.topic ~ '[\u0001-\u001f\u007f]' THEN
     RAISE EXCEPTION 'realtime.send: the topic % is null, empty, longer than 255 characters, or holds control characters',
       coalesce(pg_catalog.quote_literal(pg_catalog.left(send.topic, 300)), 'NULL') USING ERRCODE = 'invalid_parameter_value';
   END IF;

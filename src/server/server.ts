@@ -10,6 +10,7 @@ import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
+import { MessageSweep } from './channels/message-sweep.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
@@ -227,6 +228,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     beaconMs: config.beaconMs,
     leading: () => pipeline.leading,
     watch,
+    messageSweep: new MessageSweep(readLane),
     log,
     trouble,
     now: steadyNow,

@@ -1,8 +1,9 @@
 // What is done every second beside the stream: sample what SQL can see, let go of what is old, acknowledge the slot, send
-// the heartbeat on its way through the WAL, and look whether the catalog changed.
+// the heartbeat on its way through the WAL, look whether the catalog changed, and once a minute delete old messages.
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { BeaconWay } from './beacon-way.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
+import type { MessageSweep } from './channels/message-sweep.ts'
 import { isAway, type Lane } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import { Isolation } from './isolation.ts'
@@ -29,6 +30,8 @@ export interface UpkeepOptions {
   readonly leading: () => { readonly stream: WalStream; readonly inlet: Inlet } | null
   /** Looks whether the catalog changed. */
   readonly watch: Pick<CatalogWatch, 'poll' | 'stop'>
+  /** Deletes messages that have come through the stream. Done by the node that leads. */
+  readonly messageSweep: Pick<MessageSweep, 'isDue' | 'sweep'>
   readonly log: Log
   /** Told when the database is away, and when the way through the WAL works again. */
   readonly trouble: Trouble
@@ -50,7 +53,7 @@ export class Upkeep {
   readonly #way: BeaconWay
   readonly #isolation: Isolation
   #lastEmittedMs = 0
-  /** At most `maxEmissions`, one sample and one acknowledgement. */
+  /** At most `maxEmissions`, one sample, one acknowledgement and one sweep. */
   readonly #underWay = new Set<Promise<void>>()
   #emissions = 0
   #isSampling = false
@@ -74,7 +77,7 @@ export class Upkeep {
 
   /** Nothing here waits for anything else: while Postgres does not answer one question, the others are asked. */
   async run(signal: AbortSignal): Promise<void> {
-    const { watch, relay, now } = this.#options
+    const { watch, relay, now, messageSweep, leading } = this.#options
     signal.addEventListener('abort', () => watch.stop(), { once: true })
     while (!signal.aborted) {
       this.#isolation.looked(relay.passedLsn, now())
@@ -82,6 +85,8 @@ export class Upkeep {
       if (!this.#isSampling) this.#start('sample a snapshot', () => this.#sample())
       if (!this.#isAcknowledging) this.#start('acknowledge the slot', () => this.#acknowledge())
       void watch.poll()
+      if (leading() !== null && messageSweep.isDue(now()))
+        this.#start('delete old messages', async () => void (await messageSweep.sweep(now(), signal)))
       this.#lookAtPulse()
       await new Promise<void>(resolve => {
         const timer = setTimeout(done, tickMs)
