@@ -315,6 +315,18 @@ export const peerCodes = {
     'An operator asked for newer claims of this user, and the token was issued before that.',
     'Fetch a new token, and send it in an auth frame or connect again.',
   ),
+  NOT_JOINED: entry(
+    409,
+    'never',
+    'A send or track names no channel that this connection is in: it was not joined, refused, or left.',
+    'Join it first; if it has just ended, an error with its id said why.',
+  ),
+  PARAMETER_INVALID: entry(
+    400,
+    'never',
+    'A parameter in the URL of a channel is unknown, stands twice, or has a value that does not fit.',
+    'See docs/protocol.md for the parameters.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */

@@ -123,6 +123,14 @@ export type ClientFrame =
       /** The position and tag of the last state the client holds. */
       since?: string
     }
+  /** Enters a channel. */
+  | ({ type: 'join'; id: number } & Join)
+  /** With a `ref` it is answered by `sent`, or by an `error` of that `ref`. */
+  | ({ type: 'send'; id: number; ref?: number } & Send)
+  /** The client is in the channel, or tells something else of itself. With a `ref` it is answered by `tracked`. */
+  | ({ type: 'track'; id: number; ref?: number } & Track)
+  | { type: 'untrack'; id: number; ref?: number }
+  /** Ends a subscription, or leaves a channel. */
   | { type: 'unsubscribe'; id: number }
   | { type: 'heartbeat' }
 
@@ -189,8 +197,9 @@ export type ServerFrame =
   | ({ type: 'resync'; id: number } & ResyncEvent)
   /** `positions`: what each subscription may resume from, by its id; position and tag, as `since` takes them. */
   | ({ type: 'heartbeat'; position: string | null; positions: { [id: string]: string } } & HeartbeatEvent)
-  /** With a `ref` it answers what was asked under it; the subscription stays. */
-  | ({ type: 'error'; id?: number; ref?: number } & ErrorEvent)
+  /** With a `ref` it refuses the `send`, `track` or `untrack` that was asked under it, or one without a `ref` where that is
+   *  null; the subscription stays. */
+  | ({ type: 'error'; id?: number; ref?: number | null } & ErrorEvent)
   | { type: 'unsubscribed'; id: number }
   /** A channel was entered. `channel` numbers its frames from now on. `resumed`: what came after `since` follows, and nothing is
    *  missing. */
@@ -209,7 +218,7 @@ export type ServerFrame =
       warnings?: Warning[]
     }
   | ({ type: 'message'; channel: number; position?: string } & MessageEvent)
-  | ({ type: 'presence'; channel: number } & PresenceEvent)
+  | ({ type: 'presence'; channel: number; position?: string } & PresenceEvent)
   | ({ type: 'gap'; channel: number; position?: string } & GapEvent)
   /** Answers a `send` with a `ref`: it is in the relay, and in the history where there is one. */
   | { type: 'sent'; id: number; ref: number; message: string; position: string; duplicate?: true }

@@ -34,11 +34,13 @@ const finText = 0x81
 
 export const serverFrame = (frame: ServerFrame): Buffer => textFrame(JSON.stringify(frame))
 
-/** The frame of an event. Deltas and changes name the shared query, so one Buffer serves its whole audience; a snapshot
- *  names the subscription that asked for it, and is made for it alone. */
+/** The frame of an event. Deltas and changes name the shared query, what a channel tells names the channel, so one Buffer serves
+ *  its whole audience; a snapshot names the subscription that asked for it, and is made for it alone. */
 export function websocketFrameOf(outgoing: Outgoing, query: number, id: number): Buffer {
   if (outgoing.event === 'snapshot') return textFrame(frameText(outgoing, `"id":${id}`))
-  outgoing.websocketFrame ??= textFrame(frameText(outgoing, `"query":${query}`))
+  outgoing.websocketFrame ??= textFrame(
+    frameText(outgoing, `"${isOfChannel(outgoing) ? 'channel' : 'query'}":${query}`),
+  )
   return outgoing.websocketFrame
 }
 
@@ -47,6 +49,8 @@ export function websocketBytesOf(batch: Batch): Buffer {
   batch.websocketBytes ??= joined(batch.events.map(event => websocketFrameOf(event, batch.audience.query.number, 0)))
   return batch.websocketBytes
 }
+
+const isOfChannel = ({ event }: Outgoing): boolean => event === 'message' || event === 'presence' || event === 'gap'
 
 const joined = (buffers: readonly Buffer[]): Buffer => (buffers.length === 1 ? buffers[0]! : Buffer.concat(buffers))
 
@@ -72,10 +76,13 @@ export function sseBytesOf(batch: Batch): Buffer {
 const sseEndOf = ({ position }: Outgoing, tag: string): Buffer =>
   position === null ? sseEnd : sseIdLine(formatQueryPositions([{ ...position, tag }]))
 
-/** The same lines for a stream of several queries, `"q"` spliced in front of the shared bytes. */
-export function sseLinesOfQuery(outgoing: Outgoing, q: number): [Buffer, Buffer] {
+/** The same lines for a stream of several, `"q"` or `"c"` spliced in front of the shared bytes. */
+export function sseNumberedLinesOf(outgoing: Outgoing, number: number): [Buffer, Buffer] {
   const head = `event: ${outgoing.event}\ndata: {`
-  return [Buffer.from(`${head}"q":${q},`), sseLinesOf(outgoing).subarray(head.length)]
+  return [
+    Buffer.from(`${head}"${isOfChannel(outgoing) ? 'c' : 'q'}":${number},`),
+    sseLinesOf(outgoing).subarray(head.length),
+  ]
 }
 
 /** A whole event of the stream itself. */

@@ -2,8 +2,10 @@
 import { z } from 'zod'
 import type { ClientFrame, Json, ServerFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { joinShape, sendShape, trackShape } from './channel-schema.ts'
 
 const id = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
+const ref = id.optional()
 
 // Strict: a misspelt `filter` that was ignored would quietly widen a subscription.
 export const clientFrameSchema = z.discriminatedUnion('type', [
@@ -21,6 +23,10 @@ export const clientFrameSchema = z.discriminatedUnion('type', [
       .optional(),
     since: z.string().optional(),
   }),
+  z.strictObject({ type: z.literal('join'), id, ...joinShape }),
+  z.strictObject({ type: z.literal('send'), id, ref, ...sendShape }),
+  z.strictObject({ type: z.literal('track'), id, ref, ...trackShape }),
+  z.strictObject({ type: z.literal('untrack'), id, ref }),
   z.strictObject({ type: z.literal('unsubscribe'), id }),
   z.strictObject({ type: z.literal('heartbeat') }),
 ])
@@ -56,6 +62,25 @@ const rowChange = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('truncate') }),
 ])
 const warning = z.strictObject({ code: z.string(), message: z.string() })
+const sender = z.strictObject({ user: z.string().nullable(), connection: z.string().nullable() })
+const target = z.union([z.strictObject({ user: z.string() }), z.strictObject({ connection: z.string() })])
+const member = z.strictObject({
+  ref: z.string(),
+  key: z.string(),
+  user: z.string().nullable(),
+  connection: z.string(),
+  meta: json,
+  since: instant,
+})
+
+/** What joining a channel is answered with, on every wire. */
+export const joinedShape = {
+  resumed: z.boolean(),
+  history: z.boolean(),
+  maySend: z.boolean(),
+  exact: z.literal(false).optional(),
+  warnings: z.array(warning).optional(),
+} as const
 
 /** The objects that SSE has in `data:` and long-poll in `data`; the frames have them too, beside `type`. */
 export const eventShapes = {
@@ -70,6 +95,23 @@ export const eventShapes = {
     old: row.optional(),
     committedAt: instant,
   },
+  message: {
+    id: z.uuid(),
+    event: z.string(),
+    payload: json.optional(),
+    binary: z.base64().optional(),
+    sender: sender.nullable(),
+    sentAt: instant,
+    to: target.optional(),
+  },
+  presence: {
+    here: z.array(member).optional(),
+    joined: z.array(member).optional(),
+    updated: z.array(member).optional(),
+    left: z.array(member).optional(),
+    count: z.int(),
+  },
+  gap: { code: z.string(), reason: z.string(), missed: z.int().nullable() },
   heartbeat: { stale: z.boolean(), lagMs: z.number() },
   resync: { code: z.string(), reason: z.string() },
   error: { code: z.string(), message: z.string(), retry: z.boolean(), retryAfterMs: z.number().optional() },
@@ -104,9 +146,35 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     positions: z.record(z.string(), queryPosition),
     ...eventShapes.heartbeat,
   }),
-  z.strictObject({ type: z.literal('error'), id: id.optional(), ...eventShapes.error }),
+  z.strictObject({ type: z.literal('error'), id: id.optional(), ref: ref.nullable(), ...eventShapes.error }),
   z.strictObject({ type: z.literal('unsubscribed'), id }),
+  z.strictObject({ type: z.literal('joined'), id, channel: z.int(), tag: z.string(), position, ...joinedShape }),
+  z.strictObject({
+    type: z.literal('message'),
+    channel: z.int(),
+    position: position.optional(),
+    ...eventShapes.message,
+  }),
+  z.strictObject({
+    type: z.literal('presence'),
+    channel: z.int(),
+    position: position.optional(),
+    ...eventShapes.presence,
+  }),
+  z.strictObject({ type: z.literal('gap'), channel: z.int(), position: position.optional(), ...eventShapes.gap }),
+  z.strictObject({
+    type: z.literal('sent'),
+    id,
+    ref: id,
+    message: z.uuid(),
+    position,
+    duplicate: z.literal(true).optional(),
+  }),
+  z.strictObject({ type: z.literal('tracked'), id, ref: id }),
+  z.strictObject({ type: z.literal('refresh'), withinMs: z.number() }),
 ])
 
-/** Compiles only while the schema and the type of the protocol say the same. */
-export type ServerFrameMatches = z.output<typeof serverFrameSchema>['type'] extends ServerFrame['type'] ? true : never
+/** Compiles only while the schema and the type of the protocol have the same frames. */
+type Same<A, B> = [A, B] extends [B, A] ? true : never
+export const serverFramesMatch: Same<z.output<typeof serverFrameSchema>['type'], ServerFrame['type']> = true
+export const clientFramesMatch: Same<z.output<typeof clientFrameSchema>['type'], ClientFrame['type']> = true

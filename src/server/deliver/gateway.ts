@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream'
 import { WebSocketServer } from 'ws'
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { ChannelDoor } from '../channels/door.ts'
 import type { Log } from '../log.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
 import { steadyNow } from '../steady-clock.ts'
@@ -18,14 +19,17 @@ import { bearerOf } from './identify.ts'
 import { defaultLimits, type GatewayLimits } from './limits.ts'
 import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
+import { ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
 import type { Authenticator, Services } from './services.ts'
 import type { TicketLimits, Tickets } from './tickets.ts'
-import { ProtocolSocket, WebSocketConnection } from './websocket.ts'
+import { WebSocketConnection } from './websocket.ts'
 
 export interface GatewayOptions {
   readonly subscriptions: Subscriptions
+  /** Null or left out: whoever asks for a channel is told CHANNELS_OFF. */
+  readonly channels?: ChannelDoor | null
   readonly authenticator: Authenticator
   readonly log: Log
   /** Those left out are `defaultLimits`. */
@@ -90,11 +94,11 @@ class HttpGateway implements Gateway {
 
   constructor(options: GatewayOptions) {
     const limits = { ...defaultLimits, ...options.limits }
-    const { subscriptions, authenticator, log, now = steadyNow, random = Math.random } = options
+    const { subscriptions, channels = null, authenticator, log, now = steadyNow, random = Math.random } = options
     const wallNow = options.wallNow ?? options.now ?? Date.now
     const departures = new Departures(log)
     const turn = new Turn()
-    const services = { subscriptions, authenticator, limits, log, departures, turn, now, wallNow, random }
+    const services = { subscriptions, channels, authenticator, limits, log, departures, turn, now, wallNow, random }
     this.#services = services
     this.#connections = new Connections(limits.maxConnections)
     this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, wallNow)

@@ -22,6 +22,7 @@ import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin
 import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
 import type { Tickets } from './tickets.ts'
+import { transactionIdOf } from './transaction-id.ts'
 import { parseStreamUrl } from './url.ts'
 
 export interface Readiness {
@@ -166,7 +167,7 @@ export class HttpRoutes {
     await this.#inPlace(exchange, async hold => {
       const body = await readBody(exchange.request, services.limits.maxFrameBytes)
       const { principal } = await identify(services, tickets, exchange.request, exchange.parameters)
-      const xid64 = transactionIdOf(body)
+      const xid64 = transactionIdIn(body)
       hold(this.#waiting(exchange, principal))
       const position = await services.subscriptions.waitForTransaction(xid64, services.limits.waitTimeoutMs)
       answerJson(exchange, 200, JSON.stringify({ position: formatPosition(position) }))
@@ -252,7 +253,7 @@ function answerPoll(exchange: Exchange, { status, position, stale, body }: PollA
 const waitBody = z.strictObject({ txid: z.union([z.string(), z.int().min(0)]) })
 
 /** @throws BAD_FRAME, TXID_INVALID */
-function transactionIdOf(body: string): bigint {
+function transactionIdIn(body: string): bigint {
   let value: unknown
   try {
     value = JSON.parse(body)
@@ -261,14 +262,5 @@ function transactionIdOf(body: string): bigint {
   }
   const parsed = waitBody.safeParse(value)
   if (!parsed.success) throw new TidegateError('BAD_FRAME', 'the body is not {"txid": "<pg_current_xact_id()>"}')
-  const text = String(parsed.data.txid)
-  const xid64 = /^\d{1,20}$/.test(text) ? BigInt(text) : null
-  // 0 to 2 are names of Postgres's own (transam.h): as a transaction it would take them for one long past.
-  if (xid64 === null || xid64 < 3n || xid64 >= 2n ** 64n) {
-    throw new TidegateError(
-      'TXID_INVALID',
-      `${JSON.stringify(text.slice(0, 40))} is no transaction id; send pg_current_xact_id()`,
-    )
-  }
-  return xid64
+  return transactionIdOf(String(parsed.data.txid))
 }

@@ -3,12 +3,16 @@ import type { ServerResponse } from 'node:http'
 import type { Position, QueryPosition } from '../../protocol/position.ts'
 import { comparePositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Caller } from '../channels/door.ts'
 import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
-import { newConnectionName } from './connection-name.ts'
+import { joinedOf } from './accepted.ts'
+import type { ChannelStreamRequest } from './channel-url.ts'
+import { connectionNameOf, newPollKey } from './connection-name.ts'
 import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { notesOf } from './notes.ts'
+import { hereTagOf } from './poll-presence.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
 import { startsOver, takeBack, type Waiting } from './take-back.ts'
@@ -28,7 +32,7 @@ export interface LongPollOptions {
   readonly services: Services
   readonly response: ServerResponse
   readonly principal: Principal
-  readonly request: StreamRequest
+  readonly request: StreamRequest | ChannelStreamRequest
 }
 
 /** How long a snapshot may take; the client asks again after UNAVAILABLE. */
@@ -39,11 +43,13 @@ const lookAgainMs = 5
 
 export class LongPoll implements Connection, MembershipOwner {
   readonly sink = null
-  readonly name = newConnectionName()
+  readonly name: string
   readonly principal: Principal
   readonly #services: Services
   readonly #response: ServerResponse
-  readonly #request: StreamRequest
+  readonly #request: StreamRequest | ChannelStreamRequest
+  /** What the client brings back, to be the same connection to others. */
+  readonly #pollKey: string
   readonly #members: readonly Membership[]
   /** Per query: in the middle of a snapshot or delta of several parts, or waiting for the first part, or for the
    *  resync that is owed. */
@@ -52,6 +58,10 @@ export class LongPoll implements Connection, MembershipOwner {
   #events: string[] = []
   /** Whose each event is, and what. */
   #waiting: Waiting[] = []
+  /** Events that are answered with others, and do not end the wait: who was there when the poll came. */
+  #quiet = 0
+  /** By channel: who was there when the poll came, as JSON. */
+  readonly #here: (string | null)[]
   #chars = 0
   #failure: unknown = null
   #isOver = false
@@ -70,17 +80,20 @@ export class LongPoll implements Connection, MembershipOwner {
     this.#response = response
     this.principal = principal
     this.#request = request
-    this.#members = request.queries.map(
-      (query, id) => new Membership(query, this, { id, join: 0, maxHeldChars: services.limits.sendQueueBytes }),
+    this.#pollKey = ('poll' in request ? request.poll : null) ?? newPollKey()
+    this.name = connectionNameOf(this.#pollKey, principal)
+    this.#members = request.asked.map(
+      (asked, id) => new Membership(asked, this, { id, join: 0, maxHeldChars: services.limits.sendQueueBytes }),
     )
-    this.#isPartial = request.queries.map(() => false)
+    this.#isPartial = request.asked.map(() => false)
+    this.#here = request.asked.map(() => null)
   }
 
   /** @throws a refusal */
   async answer(): Promise<PollAnswer> {
     try {
       const { subscriptions } = this.#services
-      await joinAll(this.#members, subscriptions, this.principal)
+      await joinAll(this.#members, this.#services, this.#caller)
       // The client has gone: nobody reads the answer.
       if (this.#isOver) return { status: 304, position: null, stale: false, body: '' }
       const head = subscriptions.head().position
@@ -88,7 +101,7 @@ export class LongPoll implements Connection, MembershipOwner {
         const { resumed, kind } = member.subscription!
         // An answer with a position at the head and without the resync would hide what was lost in between.
         const isResyncOwed = !resumed && member.request.since !== null && member.request.since.lsn !== 0n
-        this.#isPartial[q] = isResyncOwed || (kind === 'live' && !resumed)
+        this.#isPartial[q] = kind !== 'channel' && (isResyncOwed || (kind === 'live' && !resumed))
         member.open()
       }
       await this.#waitForNews(head)
@@ -153,7 +166,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   leave(): void {
     this.#isOver = true
-    for (const member of this.#members) member.close()
+    for (const member of this.#members) member.close('broken')
     this.#wake?.()
   }
 
@@ -168,10 +181,10 @@ export class LongPoll implements Connection, MembershipOwner {
       const elapsedMs = now() - startedAt
       if (this.#isWaitingForParts()) {
         if (elapsedMs >= snapshotMs) return
-        await this.#sleep(snapshotMs - elapsedMs)
+        await this.#sleep(this.#isPartial.includes(true) ? snapshotMs - elapsedMs : lookAgainMs)
         continue
       }
-      if (this.#events.length > 0) {
+      if (this.#hasNews()) {
         // What else comes in this turn of the event loop goes with it.
         await new Promise(resolve => setImmediate(resolve))
         if (!this.#isWaitingForParts()) return
@@ -200,22 +213,45 @@ export class LongPoll implements Connection, MembershipOwner {
   /** True when every query has handed over all that was there when the poll came. */
   #hasReached(head: Position): boolean {
     return this.#members.every(member => {
+      if (member.channel !== null) return true
       const position = member.position()
       return position !== null && position.epoch === head.epoch && comparePositions(position, head) >= 0
     })
   }
 
   #isWaitingForParts(): boolean {
-    return this.#isPartial.includes(true)
+    return this.#isPartial.includes(true) || (!this.#isFull() && this.#members.some(isCatchingUp))
+  }
+
+  #isFull(): boolean {
+    return this.#chars > this.#services.limits.sendQueueBytes
+  }
+
+  #hasNews(): boolean {
+    return this.#events.length > this.#quiet || this.#hasOthersHere()
+  }
+
+  /** Whether others are there than at the last poll, as far as the client brought back who was. */
+  #hasOthersHere(): boolean {
+    const before = 'here' in this.#request ? this.#request.here : null
+    return before !== null && this.#quiet > 0 && hereTagOf(this.#here) !== before
+  }
+
+  get #caller(): Caller {
+    return { principal: this.principal, connection: this.name }
   }
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
-    this.#isPartial[member.id] = outgoing.position === null
+    this.#isPartial[member.id] = outgoing.position === null && member.channel === null
+    if (outgoing.event === 'presence' && this.#here[member.id] === null) {
+      this.#here[member.id] = outgoing.json
+      this.#quiet += 1
+    }
     const own = member.positionAfter(outgoing)
     const id = own === null ? null : this.#position(member, own)
     this.#add(member, { event: outgoing.event, json: outgoing.json, id }, outgoing)
     // A delta or snapshot goes whole or not at all, so its parts are taken past the bound of a queue.
-    return this.#chars <= this.#services.limits.sendQueueBytes || this.#isWaitingForParts()
+    return !this.#isFull() || this.#isPartial.includes(true)
   }
 
   memberSendsBatch(member: Membership, batch: Batch): boolean {
@@ -253,7 +289,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   memberMoves(member: Membership): void {
     this.#isPartial[member.id] = true
-    member.enter(this.#services.subscriptions, this.principal).then(
+    member.enter(this.#services, this.#caller).then(
       subscription => {
         if (subscription === null) return
         // Else the resync is owed.
@@ -271,7 +307,8 @@ export class LongPoll implements Connection, MembershipOwner {
     content: Outgoing | 'resync',
   ): void {
     if (this.#isOver || this.#failure !== null) return
-    const data = this.#request.isNumbered ? `{"q":${member.id},${json.slice(1)}` : json
+    const { label } = this.#request
+    const data = label === null ? json : `{"${label}":${member.id},${json.slice(1)}`
     const text = `{"event":"${event}","data":${data}${id === null ? '' : `,"id":"${id}"`}}`
     this.#events.push(text)
     this.#waiting.push({ owner: member.subscription, content })
@@ -298,12 +335,27 @@ export class LongPoll implements Connection, MembershipOwner {
   #answerNow(): PollAnswer {
     const position = this.#position(null, null)
     const { stale } = this.#services.subscriptions.head()
-    if (this.#events.length === 0 && this.#request.after !== null) return { status: 304, position, stale, body: '' }
-    const queries = this.#members.map(member => {
-      const { key, resumed } = member.subscription!
-      return { key, resumed, ...notesOf(member.subscription!) }
-    })
-    const tail = `"position":${JSON.stringify(position)},"queries":${JSON.stringify(queries)}`
-    return { status: 200, position, stale, body: `{"events":[${this.#events.join(',')}],${tail}}` }
+    if (!this.#hasNews() && this.#request.after !== null) return { status: 304, position, stale, body: '' }
+    const rest = JSON.stringify({ position, ...this.#whatWasJoined() }).slice(1)
+    return { status: 200, position, stale, body: `{"events":[${this.#events.join(',')}],${rest}` }
+  }
+
+  #whatWasJoined(): object {
+    if (!('poll' in this.#request)) {
+      const queries = this.#members.map(({ subscription }) => {
+        const { key, resumed } = subscription!
+        return { key, resumed, ...notesOf(subscription!) }
+      })
+      return { queries }
+    }
+    const here = hereTagOf(this.#here)
+    return {
+      channels: this.#members.map(({ channel }) => joinedOf(channel!)),
+      connection: this.name,
+      poll: this.#pollKey,
+      ...(here === null ? {} : { here }),
+    }
   }
 }
+
+const isCatchingUp = ({ channel }: Membership): boolean => channel?.hasCaughtUp === false

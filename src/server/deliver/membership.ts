@@ -1,16 +1,17 @@
-// One subscription as its session or stream holds it: what was joined, where the client stands, whether it waits for
+// One subscription, of a query or a channel, as its session or stream holds it: what was joined, where the client stands, whether it waits for
 // room. Its events are held until the client has been told that it exists, and dropped once it is gone.
 //
 // It is the outlet itself, and tells its owner by name instead of by closures: with one live query a connection has to
 // fit into 8 kB.
 import type { QueryPosition } from '../../protocol/position.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Caller, ChannelDoor, ChannelRequest, ChannelSubscription } from '../channels/door.ts'
 import type {
   Batch,
   BatchSink,
   Manner,
   Outgoing,
   Outlet,
-  Principal,
   SubscribeRequest,
   Subscription,
   Subscriptions,
@@ -34,6 +35,15 @@ export interface MembershipOwner {
   memberMoves(member: Membership): void
 }
 
+/** The doors that memberships enter by. */
+export interface Doors {
+  readonly subscriptions: Subscriptions
+  /** Null: there are no channels. */
+  readonly channels: ChannelDoor | null
+}
+
+export type MemberRequest = SubscribeRequest | ChannelRequest
+
 type Held =
   | { readonly kind: 'send'; readonly outgoing: Outgoing }
   | { readonly kind: 'resync'; readonly code: string; readonly reason: string }
@@ -47,10 +57,11 @@ export class Membership implements Outlet {
   /** The session's number of this attempt; 0 in a stream. */
   readonly join: number
   readonly #owner: MembershipOwner
-  #request: SubscribeRequest
+  #request: MemberRequest
   readonly #maxHeldChars: number
   #subscription: Subscription | null = null
-  #state: 'held' | 'open' | 'closed' = 'held'
+  /** `muted`: its client has left; what it asked before that is still being done. */
+  #state: 'held' | 'open' | 'muted' | 'closed' = 'held'
   /** Bounded by `maxHeldChars` and one event more: past it the subscription is told to stand still. */
   #held: readonly Held[] = nothingHeld
   #heldChars = 0
@@ -63,7 +74,7 @@ export class Membership implements Outlet {
   #wasRefused = false
 
   constructor(
-    request: SubscribeRequest,
+    request: MemberRequest,
     owner: MembershipOwner,
     numbers: { readonly id: number; readonly join: number; readonly maxHeldChars: number },
   ) {
@@ -74,7 +85,7 @@ export class Membership implements Outlet {
     this.#maxHeldChars = numbers.maxHeldChars
   }
 
-  get request(): SubscribeRequest {
+  get request(): MemberRequest {
     return this.#request
   }
 
@@ -82,20 +93,33 @@ export class Membership implements Outlet {
     return this.#subscription
   }
 
-  /** @returns null when it was closed meanwhile. @throws what `Subscriptions.subscribe` throws */
-  async enter(subscriptions: Subscriptions, principal: Principal): Promise<Subscription | null> {
+  /** The channel that it is in; null before, after, and of a query. */
+  get channel(): ChannelSubscription | null {
+    const subscription = this.#subscription
+    return subscription?.kind === 'channel' && !this.#isClosed() ? (subscription as ChannelSubscription) : null
+  }
+
+  /** @returns null when it was left meanwhile. @throws what the door throws, CHANNELS_OFF */
+  async enter(doors: Doors, caller: Caller): Promise<Subscription | null> {
     if (this.#isClosed()) return null
-    const subscription = await subscriptions.subscribe(principal, this.request, this)
+    const subscription = await this.#knock(doors, caller)
     if (this.#isClosed()) {
-      subscription.close()
+      subscription.close('gone')
       return null
     }
     this.#subscription = subscription
-    this.#isSettled = subscription.resumed || subscription.kind === 'changes'
+    if (this.#isMuted()) return null
+    this.#isSettled = subscription.resumed || subscription.kind !== 'live'
     const { since } = this.request
-    this.#owesResync = this.#isSettled && !subscription.resumed && since !== null && since.lsn !== 0n
+    this.#owesResync = this.#isSettled && !subscription.resumed && isPlace(since, subscription.kind)
     if (this.#state === 'held') this.#beforeHeld = subscription.resumed ? this.request.since : this.#fresh()
     return subscription
+  }
+
+  #knock({ subscriptions, channels }: Doors, caller: Caller): Promise<Subscription> {
+    const request = this.#request
+    if (request.kind !== 'channel') return subscriptions.subscribe(caller.principal, request, this)
+    return doorOf(channels).join(caller, request, this)
   }
 
   /** The client knows of the subscription: what was held goes first, in order. */
@@ -116,13 +140,14 @@ export class Membership implements Outlet {
   }
 
   send(outgoing: Outgoing): boolean {
-    if (this.#state === 'closed') return true
+    if (this.#isLeft()) return true
     if (this.#state === 'held') {
       this.#held = [...this.#held, { kind: 'send', outgoing }]
       this.#heldChars += outgoing.json.length
       return this.#heldChars <= this.#maxHeldChars
     }
     if (outgoing.position !== null) this.#isSettled = true
+    if (outgoing.event === 'gap') this.#owesResync = false
     const hasRoom = this.#owner.memberSends(this, outgoing)
     if (!hasRoom) this.#wasRefused = true
     return hasRoom
@@ -150,7 +175,7 @@ export class Membership implements Outlet {
   }
 
   takeBack(manner: Manner): void {
-    if (this.#state === 'closed' || this.#subscription === null) return
+    if (this.#isLeft() || this.#subscription === null) return
     if (this.#state === 'open') this.#owner.memberTakesBack(this, manner)
     else this.#takeBackHeld(this.#subscription, manner)
   }
@@ -175,7 +200,7 @@ export class Membership implements Outlet {
   }
 
   resync(code: string, reason: string): void {
-    if (this.#state === 'closed') return
+    if (this.#isLeft()) return
     if (this.#state === 'held') {
       this.#held = [...this.#held, { kind: 'resync', code, reason }]
       return
@@ -188,7 +213,7 @@ export class Membership implements Outlet {
   move(request: SubscribeRequest): boolean {
     // Whoever waits to be told of it would be told of what it was.
     if (this.#state === 'held') return false
-    if (this.#state === 'closed') return true
+    if (this.#isLeft()) return true
     this.#request = request
     this.#subscription = null
     this.#state = 'held'
@@ -219,7 +244,7 @@ export class Membership implements Outlet {
   /** Where the client may resume; null while it holds nothing complete. */
   position(): QueryPosition | null {
     // While it moves, its client stands where it stood: coming back there it is told what it lost, if anything.
-    if (this.#subscription === null && this.#request.moved !== undefined) return this.#request.since
+    if (this.#subscription === null && 'moved' in this.#request) return this.#request.since
     if (this.#subscription === null || !this.#isSettled) return null
     // Another query of the stream may be told first, with an id that names this one too: past its resync or its held
     // events, a client that broke off there would never get them.
@@ -240,15 +265,42 @@ export class Membership implements Outlet {
     return { ...outgoing.position, tag: this.#subscription.tag }
   }
 
-  close(): void {
-    if (this.#isClosed()) return
-    this.#state = 'closed'
+  /** Its client has left: no event reaches it any more, while what it asked of its channel before is done. `close` follows. */
+  mute(): void {
+    if (this.#isLeft()) return
+    this.#state = 'muted'
     this.#held = nothingHeld
     this.#beforeHeld = null
-    this.#subscription?.close()
+  }
+
+  /** @param how `broken`: its client did not say that it goes, and may come back in a moment */
+  close(how: 'gone' | 'broken'): void {
+    if (this.#isClosed()) return
+    this.mute()
+    this.#state = 'closed'
+    this.#subscription?.close(how)
+  }
+
+  /** Muted or closed. */
+  #isLeft(): boolean {
+    return this.#isMuted() || this.#isClosed()
+  }
+
+  #isMuted(): boolean {
+    return this.#state === 'muted'
   }
 
   #isClosed(): boolean {
     return this.#state === 'closed'
   }
 }
+
+/** @throws CHANNELS_OFF */
+export function doorOf(channels: ChannelDoor | null): ChannelDoor {
+  if (channels !== null) return channels
+  throw new TidegateError('CHANNELS_OFF', 'this database has no realtime.messages; run tidegate migrate')
+}
+
+/** Whether there is something to be lost behind it. Of a query, LSN 0 stands for no place; a channel's numbers begin there. */
+const isPlace = (since: QueryPosition | null, kind: Subscription['kind']): boolean =>
+  since !== null && (kind === 'channel' || since.lsn !== 0n)

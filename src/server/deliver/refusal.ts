@@ -22,6 +22,10 @@ export function refusalOf(error: unknown, log: Log, random: () => number): Refus
   return body
 }
 
+/** How a member of channels ends whose connection is closed by this code: whoever is to come back at once is not gone. */
+export const endOf = (code: PeerCode): 'gone' | 'broken' =>
+  peerCodes[code].retry === 'now' || code === 'TOKEN_EXPIRED' ? 'broken' : 'gone'
+
 const maxReasonBytes = 122
 
 /** The text of a WebSocket close frame: the standard leaves it 123 bytes, and ws throws past them. */

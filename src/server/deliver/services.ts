@@ -1,4 +1,5 @@
 // What every transport needs of its surroundings.
+import type { ChannelDoor } from '../channels/door.ts'
 import type { Log } from '../log.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import type { Departures } from './departures.ts'
@@ -12,6 +13,8 @@ export interface Authenticator {
 
 export interface Services {
   readonly subscriptions: Subscriptions
+  /** Null: there are none. */
+  readonly channels: ChannelDoor | null
   readonly authenticator: Authenticator
   readonly limits: GatewayLimits
   readonly log: Log

@@ -4,12 +4,18 @@
 //   handshake ─auth frame─▶ authenticating ─admitted─▶ open ─▶ closed
 //        (a Bearer token or a ticket was verified before the upgrade: the session starts open)
 //
+// Members of it are subscriptions of queries and places in channels.
+//
 // An error that names a subscription leaves the connection. Any other closes it: what a peer sends is then not ours to
 // guess at.
-import type { ClientFrame, ServerFrame, Warning } from '../../protocol/messages.ts'
+import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Principal, SubscribeRequest } from '../subscribe/subscription.ts'
-import { notesOf } from './notes.ts'
+import { channelKey } from '../channels/message.ts'
+import type { Principal } from '../subscribe/subscription.ts'
+import { type Accepted, acceptedFrame } from './accepted.ts'
+import { type Answer, type Ask, type AskFrame, answerFrame, askOf, withTrack } from './ask.ts'
+import { channelRequestOf } from './channel-request.ts'
+import type { MemberRequest } from './membership.ts'
 import { canRenew, hasSameClaims } from './renewal.ts'
 import { requestOfFrame } from './url.ts'
 
@@ -36,21 +42,9 @@ export interface Member {
   /** The client's id. */
   readonly id: number
   readonly join: number
-  readonly request: SubscribeRequest
-  /** Null until the subscription is accepted. */
+  readonly request: MemberRequest
+  /** Number of the query or channel; null until it is accepted. */
   readonly query: number | null
-}
-
-/** What the client is told of an accepted subscription. */
-export interface Accepted {
-  readonly query: number
-  readonly tag: string
-  readonly key: readonly string[]
-  readonly resumed: boolean
-  /** As text. */
-  readonly position: string
-  readonly exact?: false
-  readonly warnings: readonly Warning[]
 }
 
 export type SessionEvent =
@@ -61,11 +55,21 @@ export type SessionEvent =
   | { readonly type: 'joined'; readonly id: number; readonly join: number; readonly accepted: Accepted }
   /** A subscription was refused, or has ended. */
   | { readonly type: 'ended'; readonly id: number; readonly join: number; readonly error: unknown }
+  /** What a channel was asked has been done, or refused. */
+  | { readonly type: 'answered'; readonly id: number; readonly ref: number | null; readonly answer: Answer }
+  | {
+      readonly type: 'notAnswered'
+      readonly id: number
+      readonly ref: number | null
+      readonly ask: Ask
+      readonly error: unknown
+    }
   /** `now` on the steady clock, `wallNow` on that by which tokens expire. */
   | { readonly type: 'tick'; readonly now: number; readonly wallNow: number }
   /** The connection must end: a broken frame, a limit, a shutdown. */
   | { readonly type: 'broken'; readonly error: unknown }
-  | { readonly type: 'disconnected' }
+  /** @param how whether its client said that it goes */
+  | { readonly type: 'disconnected'; readonly how: 'gone' | 'broken' }
 
 export type Effect =
   | { readonly do: 'authenticate'; readonly token: string }
@@ -77,7 +81,7 @@ export type Effect =
       readonly id: number
       readonly join: number
       readonly principal: Principal
-      readonly request: SubscribeRequest
+      readonly request: MemberRequest
     }
   /** Leaves `from` and joins anew from where it stood. */
   | {
@@ -86,16 +90,19 @@ export type Effect =
       readonly join: number
       readonly from: number
       readonly principal: Principal
-      readonly request: SubscribeRequest
+      readonly request: MemberRequest
     }
   /** The client knows of the subscription now: its events may flow. */
   | { readonly do: 'open'; readonly join: number }
   | { readonly do: 'leave'; readonly join: number }
-  /** An error frame; the connection stays. */
-  | { readonly do: 'refuse'; readonly id: number | null; readonly error: unknown }
+  /** The client leaves: what it asked before is done first. */
+  | { readonly do: 'leaveInTurn'; readonly join: number }
+  | { readonly do: 'ask'; readonly id: number; readonly join: number; readonly ref: number | null; readonly ask: Ask }
+  /** An error frame; the connection stays. @param ref left out: the subscription itself is refused, or has ended */
+  | { readonly do: 'refuse'; readonly id: number | null; readonly ref?: number | null; readonly error: unknown }
   /** An error frame, then the close frame of its code; every subscription ends. */
   | { readonly do: 'close'; readonly error: unknown }
-  | { readonly do: 'abandon' }
+  | { readonly do: 'abandon'; readonly how: 'gone' | 'broken' }
 
 export interface Step {
   readonly session: Session
@@ -116,7 +123,8 @@ export function startSession(principal: Principal | null, now: number, limits: S
 
 export function step(session: Session, event: SessionEvent, limits: SessionLimits): Step {
   if (session.state === 'closed') return stay(session)
-  if (event.type === 'disconnected') return { session: { state: 'closed' }, effects: [{ do: 'abandon' }] }
+  if (event.type === 'disconnected')
+    return { session: { state: 'closed' }, effects: [{ do: 'abandon', how: event.how }] }
   if (event.type === 'broken') return close(event.error)
   switch (session.state) {
     case 'handshake':
@@ -208,6 +216,13 @@ function whileOpen(session: OpenSession, event: Ongoing, limits: SessionLimits):
           { do: 'refuse', id: event.id, error: event.error },
         ],
       }
+    case 'answered':
+      return answered(session, event)
+    case 'notAnswered':
+      return {
+        session: { ...session, members: withTrack(session.members, event.id, event.ask, 'undo') },
+        effects: [{ do: 'refuse', id: event.id, ref: event.ref, error: event.error }],
+      }
     case 'tick': {
       const { expiresAt } = session.principal
       if (expiresAt === null || event.wallNow < expiresAt) return stay(session)
@@ -227,7 +242,13 @@ function takeFrame(session: OpenSession, frame: ClientFrame, limits: SessionLimi
         effects: [{ do: 'authenticate', token: frame.token }],
       }
     case 'subscribe':
-      return subscribe(session, frame, limits)
+      return enter(session, frame.id, () => requestOfFrame(frame), limits)
+    case 'join':
+      return enter(session, frame.id, () => channelRequestOf(frame), limits)
+    case 'send':
+    case 'track':
+    case 'untrack':
+      return ask(session, frame)
     case 'unsubscribe': {
       const member = memberOf(session, frame.id)
       const unsubscribed: Effect = { do: 'send', frame: { type: 'unsubscribed', id: frame.id } }
@@ -235,18 +256,13 @@ function takeFrame(session: OpenSession, frame: ClientFrame, limits: SessionLimi
       if (member === undefined) return { session, effects: [unsubscribed] }
       return {
         session: { ...session, members: without(session.members, frame.id) },
-        effects: [{ do: 'leave', join: member.join }, unsubscribed],
+        effects: [{ do: 'leaveInTurn', join: member.join }, unsubscribed],
       }
     }
   }
 }
 
-function subscribe(
-  session: OpenSession,
-  frame: Extract<ClientFrame, { type: 'subscribe' }>,
-  limits: SessionLimits,
-): Step {
-  const { id } = frame
+function enter(session: OpenSession, id: number, requestOf: () => MemberRequest, limits: SessionLimits): Step {
   // An error frame with this id would speak of the subscription that holds it already.
   if (memberOf(session, id) !== undefined)
     return close(badFrame(`subscription id ${id} is in use; unsubscribe it first`))
@@ -254,11 +270,16 @@ function subscribe(
     const message = `this connection holds ${session.members.length} subscriptions; unsubscribe some`
     return refuse(session, id, new TidegateError('TOO_MANY_SUBSCRIPTIONS', message))
   }
-  let request: SubscribeRequest
+  let request: MemberRequest
   try {
-    request = requestOfFrame(frame)
+    request = requestOf()
   } catch (error) {
     return refuse(session, id, error)
+  }
+  const twin = twinOf(session, request)
+  if (twin !== undefined) {
+    const message = `subscription ${twin.id} of this connection is in the same channel; share it`
+    return refuse(session, id, new TidegateError('ALREADY_SUBSCRIBED', message))
   }
   const join = session.lastJoin + 1
   return {
@@ -267,12 +288,43 @@ function subscribe(
   }
 }
 
+/** Its place in a channel is the connection's: two of them could not be told apart, and the first to leave would end both. */
+function twinOf(session: OpenSession, request: MemberRequest): Member | undefined {
+  if (request.kind !== 'channel') return undefined
+  const key = channelKey(request.channel)
+  return session.members.find(({ request: other }) => other.kind === 'channel' && channelKey(other.channel) === key)
+}
+
+function ask(session: OpenSession, frame: AskFrame): Step {
+  const { id, ref = null } = frame
+  const member = memberOf(session, id)
+  if (member === undefined || member.request.kind !== 'channel') {
+    const error = new TidegateError('NOT_JOINED', `this connection is in no channel under the id ${id}`)
+    return { session, effects: [{ do: 'refuse', id, ref, error }] }
+  }
+  let asked: Ask
+  try {
+    asked = askOf(frame, member.request.track)
+  } catch (error) {
+    return { session, effects: [{ do: 'refuse', id, ref, error }] }
+  }
+  return {
+    session: { ...session, members: withTrack(session.members, id, asked, 'do') },
+    effects: [{ do: 'ask', id, join: member.join, ref, ask: asked }],
+  }
+}
+
+function answered(session: OpenSession, { id, ref, answer }: Extract<SessionEvent, { type: 'answered' }>): Step {
+  return ref === null ? stay(session) : { session, effects: [{ do: 'send', frame: answerFrame(id, ref, answer) }] }
+}
+
 function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'joined' }>): Step {
   const { id, join, accepted } = event
   const member = memberOf(session, id)
   if (member?.join !== join) return { session, effects: [{ do: 'leave', join }] }
-  for (const { id: other, query } of session.members) {
-    if (query !== accepted.query || other === id) continue
+  const query = accepted.kind === 'channel' ? accepted.channel : accepted.query
+  for (const { id: other, query: otherQuery, request } of session.members) {
+    if (otherQuery !== query || other === id || accepted.kind === 'channel' || request.kind === 'channel') continue
     // Deltas name the query alone: the client could not tell for which of the two they are.
     const message = `subscription ${other} of this connection is the same query; share it`
     return {
@@ -283,12 +335,10 @@ function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'join
       ],
     }
   }
-  const { query, tag, key, resumed, position } = accepted
-  const frame: ServerFrame = { type: 'subscribed', id, query, tag, key: [...key], resumed, position }
   return {
     session: { ...session, members: session.members.map(one => (one === member ? { ...one, query } : one)) },
     effects: [
-      { do: 'send', frame: { ...frame, ...notesOf(accepted) } },
+      { do: 'send', frame: acceptedFrame(id, accepted) },
       { do: 'open', join },
     ],
   }

@@ -1,4 +1,4 @@
-// One stream of server-sent events: the events of one or several queries, each with the id to come back with.
+// One stream of server-sent events: the events of one or several queries or channels, each with the id to come back with.
 //
 // The response carries neither a length nor chunks: it ends with the connection, so that what is written is the event's
 // own bytes, shared by its whole audience, and goes to the socket in one write with whatever else is pending.
@@ -6,15 +6,17 @@ import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Caller } from '../channels/door.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal, Subscription } from '../subscribe/subscription.ts'
+import { joinedOf } from './accepted.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
-import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseLinesOfQuery } from './encode.ts'
+import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseNumberedLinesOf } from './encode.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { notesOf } from './notes.ts'
 import { nextBeat, pulseOf } from './pulse.ts'
-import { refusalOf } from './refusal.ts'
+import { endOf, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
@@ -42,14 +44,14 @@ export class EventStream implements Connection, MembershipOwner {
   readonly principal: Principal
   readonly #services: Services
   readonly #response: ServerResponse
-  readonly #isNumbered: boolean
+  readonly #label: StreamRequest['label']
   readonly #proof: string | null
   readonly #socket: Socket
   readonly #queue: SendQueue
   readonly #members: readonly Membership[]
   #nextBeatAt: number
   #endedAt: number | null = null
-  /** Why it must end, though its queries are still being joined: told as a status and a body. */
+  /** Why it must end, though its members are still being joined: told as a status and a body. */
   #refusal: unknown = null
 
   constructor({ services, response, principal, request, proof }: EventStreamOptions) {
@@ -57,7 +59,7 @@ export class EventStream implements Connection, MembershipOwner {
     this.#services = services
     this.#response = response
     this.principal = principal
-    this.#isNumbered = request.isNumbered
+    this.#label = request.label
     this.#proof = proof
     this.#socket = response.req.socket
     this.#queue = new SendQueue({
@@ -72,18 +74,18 @@ export class EventStream implements Connection, MembershipOwner {
     })
     // Nothing may reach the socket before the headers do.
     this.#queue.hold()
-    this.#members = request.queries.map(
-      (query, id) => new Membership(query, this, { id, join: 0, maxHeldChars: limits.sendQueueBytes }),
+    this.#members = request.asked.map(
+      (asked, id) => new Membership(asked, this, { id, join: 0, maxHeldChars: limits.sendQueueBytes }),
     )
     this.#nextBeatAt = services.now() + services.random() * limits.heartbeatMs
   }
 
-  /** Joins every query, then answers: until then a refusal is still a status and a body. @throws a refusal */
+  /** Joins every query or channel, then answers: until then a refusal is still a status and a body. @throws a refusal */
   async start(headers: Readonly<Record<string, string>>): Promise<void> {
-    await joinAll(this.#members, this.#services.subscriptions, this.principal)
+    await joinAll(this.#members, this.#services, this.#caller)
     if (this.#endedAt !== null) return
     if (this.#refusal !== null) {
-      this.leave()
+      this.leave('gone')
       throw this.#refusal
     }
     const response = this.#response
@@ -151,17 +153,17 @@ export class EventStream implements Connection, MembershipOwner {
     this.#socket.destroy()
   }
 
-  /** The client has gone, or the stream never began. */
-  leave(): void {
+  /** The client has gone, which says no word on this wire; or the stream ends by our own. */
+  leave(how: 'gone' | 'broken' = 'broken'): void {
     this.#endedAt ??= this.#services.now()
-    for (const member of this.#members) member.close()
+    for (const member of this.#members) member.close(how)
     this.#queue.stop()
   }
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const owner = member.subscription
-    if (this.#isNumbered)
-      for (const lines of sseLinesOfQuery(outgoing, member.id)) this.#queue.push(lines, owner, outgoing)
+    if (this.#label !== null)
+      for (const lines of sseNumberedLinesOf(outgoing, member.id)) this.#queue.push(lines, owner, outgoing)
     else this.#queue.push(sseLinesOf(outgoing), owner, outgoing)
     if (outgoing.position === null) return this.#queue.push(sseEnd, owner, outgoing)
     const own = member.positionAfter(outgoing)
@@ -183,7 +185,7 @@ export class EventStream implements Connection, MembershipOwner {
   sinkIsFull(): void {}
 
   memberTakesBack(member: Membership, manner: Manner): void {
-    const first = this.#queue.takeBack({ of: member.subscription!, isShared: this.#isNumbered, manner })
+    const first = this.#queue.takeBack({ of: member.subscription!, isShared: this.#label !== null, manner })
     for (const other of this.#members) {
       const event = first.get(other.subscription!)
       if (event !== undefined) other.wasTakenBack(event)
@@ -200,7 +202,7 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberMoves(member: Membership): void {
-    member.enter(this.#services.subscriptions, this.principal).then(
+    member.enter(this.#services, this.#caller).then(
       subscription => {
         if (subscription === null) return
         this.#tellOf(member, subscription)
@@ -210,7 +212,16 @@ export class EventStream implements Connection, MembershipOwner {
     )
   }
 
-  #tellOf({ id }: Membership, subscription: Subscription): void {
+  get #caller(): Caller {
+    return { principal: this.principal, connection: this.name }
+  }
+
+  #tellOf({ id, channel }: Membership, subscription: Subscription): void {
+    if (channel !== null) {
+      const joined = { ...this.#numbered(id), connection: this.name, ...joinedOf(channel) }
+      this.#queue.push(sseEvent('joined', joined, null))
+      return
+    }
     const { key, resumed } = subscription
     const data = { ...this.#numbered(id), key, resumed, ...notesOf(subscription) }
     this.#queue.push(sseEvent('subscribed', data, null))
@@ -220,7 +231,7 @@ export class EventStream implements Connection, MembershipOwner {
     return formatStreamPosition(positions, this.#proof)
   }
 
-  #fail(error: unknown, q?: number): void {
+  #fail(error: unknown, id?: number): void {
     if (this.#endedAt !== null) return
     const response = this.#response
     if (!response.headersSent) {
@@ -230,19 +241,19 @@ export class EventStream implements Connection, MembershipOwner {
     const refusal = refusalOf(error, this.#services.log, this.#services.random)
     const retryMs = refusal.retryAfterMs ?? this.#retryMs()
     this.#queue.push(Buffer.from(`retry: ${retryMs}\n`))
-    this.#queue.push(sseEvent('error', { ...(q === undefined ? {} : this.#numbered(q)), ...refusal }, null))
+    this.#queue.push(sseEvent('error', { ...(id === undefined ? {} : this.#numbered(id)), ...refusal }, null))
     this.#queue.finish()
-    this.leave()
+    this.leave(endOf(refusal.code))
     response.end()
   }
 
   /** Whether its bytes are those of everybody in the audience: no ids of several queries, and none with a proof. */
   #takesBatches(): boolean {
-    return !this.#isNumbered && this.#members.length === 1 && this.#proof === null
+    return this.#label === null && this.#members.length === 1 && this.#proof === null
   }
 
-  #numbered(q: number): { q?: number } {
-    return this.#isNumbered ? { q } : {}
+  #numbered(id: number): { q?: number; c?: number } {
+    return this.#label === null ? {} : { [this.#label]: id }
   }
 
   #retryMs(): number {

@@ -5,6 +5,9 @@
 // names a position behind what is dropped, goes too: heartbeats, and in a stream whose ids name all its queries, the events of
 // the others. A resync stays, for its cause may not come again; and so do the parts of a first snapshot that is not finished,
 // because its last part takes back what is hidden by then.
+//
+// A message of a channel without a history cannot be had again. It is dropped where its reader may not have it, and gently never.
+import { WHOLE_COMMIT } from '../../protocol/position.ts'
 import type { Batch, Manner, Outgoing, Owner } from '../subscribe/subscription.ts'
 
 /** What a frame is; null for what is no subscription's: an answer, an error, a greeting. */
@@ -34,6 +37,7 @@ export interface TakenBack {
 export function takeBack(waiting: readonly Waiting[], { of, isShared, manner }: TakeBack): TakenBack | null {
   const kept = waiting.map(() => true)
   const first = new Map<Owner, Outgoing>()
+  let canComeAgain = true
   /** Parts of snapshots whose last part has not come. */
   const unfinished = new Map<Owner, number[]>()
   let hasBegun = false
@@ -45,6 +49,7 @@ export function takeBack(waiting: readonly Waiting[], { of, isShared, manner }: 
     }
     if (owner === null || (owner !== of && (!isShared || !hasBegun))) return
     if (content === 'resync') {
+      if (first.get(owner)?.event === 'message') canComeAgain = false
       // What came before it is void, and no place to stand at.
       first.delete(owner)
       unfinished.delete(owner)
@@ -52,7 +57,8 @@ export function takeBack(waiting: readonly Waiting[], { of, isShared, manner }: 
     }
     hasBegun = true
     kept[place] = false
-    const event = firstOf(content)
+    const event = eventsOf(content)[0]!
+    if (eventsOf(content).some(isOnce)) canComeAgain = false
     if (event.event === 'snapshot' && event.position === null) {
       const parts = unfinished.get(owner) ?? []
       parts.push(place)
@@ -65,7 +71,7 @@ export function takeBack(waiting: readonly Waiting[], { of, isShared, manner }: 
     if (first.get(owner)?.event === 'snapshot') first.delete(owner)
   }
   if (!waiting.some(({ owner }, place) => owner === of && !kept[place])) return null
-  if (manner === 'gently' && [...first.values()].some(startsOver)) return null
+  if (manner === 'gently' && (!canComeAgain || [...first.values()].some(startsOver))) return null
   return { kept, first }
 }
 
@@ -73,4 +79,8 @@ export function takeBack(waiting: readonly Waiting[], { of, isShared, manner }: 
 export const startsOver = ({ event, sinceLsn }: Outgoing): boolean =>
   event === 'snapshot' || (event === 'delta' && sinceLsn === null)
 
-const firstOf = (content: Batch | Outgoing): Outgoing => ('events' in content ? content.events[0]! : content)
+/** Whether it is sent once and never again: positions in a history are whole. What a channel tells beside messages follows anew
+ *  when it is joined again. */
+const isOnce = ({ event, position }: Outgoing): boolean => event === 'message' && position?.index !== WHOLE_COMMIT
+
+const eventsOf = (content: Batch | Outgoing): readonly Outgoing[] => ('events' in content ? content.events : [content])

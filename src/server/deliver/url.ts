@@ -3,13 +3,14 @@ import type { ClientFrame } from '../../protocol/messages.ts'
 import { parseQueryPositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { SubscribeRequest } from '../subscribe/subscription.ts'
+import type { MemberRequest } from './membership.ts'
 import { parseStreamPosition, withoutProof } from './stream-position.ts'
 
-export interface StreamRequest {
-  /** In the order of the URL. Several only under `q`. */
-  readonly queries: readonly SubscribeRequest[]
-  /** True under `q`, also for one: each event says whose it is. */
-  readonly isNumbered: boolean
+export interface StreamRequest<R extends MemberRequest = MemberRequest> {
+  /** In the order of the URL. Several only under `q`, or `c` for channels. */
+  readonly asked: readonly R[]
+  /** Under which each event says whose it is, also where there is one. Null for a table or topic in the path. */
+  readonly label: 'q' | 'c' | null
   /** Where the client stands: Last-Event-ID, else `after`; null to begin fresh. */
   readonly after: string | null
   /** `wait` in milliseconds; null when left out. */
@@ -31,7 +32,7 @@ export function parseStreamUrl(options: {
   readonly parameters: URLSearchParams
   readonly lastEventId: string | null
   readonly maxQueries: number
-}): StreamRequest {
+}): StreamRequest<SubscribeRequest> {
   const { kind, table, parameters, maxQueries } = options
   const after = options.lastEventId || single(parameters, 'after')
   const parts = table === null ? parameters.getAll('q') : []
@@ -58,7 +59,7 @@ export function parseStreamUrl(options: {
     const own = [...parameters].filter(([name]) => !streamParameters.has(name))
     queries = [requestOf(kind, decodeTable(table), own, positions[0] ?? null)]
   }
-  return { queries, isNumbered: table === null, after, waitMs: waitOf(single(parameters, 'wait')) }
+  return { asked: queries, label: table === null ? 'q' : null, after, waitMs: waitOf(single(parameters, 'wait')) }
 }
 
 /** One `q`: `messages?room_id=eq.42`. */

@@ -1,76 +1,39 @@
 // Performs one WebSocket session: does what session.ts decides, and tells it what happened.
 import type { Socket } from 'node:net'
-import { type RawData, WebSocket } from 'ws'
-import { closeCodeOf, type PeerCode, peerCodes } from '../../protocol/codes.ts'
+import type { RawData } from 'ws'
+import { closeCodeOf } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, BatchSink, Manner, Outgoing, Principal, SubscribeRequest } from '../subscribe/subscription.ts'
+import type { ChannelRequest } from '../channels/door.ts'
+import { channelKey } from '../channels/message.ts'
+import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
+import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
+import { doAsk } from './ask.ts'
+import { ChannelLines } from './channel-lines.ts'
 import { newConnectionName } from './connection-name.ts'
-import type { Connection, Place } from './connections.ts'
+import type { Connection } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
-import { Membership, type MembershipOwner } from './membership.ts'
+import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
+import type { ProtocolSocket, SocketListener } from './protocol-socket.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
-import { closeReason, refusalOf } from './refusal.ts'
+import { closeReason, endOf, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
 import { type Effect, isDue, type Session, type SessionEvent, startSession, step } from './session.ts'
-import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
+import { fullBucket, isInDebt, oweToken, type TokenBucket, takeToken } from './token-bucket.ts'
 
-/** Closes of ws itself, for what broke the WebSocket protocol, in our codes: 1009 or 1008 alone would tell a client to
- *  come back and send the same again. */
-const violations = new Map<number, PeerCode>([
-  [1002, 'BAD_FRAME'],
-  [1007, 'BAD_FRAME'],
-  [1008, 'FRAME_TOO_LARGE'],
-  [1009, 'FRAME_TOO_LARGE'],
-])
-
-export class ProtocolSocket extends WebSocket {
-  listener: WebSocketConnection | null = null
-  /** Released when it has closed. */
-  place: Place | null = null
-
-  // Told directly: listeners of its own for each event would take 250 bytes of every socket.
-  override emit(event: string | symbol, ...values: unknown[]): boolean {
-    const { listener } = this
-    if (listener === null) return super.emit(event, ...values)
-    switch (event) {
-      case 'message':
-        listener.message(values[0] as RawData, values[1] as boolean)
-        break
-      case 'ping':
-        listener.ping(values[0] as Buffer)
-        break
-      case 'pong':
-        listener.pong()
-        break
-      case 'error':
-        listener.broke(values[0] as Error)
-        break
-      case 'close':
-        listener.disconnected()
-        this.place?.release()
-    }
-    return super.listenerCount(event) > 0 ? super.emit(event, ...values) : true
-  }
-
-  // ws gives a reason, if only an empty one, when it answers a client's close frame; none when it refuses a frame.
-  override close(code?: number, reason?: string | Buffer): void {
-    const violation = reason === undefined && code !== undefined ? violations.get(code) : undefined
-    if (violation === undefined) super.close(code, reason)
-    else super.close(closeCodeOf(violation), closeReason({ code: violation, message: peerCodes[violation].meaning }))
-  }
-}
-
-export class WebSocketConnection implements Connection, MembershipOwner, Vitals {
+export class WebSocketConnection implements Connection, MembershipOwner, SocketListener, Vitals {
   readonly name = newConnectionName()
   readonly #services: Services
   readonly #ws: ProtocolSocket
   readonly #queue: SendQueue
   readonly #bucket: TokenBucket
+  /** What it asks of channels is not refused, but delayed; null while it asked nothing. */
+  #askBucket: TokenBucket | null = null
+  #lines: ChannelLines | null = null
   /** At most `maxSubscriptions`. A list, as the session's. */
   #members: readonly Membership[] = noMembers
   #session: Session
@@ -167,7 +130,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
   }
 
   terminate(): void {
-    this.#dispatch({ type: 'disconnected' })
+    this.#dispatch({ type: 'disconnected', how: 'broken' })
     this.#ws.terminate()
   }
 
@@ -208,29 +171,39 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
   }
 
   memberMoves(member: Membership): void {
-    if (this.#session.state === 'open') this.#enter(member, this.#session.principal)
+    if (this.#session.state === 'open') void this.#enter(member, this.#session.principal)
   }
 
-  /** A frame came. */
   message(data: RawData, isBinary: boolean): void {
-    if (!this.#heard()) return
-    if (isBinary) {
-      this.#break(new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text'))
-      return
-    }
+    if (!this.#isListening()) return
     try {
-      this.#dispatch({ type: 'frame', frame: parseClientFrame(data.toString()) })
+      if (isBinary) throw new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text')
+      const frame = parseClientFrame(data.toString())
+      if (frame.type === 'send' || frame.type === 'track' || frame.type === 'untrack') this.#oweFrame()
+      else if (!this.#takeFrame()) return
+      this.#dispatch({ type: 'frame', frame })
     } catch (error) {
       this.#break(error)
     }
   }
 
-  /** Any frame is a sign of life, and costs a token. @returns false when it was one too many */
-  #heard(): boolean {
-    const { limits, now } = this.#services
-    this.#heardAt = now()
+  /** Any frame is a sign of life. */
+  #isListening(): boolean {
+    this.#heardAt = this.#services.now()
     this.#isSuspect = false
-    if (this.#session.state === 'closed') return false
+    return this.#session.state !== 'closed'
+  }
+
+  /** What is asked of channels is never too much: past the limit the socket is not read for a while. */
+  #oweFrame(): void {
+    const { frameBurst, framesPerSecond } = this.#services.limits
+    this.#askBucket ??= fullBucket(frameBurst, this.#heardAt)
+    oweToken(this.#askBucket, this.#heardAt, framesPerSecond, frameBurst)
+  }
+
+  /** Any other frame costs a token. @returns false when it was one too many */
+  #takeFrame(): boolean {
+    const { limits } = this.#services
     if (takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) return true
     const message = `more than ${limits.framesPerSecond} frames per second, and ${limits.frameBurst} at once`
     this.#break(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
@@ -239,19 +212,19 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
 
   // Answered here and not by ws, which would cut a flood off without a code.
   ping(data: Buffer): void {
-    if (this.#heard()) this.#ws.pong(data)
+    if (this.#isListening() && this.#takeFrame()) this.#ws.pong(data)
   }
 
   pong(): void {
-    this.#heard()
+    if (this.#isListening()) this.#takeFrame()
   }
 
   broke(error: Error): void {
     this.#services.log.debug({ err: error }, 'a WebSocket broke')
   }
 
-  disconnected(): void {
-    this.#dispatch({ type: 'disconnected' })
+  disconnected(code: number): void {
+    this.#dispatch({ type: 'disconnected', how: code === closedNormally ? 'gone' : 'broken' })
   }
 
   #break(error: unknown): void {
@@ -288,8 +261,9 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
         const from = this.#memberOf(effect.from)
         // Afterwards nobody would take it back.
         from?.takeBack('gently')
-        const since = from?.position() ?? null
-        this.#leave(effect.from)
+        // One that was not entered yet stands where it asked to.
+        const since = from?.subscription === null ? from.request.since : (from?.position() ?? null)
+        this.#leaveInTurn(effect.from, 'broken')
         this.#join(effect, { ...effect.request, since })
         break
       }
@@ -300,21 +274,31 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       case 'leave':
         this.#leave(effect.join)
         break
+      case 'leaveInTurn':
+        this.#leaveInTurn(effect.join, 'gone')
+        break
+      case 'ask':
+        this.#ask(effect)
+        break
       case 'refuse': {
+        const { id, ref } = effect
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
-        this.#send({ type: 'error', ...(effect.id === null ? {} : { id: effect.id }), ...refusal })
+        this.#send({ type: 'error', ...(id === null ? {} : { id }), ...(ref === undefined ? {} : { ref }), ...refusal })
         break
       }
       case 'close': {
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
         this.#send({ type: 'error', ...refusal })
-        this.#leaveAll()
+        this.#lines?.drop()
+        for (const member of this.#members) member.close(endOf(refusal.code))
+        this.#members = noMembers
         this.#queue.finish()
         this.#ws.close(closeCodeOf(refusal.code), closeReason(refusal))
         break
       }
       case 'abandon':
-        this.#leaveAll()
+        // What it had asked before is done.
+        for (const { join } of this.#members) this.#leaveInTurn(join, effect.how)
         this.#queue.stop()
     }
   }
@@ -326,45 +310,59 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     )
   }
 
-  #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: SubscribeRequest): void {
+  #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: MemberRequest): void {
     const maxHeldChars = this.#services.limits.sendQueueBytes
     const member = new Membership(request, this, { id, join, maxHeldChars })
     // Not spread, which leaves room for sixteen more.
     this.#members = this.#members.concat(member)
-    this.#enter(member, principal)
+    if (request.kind !== 'channel') void this.#enter(member, principal)
+    else this.#inTurn(request, () => this.#enter(member, principal))
   }
 
-  #enter(member: Membership, principal: Principal): void {
+  async #enter(member: Membership, principal: Principal): Promise<void> {
     const { id, join } = member
-    member.enter(this.#services.subscriptions, principal).then(
-      subscription => {
-        if (subscription === null) return
-        const { query, tag, key, resumed, warnings } = subscription
-        const exact = subscription.exact === false ? { exact: false as const } : {}
-        const position = formatPosition(subscription.position())
-        this.#dispatch({
-          type: 'joined',
-          id,
-          join,
-          accepted: { query, tag, key, resumed, position, ...exact, warnings },
-        })
-      },
-      (error: unknown) => this.#dispatch({ type: 'ended', id, join, error }),
+    try {
+      const subscription = await member.enter(this.#services, { principal, connection: this.name })
+      if (subscription === null) return
+      this.#dispatch({ type: 'joined', id, join, accepted: acceptedOf(subscription, member.channel) })
+    } catch (error) {
+      this.#dispatch({ type: 'ended', id, join, error })
+    }
+  }
+
+  #ask({ id, join, ref, ask }: Extract<Effect, { do: 'ask' }>): void {
+    const member = this.#memberOf(join)
+    const notAnswered = (error: unknown): void => this.#dispatch({ type: 'notAnswered', id, ref, ask, error })
+    if (member?.request.kind !== 'channel') return
+    this.#inTurn(
+      member.request,
+      () => doAsk(member, ask).then(answer => this.#dispatch({ type: 'answered', id, ref, answer }), notAnswered),
+      ask.type === 'send' ? ask.request.payload.length : (ask.request?.meta.length ?? 0),
     )
   }
 
+  #inTurn({ channel }: ChannelRequest, run: () => Promise<void> | void, chars = 0): void {
+    this.#lines ??= new ChannelLines(() => this.#pauseOrRead())
+    this.#lines.add(channelKey(channel), { chars, run })
+  }
+
   #leave(join: number): void {
-    this.#memberOf(join)?.close()
+    this.#memberOf(join)?.close('gone')
     this.#members = this.#members.filter(member => member.join !== join)
+  }
+
+  /** Events end now; what was asked of the channel before is done first. */
+  #leaveInTurn(join: number, how: 'gone' | 'broken'): void {
+    const member = this.#memberOf(join)
+    if (member === undefined) return
+    member.mute()
+    this.#members = this.#members.filter(other => other !== member)
+    if (member.request.kind === 'channel') this.#inTurn(member.request, () => member.close(how))
+    else member.close(how)
   }
 
   #memberOf(join: number): Membership | undefined {
     return this.#members.find(member => member.join === join)
-  }
-
-  #leaveAll(): void {
-    for (const member of this.#members) member.close()
-    this.#members = noMembers
   }
 
   #send(frame: ServerFrame): void {
@@ -388,10 +386,11 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     const { position: head, stale, lagMs } = this.#services.subscriptions.head()
     const positions: { [id: string]: string } = {}
     let lowest: QueryPosition | null = null
-    for (const { id, join } of this.#session.members) {
+    for (const { id, join, request } of this.#session.members) {
       const position = this.#memberOf(join)?.position() ?? null
       if (position === null) continue
       positions[id] = formatQueryPositions([position])
+      if (request.kind === 'channel') continue
       const isLower = lowest === null || isBefore(position, lowest, head.epoch)
       if (isLower) lowest = position
     }
@@ -404,11 +403,11 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
     this.#pauseOrRead()
   }
 
-  /** Reads nothing more while the first token is checked, or while the peer does not take its answers: what it sends
-   *  would otherwise pile up here. */
+  /** Reads nothing more while the first token is checked, while the peer does not take its answers, or while it asks more of its
+   *  channels than they take: what it sends would otherwise pile up here. */
   #pauseOrRead(): void {
-    const shouldPause =
-      this.#session.state === 'authenticating' || (this.#session.state === 'open' && this.#queue.isFull)
+    const { state } = this.#session
+    const shouldPause = state === 'authenticating' || (state === 'open' && (this.#queue.isFull || this.#asksTooMuch()))
     if (shouldPause === this.#isPaused) return
     this.#isPaused = shouldPause
     if (shouldPause) this.#ws.pause()
@@ -417,7 +416,16 @@ export class WebSocketConnection implements Connection, MembershipOwner, Vitals 
       this.#ws.resume()
     }
   }
+
+  #asksTooMuch(): boolean {
+    if (this.#askBucket === null) return false
+    const { now, limits } = this.#services
+    return this.#lines?.isFull === true || isInDebt(this.#askBucket, now(), limits.framesPerSecond, limits.frameBurst)
+  }
 }
+
+/** Of RFC 6455. A page that is closed or loaded anew sends 1001: it may come back in a moment. */
+const closedNormally = 1000
 
 const noMembers: readonly Membership[] = []
 

@@ -46,8 +46,8 @@ test.each([
   ['m?events=eq.1', { filters: [['events', 'eq.1']] }],
   ['m?__proto__=eq.1', { filters: [['__proto__', 'eq.1']] }],
 ] as const)('the URL %s is read', (url, expected) => {
-  const { queries, isNumbered } = read(url)
-  expect(isNumbered).toBe(false)
+  const { asked: queries, label } = read(url)
+  expect(label).toBe(null)
   expect(queries[0]).toMatchObject({ kind: 'live', since: null, events: null, ...expected })
 })
 
@@ -64,7 +64,7 @@ test('[P7] a select of nothing but spaces is refused at once', () => {
 })
 
 test('changes may be chosen by operation, in a URL and in a frame', () => {
-  expect(read('m?events=insert,delete', 'changes').queries[0]!.events).toEqual(new Set(['insert', 'delete']))
+  expect(read('m?events=insert,delete', 'changes').asked[0]!.events).toEqual(new Set(['insert', 'delete']))
   const frame = { type: 'subscribe', id: 1, kind: 'changes', table: 'm', events: ['update'] } as const
   expect(requestOfFrame({ ...frame, events: ['update'] }).events).toEqual(new Set(['update']))
 })
@@ -89,7 +89,7 @@ test('a position with the proof of its stream is the same position, on every wir
   const text = formatStreamPosition(position, proof)!
   expect(proofOf(text)).toBe(proof)
   expect(readStreamPosition(text, 1)).toEqual(position)
-  expect(read(`m?after=${encodeURIComponent(text)}`).queries[0]!.since).toEqual(position[0])
+  expect(read(`m?after=${encodeURIComponent(text)}`).asked[0]!.since).toEqual(position[0])
   const frame = requestOfFrame({ type: 'subscribe', id: 1, kind: 'live', table: 'm', since: text })
   expect(frame.since).toEqual(position[0])
   for (const other of ['1f2e3d4c-10.aa', `1f2e3d4c-10.aa!${proof}x`, `${text}!`]) expect(proofOf(other)).toBe(null)

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { expect, test } from 'vitest'
 import * as ws from 'ws'
-import { sseLinesOf, sseLinesOfQuery, textFrame, websocketFrameOf } from '../../../src/server/deliver/encode.ts'
+import { sseLinesOf, sseNumberedLinesOf, textFrame, websocketFrameOf } from '../../../src/server/deliver/encode.ts'
 import { Outgoing } from '../../../src/server/subscribe/subscription.ts'
 import { at } from './support/memory-core.ts'
 
@@ -27,7 +27,7 @@ test('an event is encoded once for each wire, and its object is spliced, not par
   )
   expect(websocketFrameOf(delta, 7, 2)).toBe(frame)
   expect(sseLinesOf(delta).toString()).toBe('event: delta\ndata: {"changes":[],"done":true}\n')
-  const [head, rest] = sseLinesOfQuery(delta, 3)
+  const [head, rest] = sseNumberedLinesOf(delta, 3)
   expect(head.toString() + rest.toString()).toBe('event: delta\ndata: {"q":3,"changes":[],"done":true}\n')
   expect(rest.buffer).toBe(sseLinesOf(delta).buffer)
 })

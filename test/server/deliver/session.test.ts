@@ -1,19 +1,14 @@
 import { expect, test } from 'vitest'
 import type { ClientFrame } from '../../../src/protocol/messages.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
-import {
-  type Accepted,
-  isDue,
-  type Session,
-  type SessionEvent,
-  startSession,
-  step,
-} from '../../../src/server/deliver/session.ts'
+import type { Accepted } from '../../../src/server/deliver/accepted.ts'
+import { isDue, type Session, type SessionEvent, startSession, step } from '../../../src/server/deliver/session.ts'
 import type { Principal } from '../../../src/server/subscribe/subscription.ts'
 
 const limits = { maxSubscriptions: 2, handshakeMs: 1000 }
 const alice: Principal = { role: 'authenticated', claims: { sub: 'alice' }, expiresAt: 5000 }
 const accepted = (query: number): Accepted => ({
+  kind: 'query',
   query,
   tag: 't',
   key: ['id'],
@@ -51,7 +46,7 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
     [frame({ type: 'auth', token: 'x' }), subscribe(1), frame({ type: 'unsubscribe', id: 1 }), subscribe(1), admitted],
     null,
     'open',
-    ['welcome', 'join', 'leave', 'unsubscribed', 'join'],
+    ['welcome', 'join', 'leaveInTurn', 'unsubscribed', 'join'],
   ],
   [
     'a check that takes too long ends it',
@@ -134,8 +129,14 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
     'open',
     ['authenticated'],
   ],
-  ['a peer that leaves is abandoned', [subscribe(1), { type: 'disconnected' }], alice, 'closed', ['abandon']],
-  ['nothing happens after the end', [{ type: 'disconnected' }, subscribe(1)], alice, 'closed', []],
+  [
+    'a peer that leaves is abandoned',
+    [subscribe(1), { type: 'disconnected', how: 'broken' }],
+    alice,
+    'closed',
+    ['abandon'],
+  ],
+  ['nothing happens after the end', [{ type: 'disconnected', how: 'broken' }, subscribe(1)], alice, 'closed', []],
 ]
 
 test.each(cases)('%s', (_name, events, start, state, effects) => {
@@ -164,7 +165,7 @@ test('the function is total: every event is answered in every state, and a close
     [null, []],
     [null, [frame({ type: 'auth', token: 'x' })]],
     [alice, []],
-    [alice, [{ type: 'disconnected' }]],
+    [alice, [{ type: 'disconnected', how: 'broken' }]],
   ]
   const events: SessionEvent[] = [
     frame({ type: 'auth', token: 'x' }),
@@ -177,7 +178,7 @@ test('the function is total: every event is answered in every state, and a close
     { type: 'ended', id: 1, join: 1, error: new Error('x') },
     { type: 'tick', now: 1e9, wallNow: 1e9 },
     { type: 'broken', error: new Error('x') },
-    { type: 'disconnected' },
+    { type: 'disconnected', how: 'broken' },
   ]
   const states = starts.map(([principal, before]) =>
     events.map(event => after([...before, event], principal)[0]).join(' '),

@@ -1,0 +1,58 @@
+// What the client is told of a subscription that was accepted. Pure.
+import type { ServerFrame, Warning } from '../../protocol/messages.ts'
+import { formatPosition } from '../../protocol/position.ts'
+import type { ChannelSubscription } from '../channels/door.ts'
+import type { Subscription } from '../subscribe/subscription.ts'
+import { notesOf } from './notes.ts'
+
+export type Accepted = AcceptedQuery | AcceptedChannel
+
+interface AcceptedAny {
+  readonly tag: string
+  readonly resumed: boolean
+  /** As text. */
+  readonly position: string
+  readonly exact?: false
+  readonly warnings: readonly Warning[]
+}
+
+export interface AcceptedQuery extends AcceptedAny {
+  readonly kind: 'query'
+  readonly query: number
+  readonly key: readonly string[]
+}
+
+export interface AcceptedChannel extends AcceptedAny {
+  readonly kind: 'channel'
+  readonly channel: number
+  readonly history: boolean
+  readonly maySend: boolean
+}
+
+export function acceptedOf(subscription: Subscription, channel: ChannelSubscription | null): Accepted {
+  const { query, tag, key, resumed, warnings } = subscription
+  const exact = subscription.exact === false ? { exact: false as const } : {}
+  const position = formatPosition(subscription.position())
+  if (channel === null) return { kind: 'query', query, tag, key, resumed, position, ...exact, warnings }
+  const { hasHistory, maySend } = channel
+  return { kind: 'channel', channel: query, tag, resumed, position, history: hasHistory, maySend, ...exact, warnings }
+}
+
+export function acceptedFrame(id: number, accepted: Accepted): ServerFrame {
+  const { tag, resumed, position } = accepted
+  const notes = notesOf(accepted)
+  if (accepted.kind === 'channel') {
+    const { channel, history, maySend } = accepted
+    return { type: 'joined', id, channel, tag, resumed, position, history, maySend, ...notes }
+  }
+  const { query, key } = accepted
+  return { type: 'subscribed', id, query, tag, key: [...key], resumed, position, ...notes }
+}
+
+/** The same without numbers, for streams and polls. */
+export const joinedOf = (channel: ChannelSubscription) => ({
+  resumed: channel.resumed,
+  history: channel.hasHistory,
+  maySend: channel.maySend,
+  ...notesOf(channel),
+})
