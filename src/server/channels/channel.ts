@@ -56,6 +56,7 @@ export interface ChannelReceiver {
 
 /** Messages whose stamp lies ahead of this node. Past it the newest are let go: they are read again, or told as a gap. */
 const maxWaitingChars = 8 * 1024 * 1024
+const maxOutboxChars = 32 * 1024
 const pageLength = 200
 const retryMs = 500
 
@@ -80,6 +81,7 @@ export class Channel implements ChannelListener {
   #waitingChars = 0
   /** In this turn; handed out at its end. */
   #outbox: ChannelEvent[] = []
+  #outboxChars = 0
   /** Number of the last message handed to the members, and its epoch. */
   #told: Standing = { epoch: '', seq: 0n }
   #isReading = false
@@ -215,6 +217,7 @@ export class Channel implements ChannelListener {
     const events = this.#outbox
     if (events.length === 0) return
     this.#outbox = []
+    this.#outboxChars = 0
     if (this.members.size === 0) return
     const senders = new Set<string>()
     let hasTarget = false
@@ -343,7 +346,11 @@ export class Channel implements ChannelListener {
     const before = due.kind === 'message' ? due.message.before : this.#told.before
     this.#told = { epoch, seq, ...(before === undefined ? {} : { before }) }
     if (this.#outbox.length === 0) setImmediate(() => this.handOut())
-    this.#outbox.push(due.kind === 'message' ? this.#eventOf(due.message) : this.#gap(due.missed))
+    const event = due.kind === 'message' ? this.#eventOf(due.message) : this.#gap(due.missed)
+    this.#outbox.push(event)
+    this.#outboxChars += event.outgoing.json.length
+    // So that nobody is given much more than fits in one go.
+    if (this.#outboxChars > maxOutboxChars) this.handOut()
   }
 
   #eventOf(message: ChannelMessage): ChannelEvent {

@@ -29,7 +29,8 @@ export interface ChannelsOptions {
   readonly head: Head
   /** Resolves when the stream has come to where the database was when this was called. */
   readonly caughtUp: () => Promise<void>
-  readonly isStale: () => boolean
+  /** Makes the stream move, if it can: writes a message of ours into the WAL. */
+  readonly nudge: () => Promise<unknown>
   readonly isLeading: () => boolean
   readonly waitForTransaction: (xid64: bigint) => Promise<Position>
   readonly log: Log
@@ -45,6 +46,10 @@ export interface Whom {
 }
 
 const lookAgainMs = 100
+/** So long without anything from the stream, and it is not taken for the truth any more. */
+const stillMs = 5000
+const nudgeMs = 500
+const patienceMs = 2000
 const maxTopicLength = 255
 
 export class Channels implements ChannelDoor, MemberOwner {
@@ -64,12 +69,17 @@ export class Channels implements ChannelDoor, MemberOwner {
   readonly #epochs: string[] = []
   /** Of the window's life in which the stream had caught up. */
   #caughtUp: { readonly life: number; readonly done: Promise<void> } | null = null
+  #nudgedAtMs = Number.NEGATIVE_INFINITY
   #isClosed = false
 
   constructor(options: ChannelsOptions) {
     this.#options = options
     const { relay, presence, log, now, rules } = options
-    this.#publisher = new Publisher({ ...options, where: () => this.#where() })
+    this.#publisher = new Publisher({
+      ...options,
+      where: () => this.#where(),
+      untilMoving: () => this.#untilMoving(),
+    })
     this.#appender = new WalAppender({ relay, rules, log })
     this.#surroundings = {
       relay,
@@ -77,7 +87,7 @@ export class Channels implements ChannelDoor, MemberOwner {
       log,
       now,
       where: () => this.#where(),
-      hasPassed: (stamp, isPrivate) => this.#hasPassed(stamp) && !(isPrivate && options.isStale()),
+      hasPassed: (stamp, isPrivate) => this.#hasPassed(stamp) && !(isPrivate && this.#standsStill()),
     }
   }
 
@@ -389,6 +399,30 @@ export class Channels implements ChannelDoor, MemberOwner {
       }
     }
     this.#isFollowing = false
+  }
+
+  /** What was revoked may not be known here: nothing private is sent or given meanwhile. */
+  #standsStill(): boolean {
+    const { head, now, nudge } = this.#options
+    if (now() - head.movedAtMs <= stillMs) return false
+    // It may only be that nothing was written.
+    if (now() - this.#nudgedAtMs > nudgeMs) {
+      this.#nudgedAtMs = now()
+      nudge().catch(() => {})
+    }
+    return true
+  }
+
+  async #untilMoving(): Promise<void> {
+    const { head, now } = this.#options
+    const until = now() + patienceMs
+    while (this.#standsStill()) {
+      if (now() >= until)
+        throw new TidegateError('UNAVAILABLE', 'the stream of the database stands still: who may send is not known', {
+          retryAfterMs: 1000,
+        })
+      await Promise.race([head.change(), sleep(lookAgainMs)])
+    }
   }
 
   #where(): Stamp {

@@ -14,8 +14,8 @@ export interface PublisherOptions {
   readonly rules: ChannelRules
   /** Where this node's stream stands. */
   readonly where: () => Stamp
-  /** The stream stands still: what was revoked since is not known here. */
-  readonly isStale: () => boolean
+  /** Resolves when the stream is known to move: what was revoked is known here. @throws UNAVAILABLE when it stands still */
+  readonly untilMoving: () => Promise<void>
   /** @throws TXID_INVALID, WAIT_TIMEOUT */
   readonly waitForTransaction: (xid64: bigint) => Promise<Position>
   /** Steady milliseconds. */
@@ -51,7 +51,7 @@ export class Publisher {
     request: SendRequest,
     rate: SendRate | null,
   ): Promise<Published> {
-    const { relay, rules, where, isStale, waitForTransaction, wallNow } = this.#options
+    const { relay, rules, where, untilMoving, waitForTransaction, wallNow } = this.#options
     const rule = rules.of(channel.topic)
     const { event, payload, isBinary, to, idempotencyKey, after } = request
     assertShape(request)
@@ -63,12 +63,9 @@ export class Publisher {
       )
     await this.#pass(caller, channel, rate)
     if (after !== null) await waitForTransaction(after)
+    if (channel.isPrivate) await untilMoving()
     // Looked at after all waiting, in the turn in which the stamp is taken.
     if (!permission.may('send', 'broadcast')) throw refused(channel)
-    if (channel.isPrivate && isStale())
-      throw new TidegateError('UNAVAILABLE', 'the stream of the database stands still: who may send is not known', {
-        retryAfterMs: 1000,
-      })
     const user = subjectOf(caller)
     const key = idempotencyKey === null ? null : JSON.stringify([user, idempotencyKey])
     return relay.publish(

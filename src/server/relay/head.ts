@@ -1,6 +1,8 @@
 // How far the stream has been served on this node: the one position at which the membership index, the audiences and the
 // relay agree. Whoever waits for it looks again, in one turn, before acting: between two turns it may have moved.
 
+import { steadyNow } from '../steady-clock.ts'
+
 export class Head {
   /** Commit LSN of the newest commit served, or the epoch's floor. */
   lsn = 0n
@@ -10,6 +12,8 @@ export class Head {
   nowMicros = 0n
   /** False while a commit is being served in slices: index and audiences are between two positions. */
   resting = true
+  /** When anything came last, on the steady clock. */
+  movedAtMs = Number.NEGATIVE_INFINITY
   #changed: Promise<void>
   #notify!: () => void
 
@@ -37,6 +41,7 @@ export class Head {
   }
 
   moved(): void {
+    this.movedAtMs = steadyNow()
     const notify = this.#notify
     this.#changed = new Promise(resolve => {
       this.#notify = resolve

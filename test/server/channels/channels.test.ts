@@ -1,0 +1,427 @@
+// The channels of one node over the relay in memory, with policies that the tests decide.
+import { afterEach, expect, test } from 'vitest'
+import type { ChannelEntry } from '../../../src/server/channel-entries.ts'
+import { Channels } from '../../../src/server/channels/channels.ts'
+import type { Caller, ChannelRequest, SendRequest } from '../../../src/server/channels/door.ts'
+import { MemoryPresence } from '../../../src/server/channels/memory-presence.ts'
+import { MemoryChannelRelay } from '../../../src/server/channels/memory-relay.ts'
+import type { Draft } from '../../../src/server/channels/message.ts'
+import type { ChannelGuards, PermissionWatcher } from '../../../src/server/channels/permission.ts'
+import { ChannelRules } from '../../../src/server/channels/rules.ts'
+import { createLog } from '../../../src/server/log.ts'
+import { Head } from '../../../src/server/relay/head.ts'
+import { steadyNow } from '../../../src/server/steady-clock.ts'
+import type { Batch, Outgoing, Outlet } from '../../../src/server/subscribe/subscription.ts'
+
+const epoch = '0a0b0c0d'
+
+/** What one client gets. */
+class Recorder implements Outlet {
+  readonly sink = null
+  readonly got: string[] = []
+  readonly positions: Outgoing['position'][] = []
+  room = Number.POSITIVE_INFINITY
+  error: unknown = null
+  send(outgoing: Outgoing): boolean {
+    const data = JSON.parse(outgoing.json) as Record<string, unknown>
+    this.got.push(
+      outgoing.event === 'message'
+        ? `${data.event}: ${JSON.stringify(data.payload)}`
+        : `${outgoing.event} ${JSON.stringify(data.missed)}`,
+    )
+    this.positions.push(outgoing.position)
+    this.room -= 1
+    return this.room > 0
+  }
+  sendBatch(batch: Batch): boolean {
+    let hasRoom = true
+    for (const event of batch.events) hasRoom = this.send(event)
+    return hasRoom
+  }
+  sinkIsFull(): void {}
+  takeBack(): void {}
+  resync(code: string): void {
+    this.got.push(`resync ${code}`)
+  }
+  move(): boolean {
+    return false
+  }
+  fail(error: unknown): void {
+    this.error = error
+  }
+}
+
+/** Everybody may do what is in `allowed`, as `<sub> <action> <extension>`. */
+class Policies implements ChannelGuards {
+  readonly denied = new Set<string>()
+  readonly #watchers = new Set<PermissionWatcher>()
+  async acquire(principal: Caller['principal'], _channel: unknown, watcher: PermissionWatcher) {
+    this.#watchers.add(watcher)
+    return {
+      may: (action: string, extension: string) => !this.denied.has(`${principal.claims.sub} ${action} ${extension}`),
+      isExact: true,
+      release: () => void this.#watchers.delete(watcher),
+    }
+  }
+  deny(what: string): void {
+    this.denied.add(what)
+    for (const watcher of [...this.#watchers]) watcher.changed()
+  }
+}
+
+interface Bench {
+  readonly relay: MemoryChannelRelay
+  readonly channels: Channels
+  readonly head: Head
+  readonly policies: Policies
+}
+
+const open: Channels[] = []
+afterEach(async () => {
+  for (const channels of open.splice(0)) await channels.close()
+})
+
+function bench(rules: readonly ChannelEntry[]): Bench {
+  const head = new Head()
+  head.begin(100n)
+  const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
+  const policies = new Policies()
+  const channels = new Channels({
+    relay,
+    presence: new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) }),
+    guards: policies,
+    rules: new ChannelRules(rules),
+    window: { epoch, floorLsn: 50n, life: 1, between: () => [] },
+    head,
+    caughtUp: async () => {},
+    nudge: async () => {},
+    isLeading: () => true,
+    waitForTransaction: async () => ({ epoch, lsn: 100n, index: 0 }),
+    log: createLog('silent'),
+    now: steadyNow,
+    wallNow: Date.now,
+  })
+  open.push(channels)
+  return { relay, channels, head, policies }
+}
+
+const caller = (sub: string, connection: string | null = `${sub}-1`): Caller => ({
+  principal: { role: 'authenticated', claims: { sub }, expiresAt: null },
+  connection,
+})
+
+const room = (more: Partial<ChannelRequest> = {}): ChannelRequest => ({
+  kind: 'channel',
+  channel: { topic: 'room:1', isPrivate: true },
+  self: false,
+  presence: false,
+  track: null,
+  last: null,
+  since: null,
+  ...more,
+})
+
+const said = (payload: unknown, more: Partial<SendRequest> = {}): SendRequest => ({
+  event: 'said',
+  payload: JSON.stringify(payload),
+  isBinary: false,
+  to: null,
+  idempotencyKey: null,
+  after: null,
+  ...more,
+})
+
+async function enter({ channels }: Bench, who: Caller, request = room()) {
+  const outlet = new Recorder()
+  const member = await channels.join(who, request, outlet)
+  await turns()
+  return { outlet, member }
+}
+
+/** Until what is under way has come. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 8; turn++) await new Promise(resolve => setImmediate(resolve))
+}
+
+const kept: ChannelEntry = { pattern: '*', history: { length: 5, ageMs: 60_000 } }
+
+test('[P5] what one member sends, the others get in order; it itself only if it wants to', async () => {
+  const on = bench([])
+  const [ann, bob, cid] = [
+    await enter(on, caller('ann')),
+    await enter(on, caller('bob')),
+    await enter(on, caller('cid'), room({ self: true })),
+  ]
+  for (let n = 1; n <= 3; n++) await ann.member.send(said(n))
+  await cid.member.send(said(4))
+  await turns()
+  expect(ann.outlet.got).toEqual(['said: 4'])
+  expect(bob.outlet.got).toEqual(['said: 1', 'said: 2', 'said: 3', 'said: 4'])
+  expect(cid.outlet.got).toEqual(['said: 1', 'said: 2', 'said: 3', 'said: 4'])
+})
+
+test('a message to a user or a connection comes there alone', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob', 'bob-1'))
+  const bobToo = await enter(on, caller('bob', 'bob-2'))
+  await ann.member.send(said(1, { to: { user: 'bob' } }))
+  await ann.member.send(said(2, { to: { connection: 'bob-2' } }))
+  await ann.member.send(said(3, { to: { user: 'nobody' } }))
+  await turns()
+  expect(bob.outlet.got).toEqual(['said: 1'])
+  expect(bobToo.outlet.got).toEqual(['said: 1', 'said: 2'])
+})
+
+test('[P3] a message that another node published further on waits until the stream has come there', async () => {
+  const on = bench([])
+  const bob = await enter(on, caller('bob'))
+  const draft: Draft = {
+    channel: room().channel,
+    id: '00000000-0000-4000-8000-000000000000',
+    ...said('later'),
+    sender: { user: 'ann', connection: 'ann-1' },
+    sentAtMs: 0,
+    stamp: { epoch, lsn: 200n },
+    walIndex: null,
+  }
+  await on.relay.publish(draft, { history: null, idempotency: null })
+  await turns()
+  expect(bob.outlet.got).toEqual([])
+  on.head.lsn = 200n
+  on.head.moved()
+  await turns()
+  expect(bob.outlet.got).toEqual(['said: "later"'])
+})
+
+test('[P3] who may not receive any more is out with that, and gets nothing that comes after', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  const sending = ann.member.send(said('secret'))
+  on.policies.deny('bob receive broadcast')
+  await sending
+  await turns()
+  expect(bob.outlet.got).toEqual([])
+  expect(bob.outlet.error).toMatchObject({ code: 'CHANNEL_CLOSED' })
+})
+
+test('[P2] [P8] who may not receive is refused, who may not send is told so and stays', async () => {
+  const on = bench([])
+  on.policies.deny('bob receive broadcast')
+  on.policies.deny('bob receive presence')
+  on.policies.deny('cid send broadcast')
+  await expect(enter(on, caller('bob'))).rejects.toMatchObject({ code: 'CHANNEL_REFUSED' })
+  const cid = await enter(on, caller('cid'))
+  expect(cid.member.maySend).toBe(false)
+  await expect(cid.member.send(said(1))).rejects.toMatchObject({ code: 'SEND_REFUSED' })
+  expect(cid.member.hasHistory).toBe(false)
+})
+
+test('[P4] with a history one comes back where one was, on another connection', async () => {
+  const on = bench([kept])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  await ann.member.send(said(1))
+  await turns()
+  const at = { ...bob.member.position(), tag: bob.member.tag }
+  bob.member.close()
+  for (const n of [2, 3]) await ann.member.send(said(n))
+  const again = await enter(on, caller('bob', 'bob-2'), room({ since: at }))
+  await ann.member.send(said(4))
+  await turns()
+  expect(again.member.resumed).toBe(true)
+  expect(again.outlet.got).toEqual(['said: 2', 'said: 3', 'said: 4'])
+})
+
+test('[P4] [P8] past the history, or in a channel of another name, it is told to start over', async () => {
+  const on = bench([kept])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  const at = { ...bob.member.position(), tag: bob.member.tag }
+  bob.member.close()
+  await ann.member.send(said(0))
+  const first = { ...ann.member.position(), tag: ann.member.tag }
+  for (let n = 1; n <= 7; n++) await ann.member.send(said(n))
+  await turns()
+  const again = await enter(on, caller('bob', 'bob-2'), room({ since: first }))
+  expect(again.member.resumed).toBe(false)
+  expect(again.outlet.got).toEqual(['resync HISTORY_PASSED'])
+  const other = await enter(on, caller('bob', 'bob-3'), room({ since: { ...at, tag: 'another', lsn: 1n } }))
+  expect(other.outlet.got).toEqual(['resync QUERY_CHANGED'])
+})
+
+test('the last messages come first for whoever asks for them', async () => {
+  const on = bench([kept])
+  const ann = await enter(on, caller('ann'))
+  for (let n = 1; n <= 7; n++) await ann.member.send(said(n))
+  await turns()
+  expect((await enter(on, caller('bob'), room({ last: 2 }))).outlet.got).toEqual(['said: 6', 'said: 7'])
+  expect((await enter(on, caller('bob'), room({ last: 100 }))).outlet.got).toHaveLength(5)
+  await expect(enter(bench([]), caller('bob'), room({ last: 2 }))).rejects.toMatchObject({ code: 'HISTORY_OFF' })
+})
+
+test('[P4] [P8] without a history what was missed is told as a gap, and nothing missed is not', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  await ann.member.send(said(1))
+  await turns()
+  const at = { ...bob.member.position(), tag: bob.member.tag }
+  bob.member.close()
+  const unharmed = await enter(on, caller('bob', 'bob-2'), room({ since: at }))
+  expect([unharmed.member.resumed, unharmed.outlet.got]).toEqual([true, []])
+  for (const n of [2, 3]) await ann.member.send(said(n))
+  await turns()
+  const again = await enter(on, caller('bob', 'bob-3'), room({ since: at }))
+  expect([again.member.resumed, again.outlet.got]).toEqual([false, ['gap 2']])
+})
+
+test('[P4] [P7] a slow member of a channel with history reads on from there, without loss', async () => {
+  const on = bench([
+    { pattern: '*', history: { length: 1000, ageMs: 60_000 }, rate: { perSecond: 10_000, burst: 10_000 } },
+  ])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  bob.outlet.room = 3
+  for (let n = 1; n <= 400; n++) {
+    await ann.member.send(said(n))
+    if (n % 4 === 0) await turns()
+  }
+  expect(bob.outlet.got.length).toBeLessThan(10)
+  bob.outlet.room = 250
+  bob.member.resume()
+  await expect.poll(() => bob.outlet.got.length).toBeGreaterThan(200)
+  bob.outlet.room = Number.POSITIVE_INFINITY
+  bob.member.resume()
+  await expect.poll(() => bob.outlet.got.length).toBe(400)
+  expect(bob.outlet.got).toEqual(Array.from({ length: 400 }, (_, n) => `said: ${n + 1}`))
+})
+
+const fast = { perSecond: 10_000, burst: 10_000 }
+
+test('[P7] [P8] a slow member of a channel without history: buffered up to a bound, then closed', async () => {
+  const on = bench([{ pattern: '*', bufferBytes: 4096, rate: fast }])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  bob.outlet.room = 1
+  for (let n = 1; n <= 5; n++) await ann.member.send(said(n))
+  await turns()
+  bob.outlet.room = 100
+  bob.member.resume()
+  expect(bob.outlet.got).toEqual([1, 2, 3, 4, 5].map(n => `said: ${n}`))
+  bob.outlet.room = 1
+  for (let n = 6; n <= 50; n++) {
+    await ann.member.send(said(n))
+    await turns()
+  }
+  expect(bob.outlet.error).toMatchObject({ code: 'SLOW_CONSUMER' })
+})
+
+test('[P7] [P8] with drop-oldest a slow member is told how many it missed', async () => {
+  const on = bench([{ pattern: '*', bufferBytes: 2048, backpressure: 'drop-oldest', rate: fast }])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  bob.outlet.room = 1
+  for (let n = 1; n <= 101; n++) {
+    await ann.member.send(said(n))
+    await turns()
+  }
+  bob.outlet.room = 1000
+  bob.member.resume()
+  const [first, gap, ...rest] = bob.outlet.got
+  expect(first).toBe('said: 1')
+  expect(gap).toBe(`gap ${100 - rest.length}`)
+  expect(rest.at(-1)).toBe('said: 101')
+})
+
+test('[P7] with latest a slow member gets the newest of each event', async () => {
+  const on = bench([{ pattern: '*', backpressure: 'latest', rate: fast }])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  bob.outlet.room = 1
+  await ann.member.send(said(0))
+  await turns()
+  for (let n = 1; n <= 10; n++) {
+    await ann.member.send(said(n, { event: 'cursor' }))
+    await ann.member.send(said(n, { event: 'typing' }))
+  }
+  await turns()
+  bob.outlet.room = 100
+  bob.member.resume()
+  expect(bob.outlet.got).toEqual(['said: 0', 'gap 18', 'cursor: 10', 'typing: 10'])
+})
+
+test('[P7] whoever sends too fast is slowed first, then refused, then out; not for good', async () => {
+  const on = bench([{ pattern: '*', rate: { perSecond: 100, burst: 5 } }])
+  const ann = await enter(on, caller('ann'))
+  const sends = Array.from({ length: 10 }, (_, n) => ann.member.send(said(n)))
+  const began = performance.now()
+  await Promise.all(sends)
+  expect(performance.now() - began).toBeGreaterThan(30)
+  const flood = await Promise.allSettled(Array.from({ length: 400 }, (_, n) => ann.member.send(said(n))))
+  const refused = flood.filter(each => each.status === 'rejected')
+  expect(refused.length).toBeGreaterThan(100)
+  expect((refused[0] as PromiseRejectedResult).reason).toMatchObject({
+    code: 'RATE_LIMITED',
+    retryAfterMs: expect.any(Number),
+  })
+}, 20_000)
+
+test('[P4] what is sent under one idempotency key is sent once; another user has keys of his own', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  const cid = await enter(on, caller('cid'))
+  const first = await ann.member.send(said(1, { idempotencyKey: 'k' }))
+  const second = await ann.member.send(said(1, { idempotencyKey: 'k' }))
+  await bob.member.send(said(2, { idempotencyKey: 'k' }))
+  await turns()
+  expect([first.isDuplicate, second.isDuplicate, second.id]).toEqual([false, true, first.id])
+  expect(cid.outlet.got).toEqual(['said: 1', 'said: 2'])
+})
+
+test('[P2] a public channel takes a rule, and is another than the private one of its name', async () => {
+  const on = bench([{ pattern: 'news', public: true }])
+  const at = (topic: string, isPrivate: boolean) => room({ channel: { topic, isPrivate } })
+  await expect(enter(on, caller('ann'), at('room:1', false))).rejects.toMatchObject({ code: 'CHANNEL_REFUSED' })
+  const open = await enter(on, caller('ann'), at('news', false))
+  const shut = await enter(on, caller('bob'), at('news', true))
+  await on.channels.publish(caller('cid', null), { topic: 'news', isPrivate: false }, said(1))
+  await turns()
+  expect([open.outlet.got, shut.outlet.got]).toEqual([['said: 1'], []])
+})
+
+test('[P8] a topic is a short text', async () => {
+  const on = bench([])
+  for (const topic of ['', 'x'.repeat(256), 'a\u0000b', 'a\nb', '\ud800'])
+    await expect(enter(on, caller('ann'), room({ channel: { topic, isPrivate: true } }))).rejects.toMatchObject({
+      code: 'TOPIC_INVALID',
+    })
+})
+
+test('members are told who is here, who comes and who goes', async () => {
+  const on = bench([{ pattern: '*', presence: { diffMs: 10, graceMs: 30 } }])
+  const ann = await enter(on, caller('ann'), room({ presence: true, track: { meta: '{"name":"Ann"}', key: null } }))
+  const seen: string[] = []
+  ann.outlet.send = ({ event, json }) => {
+    if (event === 'presence') seen.push(json)
+    return true
+  }
+  const bob = await enter(on, caller('bob'), room({ track: { meta: '1', key: null } }))
+  await expect.poll(() => seen.join()).toContain('"joined":[{"ref"')
+  bob.member.close('gone')
+  await expect.poll(() => seen.join()).toContain('"left":[{"ref"')
+  expect((await on.channels.present(caller('ann'), room().channel, { after: null, limit: 10 })).count).toBe(1)
+})
+
+test('[P3] a kick ends the places that it concerns', async () => {
+  const { TidegateError } = await import('../../../src/protocol/tidegate-error.ts')
+  const on = bench([])
+  const [ann, bob] = [await enter(on, caller('ann')), await enter(on, caller('bob'))]
+  on.channels.kick({ sub: 'bob', topic: null, connection: null }, new TidegateError('KICKED', 'an operator said so'))
+  await ann.member.send(said(1))
+  await turns()
+  expect([bob.outlet.error, bob.outlet.got]).toEqual([expect.objectContaining({ code: 'KICKED' }), []])
+  expect(ann.outlet.error).toBe(null)
+})
