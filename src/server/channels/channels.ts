@@ -8,8 +8,16 @@ import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Outlet } from '../subscribe/subscription.ts'
 import { Channel, type ChannelSurroundings } from './channel.ts'
 import { type Beginning, ChannelMember, type MemberOwner } from './channel-member.ts'
-import type { ChannelRelay, HistoryPage, HistoryRange } from './channel-relay.ts'
-import type { Caller, ChannelDoor, ChannelRequest, ChannelSubscription, SendRequest, TrackRequest } from './door.ts'
+import type { ChannelRelay, HistoryRange } from './channel-relay.ts'
+import type {
+  Caller,
+  ChannelDoor,
+  ChannelRequest,
+  ChannelSubscription,
+  HistoryPart,
+  SendRequest,
+  TrackRequest,
+} from './door.ts'
 import { type ChannelName, channelKey, type Draft, goesOn, type Published, type Stamp } from './message.ts'
 import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
 import type { PresenceList, PresenceStore } from './presence.ts'
@@ -131,13 +139,15 @@ export class Channels implements ChannelDoor, MemberOwner {
     }
   }
 
-  async history(caller: Caller, channel: ChannelName, range: HistoryRange): Promise<HistoryPage> {
+  async history(caller: Caller, channel: ChannelName, range: HistoryRange): Promise<HistoryPart> {
     assertTopic(channel)
     if (this.#options.rules.of(channel.topic).history === null) throw historyOff(channel)
     return this.#asReceiver(caller, channel, 'broadcast', async () => {
       const page = await this.#options.relay.read(channelKey(channel), range)
       const messages = page.messages.filter(message => isToOrFrom(message, caller))
-      return { ...page, messages }
+      const [first, last] = [page.messages[0], page.messages.at(-1)]
+      const looked = first === undefined || last === undefined ? null : { first: first.seq, last: last.seq }
+      return { ...page, messages, looked }
     })
   }
 

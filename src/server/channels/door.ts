@@ -56,6 +56,13 @@ export interface ChannelSubscription extends Subscription {
   untrack(): Promise<void>
 }
 
+/** What a caller may see of a part of a history. */
+export interface HistoryPart extends HistoryPage {
+  /** Numbers of the first and the last message that were looked at: those for others alone are not in `messages`. Null when
+   *  there were none. */
+  readonly looked: { readonly first: bigint; readonly last: bigint } | null
+}
+
 export interface ChannelDoor {
   /** Events come through the outlet, never before this resolves.
    *  @throws CHANNEL_REFUSED, TOPIC_INVALID, PRESENCE_OFF, HISTORY_OFF, CHANNELS_OFF, UNAVAILABLE */
@@ -63,7 +70,7 @@ export interface ChannelDoor {
   /** As `ChannelSubscription.send`, without being there. */
   publish(caller: Caller, channel: ChannelName, request: SendRequest): Promise<Published>
   /** @throws CHANNEL_REFUSED, HISTORY_OFF */
-  history(caller: Caller, channel: ChannelName, range: HistoryRange): Promise<HistoryPage>
+  history(caller: Caller, channel: ChannelName, range: HistoryRange): Promise<HistoryPart>
   /** @throws CHANNEL_REFUSED, PRESENCE_OFF */
   present(caller: Caller, channel: ChannelName, page: { after: string | null; limit: number }): Promise<PresenceList>
 }

@@ -24,7 +24,8 @@ export const gapJson = (code: GapCode, missed: number | null): string =>
 const memberJson = ({ ref, key, user, connection, meta, sinceMs }: PresenceEntry): string =>
   `{"ref":${JSON.stringify(ref)},"key":${JSON.stringify(key)},"user":${JSON.stringify(user)},"connection":${JSON.stringify(connection)},"meta":${meta},"since":"${iso(sinceMs)}"}`
 
-const listJson = (entries: Iterable<PresenceEntry>): string => `[${[...entries].map(memberJson).join(',')}]`
+/** @returns a list of PresenceMember */
+export const listJson = (entries: Iterable<PresenceEntry>): string => `[${[...entries].map(memberJson).join(',')}]`
 
 /** @param here null where there are more than are listed */
 export const hereJson = (here: Iterable<PresenceEntry> | null, count: number): string =>
