@@ -57,11 +57,14 @@ export interface TableRef {
   readonly name: string
 }
 
+/** Where a constant comes from that no literal of a policy is. True: from the claims, so that each reader has another.
+ *  `shared`: from what is asked for, such as a channel's topic, so that many have the same. Means nothing else. */
+export type OfReader = true | 'shared'
+
 /** A scalar expression. `column` counts from 0 in the table's WAL order. */
 export type Expr =
   | { readonly kind: 'column'; readonly column: number; readonly name: string; readonly type: SqlType }
-  /** `ofReader`: it comes from the claims, so that each reader has another, as a literal of a policy has not. Means nothing else. */
-  | { readonly kind: 'const'; readonly value: string | null; readonly type: SqlType; readonly ofReader?: true }
+  | { readonly kind: 'const'; readonly value: string | null; readonly type: SqlType; readonly ofReader?: OfReader }
   /** The value of a setting at request time: `current_setting('request.jwt.claims', true)`. Bound to a const by `bind`. */
   | { readonly kind: 'setting'; readonly name: string; readonly missingOk: boolean; readonly type: SqlType }
   | { readonly kind: 'cast'; readonly arg: Expr; readonly type: SqlType }
@@ -212,8 +215,8 @@ export type Anchor =
       readonly kind: 'const'
       readonly column: number
       readonly keys: readonly string[]
-      /** Some of the keys come from the claims. */
-      readonly ofReader: boolean
+      /** Some of the keys come from the claims, or from what is asked for. */
+      readonly ofReader: OfReader | false
     }
   /** `columns` are those that the semi-join compares, in the order of its keys. */
   | { readonly kind: 'semiJoin'; readonly join: SemiJoin; readonly columns: readonly number[] }

@@ -7,7 +7,7 @@
 // needed and does not fail; if the failing value is still in the predicate afterwards, binding fails with CLAIM_INVALID.
 // It is the answer Postgres gives as soon as one row needs the value, and it shows nobody anything.
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import type { Expr, Memberships, Predicate, Row, SemiJoin, SqlType, Truth } from './algebra.ts'
+import type { Expr, Memberships, OfReader, Predicate, Row, SemiJoin, SqlType, Truth } from './algebra.ts'
 import { parseArray } from './array-text.ts'
 import { and, not, or } from './build.ts'
 import { isStrictCall } from './calls.ts'
@@ -22,11 +22,16 @@ import { ValueError } from './value-error.ts'
 /** The value of a setting at request time; null or undefined when it is not set. */
 export type Settings = (name: string) => string | null | undefined
 
-/** @returns an equivalent predicate without settings: `compile`, `cover` and `fingerprint` take it
+/** @param isShared whether many readers have the same value of a setting; if left out, each has another
+ *  @returns an equivalent predicate without settings: `compile`, `cover` and `fingerprint` take it
  *  @throws CLAIM_INVALID when a value that is still needed makes Postgres raise; the message names the type, never the
  *    value. POLICY_UNSUPPORTED, FILTER_UNSUPPORTED for what cannot be judged exactly */
-export function bind(predicate: Predicate, settings: Settings): Predicate {
-  const binder = new Binder(settings)
+export function bind(
+  predicate: Predicate,
+  settings: Settings,
+  isShared: (name: string) => boolean = () => false,
+): Predicate {
+  const binder = new Binder(settings, isShared)
   const bound = binder.predicate(predicate)
   binder.refuseFailures(bound)
   return bound
@@ -34,11 +39,13 @@ export function bind(predicate: Predicate, settings: Settings): Predicate {
 
 class Binder {
   readonly #settings: Settings
+  readonly #isShared: (name: string) => boolean
   /** Nodes that could not be computed, and why. Lives as long as one call of `bind`. */
   readonly #failures = new Map<Predicate | Expr, string>()
 
-  constructor(settings: Settings) {
+  constructor(settings: Settings, isShared: (name: string) => boolean) {
     this.#settings = settings
+    this.#isShared = isShared
   }
 
   refuseFailures(root: Predicate): void {
@@ -148,7 +155,8 @@ class Binder {
 
   #setting(expr: Extract<Expr, { kind: 'setting' }>): Expr {
     const value = this.#settings(expr.name) ?? null
-    if (value !== null || expr.missingOk) return { kind: 'const', value, type: expr.type, ofReader: true }
+    const ofReader = this.#isShared(expr.name) ? 'shared' : true
+    if (value !== null || expr.missingOk) return { kind: 'const', value, type: expr.type, ofReader }
     this.#failures.set(expr, `the setting ${expr.name} is not set`)
     return expr
   }
@@ -284,10 +292,13 @@ class Binder {
 }
 
 /** A constant made of others: the reader's own, if one of them is. */
-const constant = (value: string | null, type: SqlType, from: readonly Expr[]): Expr =>
-  from.some(expr => expr.kind === 'const' && expr.ofReader)
-    ? { kind: 'const', value, type, ofReader: true }
-    : { kind: 'const', value, type }
+function constant(value: string | null, type: SqlType, from: readonly Expr[]): Expr {
+  let ofReader: OfReader | null = null
+  for (const expr of from)
+    if (expr.kind === 'const' && expr.ofReader !== undefined)
+      ofReader = expr.ofReader === true ? true : (ofReader ?? 'shared')
+  return ofReader === null ? { kind: 'const', value, type } : { kind: 'const', value, type, ofReader }
+}
 
 const isNullConst = (expr: Expr): boolean => expr.kind === 'const' && expr.value === null
 

@@ -2,7 +2,7 @@
 // it could satisfy without asking each. The guarantee: if the predicate is true of a row, one of its anchors matches the
 // row. The other way round it may be wrong; the predicate is judged afterwards.
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import type { Anchor, Expr, Memberships, Predicate, Row, SemiJoin } from './algebra.ts'
+import type { Anchor, Expr, Memberships, OfReader, Predicate, Row, SemiJoin } from './algebra.ts'
 import { comparisonOf, keyFunctionOf } from './compare.ts'
 import { outerKeyingOf } from './evaluate.ts'
 import { joinText, keyComparisonsOf } from './join-key.ts'
@@ -25,7 +25,8 @@ export function covers(predicate: Predicate): Anchor[][] {
 }
 
 /** What to read of a table of which only rows are wanted that satisfy a predicate, as `cover`: the reader's own before what a
- *  membership names, and that before what a literal of the policy does (`status = 'open'`), which may be half the table. */
+ *  membership names, with what many ask for (a channel's topic) in between, and that before what a literal of the policy does
+ *  (`status = 'open'`), which may be half the table. */
 export const coverToRead = (predicate: Predicate): Anchor[] | null => coverBy(predicate, weightToRead)
 
 type Weigh = (anchor: Anchor) => number
@@ -33,7 +34,9 @@ type Weigh = (anchor: Anchor) => number
 const weightInIndex: Weigh = anchor => (anchor.kind === 'const' ? anchor.keys.length : 100)
 
 const weightToRead: Weigh = anchor =>
-  anchor.kind === 'semiJoin' ? 100 : anchor.keys.length * (anchor.ofReader ? 1 : 1000)
+  anchor.kind === 'semiJoin'
+    ? 100
+    : anchor.keys.length * (anchor.ofReader === true ? 1 : anchor.ofReader === 'shared' ? 10 : 1000)
 
 const sum = (anchors: readonly Anchor[], weigh: Weigh): number =>
   anchors.reduce((total, anchor) => total + weigh(anchor), 0)
@@ -80,10 +83,10 @@ function best(choices: readonly (Anchor[] | null)[], weigh: Weigh): Anchor[] | n
 /** One anchor per column, its keys each once; semi-joins each once. */
 function merged(anchors: readonly Anchor[]): Anchor[] {
   const columns = new Map<number, Set<string>>()
-  const ofReader = new Set<number>()
+  const ofReader = new Map<number, OfReader>()
   for (const anchor of anchors) {
     if (anchor.kind !== 'const') continue
-    if (anchor.ofReader) ofReader.add(anchor.column)
+    if (anchor.ofReader !== false) ofReader.set(anchor.column, either(ofReader.get(anchor.column), anchor.ofReader))
     const keys = columns.get(anchor.column) ?? new Set()
     for (const key of anchor.keys) keys.add(key)
     columns.set(anchor.column, keys)
@@ -93,12 +96,14 @@ function merged(anchors: readonly Anchor[]): Anchor[] {
       kind: 'const',
       column,
       keys: [...keys],
-      ofReader: ofReader.has(column),
+      ofReader: ofReader.get(column) ?? false,
     }),
   )
   const joins = anchors.filter((anchor, i) => anchor.kind === 'semiJoin' && anchors.indexOf(anchor) === i)
   return [...consts, ...joins]
 }
+
+const either = (a: OfReader | undefined, b: OfReader): OfReader => (a === true ? true : b)
 
 function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
   if (column.kind !== 'column') return null
@@ -111,7 +116,9 @@ function constAnchor(column: Expr, items: readonly Expr[]): Anchor[] | null {
     if (comparison.left !== own) return null
     if (item.value !== null) keys.add(comparison.right(readValue(item.type, item.value)))
   }
-  const ofReader = items.some(item => item.kind === 'const' && item.ofReader)
+  let ofReader: OfReader | false = false
+  for (const item of items)
+    if (item.kind === 'const' && item.ofReader !== undefined) ofReader = either(ofReader || undefined, item.ofReader)
   return keys.size === 0 ? [] : [{ kind: 'const', column: column.column, keys: [...keys], ofReader }]
 }
 

@@ -52,7 +52,7 @@ function pinOf(predicate: Predicate): { column: number; key: string; value: stri
     predicate.left.kind === 'column' ? [predicate.left, predicate.right] : [predicate.right, predicate.left]
   if (column.kind !== 'column' || constant.kind !== 'const' || constant.value === null) return null
   // A literal is the same for all readers: it decides what is held.
-  if (constant.ofReader !== true) return null
+  if (constant.ofReader === undefined) return null
   if (!pinnable.has(column.type.family)) return null
   const [anchor] = cover(predicate) ?? []
   const key = anchor?.kind === 'const' ? anchor.keys[0] : undefined

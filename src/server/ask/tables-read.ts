@@ -17,7 +17,8 @@ const named = (name: string): string => `'\\m' || regexp_replace(lower(${name}),
 
 const sql = (tableOid: number): string => `
   WITH RECURSIVE policy AS (
-    SELECT oid, lower(pg_get_expr(polqual, polrelid)) AS text FROM pg_policy WHERE polrelid = ${tableOid} AND polqual IS NOT NULL
+    SELECT oid, lower(concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))) AS text
+    FROM pg_policy WHERE polrelid = ${tableOid} AND coalesce(polqual, polwithcheck) IS NOT NULL
   ), depends AS (
     SELECT DISTINCT d.refclassid, d.refobjid FROM pg_depend d JOIN policy ON policy.oid = d.objid
     WHERE d.classid = 'pg_policy'::regclass

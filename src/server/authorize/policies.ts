@@ -1,33 +1,34 @@
-// What one role may read of a table: privileges and row-level security, compiled from the catalog into the algebra.
+// What one role may read of a table, or INSERT into it: privileges and row-level security, compiled from the catalog into the algebra.
 import type { Node } from 'libpg-query'
 import { alwaysFalse, alwaysTrue, type Predicate } from '../../predicate/algebra.ts'
 import { assertCompilable } from '../../predicate/bind.ts'
 import { and, asCondition, or } from '../../predicate/build.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { AccessInput, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { AccessInput, Command, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table, TableAccess } from '../catalog/table.ts'
 import { parseExpression } from './parse-sql.ts'
 import { compileCondition } from './policy-condition.ts'
 import { compileScalar } from './policy-scalar.ts'
 import { type Compiler, type Context, nameOf, refused, type Scope, type Source, unsupported } from './policy-scope.ts'
 import { compileValue } from './policy-value.ts'
-import { assertReadable, seesAllRows } from './privileges.ts'
+import { assertPrivileged, seesAllRows } from './privileges.ts'
 
 /** Pure; `loadGrammar` must have resolved.
- *  @throws TABLE_REFUSED when a SELECT by this role would raise, on this table or on one that its policies read;
+ *  @throws TABLE_REFUSED when a SELECT, or an INSERT, by this role would raise, on this table or on one that its policies read;
  *    POLICY_UNSUPPORTED naming table, policy and construct; FactNeeded for what is to be read from the catalog first */
-export function compileAccess({ facts, relation, role }: AccessInput): TableAccess {
+export function compileAccess({ facts, relation, role, command = 'SELECT' }: AccessInput): TableAccess {
   const { table } = relation
-  const privileges = facts.privileges(table.oid, role.oid)
-  assertReadable(relation, role, privileges)
+  const privileges = facts.privileges(table.oid, role.oid, command)
+  assertPrivileged(relation, role, privileges, command)
   const context = contextOf({ facts, relation, role })
   return {
     table,
     role: role.name,
     readable: new Set(table.columns.flatMap(({ name }, column) => (privileges.columns.has(name) ? [column] : []))),
-    policy: rowsOf(relation, role, context),
+    policy: rowsOf(relation, role, context, command),
     memberships: [...context.memberships.values()],
-    warnings: warningsOf(relation, role),
+    // That nothing may be written is no surprise to who only reads.
+    warnings: command === 'SELECT' ? warningsOf(relation, role) : [],
   }
 }
 
@@ -59,7 +60,7 @@ export interface AccessExplained {
 /** As `compileAccess`, but each policy on its own, so that one which does not compile says nothing about the others.
  *  @throws FactNeeded */
 export function explainAccess({ facts, relation, role }: AccessInput): AccessExplained {
-  const applying = seesAllRows(relation, role) ? [] : policiesFor(relation, role)
+  const applying = seesAllRows(relation, role) ? [] : policiesFor(relation, role, 'SELECT')
   const named = relation.policies.flatMap(({ roles }) => roles).filter(oid => oid !== 0)
   return {
     relation,
@@ -82,7 +83,8 @@ function compileAlone(policy: PolicyFacts, { facts, relation, role }: AccessInpu
   const context = contextOf({ facts, relation, role })
   const memberships = (): Table[] => [...context.memberships.values()]
   try {
-    const predicate = rowsOfPolicy(policy, relation, role, guardedBy(relation, [policy], context))
+    const text = expressionOf(policy, 'SELECT')!
+    const predicate = rowsOfPolicy({ policy, text }, relation, role, guardedBy(relation, [text], context))
     return { policy, applies: true, predicate, refusal: null, memberships: memberships() }
   } catch (refusal) {
     if (!(refusal instanceof TidegateError)) throw refusal
@@ -106,22 +108,36 @@ const contextOf = ({ facts, relation, role }: AccessInput): Context => ({
 const compiler: Compiler = {
   value: compileValue,
   condition: compileCondition,
-  visibleRows: rowsOf,
+  visibleRows: (relation, viewer, context) => rowsOf(relation, viewer, context, 'SELECT'),
   scalar: compileScalar,
 }
 
 /** Permissive policies are OR-ed, restrictive ones AND-ed to that; without a permissive one nothing is visible. */
-function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context): Predicate {
+function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context, command: Command): Predicate {
   if (seesAllRows(relation, role)) return alwaysTrue
-  const policies = policiesFor(relation, role)
+  const policies = policiesFor(relation, role, command)
   if (!policies.some(policy => policy.permissive)) return alwaysFalse
-  const guarding = guardedBy(relation, policies, context)
+  const texts = policies.map(policy => expressionOf(policy, command)!)
+  const guarding = guardedBy(relation, texts, context)
   return joinPolicies(
-    policies.map(policy => ({
+    policies.map((policy, i) => ({
       permissive: policy.permissive,
-      predicate: rowsOfPolicy(policy, relation, role, guarding),
+      predicate: rowsOfPolicy({ policy, text: texts[i]! }, relation, role, guarding),
     })),
   )
+}
+
+/** What the policies that count for a role say of a row, in SQL that calls the table by its own name: for where they do not
+ *  compile. Pure. @throws TABLE_REFUSED, FactNeeded */
+export function askedCondition({ facts, relation, role, command = 'SELECT' }: AccessInput): string {
+  assertPrivileged(relation, role, facts.privileges(relation.table.oid, role.oid, command), command)
+  if (seesAllRows(relation, role)) return 'true'
+  const policies = policiesFor(relation, role, command)
+  const texts = (permissive: boolean): string[] =>
+    policies.filter(policy => policy.permissive === permissive).map(policy => `(${expressionOf(policy, command)})`)
+  const granting = texts(true)
+  if (granting.length === 0) return 'false'
+  return [...texts(false), `(${granting.join(' OR ')})`].join(' AND ')
 }
 
 /** Rows that these policies let through together. */
@@ -133,17 +149,23 @@ export function joinPolicies(
   return and(...of(false), or(...of(true)))
 }
 
-/** A policy without USING (WITH CHECK only) says nothing about SELECT. */
-const policiesFor = (relation: RelationFacts, role: RoleFacts): PolicyFacts[] =>
+/** A policy without USING (WITH CHECK only) says nothing about SELECT, one FOR SELECT nothing about INSERT. */
+function expressionOf({ command, using, check }: PolicyFacts, of: Command): string | null {
+  if (of === 'SELECT') return using
+  return command === 'SELECT' ? null : (check ?? using)
+}
+
+const policiesFor = (relation: RelationFacts, role: RoleFacts, command: Command): PolicyFacts[] =>
   relation.policies.filter(
-    ({ using, roles }) => using !== null && roles.some(oid => oid === 0 || role.privilegesOf.has(oid)),
+    policy =>
+      expressionOf(policy, command) !== null && policy.roles.some(oid => oid === 0 || role.privilegesOf.has(oid)),
   )
 
 /** What policies with subqueries read may not come back to their own table, as Postgres finds when it rewrites a query;
  *  a function's body is rewritten by itself, and would call itself until the stack is full.
  *  @throws TABLE_REFUSED where Postgres raises */
-function guardedBy(relation: RelationFacts, policies: readonly PolicyFacts[], context: Context): Context {
-  if (!policies.some(({ using }) => using !== null && holdsSubquery(parseExpression(using)))) return context
+function guardedBy(relation: RelationFacts, texts: readonly string[], context: Context): Context {
+  if (!texts.some(text => holdsSubquery(parseExpression(text)))) return context
   const isSame = (each: RelationFacts): boolean => each.table.oid === relation.table.oid
   if (context.guarded.some(isSame))
     return refused(
@@ -157,9 +179,15 @@ function guardedBy(relation: RelationFacts, policies: readonly PolicyFacts[], co
   return { ...context, guarded, guardedByAll: [...context.guardedByAll, relation] }
 }
 
-const holdsSubquery = (using: Node): boolean => JSON.stringify(using).includes('"SubLink"')
+const holdsSubquery = (expression: Node): boolean => JSON.stringify(expression).includes('"SubLink"')
 
-function rowsOfPolicy(policy: PolicyFacts, relation: RelationFacts, role: RoleFacts, context: Context): Predicate {
+/** @param text what the policy says of the command at hand */
+function rowsOfPolicy(
+  { policy, text }: { readonly policy: PolicyFacts; readonly text: string },
+  relation: RelationFacts,
+  role: RoleFacts,
+  context: Context,
+): Predicate {
   const label = `policy "${policy.name}" on ${nameOf(relation)}`
   const labelled: Context = {
     ...context,
@@ -186,7 +214,7 @@ function rowsOfPolicy(policy: PolicyFacts, relation: RelationFacts, role: RoleFa
     lateParsed: false,
   }
   try {
-    const condition = compileCondition(parseExpression(policy.using ?? 'false'), scope, true)
+    const condition = compileCondition(parseExpression(text), scope, true)
     const predicate = asCondition(condition.predicate)
     assertCompilable(predicate)
     return predicate
@@ -204,7 +232,7 @@ function warningsOf(relation: RelationFacts, role: RoleFacts): TableAccess['warn
     const message = `row-level security is off on ${name}: every row goes to whoever may SELECT it`
     return [{ code: 'NO_ROW_SECURITY', message }]
   }
-  if (seesAllRows(relation, role) || policiesFor(relation, role).some(policy => policy.permissive)) return []
+  if (seesAllRows(relation, role) || policiesFor(relation, role, 'SELECT').some(policy => policy.permissive)) return []
   const message = `row-level security is on for ${name} and no policy lets role ${role.name} SELECT: the query is empty`
   return [{ code: 'NO_POLICY', message }]
 }

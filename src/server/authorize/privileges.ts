@@ -1,6 +1,6 @@
-// Whose row-level security applies, and what a role may SELECT.
+// Whose row-level security applies, and what a role may SELECT or INSERT.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { Command, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 
 /** Whether a role reads this relation's rows without its policies, as check_enable_rls in rls.c decides. */
 export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): boolean {
@@ -8,8 +8,13 @@ export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): b
   return role.privilegesOf.has(owner) && !table.forceRowSecurity
 }
 
-/** @throws TABLE_REFUSED with the statement to run, when a SELECT would raise for every column */
-export function assertReadable({ table }: RelationFacts, role: RoleFacts, privileges: PrivilegeFacts): void {
+/** @throws TABLE_REFUSED with the statement to run, when a SELECT, or an INSERT, would raise for every column */
+export function assertPrivileged(
+  { table }: RelationFacts,
+  role: RoleFacts,
+  privileges: PrivilegeFacts,
+  command: Command,
+): void {
   const name = `${table.schema}.${table.name}`
   if (!privileges.schemaUsage)
     throw new TidegateError(
@@ -19,6 +24,6 @@ export function assertReadable({ table }: RelationFacts, role: RoleFacts, privil
   if (!privileges.anyColumn)
     throw new TidegateError(
       'TABLE_REFUSED',
-      `role ${role.name} may not SELECT ${name}: GRANT SELECT ON ${name} TO "${role.name}"`,
+      `role ${role.name} may not ${command} ${command === 'SELECT' ? '' : 'into '}${name}: GRANT ${command} ON ${name} TO "${role.name}"`,
     )
 }

@@ -6,7 +6,7 @@ import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
 import type { Log } from '../log.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
-import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
+import { type AccessInput, type Command, type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
@@ -35,7 +35,7 @@ export interface CatalogLook {
   readonly fence: bigint
 }
 
-/** Entries kept of tables and of (table, role) pairs; past it the oldest is dropped and read again when asked for. */
+/** Entries kept of tables and of (table, role, command) triples; past it the oldest is dropped and read again when asked for. */
 const maxTables = 10_000
 const maxAccesses = 10_000
 /** Not kept by the cache: a table that does not exist yet may be created, and made-up names must not fill it. */
@@ -91,8 +91,8 @@ export class PostgresCatalog implements Catalog {
     return access
   }
 
-  accessOrAsked(table: Table, role: string): Promise<TableAccess | AskedAccess> {
-    return this.#accesses.get(`${table.oid} ${role}`, () => this.#readAccess(table, role))
+  accessOrAsked(table: Table, role: string, command: Command = 'SELECT'): Promise<TableAccess | AskedAccess> {
+    return this.#accesses.get(`${table.oid} ${role} ${command}`, () => this.#readAccess(table, role, command))
   }
 
   /** Forgets one table, or everything. What is being read at this moment still answers those who asked before, and
@@ -172,9 +172,9 @@ export class PostgresCatalog implements Catalog {
     })
   }
 
-  async #readAccess(table: Table, roleName: string): Promise<TableAccess | AskedAccess> {
+  async #readAccess(table: Table, roleName: string, command: Command): Promise<TableAccess | AskedAccess> {
     const compile = await this.#options.compiler()
-    const access = await this.compiled(table, roleName, input => askedWhereUnsupported(compile, input))
+    const access = await this.compiled(table, roleName, input => askedWhereUnsupported(compile, { ...input, command }))
     const warnings = 'asked' in access ? [access.asked] : access.warnings
     for (const { code, message } of warnings) this.#options.log.warn({ code }, message)
     const end = await endOfWal(this.#db)
@@ -242,8 +242,8 @@ function askedWhereUnsupported(compile: CompileAccess, input: AccessInput): Tabl
   } catch (error) {
     if (!(error instanceof TidegateError) || error.code !== 'POLICY_UNSUPPORTED' || error instanceof RemedyNeeded)
       throw error
-    const { facts, relation, role } = input
-    const { columns } = facts.privileges(relation.table.oid, role.oid)
+    const { facts, relation, role, command } = input
+    const { columns } = facts.privileges(relation.table.oid, role.oid, command)
     const { table } = relation
     const readable = new Set(table.columns.flatMap(({ name }, column) => (columns.has(name) ? [column] : [])))
     return { table, role: role.name, readable, asked: error }

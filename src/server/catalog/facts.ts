@@ -23,9 +23,15 @@ export interface PolicyFacts {
   readonly permissive: boolean
   /** Of roles; 0 is PUBLIC. */
   readonly roles: readonly number[]
+  readonly command: Command | 'ALL'
   /** As pg_get_expr prints it under an empty search_path; null when the policy has a WITH CHECK only. */
   readonly using: string | null
+  /** Its WITH CHECK, printed alike; null when it has none: then rows that are written are judged by USING. */
+  readonly check: string | null
 }
+
+/** What a policy or a privilege is for. */
+export type Command = 'SELECT' | 'INSERT'
 
 export interface RelationFacts {
   readonly table: Table
@@ -38,11 +44,11 @@ export interface RelationFacts {
   readonly unpublishedColumns: readonly string[]
   /** Positions that no two rows share: the columns of valid, immediate, whole unique indexes. */
   readonly uniqueKeys: readonly (readonly number[])[]
-  /** Those FOR ALL and FOR SELECT, by name. */
+  /** Those FOR ALL, FOR SELECT and FOR INSERT, by name. */
   readonly policies: readonly PolicyFacts[]
 }
 
-/** What one role may read of one relation, as has_column_privilege answers. */
+/** What one role may SELECT or INSERT of one relation, as has_column_privilege answers. */
 export interface PrivilegeFacts {
   readonly schemaUsage: boolean
   readonly anyColumn: boolean
@@ -87,7 +93,7 @@ export interface ExecutionFacts {
 export type Need =
   | { readonly kind: 'role'; readonly oid: number }
   | { readonly kind: 'relation'; readonly schema: string; readonly name: string }
-  | { readonly kind: 'privileges'; readonly relation: number; readonly role: number }
+  | { readonly kind: 'privileges'; readonly relation: number; readonly role: number; readonly command: Command }
   | { readonly kind: 'functions'; readonly schema: string; readonly name: string }
   | { readonly kind: 'execute'; readonly function: number; readonly role: number }
   | { readonly kind: 'type'; readonly schema: string; readonly name: string; readonly array: boolean }
@@ -99,7 +105,8 @@ export type Need =
 export interface Facts {
   role(oid: number): RoleFacts
   relation(schema: string, name: string): RelationFacts | null
-  privileges(relation: number, role: number): PrivilegeFacts
+  /** @param command SELECT if left out */
+  privileges(relation: number, role: number, command?: Command): PrivilegeFacts
   functions(schema: string, name: string): readonly FunctionFacts[]
   execution(functionOid: number, role: number): ExecutionFacts
   type(schema: string, name: string, array: boolean): SqlType | null
@@ -110,7 +117,7 @@ export interface Facts {
   setting(name: string): string | null
 }
 
-/** Compiles what one role may read of a table. Pure.
+/** Compiles what one role may read of a table, or INSERT into it. Pure.
  *  @throws FactNeeded for what is to be read first; TABLE_REFUSED, POLICY_UNSUPPORTED */
 export type CompileAccess = (input: AccessInput) => TableAccess
 
@@ -118,6 +125,8 @@ export interface AccessInput {
   readonly facts: Facts
   readonly relation: RelationFacts
   readonly role: RoleFacts
+  /** What the rows are judged for; SELECT if left out. */
+  readonly command?: Command
 }
 
 /** Compiling is pure, yet which functions and tables a policy reads is known only while compiling: so it stops with what

@@ -73,7 +73,7 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
         (SELECT string_agg(concat_ws(' ', inhparent, inhseqno), ',' ORDER BY inhparent) FROM pg_inherits WHERE inhrelid = c.oid))
       FROM rel JOIN pg_class c ON c.oid = rel.oid JOIN pg_namespace n ON n.oid = c.relnamespace
       UNION ALL
-      SELECT concat_ws(' ', 'policy', l.oid, polrelid, polname, polcmd, polpermissive, polroles, md5(polqual::text))
+      SELECT concat_ws(' ', 'policy', l.oid, polrelid, polname, polcmd, polpermissive, polroles, md5(polqual::text), md5(polwithcheck::text))
       FROM pg_policy l JOIN rel ON rel.oid = polrelid
       UNION ALL
       SELECT concat_ws(' ', 'role', r.oid, rolname, rolsuper, rolbypassrls, rolinherit) FROM pg_roles r

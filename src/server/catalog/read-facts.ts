@@ -1,6 +1,6 @@
 // Reads from the catalog what compiling a policy asks for: roles, privileges, functions, types.
 import { type Kysely, sql } from 'kysely'
-import type { ExecutionFacts, Facts, FunctionFacts, Need, PrivilegeFacts, RoleFacts } from './facts.ts'
+import type { Command, ExecutionFacts, Facts, FunctionFacts, Need, PrivilegeFacts, RoleFacts } from './facts.ts'
 import { FactNeeded } from './facts.ts'
 import { type RelationReading, readRelation } from './read-relation.ts'
 
@@ -17,7 +17,8 @@ export class FactStore implements Facts {
 
   role = (oid: number): RoleFacts => this.#get({ kind: 'role', oid })
   relation: Facts['relation'] = (schema, name) => this.#get({ kind: 'relation', schema, name })
-  privileges: Facts['privileges'] = (relation, role) => this.#get({ kind: 'privileges', relation, role })
+  privileges: Facts['privileges'] = (relation, role, command = 'SELECT') =>
+    this.#get({ kind: 'privileges', relation, role, command })
   functions: Facts['functions'] = (schema, name) => this.#get({ kind: 'functions', schema, name })
   execution: Facts['execution'] = (functionOid, role) => this.#get({ kind: 'execute', function: functionOid, role })
   type: Facts['type'] = (schema, name, array) => this.#get({ kind: 'type', schema, name, array })
@@ -42,7 +43,7 @@ export function readFact(reading: RelationReading, need: Need): Promise<unknown>
     case 'relation':
       return readRelation(reading, need.schema, need.name)
     case 'privileges':
-      return readPrivileges(reading, need.relation, need.role)
+      return readPrivileges(reading, need)
     case 'functions':
       return readFunctions(reading, need.schema, need.name)
     case 'execute':
@@ -70,13 +71,16 @@ async function readRole(db: Kysely<unknown>, where: ReturnType<typeof sql>): Pro
   return row === undefined ? null : { ...row, privilegesOf: new Set(row.privilegesOf) }
 }
 
-async function readPrivileges({ db }: RelationReading, relation: number, role: number): Promise<PrivilegeFacts> {
+async function readPrivileges(
+  { db }: RelationReading,
+  { relation, role, command }: { readonly relation: number; readonly role: number; readonly command: Command },
+): Promise<PrivilegeFacts> {
   const { rows } = await sql<{ schemaUsage: boolean; anyColumn: boolean; columns: string[] | null }>`
     SELECT has_schema_privilege(${role}::oid, relnamespace, 'USAGE') AS "schemaUsage",
-      has_any_column_privilege(${role}::oid, c.oid, 'SELECT') AS "anyColumn",
+      has_any_column_privilege(${role}::oid, c.oid, ${command}) AS "anyColumn",
       (SELECT json_agg(attname) FROM pg_attribute
        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
-         AND has_column_privilege(${role}::oid, c.oid, attnum, 'SELECT')) AS columns
+         AND has_column_privilege(${role}::oid, c.oid, attnum, ${command})) AS columns
     FROM pg_class c WHERE c.oid = ${relation}::oid`.execute(db)
   const [row] = rows
   if (row === undefined) return { schemaUsage: false, anyColumn: false, columns: new Set() }

@@ -250,7 +250,8 @@ function unsupportedKind(row: ClassRow, leaves: readonly LeafRow[]): string | nu
 async function readPolicies(db: Kysely<unknown>, oid: number): Promise<PolicyFacts[]> {
   const { rows } = await sql<PolicyFacts>`
     SELECT polname AS name, polpermissive AS permissive, to_json(polroles::int8[]) AS roles,
-      pg_get_expr(polqual, polrelid) AS using
-    FROM pg_policy WHERE polrelid = ${oid}::oid AND polcmd IN ('*', 'r') ORDER BY polname`.execute(db)
+      CASE polcmd WHEN '*' THEN 'ALL' WHEN 'r' THEN 'SELECT' ELSE 'INSERT' END AS command,
+      pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
+    FROM pg_policy WHERE polrelid = ${oid}::oid AND polcmd IN ('*', 'r', 'a') ORDER BY polname`.execute(db)
   return rows
 }

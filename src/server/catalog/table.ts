@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { Predicate, SqlType, TableRef } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Command } from './facts.ts'
 
 export interface TableColumn {
   readonly name: string
@@ -47,13 +48,13 @@ export function shapeOf(table: Table): string {
   return shape
 }
 
-/** What one role may read of a table: the database's own answer, compiled. */
+/** What one role may read of a table, or INSERT into it: the database's own answer, compiled. */
 export interface TableAccess {
   readonly table: Table
   readonly role: string
-  /** Positions of the columns that the role may SELECT. */
+  /** Positions of the columns that the role may SELECT, or INSERT. */
   readonly readable: ReadonlySet<number>
-  /** Rows the role may SELECT, settings not yet bound. */
+  /** Rows the role may SELECT, or INSERT, settings not yet bound. */
   readonly policy: Predicate
   /** Tables that the policy's semi-joins read. */
   readonly memberships: readonly Table[]
@@ -81,8 +82,9 @@ export interface Catalog {
   /** @throws TABLE_REFUSED, POLICY_UNSUPPORTED, ROLE_REFUSED */
   access(table: Table, role: string): Promise<TableAccess>
   /** The same, with what Postgres must be asked for told apart from what is refused.
+   *  @param command SELECT if left out
    *  @throws TABLE_REFUSED, ROLE_REFUSED, RemedyNeeded */
-  accessOrAsked(table: Table, role: string): Promise<TableAccess | AskedAccess>
+  accessOrAsked(table: Table, role: string, command?: Command): Promise<TableAccess | AskedAccess>
   /** Forgets what it read. Called when a Relation message repeats, or the catalog's fingerprint changes. */
   invalidate(oid?: number): void
 }

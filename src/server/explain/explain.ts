@@ -4,7 +4,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { untrackedInputs } from '../admin/policy-inputs.ts'
 import { loadGrammar } from '../authorize/parse-sql.ts'
 import { type AccessExplained, explainAccess } from '../authorize/policies.ts'
-import { assertReadable } from '../authorize/privileges.ts'
+import { assertPrivileged } from '../authorize/privileges.ts'
 import type { PostgresCatalog } from '../catalog/catalog.ts'
 import type { Table } from '../catalog/table.ts'
 import { answered, type Lane } from '../database.ts'
@@ -140,7 +140,7 @@ const judgingHere: ReadonlySet<string> = new Set(['IDENTITY_INSUFFICIENT', 'INDE
 function* refusalsOf({ relation, role, privileges, policies }: AccessExplained): Generator<TidegateError> {
   const { table } = relation
   try {
-    assertReadable(relation, role, privileges)
+    assertPrivileged(relation, role, privileges, 'SELECT')
   } catch (error) {
     if (!(error instanceof TidegateError)) throw error
     yield error

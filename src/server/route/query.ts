@@ -10,7 +10,8 @@ export interface Query {
   readonly number: number
   /** Equal for equal queries, on every node and after every restart. */
   readonly text: string
-  readonly kind: 'live' | 'changes'
+  /** `channel`: who may be in a channel. No rows are sent, and none are looked at. */
+  readonly kind: 'live' | 'changes' | 'channel'
   readonly table: Table
   readonly filter: Predicate
   /** Columns sent, by position: those asked for and the primary key. */

@@ -2,9 +2,9 @@
 
 import type { Row, SqlType } from '../../predicate/algebra.ts'
 import { Few, type ReadonlyFew } from '../authorize/few.ts'
-import type { Hop } from '../authorize/hop.ts'
+import { Hop } from '../authorize/hop.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
-import type { MembershipWriter } from '../authorize/membership-history.ts'
+import type { MembershipsBefore, MembershipWriter } from '../authorize/membership-history.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Change, Commit, Relation } from '../decode/change.ts'
 import { type FoldedRow, type FoldedRows, RowFold } from '../decode/fold.ts'
@@ -41,19 +41,25 @@ export class Router {
   }
 
   addAudience(audience: Audience): void {
-    const route = this.#open(audience.query.table)
-    audience.anchors = leastOf(audience.choices, route.audiences)
-    route.audiences.add(audience, audience.anchors)
-    route.members.add(audience)
+    // What is written to a channel is not judged row by row: it goes to whoever is in it.
+    if (audience.query.kind !== 'channel') {
+      const route = this.#open(audience.query.table)
+      audience.anchors = leastOf(audience.choices, route.audiences)
+      route.audiences.add(audience, audience.anchors)
+      route.members.add(audience)
+    }
     for (const set of audience.sets.values()) getOrInsert(this.#bySet, set, () => new Few<Audience>()).add(audience)
     for (const [hop, anchors] of audience.hops ?? [])
       getOrInsert(this.#byHop, hop, () => new RowIndex(typesOf(hop.table))).add(audience, anchors)
   }
 
   removeAudience(audience: Audience): void {
-    const route = this.#routes.get(audience.query.table.oid)
-    if (route === undefined || !route.members.delete(audience)) return
-    route.audiences.remove(audience, audience.anchors)
+    if (audience.query.kind !== 'channel') {
+      const route = this.#routes.get(audience.query.table.oid)
+      if (route === undefined || !route.members.delete(audience)) return
+      route.audiences.remove(audience, audience.anchors)
+      this.#close(route)
+    }
     for (const set of audience.sets.values()) {
       const audiences = this.#bySet.get(set)
       audiences?.delete(audience)
@@ -64,7 +70,6 @@ export class Router {
       index?.remove(audience, anchors)
       if (index?.size === 0) this.#byHop.delete(hop)
     }
-    this.#close(route)
   }
 
   addSet(set: InnerSet, anchors: readonly BoundAnchor[] | null): void {
@@ -81,6 +86,16 @@ export class Router {
   /** Audiences whose predicate reads this set. */
   audiencesOf(set: InnerSet): ReadonlyFew<Audience> {
     return this.#bySet.get(set) ?? nobody
+  }
+
+  /** Adds the audiences that a change of memberships may concern. */
+  movedBy(before: MembershipsBefore, found: Finds<Audience>): void {
+    for (const [set, was] of before.sets) {
+      if (set instanceof Hop) {
+        const rows = [...was.entries].map(([name, { values }]) => set.rowOf(name, values))
+        this.reaching(set, rows, found)
+      } else for (const audience of this.audiencesOf(set)) found.add(audience)
+    }
   }
 
   /** Adds the audiences that reach one of these rows of a hop, or reached it before. */

@@ -75,7 +75,7 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     const { audience, since } = options
     const { kind, number, table } = audience.query
     this.audience = audience
-    this.kind = kind
+    this.kind = kind === 'live' ? 'live' : 'changes'
     this.query = number
     this.tag = audience.tag
     this.key = table.primaryKey.map(column => table.columns[column]!.name)

@@ -138,6 +138,28 @@ export class Audiences {
     }
   }
 
+  /** The same at once, where all that decides is loaded already; else null.
+   *  @throws what cannot be judged exactly */
+  joinLoaded(request: AudienceRequest, user: AudienceUser): Audience | null {
+    const query = this.#queries.acquire(request.query)
+    const key = audienceKey(query, request.predicate, membershipsOf(request))
+    let held = this.#held.get(key)
+    if (held === undefined) {
+      const opened = this.#openLoaded(query, request)
+      if (opened === null) {
+        this.#queries.release(query)
+        return null
+      }
+      const { memberships } = request
+      held = { opening: null, opened, users: new Few(), table: query.table, memberships, grace: null }
+      this.#held.set(key, held)
+    } else this.#queries.release(query)
+    if (held.opened === null) return null
+    this.#endGrace(key, held)
+    held.users.add(user)
+    return held.opened
+  }
+
   /** What `Audience.key` would be. */
   keyOf(request: AudienceRequest): string {
     const query = this.#queries.acquire(request.query)
@@ -248,7 +270,7 @@ export class Audiences {
       // One that failed while the others were loaded ends nobody who does not stand yet.
       for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
       // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
-      const route = router.routeOf(query.table.oid)
+      const route = query.kind === 'channel' ? undefined : router.routeOf(query.table.oid)
       if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) throw changed(query.table)
       const audience = new Audience(query, request.predicate, sets, head, this.#onFailure)
       if (uses.length > 0) reach.attach(audience, uses)
@@ -263,6 +285,24 @@ export class Audiences {
       times.unwatch(watches)
       throw error
     }
+  }
+
+  /** Of membership sets only, for who watches no rows of its own. */
+  #openLoaded(query: Query, { predicate, memberships }: AudienceRequest): Audience | null {
+    const { router, head } = this.#stream
+    const sets = new Map<SemiJoin, MembershipSet>()
+    for (const join of allSemiJoinsOf(predicate)) {
+      const table = memberships.find(membership => membership.oid === join.table.oid)
+      const set = isHop(join) || table === undefined ? null : this.#sets.acquireLoaded(join, table)
+      if (set === null) {
+        this.#release(sets.values(), [])
+        return null
+      }
+      sets.set(join, set)
+    }
+    const audience = new Audience(query, predicate, sets, head, this.#onFailure)
+    router.addAudience(audience)
+    return audience
   }
 
   #release(sets: Iterable<InnerSet>, uses: readonly HopUse[]): void {

@@ -1,7 +1,6 @@
 // Holds: from a grant or revocation on, an audience's frames wait until the rows that it moved were read; then everything
 // since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { Hop } from '../authorize/hop.ts'
 import { MembershipsBefore, type MembershipWriter } from '../authorize/membership-history.ts'
 import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
@@ -25,12 +24,7 @@ export class Holds {
   flipped(writer: MembershipWriter, lsn: bigint): void {
     const { router } = this.#stream
     const concerned = new Found<Audience>()
-    for (const [set, was] of writer.before.sets) {
-      if (set instanceof Hop) {
-        const rows = [...was.entries].map(([name, { values }]) => set.rowOf(name, values))
-        router.reaching(set, rows, concerned)
-      } else for (const audience of router.audiencesOf(set)) concerned.add(audience)
-    }
+    router.movedBy(writer.before, concerned)
     for (const audience of concerned.items) {
       const { members } = audience
       const isMoved = !members.isDeserted && moves(this.#stream, audience, writer.before)

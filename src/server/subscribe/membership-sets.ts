@@ -19,6 +19,7 @@ interface Held {
   readonly set: MembershipSet
   readonly anchors: readonly BoundAnchor[] | null
   readonly loaded: Promise<void>
+  isLoaded: boolean
   users: number
 }
 
@@ -48,13 +49,18 @@ export class MembershipSets {
       const maxRows = limits.membershipMaxRows
       const set = new MembershipSet(join, table, this.#holdersOf(join), { maxRows, index })
       const anchors = coverToRead(join.where) as readonly BoundAnchor[] | null
-      held = { set, anchors, loaded: this.#load(set, anchors), users: 0 }
+      held = { set, anchors, loaded: this.#load(set, anchors), isLoaded: false, users: 0 }
       this.#held.set(name, held)
       // A failed load is tried anew by the next subscriber.
       const loading = held
-      loading.loaded.catch(() => {
-        if (this.#held.get(name) === loading) this.#held.delete(name)
-      })
+      loading.loaded.then(
+        () => {
+          loading.isLoaded = true
+        },
+        () => {
+          if (this.#held.get(name) === loading) this.#held.delete(name)
+        },
+      )
     }
     held.users += 1
     try {
@@ -63,6 +69,14 @@ export class MembershipSets {
       held.users -= 1
       throw error
     }
+    return held.set
+  }
+
+  /** The same at once, if somebody else has it loaded; else null. */
+  acquireLoaded(join: SemiJoin, table: Table): MembershipSet | null {
+    const held = this.#held.get(setName(join, table))
+    if (held?.isLoaded !== true || held.set.failure !== null) return null
+    held.users += 1
     return held.set
   }
 

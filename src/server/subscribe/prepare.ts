@@ -106,13 +106,18 @@ export function columnsShown(
 function assertJudgeable(table: Table, memberships: readonly Table[], predicate: Predicate): void {
   assertIdentity(table, new Set([...columnsOf(predicate), ...table.primaryKey]))
   const joins = allSemiJoinsOf(predicate)
+  assertFollowable(joins, memberships)
+  if (joins.length > 0) assertReadable(table)
+}
+
+/** @throws IDENTITY_INSUFFICIENT, INDEX_NOT_READABLE for a membership table that the index could not hold */
+export function assertFollowable(joins: readonly SemiJoin[], memberships: readonly Table[]): void {
   for (const join of joins) {
     const inner = memberships.find(membership => membership.oid === join.table.oid)
     if (inner === undefined) continue
     assertIdentity(inner, innerColumns(join))
     assertReadable(inner)
   }
-  if (joins.length > 0) assertReadable(table)
 }
 
 const innerColumns = (join: SemiJoin): ReadonlySet<number> => innerColumnsOf(join)

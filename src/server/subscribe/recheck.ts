@@ -83,10 +83,10 @@ async function compared(
   }
 }
 
-const digests = new WeakMap<TableAccess, string>()
+const digests = new WeakMap<object, string>()
 
 /** Equal for two readings by which everybody is judged alike. */
-function digestOf(access: TableAccess): string {
+export function digestOf(access: object): string {
   let digest = digests.get(access)
   if (digest === undefined) {
     digest = createHash('sha256').update(JSON.stringify(access, plain)).digest('base64url')

@@ -138,6 +138,11 @@ export class SubscriptionDoor implements Subscriptions {
     return { position: { epoch: relay.epoch, lsn: head.lsn, index: WHOLE_COMMIT }, ...this.#options.pulse() }
   }
 
+  /** For whoever judges by the same memberships. */
+  get audiences(): Audiences {
+    return this.#audiences
+  }
+
   get holdings(): Holdings {
     const holdings = this.#audiences.holdings
     return { ...holdings, audiences: holdings.audiences + this.#asked.size }

@@ -96,7 +96,7 @@ async function play(using: string): Promise<Played> {
 }
 
 async function compiled(docs: Table, using: string): Promise<TableAccess | string> {
-  const policy = { name: 'generated', permissive: true, roles: [0], using }
+  const policy = { name: 'generated', permissive: true, roles: [0], command: 'SELECT' as const, using, check: null }
   try {
     return await catalog.compiled(docs, role, input =>
       compileAccess({ ...input, relation: { ...input.relation, policies: [policy] } }),
