@@ -101,7 +101,11 @@ export const retryAfterHeader = (retryAfterMs: number | undefined): Record<strin
   retryAfterMs === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) }
 
 /** @throws FRAME_TOO_LARGE, before the rest of it is read */
-export async function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
+export const readBody = async (request: IncomingMessage, maxBytes: number): Promise<string> =>
+  (await readBytes(request, maxBytes)).toString()
+
+/** @throws FRAME_TOO_LARGE, before the rest of it is read */
+export async function readBytes(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
   const tooLarge = () => new TidegateError('FRAME_TOO_LARGE', `the body is larger than ${maxBytes} bytes`)
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) throw tooLarge()
   const chunks: Buffer[] = []
@@ -116,7 +120,7 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
       }
       chunks.push(chunk)
     })
-    request.on('end', () => resolve(Buffer.concat(chunks).toString()))
+    request.on('end', () => resolve(Buffer.concat(chunks)))
     // A client that goes in the middle is no fault of ours, which would go into the log.
     const endedEarly = (cause?: unknown): void =>
       reject(new TidegateError('BAD_FRAME', 'the body ended early', { cause }))

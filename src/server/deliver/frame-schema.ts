@@ -1,8 +1,8 @@
 // The published shape of every frame: checks what a client sends at the door, and what the documents show.
 import { z } from 'zod'
 import type { ClientFrame, Json, ServerFrame } from '../../protocol/messages.ts'
-import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { joinShape, sendShape, trackShape } from './channel-schema.ts'
+import { parseShape } from './parse-shape.ts'
 
 const id = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
 const ref = id.optional()
@@ -32,19 +32,8 @@ export const clientFrameSchema = z.discriminatedUnion('type', [
 ])
 
 /** @throws BAD_FRAME */
-export function parseClientFrame(text: string): ClientFrame {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch (cause) {
-    throw new TidegateError('BAD_FRAME', 'the frame is not JSON', { cause })
-  }
-  const result = clientFrameSchema.safeParse(value)
-  if (result.success) return withoutUndefined(result.data)
-  const [issue] = result.error.issues
-  const where = issue?.path.length ? ` at ${issue.path.join('.').slice(0, 60)}` : ''
-  throw new TidegateError('BAD_FRAME', `the frame has not the published shape${where}: ${issue?.message.slice(0, 200)}`)
-}
+export const parseClientFrame = (text: string): ClientFrame =>
+  withoutUndefined(parseShape(text, clientFrameSchema, 'the frame'))
 
 // zod types an optional field as possibly undefined; parsed from JSON it is there or it is not.
 const withoutUndefined = (frame: z.output<typeof clientFrameSchema>): ClientFrame => frame as ClientFrame

@@ -4,7 +4,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { z } from 'zod'
 import { formatPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Caller } from '../channels/door.ts'
 import type { Principal } from '../subscribe/subscription.ts'
+import { type Answered, answerHistory, answerPresence, answerSend } from './channel-requests.ts'
+import { type ChannelStreamRequest, parseChannelsUrl } from './channel-url.ts'
 import type { Connection, Connections } from './connections.ts'
 import {
   allowCors,
@@ -23,7 +26,7 @@ import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
 import type { Tickets } from './tickets.ts'
 import { transactionIdOf } from './transaction-id.ts'
-import { parseStreamUrl } from './url.ts'
+import { parseStreamUrl, type StreamRequest } from './url.ts'
 
 export interface Readiness {
   readonly ready: boolean
@@ -52,6 +55,12 @@ export interface HttpOptions {
   readonly extraRoutes: ExtraRoutes | null
   /** Null: there is no address for operators. */
   readonly operator: Operator | null
+}
+
+/** What an address does, by the methods that it takes. */
+interface Address {
+  readonly GET?: (exchange: Exchange) => Promise<void>
+  readonly POST?: (exchange: Exchange) => Promise<void>
 }
 
 export class HttpRoutes {
@@ -91,23 +100,49 @@ export class HttpRoutes {
     }
     refuseForeignOrigin(request, this.#options.allowedOrigins)
     allowCors(exchange)
-    const stream = /^\/v1\/(live|changes)(?:\/([^/]+))?$/.exec(path)
-    const isExplain = path === '/v1/explain' && this.#options.operator !== null
-    const isKnown = stream !== null || path === '/v1/tickets' || path === '/v1/wait' || path === '/v1/socket'
-    if (!isKnown && !isExplain) throw notFound(path)
-    const method = stream !== null || path === '/v1/socket' || isExplain ? 'GET' : 'POST'
+    const address = this.#addressOf(path)
+    if (address === null) throw notFound(path)
+    const methods = Object.keys(address)
     if (request.method === 'OPTIONS') {
-      response.writeHead(204, { ...exchange.cors, ...preflightHeaders, Allow: `${method}, OPTIONS` }).end()
+      response
+        .writeHead(204, { ...exchange.cors, ...preflightHeaders, Allow: [...methods, 'OPTIONS'].join(', ') })
+        .end()
       return
     }
-    if (request.method !== method) {
-      throw new TidegateError('METHOD_NOT_ALLOWED', `${path} takes ${method}, not ${request.method}`)
+    const serve = address[request.method as keyof Address]
+    if (serve === undefined)
+      throw new TidegateError('METHOD_NOT_ALLOWED', `${path} takes ${methods.join(' and ')}, not ${request.method}`)
+    return serve(exchange)
+  }
+
+  #addressOf(path: string): Address | null {
+    const { operator } = this.#options
+    const stream = /^\/v1\/(live|changes)(?:\/([^/]+))?$/.exec(path)
+    if (stream !== null) {
+      const [, kind, table = null] = stream
+      return { GET: exchange => this.#stream(exchange, queriesOf(kind as 'live' | 'changes', table)) }
     }
-    if (stream !== null) return this.#stream(exchange, stream[1] as 'live' | 'changes', stream[2] ?? null)
-    if (path === '/v1/tickets') return this.#ticket(exchange)
-    if (path === '/v1/wait') return this.#wait(exchange)
-    if (isExplain) return this.#explain(exchange, this.#options.operator!)
-    throw new TidegateError('METHOD_NOT_ALLOWED', '/v1/socket takes a WebSocket handshake, not a plain GET')
+    const channels = /^\/v1\/channels(?:\/([^/]+)(?:\/(presence|history))?)?$/.exec(path)
+    if (channels !== null)
+      return this.#channelsAt(channels[1] ?? null, channels[2] as 'presence' | 'history' | undefined)
+    if (path === '/v1/tickets') return { POST: exchange => this.#ticket(exchange) }
+    if (path === '/v1/wait') return { POST: exchange => this.#wait(exchange) }
+    if (path === '/v1/explain' && operator !== null) return { GET: exchange => this.#explain(exchange, operator) }
+    return path === '/v1/socket' ? { GET: refusePlainGet } : null
+  }
+
+  /** @param topic still percent-encoded; null for several */
+  #channelsAt(topic: string | null, part: 'presence' | 'history' | undefined): Address {
+    if (topic !== null && part !== undefined) {
+      const answer = part === 'presence' ? answerPresence : answerHistory
+      return {
+        GET: exchange => this.#atOnce(exchange, caller => answer(this.#options.services, exchange, caller, topic)),
+      }
+    }
+    return {
+      GET: exchange => this.#stream(exchange, channelsOf(topic)),
+      POST: exchange => this.#atOnce(exchange, caller => answerSend(this.#options.services, exchange, caller, topic)),
+    }
   }
 
   #health(exchange: Exchange): void {
@@ -121,15 +156,13 @@ export class HttpRoutes {
     answerJson(exchange, ready ? 200 : 503, JSON.stringify(body))
   }
 
-  async #stream(exchange: Exchange, kind: 'live' | 'changes', table: string | null): Promise<void> {
+  async #stream(exchange: Exchange, requestOf: StreamRequestOf): Promise<void> {
     const { services, tickets } = this.#options
     const { request, response, parameters } = exchange
     await this.#inPlace(exchange, async hold => {
       const { limits } = services
       const { principal, redeemed } = await identify(services, tickets, request, parameters)
-      const lastEventId = lastEventIdOf(request)
-      const maxQueries = limits.maxSubscriptions
-      const streamRequest = parseStreamUrl({ kind, table, parameters, lastEventId, maxQueries })
+      const streamRequest = requestOf(parameters, lastEventIdOf(request), limits.maxSubscriptions)
       if (wantsJson(request)) {
         const poll = new LongPoll({ services, response, principal, request: streamRequest })
         whenOver(exchange, () => poll.leave())
@@ -149,6 +182,17 @@ export class HttpRoutes {
       whenOver(exchange, () => stream.leave())
       hold(stream)
       await stream.start(exchange.cors)
+    })
+  }
+
+  /** A request about channels that one answer is all to. */
+  async #atOnce(exchange: Exchange, answer: (caller: Caller) => Promise<Answered>): Promise<void> {
+    const { services, tickets } = this.#options
+    await this.#inPlace(exchange, async hold => {
+      const { principal } = await identify(services, tickets, exchange.request, exchange.parameters)
+      hold(this.#waiting(exchange, principal))
+      const { status, body } = await answer({ principal, connection: null })
+      answerJson(exchange, status, body)
     })
   }
 
@@ -207,6 +251,26 @@ export class HttpRoutes {
       place.hold(connection)
     })
   }
+}
+
+type StreamRequestOf = (
+  parameters: URLSearchParams,
+  lastEventId: string | null,
+  maxMembers: number,
+) => StreamRequest | ChannelStreamRequest
+
+const queriesOf =
+  (kind: 'live' | 'changes', table: string | null): StreamRequestOf =>
+  (parameters, lastEventId, maxQueries) =>
+    parseStreamUrl({ kind, table, parameters, lastEventId, maxQueries })
+
+const channelsOf =
+  (topic: string | null): StreamRequestOf =>
+  (parameters, lastEventId, maxChannels) =>
+    parseChannelsUrl({ topic, parameters, lastEventId, maxChannels })
+
+function refusePlainGet(): never {
+  throw new TidegateError('METHOD_NOT_ALLOWED', '/v1/socket takes a WebSocket handshake, not a plain GET')
 }
 
 /** @throws ORIGIN_REFUSED */

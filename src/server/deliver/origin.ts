@@ -35,6 +35,6 @@ export function corsHeaders(origin: string | undefined): Record<string, string> 
 
 export const preflightHeaders: Readonly<Record<string, string>> = {
   'Access-Control-Allow-Methods': 'GET, POST, OPTIONS',
-  'Access-Control-Allow-Headers': 'Authorization, Content-Type, Last-Event-ID, Cache-Control',
+  'Access-Control-Allow-Headers': 'Authorization, Content-Type, Last-Event-ID, Cache-Control, Idempotency-Key',
   'Access-Control-Max-Age': '600',
 }
