@@ -5,6 +5,8 @@
 //   serve   on every node: relay -> memberships -> rows -> audiences -> judge -> encode -> subscribers
 import { MembershipsBefore, MembershipWriter } from './authorize/membership-history.ts'
 import { judge } from './authorize/visibility.ts'
+import type { Channels } from './channels/channels.ts'
+import type { Guards } from './channels/guards.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
 import { DirectInlet } from './relay/direct-inlet.ts'
@@ -39,12 +41,16 @@ export interface PipelineOptions {
   readonly times: Times
   readonly holds: Holds
   readonly door: SubscriptionDoor
+  /** Who may be in channels. */
+  readonly guards: Pick<Guards, 'flipped' | 'moved'>
   readonly spoolBytes: number
   /** A commit has been served. */
   readonly onServed: (commit: Commit) => void
   /** The stream is at this commit: what it changed of policies, privileges and columns holds for its own rows. Null when there
    *  is nothing to wait for. @param isDescribed the WAL describes a table anew that is followed */
   readonly rulesAt: (commit: Commit, isDescribed: boolean) => Promise<void> | null
+  /** What commits say in channels. */
+  readonly channels: Pick<Channels, 'concerns' | 'serve' | 'room' | 'lead'>
   readonly trouble: Trouble
 }
 
@@ -90,6 +96,7 @@ export class Pipeline {
             : await journal.lead(slot, this.#feed)
         this.leading = { stream, inlet }
         this.slotName = slot.slotName
+        this.#options.channels.lead()
         // Nothing may come for a while that would show it.
         void inlet.failed.then(() => stream.close())
         for await (const gulp of stream.gulps()) {
@@ -176,6 +183,10 @@ export class Pipeline {
           }
           if (life !== relay.life) break
         }
+        if (this.#options.channels.concerns(commit)) {
+          await this.#speak(commit, slice, life)
+          if (life !== relay.life) break
+        }
         this.#options.onServed(commit)
         head.lsn = commit.commitLsn
         head.passedLsn = commit.endLsn
@@ -194,10 +205,19 @@ export class Pipeline {
     }
   }
 
+  /** What a commit says in channels comes behind its rows. */
+  async #speak(commit: Commit, slice: Slice, life: number): Promise<void> {
+    const { relay, channels } = this.#options
+    this.#outbox.handOut()
+    const said = channels.serve(commit)
+    while (life === relay.life && said.next().done !== true) if (slice.over()) await slice.next()
+    await channels.room()
+  }
+
   /** `now()` is the greatest commit timestamp: where it passes what changes an answer, those concerned step on like after a
    *  grant, and this commit is part of the step. */
   #passTime(commit: Commit): void {
-    const { head, times, holds } = this.#options
+    const { head, times, holds, guards } = this.#options
     const nowMicros = commit.committedAtMicros + microsTo2000
     this.#microsBefore = head.nowMicros
     if (nowMicros <= head.nowMicros) return
@@ -205,7 +225,10 @@ export class Pipeline {
     head.nowMicros = nowMicros
     if (concerned.length === 0) return
     this.#outbox.handOut()
-    for (const audience of concerned) holds.timePassed(audience, head.lsn, this.#microsBefore)
+    for (const audience of concerned) {
+      if (audience.query.kind === 'channel') guards.moved(audience)
+      else holds.timePassed(audience, head.lsn, this.#microsBefore)
+    }
   }
 
   #isDescribed(commit: Commit): boolean {
@@ -229,7 +252,7 @@ export class Pipeline {
    *  ends or holds subscriptions. Yields now and then, so that whoever runs it may let others have their turn: hardly ever
    *  for a small commit. */
   *serveCommit(commit: Commit): Generator<void, void> {
-    const { router, relay, head, holds, times, door } = this.#options
+    const { router, relay, head, holds, times, door, guards } = this.#options
     if (!router.concerns(commit)) return
     const outbox = this.#outbox
     const changed = router.changedTables(commit)
@@ -240,6 +263,7 @@ export class Pipeline {
 
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
     const writer = router.movesMemberships(commit) ? this.#moveMemberships(commit) : null
+    if (writer !== null) guards.flipped(writer)
     const { isFollowed: isTimed } = times
     const before =
       writer === null && !isTimed ? null : new ViewsBefore(writer?.before ?? new MembershipsBefore(this.#microsBefore))

@@ -10,6 +10,9 @@ import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
+import { openChannels } from './channel-setup.ts'
+import type { Channels } from './channels/channels.ts'
+import { Guards } from './channels/guards.ts'
 import { MessageSweep } from './channels/message-sweep.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
@@ -191,6 +194,32 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       },
     },
   })
+  const guards = new Guards({
+    stream,
+    audiences: door.audiences,
+    catalog,
+    admit: role => gate.admit(role),
+    settingsOf,
+    asker,
+    pool: catalogLane,
+    limits: {
+      maxGuards: config.askedMaxAudiencesPerTable,
+      recheckMs: config.recheckMs,
+      graceMs: config.audienceGraceMs,
+    },
+    random: Math.random,
+  })
+  const channels = openChannels({
+    config,
+    stream,
+    guards,
+    subscriptions: door,
+    beacon,
+    pool: readLane,
+    isLeading: () => pipeline.leading !== null,
+    redis,
+    nodeId,
+  })
   const explain = createExplainer(
     {
       pool: connections.lane('explain', { ...waits, queryTimeoutMs: 15_000 }),
@@ -211,10 +240,17 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       catalog.invalidate()
       gate.invalidate()
       await door.recheck()
+      await guards.recheck()
     },
     onAnnounced: () => door.announced(),
-    onUnreadable: () => door.shut(),
-    onReadAgain: () => door.reopen(),
+    onUnreadable: () => {
+      door.shut()
+      guards.shut()
+    },
+    onReadAgain: () => {
+      door.reopen()
+      guards.reopen()
+    },
     log,
     trouble,
     now: steadyNow,
@@ -263,10 +299,13 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     times,
     holds: new Holds(stream),
     door,
+    guards,
+    channels,
     spoolBytes: config.spoolBytes,
     onServed: commit => {
       upkeep.received(commit)
       door.served(commit)
+      guards.served(commit)
     },
     rulesAt: (commit, isDescribed) => watch.reached(commit, isDescribed),
     trouble,
@@ -277,6 +316,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   let nodes: NodeRegistry | null = null
   const gateway = createGateway({
     subscriptions: door,
+    channels,
     authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
     log,
     limits: {
@@ -311,7 +351,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     const offTheList = nodes?.leave()
     await drain({ settings: config, probedAgoMs, letGo: () => pipeline.letGo(), gateway })
     await offTheList
-    await endServer({ stopping, running, gateway, door, redis, connections })
+    await endServer({ stopping, running, gateway, door, channels, redis, connections })
   }
   const stop = (): Promise<void> => {
     stopped ??= leave()
@@ -358,6 +398,7 @@ interface Parts {
   readonly running: Promise<unknown>
   readonly gateway: Gateway
   readonly door: SubscriptionDoor
+  readonly channels: Channels
   readonly redis: ReturnType<typeof openShared> | null
   readonly connections: Connections
 }
@@ -368,7 +409,7 @@ const redisTimeoutMs = 2000
 /** Those who read and wait have a connection of their own: behind a read that blocks, a command would wait as long. */
 function openShared(url: string, name: string) {
   const open = (use: string) => openRedis(url, { connectionName: `${name} ${use}`, commandTimeoutMs: redisTimeoutMs })
-  return { client: open('tidegate'), reader: open('tidegate reader') }
+  return { client: open('tidegate'), reader: open('tidegate reader'), subscriber: open('tidegate channels') }
 }
 
 /** One that cannot be used stops the node, one that is away does not: it is tried again. */
@@ -385,13 +426,14 @@ async function checkRedis(client: RedisClient, { relayDurability }: Config, log:
 /** A Postgres that does not answer must not keep a process that its clients have left: questions to it hang for ten seconds. */
 const endMs = 3000
 
-async function endServer({ stopping, running, gateway, door, redis, connections }: Parts): Promise<void> {
+async function endServer({ stopping, running, gateway, door, channels, redis, connections }: Parts): Promise<void> {
   await gateway.close()
   stopping.abort()
   const end = async (): Promise<void> => {
     await running.catch(() => {})
+    await channels.close()
     door.close()
-    if (redis !== null) for (const client of [redis.client, redis.reader]) closeRedis(client)
+    if (redis !== null) for (const client of Object.values(redis)) closeRedis(client)
     await connections.end()
   }
   await Promise.race([end(), sleep(endMs, undefined, { ref: false })])

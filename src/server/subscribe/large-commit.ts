@@ -33,6 +33,8 @@ export interface LargeCommitOptions {
   readonly times: Times
   readonly holds: Holds
   readonly door: SubscriptionDoor
+  /** Who may be in channels. */
+  readonly guards: { flipped(writer: MembershipWriter): void }
 }
 
 /** How long one commit waits at a time for live subscribers whose queue is full: they take a part slower than it is made,
@@ -55,7 +57,7 @@ export async function serveLargeCommit(
   commit: Commit,
   microsBefore: bigint,
 ): Promise<void> {
-  const { relay, head, holds, door } = options
+  const { relay, head, holds, door, guards } = options
   const { life } = relay
   const slice = new Slice()
   try {
@@ -65,6 +67,7 @@ export async function serveLargeCommit(
     if (relay.life !== life) return
     if (writer.failed.size > 0) door.endFailed(writer.failed)
     for (const { table } of writer.truncated) door.truncated(table.oid)
+    guards.flipped(writer)
     holds.flipped(writer, head.lsn)
     for (const oid of commit.relations) {
       const route = options.router.routeOf(oid)

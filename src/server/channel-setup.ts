@@ -1,0 +1,69 @@
+// Puts the parts of channels together: in memory for one node, over Redis for many.
+import { Channels } from './channels/channels.ts'
+import { MemoryPresence } from './channels/memory-presence.ts'
+import { MemoryChannelRelay } from './channels/memory-relay.ts'
+import type { ChannelGuards } from './channels/permission.ts'
+import { RedisPresence } from './channels/redis-presence.ts'
+import { RedisChannelRelay } from './channels/redis-relay.ts'
+import { ChannelRules } from './channels/rules.ts'
+import type { Config } from './config.ts'
+import { answered, type Lane } from './database.ts'
+import type { RedisClient } from './redis.ts'
+import { steadyNow } from './steady-clock.ts'
+import type { StreamParts } from './subscribe/stream-parts.ts'
+import type { Subscriptions } from './subscribe/subscription.ts'
+import type { Beacon } from './wal/heartbeat.ts'
+import { parseLsn } from './wal/lsn.ts'
+
+export interface ChannelSetup {
+  readonly config: Config
+  readonly stream: StreamParts
+  readonly guards: ChannelGuards
+  readonly subscriptions: Subscriptions
+  readonly beacon: Beacon
+  readonly pool: Lane
+  /** This node holds the slot. */
+  readonly isLeading: () => boolean
+  /** Null: one node. `subscriber` hears what is published, and nothing else goes over it. */
+  readonly redis: { readonly client: RedisClient; readonly subscriber: RedisClient } | null
+  readonly nodeId: string
+}
+
+/** How long a message waits for the transaction that its `after` names. */
+const afterTimeoutMs = 10_000
+
+export function openChannels(setup: ChannelSetup): Channels {
+  const { config, stream, guards, subscriptions, beacon, pool, isLeading } = setup
+  const { head, reader, relay: window, log } = stream
+  return new Channels({
+    ...sharedOf(setup),
+    guards,
+    rules: new ChannelRules(config.channels),
+    window,
+    head,
+    caughtUp: async () => {
+      const { rows } = await answered(pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn'))
+      await reader.passed(parseLsn(rows[0]!.lsn))
+    },
+    nudge: () => beacon.emit('fence'),
+    isLeading,
+    waitForTransaction: xid64 => subscriptions.waitForTransaction(xid64, afterTimeoutMs),
+    log,
+    now: steadyNow,
+    wallNow: Date.now,
+  })
+}
+
+function sharedOf({ config, stream, redis, nodeId }: ChannelSetup) {
+  const { log } = stream
+  if (redis === null) {
+    const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
+    return { relay, presence: new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) }) }
+  }
+  const { tidegateName: name } = config
+  const { client, subscriber } = redis
+  return {
+    relay: new RedisChannelRelay({ client, subscriber, name, nodeId, log, random: Math.random }),
+    presence: new RedisPresence({ client, name, log }),
+  }
+}
