@@ -126,7 +126,12 @@ async function reportUntracked(
   out: Output,
 ): Promise<void> {
   const inputs = new Set<string>()
-  for (const { table } of planned)
+  // Policies on the table of messages say who may be in a channel.
+  const { rows: messages } = await client.query<{ oid: number }>(
+    `SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'realtime' AND c.relname = 'messages'`,
+  )
+  for (const table of [...planned.map(each => each.table), ...messages])
     for (const input of await untrackedInputs(client, table, publication)) inputs.add(printName(input))
   for (const { table } of planned) inputs.delete(printName(table))
   if (inputs.size === 0) return
