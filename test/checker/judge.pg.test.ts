@@ -31,8 +31,16 @@ afterEach(async () => {
   await database[Symbol.asyncDispose]()
 })
 
-/** @param meanwhile what is committed between a part of a snapshot, or nothing, and its resync */
-async function told({ part, meanwhile }: { part: boolean; meanwhile: string }): Promise<Judge> {
+interface Told {
+  /** Whether it is told a whole snapshot first. */
+  readonly whole?: boolean
+  /** Whether it is told a part of the next one, or of a delta. */
+  readonly part?: 'snapshot' | 'delta'
+  /** What is committed then, right before the resync. */
+  readonly meanwhile: string
+}
+
+async function judgeOf({ whole = false, part, meanwhile }: Told): Promise<Judge> {
   const tally = newTally()
   const reader = new Subscriber({
     name: 'reader',
@@ -45,31 +53,42 @@ async function told({ part, meanwhile }: { part: boolean; meanwhile: string }): 
     floor: () => 0n,
     told: () => 0,
   })
+  const take = (event: string, data: object, position: string | null = null): void =>
+    reader.take({ event, position, data: { q: 0, ...data } })
   reader.begin()
-  if (part) reader.take({ event: 'snapshot', position: null, data: { q: 0, rows: [mine], done: false } })
+  if (whole) take('snapshot', { rows: [mine], done: true }, await positionNow())
+  if (part === 'snapshot') take('snapshot', { rows: [mine], done: false })
+  if (part === 'delta') take('delta', { changes: [{ op: 'delete', key: { id: 1 } }], done: false })
   await database.query(meanwhile)
-  reader.take({ event: 'resync', position: null, data: { q: 0, code: 'INPUTS_CHANGED', reason: '' } })
-  const rows = await database.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
-  const lsn = parseLsn(rows[0]!.lsn)
-  const position = formatQueryPositions([{ epoch: '0a1b2c3d', lsn, index: WHOLE_COMMIT, tag: 'HVYx69HrYcAj' }])
-  reader.take({ event: 'snapshot', position, data: { q: 0, rows: [mine], done: true } })
+  take('resync', { code: 'INPUTS_CHANGED', reason: '' })
+  take('snapshot', { rows: [mine], done: true }, await positionNow())
   expect(reader.failure).toBe(null)
   await truth.read()
-  return new Judge(reader, { truth, ceiling: () => lsn, windowMs: 60_000, spoolBytes: 2 ** 20 }, tally)
+  return new Judge(reader, { truth, ceiling: () => 2n ** 63n, windowMs: 60_000, spoolBytes: 2 ** 20 }, tally)
+}
+
+async function positionNow(): Promise<string> {
+  const rows = await database.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+  const lsn = parseLsn(rows[0]!.lsn)
+  return formatQueryPositions([{ epoch: '0a1b2c3d', lsn, index: WHOLE_COMMIT, tag: 'HVYx69HrYcAj' }])
 }
 
 const granted = (user: string): string => `INSERT INTO members VALUES (1, '${user}', 'reader')`
 
-test('[P4] a snapshot may be begun anew when it was half told and its reader’s memberships moved meanwhile', async () => {
-  const judge = await told({ part: true, meanwhile: granted(ada) })
+test.each<[string, Omit<Told, 'meanwhile'>]>([
+  ['its first snapshot was on its way', {}],
+  ['its first snapshot was half told', { part: 'snapshot' }],
+  ['a delta was half told', { whole: true, part: 'delta' }],
+])('[P4] a reader may start over whose memberships moved while %s', async (_, told) => {
+  const judge = await judgeOf({ ...told, meanwhile: granted(ada) })
   expect(() => judge.look()).not.toThrow()
 })
 
-test.each([
-  ['nothing of it had been told', false, granted(ada)],
-  ['memberships of others moved', true, granted(ben)],
-  ['other rows changed', true, `UPDATE notes SET body = 'other' WHERE false; INSERT INTO rooms VALUES (2, 'two')`],
-])('[P4] it may not where %s', async (_, part, meanwhile) => {
-  const judge = await told({ part, meanwhile })
+test.each<[string, Told]>([
+  ['it held a whole state', { whole: true, meanwhile: granted(ada) }],
+  ['memberships of others moved', { part: 'snapshot', meanwhile: granted(ben) }],
+  ['other rows changed', { part: 'snapshot', meanwhile: `INSERT INTO rooms VALUES (2, 'two')` }],
+])('[P4] it may not where %s', async (_, told) => {
+  const judge = await judgeOf(told)
   expect(() => judge.look()).toThrow('without a cause')
 })

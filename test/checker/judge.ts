@@ -161,9 +161,10 @@ export class Judge {
     if (code === 'INPUTS_CHANGED') {
       const isTruncated = commits.some(({ truncated }) => truncated.values().some(table => inputs.has(table)))
       if (isTruncated) return 'its memberships were truncated'
-      // What it was not told yet is taken back when it may be hidden, and of a snapshot there is no place to go on from.
-      if (isHalfTold && commits.some(commit => this.#movesMemberships(commit)))
-        return 'its memberships moved while a snapshot or delta was half told'
+      // What waits for it is taken back when it may be hidden, and a snapshot that rests on too much that moved is begun anew: of
+      // neither is there a place to go on from. Whoever held a whole state goes on from that.
+      if ((isHalfTold || seenAt === null) && commits.some(commit => this.#movesMemberships(commit)))
+        return 'its memberships moved while a snapshot or delta was on its way'
       // Rows that a grant or revocation moves are read; who waits for them past the bound starts over.
       const lateAt = performance.timeOrigin + at - maxHeldMs
       const isLate = commits.some(commit => commit.at <= lateAt && this.#movesMemberships(commit))
