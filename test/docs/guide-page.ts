@@ -1,0 +1,209 @@
+// A page of the guide, run: its blocks one after the other, as a reader would, in one database and on one node.
+//   ```sql            runs as the tables' owner
+//   ```sh             runs in bash
+//   ```js             runs in Node; all of a page are one program, which waits between them for what stands between them
+//   ```json channels  is what the node is started with
+//   ```text           is what was printed since the last such block, line by line; `...` stands for any text
+//   ```text unordered the same in any order
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
+import { TestDatabase } from '../support/postgres.ts'
+
+export interface Block {
+  readonly language: string
+  readonly says: string
+  readonly text: string
+  readonly line: number
+}
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const users = {
+  ana: '00000000-0000-4000-8000-00000000000a',
+  ben: '00000000-0000-4000-8000-00000000000b',
+}
+
+export async function readBlocks(page: string): Promise<Block[]> {
+  const text = await readFile(`${root}docs/guide/${page}.md`, 'utf8')
+  return [...text.matchAll(/^```(\w*) ?(.*)\n([\s\S]*?)^```$/gm)].map(match => ({
+    language: match[1]!,
+    says: match[2]!,
+    text: match[3]!,
+    line: text.slice(0, match.index).split('\n').length,
+  }))
+}
+
+/** What is printed, a line at a time, and waited for. */
+class Printed {
+  #lines: string[] = []
+  #wake = (): void => {}
+
+  /** Takes what one program prints. @returns ends its last line, if it did not */
+  from(stream: NodeJS.ReadableStream): () => void {
+    let rest = ''
+    const add = (text: string): void => {
+      const lines = (rest + text).split('\n')
+      rest = lines.pop()!
+      this.#lines.push(...lines)
+      this.#wake()
+    }
+    stream.setEncoding('utf8').on('data', add)
+    return () => {
+      if (rest !== '') add('\n')
+    }
+  }
+
+  /** Takes the next lines. @throws when they are others, or do not come */
+  async take(expected: readonly string[], isOrdered: boolean): Promise<void> {
+    const deadline = Date.now() + 20_000
+    while (this.#lines.length < expected.length && Date.now() < deadline)
+      await Promise.race([
+        new Promise<void>(resolve => (this.#wake = resolve)),
+        new Promise(end => setTimeout(end, 200)),
+      ])
+    const lines = this.#lines.splice(0, expected.length)
+    const left = [...lines]
+    for (const wanted of expected) {
+      const at = isOrdered ? 0 : left.findIndex(line => fits(line, wanted))
+      if (at < 0 || left[at] === undefined || !fits(left[at], wanted))
+        throw new Error(`expected:\n${expected.join('\n')}\nbut it printed:\n${[...lines, ...this.#lines].join('\n')}`)
+      left.splice(at, 1)
+    }
+  }
+
+  /** @throws when something is left that no block expects */
+  end(): void {
+    if (this.#lines.length > 0) throw new Error(`it also printed:\n${this.#lines.join('\n')}`)
+  }
+}
+
+const fits = (line: string, wanted: string): boolean =>
+  new RegExp(
+    `^${wanted
+      .split('...')
+      .map(part => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+      .join('.*')}$`,
+  ).test(line)
+
+/** The page's program, which goes on block by block. */
+class Program implements AsyncDisposable {
+  readonly #child: ChildProcess
+  #failure: Error | null = null
+  #step = Promise.withResolvers<void>()
+
+  constructor(path: string, env: Record<string, string>, printed: Printed) {
+    this.#child = spawn(process.execPath, [path], { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] })
+    printed.from(this.#child.stdout!)
+    let errors = ''
+    this.#child.stderr!.setEncoding('utf8').on('data', text => {
+      errors += text
+    })
+    this.#child.on('message', () => this.#step.resolve())
+    this.#child.on('exit', code => {
+      this.#failure = new Error(`the program ended with ${code}:\n${errors}`)
+      this.#step.reject(this.#failure)
+    })
+    this.#step.promise.catch(() => {})
+  }
+
+  /** Runs the next block to its end. @throws what it throws */
+  async next(): Promise<void> {
+    if (this.#failure !== null) throw this.#failure
+    this.#step = Promise.withResolvers()
+    this.#child.send('go')
+    await this.#step.promise
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#failure !== null) return
+    this.#step.promise.catch(() => {})
+    const gone = new Promise(resolve => this.#child.once('exit', resolve))
+    this.#child.kill()
+    await gone
+  }
+}
+
+const programOf = (blocks: readonly Block[], port: number): string =>
+  [
+    'const { ANA_TOKEN: anaToken, BEN_TOKEN: benToken } = process.env',
+    "const nextBlock = () => new Promise(go => process.once('message', go))",
+    ...blocks.map(({ text }) => `await nextBlock()\n${atPort(text, port)}\nprocess.send('done')`),
+    'await nextBlock()',
+  ].join('\n')
+
+const atPort = (text: string, port: number): string => text.replaceAll('localhost:4000', `127.0.0.1:${port}`)
+
+function inBash(script: string, env: Record<string, string>, printed: Printed): Promise<void> {
+  const child = spawn('bash', ['-euo', 'pipefail', '-c', script], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const endLine = printed.from(child.stdout)
+  let errors = ''
+  child.stderr.setEncoding('utf8').on('data', text => {
+    errors += text
+  })
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', code => {
+      endLine()
+      if (code === 0) resolve()
+      else reject(new Error(`bash ended with ${code}:\n${errors}`))
+    })
+  })
+}
+
+/** @param base a page whose first blocks, up to its first program, are the world of this one
+ *  @throws with the line of the block that does not do what the page says */
+export async function runPage(page: string, base: string | null): Promise<void> {
+  const blocks = await readBlocks(page)
+  const baseBlocks = base === null ? [] : await readBlocks(base)
+  const world = baseBlocks.slice(
+    0,
+    baseBlocks.findIndex(({ language }) => language === 'js'),
+  )
+  const channels = blocks.find(({ language, says }) => language === 'json' && says === 'channels')
+
+  await using stack = new AsyncDisposableStack()
+  const database = stack.use(await TestDatabase.create())
+  await prepareDatabase(database, '', [])
+  const node = stack.use(await TestNode.start(database.url, channels === undefined ? {} : { CHANNELS: channels.text }))
+  const { port } = node.server
+  const folder = await mkdtemp(join(tmpdir(), 'guide-'))
+  stack.defer(() => rm(folder, { recursive: true }))
+  await writeFile(
+    join(folder, 'tidegate'),
+    `#!/bin/sh\nexec '${process.execPath}' '${root}src/cli/main.ts' "$@" >/dev/null\n`,
+    {
+      mode: 0o755,
+    },
+  )
+  await symlink(process.execPath, join(folder, 'node'))
+  const env = {
+    PATH: `${folder}:${process.env.PATH ?? ''}`,
+    DATABASE_URL: database.url,
+    JWT_SECRET: jwtSecret,
+    ANA_TOKEN: await tokenFor(users.ana),
+    BEN_TOKEN: await tokenFor(users.ben),
+  }
+  const printed = new Printed()
+  const script = join(folder, 'page.mjs')
+  const programs = blocks.filter(({ language }) => language === 'js')
+  await writeFile(script, programOf(programs, port))
+  let program: Program | null = null
+
+  const run = async ({ language, says, text }: Block): Promise<void> => {
+    if (language === 'sql') await database.query(text)
+    else if (language === 'sh') await inBash(atPort(text, port), env, printed)
+    else if (language === 'js') {
+      program ??= stack.use(new Program(script, env, printed))
+      await program.next()
+    } else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
+  }
+  for (const block of world) await run(block)
+  for (const block of blocks)
+    await run(block).catch((error: unknown) => {
+      throw new Error(`docs/guide/${page}.md, line ${block.line}: ${error instanceof Error ? error.message : error}`)
+    })
+  printed.end()
+}
