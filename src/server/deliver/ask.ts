@@ -2,10 +2,10 @@
 import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import { formatPosition, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { SendRequest, TrackRequest } from '../channels/door.ts'
+import type { ChannelSubscription, SendRequest, TrackRequest } from '../channels/door.ts'
 import type { Published } from '../channels/message.ts'
 import { sendRequestOf, trackRequestOf } from './channel-request.ts'
-import type { MemberRequest, Membership } from './membership.ts'
+import type { MemberRequest } from './membership.ts'
 
 export type AskFrame = Extract<ClientFrame, { type: 'send' | 'track' | 'untrack' }>
 
@@ -24,8 +24,7 @@ export function askOf(frame: AskFrame, before: TrackRequest | null): Ask {
 }
 
 /** @throws what `ChannelSubscription.send` and `track` throw; NOT_JOINED where the channel was refused or has ended */
-export async function doAsk(member: Membership, ask: Ask): Promise<Answer> {
-  const { channel } = member
+export async function doAsk(channel: ChannelSubscription | null, ask: Ask): Promise<Answer> {
   if (channel === null) throw new TidegateError('NOT_JOINED', 'the channel was refused, or has ended')
   if (ask.type === 'send') return { type: 'sent', published: await channel.send(ask.request) }
   await (ask.request === null ? channel.untrack() : channel.track(ask.request))

@@ -60,8 +60,7 @@ export class Membership implements Outlet {
   #request: MemberRequest
   readonly #maxHeldChars: number
   #subscription: Subscription | null = null
-  /** `muted`: its client has left; what it asked before that is still being done. */
-  #state: 'held' | 'open' | 'muted' | 'closed' = 'held'
+  #state: 'held' | 'open' | 'closed' = 'held'
   /** Bounded by `maxHeldChars` and one event more: past it the subscription is told to stand still. */
   #held: readonly Held[] = nothingHeld
   #heldChars = 0
@@ -99,7 +98,7 @@ export class Membership implements Outlet {
     return subscription?.kind === 'channel' && !this.#isClosed() ? (subscription as ChannelSubscription) : null
   }
 
-  /** @returns null when it was left meanwhile. @throws what the door throws, CHANNELS_OFF */
+  /** @returns null when it was closed meanwhile. @throws what the door throws, CHANNELS_OFF */
   async enter(doors: Doors, caller: Caller): Promise<Subscription | null> {
     if (this.#isClosed()) return null
     const subscription = await this.#knock(doors, caller)
@@ -108,7 +107,6 @@ export class Membership implements Outlet {
       return null
     }
     this.#subscription = subscription
-    if (this.#isMuted()) return null
     this.#isSettled = subscription.resumed || subscription.kind !== 'live'
     const { since } = this.request
     this.#owesResync = this.#isSettled && !subscription.resumed && isPlace(since, subscription.kind)
@@ -140,7 +138,7 @@ export class Membership implements Outlet {
   }
 
   send(outgoing: Outgoing): boolean {
-    if (this.#isLeft()) return true
+    if (this.#state === 'closed') return true
     if (this.#state === 'held') {
       this.#held = [...this.#held, { kind: 'send', outgoing }]
       this.#heldChars += outgoing.json.length
@@ -175,7 +173,7 @@ export class Membership implements Outlet {
   }
 
   takeBack(manner: Manner): void {
-    if (this.#isLeft() || this.#subscription === null) return
+    if (this.#state === 'closed' || this.#subscription === null) return
     if (this.#state === 'open') this.#owner.memberTakesBack(this, manner)
     else this.#takeBackHeld(this.#subscription, manner)
   }
@@ -200,7 +198,7 @@ export class Membership implements Outlet {
   }
 
   resync(code: string, reason: string): void {
-    if (this.#isLeft()) return
+    if (this.#state === 'closed') return
     if (this.#state === 'held') {
       this.#held = [...this.#held, { kind: 'resync', code, reason }]
       return
@@ -213,7 +211,7 @@ export class Membership implements Outlet {
   move(request: SubscribeRequest): boolean {
     // Whoever waits to be told of it would be told of what it was.
     if (this.#state === 'held') return false
-    if (this.#isLeft()) return true
+    if (this.#state === 'closed') return true
     this.#request = request
     this.#subscription = null
     this.#state = 'held'
@@ -265,29 +263,13 @@ export class Membership implements Outlet {
     return { ...outgoing.position, tag: this.#subscription.tag }
   }
 
-  /** Its client has left: no event reaches it any more, while what it asked of its channel before is done. `close` follows. */
-  mute(): void {
-    if (this.#isLeft()) return
-    this.#state = 'muted'
-    this.#held = nothingHeld
-    this.#beforeHeld = null
-  }
-
   /** @param how `broken`: its client did not say that it goes, and may come back in a moment */
   close(how: 'gone' | 'broken'): void {
     if (this.#isClosed()) return
-    this.mute()
     this.#state = 'closed'
+    this.#held = nothingHeld
+    this.#beforeHeld = null
     this.#subscription?.close(how)
-  }
-
-  /** Muted or closed. */
-  #isLeft(): boolean {
-    return this.#isMuted() || this.#isClosed()
-  }
-
-  #isMuted(): boolean {
-    return this.#state === 'muted'
   }
 
   #isClosed(): boolean {

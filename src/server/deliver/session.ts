@@ -10,7 +10,7 @@
 // guess at.
 import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { channelKey } from '../channels/message.ts'
+import { type ChannelName, channelKey } from '../channels/message.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import { type Accepted, acceptedFrame } from './accepted.ts'
 import { type Answer, type Ask, type AskFrame, answerFrame, askOf, withTrack } from './ask.ts'
@@ -95,9 +95,16 @@ export type Effect =
   /** The client knows of the subscription now: its events may flow. */
   | { readonly do: 'open'; readonly join: number }
   | { readonly do: 'leave'; readonly join: number }
-  /** The client leaves: what it asked before is done first. */
-  | { readonly do: 'leaveInTurn'; readonly join: number }
-  | { readonly do: 'ask'; readonly id: number; readonly join: number; readonly ref: number | null; readonly ask: Ask }
+  /** The client leaves a channel: it is told when what it asked before has been done. */
+  | { readonly do: 'leaveInTurn'; readonly id: number; readonly join: number; readonly channel: ChannelName }
+  | {
+      readonly do: 'ask'
+      readonly id: number
+      readonly join: number
+      readonly channel: ChannelName
+      readonly ref: number | null
+      readonly ask: Ask
+    }
   /** An error frame; the connection stays. @param ref left out: the subscription itself is refused, or has ended */
   | { readonly do: 'refuse'; readonly id: number | null; readonly ref?: number | null; readonly error: unknown }
   /** An error frame, then the close frame of its code; every subscription ends. */
@@ -254,9 +261,13 @@ function takeFrame(session: OpenSession, frame: ClientFrame, limits: SessionLimi
       const unsubscribed: Effect = { do: 'send', frame: { type: 'unsubscribed', id: frame.id } }
       // A subscription may have ended by itself while this was on its way: then the answer is the same.
       if (member === undefined) return { session, effects: [unsubscribed] }
+      const { join, request } = member
       return {
         session: { ...session, members: without(session.members, frame.id) },
-        effects: [{ do: 'leaveInTurn', join: member.join }, unsubscribed],
+        effects:
+          request.kind === 'channel'
+            ? [{ do: 'leaveInTurn', id: frame.id, join, channel: request.channel }]
+            : [{ do: 'leave', join }, unsubscribed],
       }
     }
   }
@@ -310,7 +321,7 @@ function ask(session: OpenSession, frame: AskFrame): Step {
   }
   return {
     session: { ...session, members: withTrack(session.members, id, asked, 'do') },
-    effects: [{ do: 'ask', id, join: member.join, ref, ask: asked }],
+    effects: [{ do: 'ask', id, join: member.join, channel: member.request.channel, ref, ask: asked }],
   }
 }
 
@@ -321,7 +332,9 @@ function answered(session: OpenSession, { id, ref, answer }: Extract<SessionEven
 function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'joined' }>): Step {
   const { id, join, accepted } = event
   const member = memberOf(session, id)
-  if (member?.join !== join) return { session, effects: [{ do: 'leave', join }] }
+  // A channel is left in turn.
+  if (member?.join !== join)
+    return accepted.kind === 'channel' ? stay(session) : { session, effects: [{ do: 'leave', join }] }
   const query = accepted.kind === 'channel' ? accepted.channel : accepted.query
   for (const { id: other, query: otherQuery, request } of session.members) {
     if (otherQuery !== query || other === id || accepted.kind === 'channel' || request.kind === 'channel') continue

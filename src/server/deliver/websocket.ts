@@ -5,8 +5,7 @@ import { closeCodeOf } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { ChannelRequest } from '../channels/door.ts'
-import { channelKey } from '../channels/message.ts'
+import { type ChannelName, channelKey } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
@@ -255,18 +254,11 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
         this.#send(effect.frame)
         break
       case 'join':
-        this.#join(effect, effect.request)
+        this.#join(effect)
         break
-      case 'rejoin': {
-        const from = this.#memberOf(effect.from)
-        // Afterwards nobody would take it back.
-        from?.takeBack('gently')
-        // One that was not entered yet stands where it asked to.
-        const since = from?.subscription === null ? from.request.since : (from?.position() ?? null)
-        this.#leaveInTurn(effect.from, 'broken')
-        this.#join(effect, { ...effect.request, since })
+      case 'rejoin':
+        this.#rejoin(effect)
         break
-      }
       case 'open':
         this.#memberOf(effect.join)?.open()
         this.#tellIfStale()
@@ -275,7 +267,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
         this.#leave(effect.join)
         break
       case 'leaveInTurn':
-        this.#leaveInTurn(effect.join, 'gone')
+        this.#inTurn(effect.channel, () => {
+          this.#leave(effect.join)
+          this.#send({ type: 'unsubscribed', id: effect.id })
+        })
         break
       case 'ask':
         this.#ask(effect)
@@ -298,7 +293,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
       }
       case 'abandon':
         // What it had asked before is done.
-        for (const { join } of this.#members) this.#leaveInTurn(join, effect.how)
+        for (const member of this.#members) {
+          if (member.request.kind === 'channel') this.#inTurn(member.request.channel, () => member.close(effect.how))
+          else member.close(effect.how)
+        }
         this.#queue.stop()
     }
   }
@@ -310,13 +308,38 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     )
   }
 
-  #join({ id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>, request: MemberRequest): void {
+  #join(effect: Extract<Effect, { do: 'join' }>): void {
+    const { request } = effect
+    if (request.kind !== 'channel') void this.#enterAs(effect, request)
+    else this.#inTurn(request.channel, () => this.#enterAs(effect, request))
+  }
+
+  #rejoin(effect: Extract<Effect, { do: 'rejoin' }>): void {
+    const { request } = effect
+    const rejoin = (): Promise<void> => {
+      const from = this.#memberOf(effect.from)
+      // Afterwards nobody would take it back.
+      from?.takeBack('gently')
+      // One that was not entered yet stands where it asked to.
+      const since = from?.subscription === null ? from.request.since : (from?.position() ?? null)
+      this.#leave(effect.from, 'broken')
+      return this.#enterAs(effect, { ...request, since })
+    }
+    if (request.kind !== 'channel') void rejoin()
+    else this.#inTurn(request.channel, rejoin)
+  }
+
+  async #enterAs(
+    { id, join, principal }: Extract<Effect, { do: 'join' | 'rejoin' }>,
+    request: MemberRequest,
+  ): Promise<void> {
+    // It waited for its turn, and nobody is there any more.
+    if (this.#session.state !== 'open') return
     const maxHeldChars = this.#services.limits.sendQueueBytes
     const member = new Membership(request, this, { id, join, maxHeldChars })
     // Not spread, which leaves room for sixteen more.
     this.#members = this.#members.concat(member)
-    if (request.kind !== 'channel') void this.#enter(member, principal)
-    else this.#inTurn(request, () => this.#enter(member, principal))
+    await this.#enter(member, principal)
   }
 
   async #enter(member: Membership, principal: Principal): Promise<void> {
@@ -330,35 +353,26 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     }
   }
 
-  #ask({ id, join, ref, ask }: Extract<Effect, { do: 'ask' }>): void {
-    const member = this.#memberOf(join)
-    const notAnswered = (error: unknown): void => this.#dispatch({ type: 'notAnswered', id, ref, ask, error })
-    if (member?.request.kind !== 'channel') return
+  #ask({ id, join, channel, ref, ask }: Extract<Effect, { do: 'ask' }>): void {
     this.#inTurn(
-      member.request,
-      () => doAsk(member, ask).then(answer => this.#dispatch({ type: 'answered', id, ref, answer }), notAnswered),
+      channel,
+      () =>
+        doAsk(this.#memberOf(join)?.channel ?? null, ask).then(
+          answer => this.#dispatch({ type: 'answered', id, ref, answer }),
+          (error: unknown) => this.#dispatch({ type: 'notAnswered', id, ref, ask, error }),
+        ),
       ask.type === 'send' ? ask.request.payload.length : (ask.request?.meta.length ?? 0),
     )
   }
 
-  #inTurn({ channel }: ChannelRequest, run: () => Promise<void> | void, chars = 0): void {
+  #inTurn(channel: ChannelName, run: () => Promise<void> | void, chars = 0): void {
     this.#lines ??= new ChannelLines(() => this.#pauseOrRead())
     this.#lines.add(channelKey(channel), { chars, run })
   }
 
-  #leave(join: number): void {
-    this.#memberOf(join)?.close('gone')
+  #leave(join: number, how: 'gone' | 'broken' = 'gone'): void {
+    this.#memberOf(join)?.close(how)
     this.#members = this.#members.filter(member => member.join !== join)
-  }
-
-  /** Events end now; what was asked of the channel before is done first. */
-  #leaveInTurn(join: number, how: 'gone' | 'broken'): void {
-    const member = this.#memberOf(join)
-    if (member === undefined) return
-    member.mute()
-    this.#members = this.#members.filter(other => other !== member)
-    if (member.request.kind === 'channel') this.#inTurn(member.request, () => member.close(how))
-    else member.close(how)
   }
 
   #memberOf(join: number): Membership | undefined {
