@@ -1,5 +1,4 @@
 // deploy/nginx.conf before two nodes that run as processes: what docker-compose.yml does, on a machine without Docker.
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { freePort } from '../../src/cli/local-postgres.ts'
 import { jwtSecret, person, prepareDatabase, roomsSchema, tokenFor } from '../support/node.ts'
@@ -7,6 +6,7 @@ import { TestDatabase } from '../support/postgres.ts'
 import { transports } from '../support/readers.ts'
 import { findRedis, type TestRedis } from '../support/redis.ts'
 import { type RunningProcess, startCli } from '../support/run-cli.ts'
+import { writing } from '../support/writing.ts'
 import { ComingBack } from './coming-back.ts'
 import { type Nginx, startNginx } from './nginx.ts'
 
@@ -72,7 +72,7 @@ test('events come as they are made, and a page of the same host and port may con
 
 test('[P4] readers on all three wires go on over kills and drains of the nodes, one after the other', async () => {
   const readers = transports.map(transport => new ComingBack(transport, nginx.url, 'messages', token))
-  const written = await writing(async () => {
+  const written = await writing(database, { afterId: 1, everyMs: 20 }, async () => {
     for (const each of readers) await each.until(({ rows }) => rows.exact)
     for (const place of [0, 1] as const) {
       // Without a word, and back.
@@ -99,26 +99,6 @@ test('[P4] readers on all three wires go on over kills and drains of the nodes, 
     await each[Symbol.asyncDispose]()
   }
 }, 240_000)
-
-/** Writes a row now and then meanwhile. @returns how many rows there are then */
-async function writing(use: () => Promise<void>): Promise<number> {
-  let isOver = false
-  let id = 1
-  const writer = (async () => {
-    while (!isOver) {
-      id += 1
-      await database.query(`INSERT INTO messages VALUES (${id}, 1, 'a', 'b')`)
-      await sleep(20)
-    }
-  })()
-  try {
-    await use()
-  } finally {
-    isOver = true
-    await writer
-  }
-  return id
-}
 
 /** Everybody gets rows that are written from now on. */
 async function progress(readers: readonly ComingBack[]): Promise<void> {

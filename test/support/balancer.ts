@@ -11,6 +11,9 @@ export interface BalancerOptions {
   readonly askEveryMs?: number
 }
 
+/** One that answers later is not ready. */
+const answerMs = 500
+
 interface Backend {
   readonly name: string
   readonly process: () => string
@@ -35,7 +38,7 @@ export class Balancer implements AsyncDisposable {
     this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     server.on('connection', near => this.#join(near))
     const { readyPath, askEveryMs = 500 } = options
-    this.#asking = readyPath === undefined ? null : setInterval(() => this.#ask(readyPath, askEveryMs), askEveryMs)
+    this.#asking = readyPath === undefined ? null : setInterval(() => this.#ask(readyPath), askEveryMs)
   }
 
   static async start(options: BalancerOptions = {}): Promise<Balancer> {
@@ -112,9 +115,9 @@ export class Balancer implements AsyncDisposable {
     }
   }
 
-  #ask(readyPath: string, timeoutMs: number): void {
+  #ask(readyPath: string): void {
     for (const backend of this.#backends.values()) {
-      fetch(new URL(readyPath, backend.url), { signal: AbortSignal.timeout(timeoutMs) }).then(
+      fetch(new URL(readyPath, backend.url), { signal: AbortSignal.timeout(answerMs) }).then(
         async response => {
           await response.body?.cancel()
           backend.isReady = response.status === 200
