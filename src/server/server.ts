@@ -67,6 +67,8 @@ export interface TidegateServer {
   ready(): Promise<void>
   /** The door behind the transports, for whoever reads in this process. */
   readonly subscriptions: Subscriptions
+  /** Who may be in channels, for whoever asks in this process. */
+  readonly guards: Guards
   /** What it holds for its subscribers now. */
   holdings(): Holdings
   /** WebSockets, event streams and requests held open. */
@@ -383,6 +385,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       port,
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
       subscriptions: door,
+      guards,
       holdings: () => door.holdings,
       connections: () => gateway.connections(),
       stop,

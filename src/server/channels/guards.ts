@@ -132,6 +132,8 @@ export class Guards implements ChannelGuards {
         if (slice.over()) await slice.next()
       }
     }
+    // Nothing is left of tables as they were.
+    this.#options.audiences.closeUnused()
     // Not awaited: it waits for the stream, and the stream may be waiting for this look at the catalog.
     void this.#asked.recheck()
   }
