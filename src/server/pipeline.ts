@@ -9,6 +9,7 @@ import type { Channels } from './channels/channels.ts'
 import type { Guards } from './channels/guards.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
+import type { Orders } from './orders/orders.ts'
 import { DirectInlet } from './relay/direct-inlet.ts'
 import type { Head } from './relay/head.ts'
 import type { Feed, Inlet, Journal } from './relay/journal.ts'
@@ -49,6 +50,8 @@ export interface PipelineOptions {
   /** The stream is at this commit: what it changed of policies, privileges and columns holds for its own rows. Null when there
    *  is nothing to wait for. @param isDescribed the WAL describes a table anew that is followed */
   readonly rulesAt: (commit: Commit, isDescribed: boolean) => Promise<void> | null
+  /** What operators order by commits. */
+  readonly orders: Pick<Orders, 'begin' | 'concerns' | 'serve'>
   /** What commits say in channels. */
   readonly channels: Pick<Channels, 'concerns' | 'serve' | 'room' | 'lead'>
   readonly trouble: Trouble
@@ -123,7 +126,7 @@ export class Pipeline {
 
   /** The relay's window and the head begin anew together, and whoever followed starts over. */
   get #feed(): Feed {
-    const { relay, head, door } = this.#options
+    const { relay, head, door, orders } = this.#options
     return {
       get headLsn() {
         return relay.headLsn
@@ -135,7 +138,9 @@ export class Pipeline {
         const isFirst = relay.epoch === ''
         relay.begin(epoch, floorLsn, isSettled)
         head.begin(floorLsn)
-        if (!isFirst) door.endEpoch()
+        if (isFirst) return
+        door.endEpoch()
+        orders.begin()
       },
       append: commit => relay.append(commit),
       passed: lsn => relay.passed(lsn),
@@ -146,7 +151,7 @@ export class Pipeline {
 
   /** Follows the relay: each commit whole, in order, judged by the memberships of its own position. */
   async serve(signal: AbortSignal): Promise<void> {
-    const { relay, head } = this.#options
+    const { relay, head, orders } = this.#options
     for await (const { life, commits, passedLsn } of relay.follow(signal)) {
       const slice = new Slice()
       for (const commit of commits) {
@@ -157,6 +162,13 @@ export class Pipeline {
           this.#outbox.handOut()
           head.moved()
           await rules
+          if (life !== relay.life) break
+        }
+        // Whoever is shut out by a commit sees nothing of it.
+        if (orders.concerns(commit)) {
+          this.#outbox.handOut()
+          const walk = orders.serve(commit)
+          if (walk !== null) await walk
           if (life !== relay.life) break
         }
         this.#passTime(commit)

@@ -23,6 +23,8 @@ import { createExplainer } from './explain/operator.ts'
 import { createLog, type Log } from './log.ts'
 import { NodeRegistry } from './nodes/registry.ts'
 import { release } from './nodes/release.ts'
+import { createOrderGiver } from './orders/give-order.ts'
+import { Orders } from './orders/orders.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
 import { closeRedis, openRedis, type RedisClient } from './redis.ts'
@@ -271,6 +273,18 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     trouble,
     now: steadyNow,
   })
+  const orders = new Orders({
+    relay,
+    head,
+    reader,
+    reads: readLane,
+    upkeep: upkeepLane,
+    publication: config.tidegateName,
+    targets: () => ({ connections: gateway.ordered, channels }),
+    leads: () => pipeline.leading !== null,
+    log,
+    now: steadyNow,
+  })
   const slotWaits = { queryTimeoutMs: 5000, waitMs: 10_000 }
   const replication = replicate({
     databaseUrl: config.databaseUrl,
@@ -310,16 +324,18 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       guards.served(commit)
     },
     rulesAt: (commit, isDescribed) => watch.reached(commit, isDescribed),
+    orders,
     trouble,
   })
   /** When a balancer, or somebody else, last asked whether this node is ready. */
   let probedAtMs: number | null = null
   let stopped: Promise<void> | null = null
   let nodes: NodeRegistry | null = null
-  const gateway = createGateway({
+  const gateway: Gateway = createGateway({
     subscriptions: door,
     channels,
     authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
+    orders,
     log,
     limits: {
       maxFrameBytes: config.maxFrameBytes,
@@ -343,9 +359,17 @@ export async function startServer(config: Config, dependencies: ServerDependenci
             new RedisTickets({ redis: redis.client, name: config.tidegateName, limits, now: Date.now }),
         }),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
-    ...(config.operatorToken === null ? {} : { operator: { token: config.operatorToken, explain } }),
+    ...(config.operatorToken === null
+      ? {}
+      : {
+          operator: {
+            token: config.operatorToken,
+            explain,
+            order: createOrderGiver({ pool: upkeepLane, served: xid => door.waitForTransaction(xid, 5000) }),
+          },
+        }),
   })
-  const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal)])
+  const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal), orders.run(stopping.signal)])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
   const leave = async (): Promise<void> => {
     const probedAgoMs = probedAtMs === null ? null : steadyNow() - probedAtMs

@@ -3,19 +3,21 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import type { Services } from './services.ts'
 
-type Door = Pick<Services, 'authenticator' | 'subscriptions' | 'wallNow'>
+type Door = Pick<Services, 'authenticator' | 'subscriptions' | 'orders' | 'wallNow'>
 
-/** @throws TOKEN_INVALID, TOKEN_EXPIRED, ROLE_REFUSED, UNAVAILABLE */
+/** @throws TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_OUTDATED, ROLE_REFUSED, UNAVAILABLE */
 export async function admit(door: Door, token: string): Promise<Principal> {
   const principal = await door.authenticator.authenticate(token)
   await admitPrincipal(door, principal)
   return principal
 }
 
-/** Checks again what may have changed since the principal was verified. @throws TOKEN_EXPIRED, ROLE_REFUSED */
+/** Checks again what may have changed since the principal was verified. @throws TOKEN_EXPIRED, TOKEN_REVOKED,
+ *  TOKEN_OUTDATED, ROLE_REFUSED */
 export async function admitPrincipal(door: Door, principal: Principal): Promise<void> {
   if (principal.expiresAt !== null && principal.expiresAt <= door.wallNow()) {
     throw new TidegateError('TOKEN_EXPIRED', 'the token has expired; renew it')
   }
   await door.subscriptions.admit(principal)
+  await door.orders.admit(principal)
 }

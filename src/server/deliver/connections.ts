@@ -1,8 +1,11 @@
 // Who is here: every WebSocket, SSE stream and held long-poll of this node, counted and bounded.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
+import { tokenOf } from '../orders/order.ts'
+import { noOrders, type OrderedConnections, type TokenOrders } from '../orders/targets.ts'
 import { steadyNow } from '../steady-clock.ts'
 import type { Principal } from '../subscribe/subscription.ts'
+import { Roster } from './roster.ts'
 import { Surplus } from './surplus.ts'
 
 export interface Connection {
@@ -18,6 +21,10 @@ export interface Connection {
   goAway(error: TidegateError): void
   /** The same while this node stays: another is to take it. @returns false where it is over soon, and better left alone */
   moveAway(error: TidegateError): boolean
+  /** Sends nothing more of what can be taken back, tells why, and ends. */
+  cutOff(error: TidegateError): void
+  /** A token issued later must come within this time, or `goAway` follows. Where none can be presented it may end at once. */
+  refresh(withinMs: number): void
   /** Ends at once, without a word. */
   terminate(): void
 }
@@ -27,11 +34,15 @@ export class Place {
   readonly #connections: Connections
   /** On the steady clock. */
   readonly takenAt = steadyNow()
+  /** As whom and as what it stands in the roster. */
+  sub: string | null = null
+  name: string | null = null
 
   constructor(connections: Connections) {
     this.#connections = connections
   }
 
+  /** Again when it is known whose the connection is, or when another token has come. */
   hold(connection: Connection): void {
     this.#connections.hold(this, connection)
   }
@@ -44,6 +55,8 @@ export class Place {
 
 export class Connections {
   readonly #max: number
+  readonly #orders: TokenOrders
+  readonly #roster = new Roster()
   /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
   readonly #places = new Map<Place, Connection | null>()
   /** Those told to move to another node, until they are gone. */
@@ -53,8 +66,9 @@ export class Connections {
   #telling: NodeJS.Timeout | null = null
   #whenEmpty: (() => void) | null = null
 
-  constructor(max: number) {
+  constructor(max: number, orders: TokenOrders = noOrders) {
     this.#max = max
+    this.#orders = orders
   }
 
   get count(): number {
@@ -78,13 +92,35 @@ export class Connections {
 
   hold(place: Place, connection: Connection): void {
     // The client may have gone while its token was being checked.
-    if (this.#places.has(place)) this.#places.set(place, connection)
+    if (!this.#places.has(place)) return
+    this.#places.set(place, connection)
+    const { principal, name } = connection
+    if (principal === null) return
+    place.sub = tokenOf(principal).sub
+    place.name = name
+    this.#roster.add(place, place.sub, name)
+    // An order may have come since the door looked, and would not have found it here.
+    const verdict = this.#orders.verdictOn(principal)
+    if (verdict?.kind === 'refused') connection.cutOff(verdict.error)
+    else if (verdict?.kind === 'outdated') connection.refresh(verdict.withinMs)
   }
 
   release(place: Place): void {
     this.#places.delete(place)
+    this.#roster.remove(place, place.sub, place.name)
     this.#moving.delete(place)
     if (this.#places.size === 0) this.#whenEmpty?.()
+  }
+
+  /** For orders. Lists: whoever ends leaves them. */
+  get ordered(): OrderedConnections {
+    const held = (places: Iterable<Place>): Connection[] =>
+      [...places].map(place => this.#places.get(place) ?? null).filter(connection => connection !== null)
+    return {
+      ofUser: sub => held(this.#roster.ofUser(sub)),
+      named: name => held(this.#roster.named(name)),
+      all: () => held(this.#places.keys()),
+    }
   }
 
   /** @throws GOING_AWAY */

@@ -8,6 +8,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelDoor } from '../channels/door.ts'
 import type { Log } from '../log.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
+import { noOrders, type OrderedConnections, type TokenOrders } from '../orders/targets.ts'
 import { steadyNow } from '../steady-clock.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import { admit, admitPrincipal } from './admit.ts'
@@ -31,6 +32,8 @@ export interface GatewayOptions {
   /** Null or left out: whoever asks for a channel is told CHANNELS_OFF. */
   readonly channels?: ChannelDoor | null
   readonly authenticator: Authenticator
+  /** Left out: nobody orders anything. */
+  readonly orders?: TokenOrders
   readonly log: Log
   /** Those left out are `defaultLimits`. */
   readonly limits?: Partial<GatewayLimits>
@@ -72,6 +75,8 @@ export interface Gateway {
   close(): Promise<void>
   /** WebSockets, event streams and requests held open. */
   connections(): number
+  /** Whom orders reach. */
+  readonly ordered: OrderedConnections
 }
 
 export function createGateway(options: GatewayOptions): Gateway {
@@ -94,13 +99,33 @@ class HttpGateway implements Gateway {
 
   constructor(options: GatewayOptions) {
     const limits = { ...defaultLimits, ...options.limits }
-    const { subscriptions, channels = null, authenticator, log, now = steadyNow, random = Math.random } = options
+    const {
+      subscriptions,
+      channels = null,
+      authenticator,
+      orders = noOrders,
+      log,
+      now = steadyNow,
+      random = Math.random,
+    } = options
     const wallNow = options.wallNow ?? options.now ?? Date.now
     const departures = new Departures(log)
     const turn = new Turn()
-    const services = { subscriptions, channels, authenticator, limits, log, departures, turn, now, wallNow, random }
+    const services = {
+      subscriptions,
+      channels,
+      authenticator,
+      orders,
+      limits,
+      log,
+      departures,
+      turn,
+      now,
+      wallNow,
+      random,
+    }
     this.#services = services
-    this.#connections = new Connections(limits.maxConnections)
+    this.#connections = new Connections(limits.maxConnections, orders)
     this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, wallNow)
     this.#allowedOrigins = options.allowedOrigins ?? []
     this.#routes = new HttpRoutes({
@@ -178,6 +203,10 @@ class HttpGateway implements Gateway {
 
   connections(): number {
     return this.#connections.count
+  }
+
+  get ordered(): OrderedConnections {
+    return this.#connections.ordered
   }
 
   #tick(): void {

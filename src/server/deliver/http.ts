@@ -43,6 +43,8 @@ export interface Operator {
   readonly token: string
   /** @returns what is answered as JSON @throws TidegateError with a peer code */
   explain(parameters: URLSearchParams): Promise<object>
+  /** @returns what is answered as JSON, when this node has carried it out @throws TidegateError with a peer code */
+  order(body: string): Promise<object>
 }
 
 export interface HttpOptions {
@@ -128,6 +130,7 @@ export class HttpRoutes {
     if (path === '/v1/tickets') return { POST: exchange => this.#ticket(exchange) }
     if (path === '/v1/wait') return { POST: exchange => this.#wait(exchange) }
     if (path === '/v1/explain' && operator !== null) return { GET: exchange => this.#explain(exchange, operator) }
+    if (path === '/v1/orders' && operator !== null) return { POST: exchange => this.#order(exchange, operator) }
     return path === '/v1/socket' ? { GET: refusePlainGet } : null
   }
 
@@ -226,6 +229,15 @@ export class HttpRoutes {
     })
   }
 
+  async #order(exchange: Exchange, operator: Operator): Promise<void> {
+    await this.#inPlace(exchange, async hold => {
+      refuseStrangers(exchange.request, operator.token)
+      const body = await readBody(exchange.request, this.#options.services.limits.maxFrameBytes)
+      hold(this.#waiting(exchange, null))
+      answerJson(exchange, 200, JSON.stringify(await operator.order(body)))
+    })
+  }
+
   /** A request that waits for its one answer. */
   #waiting(exchange: Exchange, principal: Principal | null): Connection {
     const { log, random } = this.#options.services
@@ -236,6 +248,8 @@ export class HttpRoutes {
       tellPulse: () => {},
       goAway: error => answerRefusal(exchange, error, log, random),
       moveAway: () => false,
+      cutOff: error => answerRefusal(exchange, error, log, random),
+      refresh: () => {},
       terminate: () => exchange.request.socket.destroy(),
     }
   }

@@ -159,6 +159,17 @@ export class LongPoll implements Connection, MembershipOwner {
     return this.#lastPosition
   }
 
+  cutOff(error: TidegateError): void {
+    this.#failed(error)
+  }
+
+  /** No token can come to it: the next poll brings another. */
+  refresh(): void {
+    this.goAway(
+      new TidegateError('TOKEN_OUTDATED', 'newer claims were asked for; poll again with a token issued later'),
+    )
+  }
+
   terminate(): void {
     this.leave()
     this.#response.socket?.destroy()

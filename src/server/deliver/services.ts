@@ -1,6 +1,7 @@
 // What every transport needs of its surroundings.
 import type { ChannelDoor } from '../channels/door.ts'
 import type { Log } from '../log.ts'
+import type { TokenOrders } from '../orders/targets.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import type { Departures } from './departures.ts'
 import type { GatewayLimits } from './limits.ts'
@@ -16,6 +17,7 @@ export interface Services {
   /** Null: there are none. */
   readonly channels: ChannelDoor | null
   readonly authenticator: Authenticator
+  readonly orders: TokenOrders
   readonly limits: GatewayLimits
   readonly log: Log
   readonly departures: Departures

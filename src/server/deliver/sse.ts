@@ -148,6 +148,15 @@ export class EventStream implements Connection, MembershipOwner {
     return true
   }
 
+  cutOff(error: TidegateError): void {
+    for (const member of this.#members) member.takeBack('firmly')
+    this.#fail(error)
+  }
+
+  refresh(withinMs: number): void {
+    if (this.#endedAt === null) this.#queue.push(sseEvent('refresh', { withinMs }, null))
+  }
+
   terminate(): void {
     this.leave()
     this.#socket.destroy()

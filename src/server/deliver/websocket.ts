@@ -128,6 +128,15 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     return true
   }
 
+  cutOff(error: TidegateError): void {
+    for (const member of this.#members) member.takeBack('firmly')
+    this.#break(error)
+  }
+
+  refresh(withinMs: number): void {
+    if (this.#session.state === 'open') this.#send({ type: 'refresh', withinMs })
+  }
+
   terminate(): void {
     this.#dispatch({ type: 'disconnected', how: 'broken' })
     this.#ws.terminate()
@@ -303,7 +312,10 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
 
   #authenticate(token: string): void {
     admit(this.#services, token).then(
-      principal => this.#dispatch({ type: 'admitted', principal }),
+      principal => {
+        this.#dispatch({ type: 'admitted', principal })
+        this.#ws.place?.hold(this)
+      },
       (error: unknown) => this.#dispatch({ type: 'notAdmitted', error }),
     )
   }

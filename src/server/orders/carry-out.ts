@@ -58,7 +58,7 @@ function end(order: Kick | Revocation, connection: OrderedConnection): 0 | 1 {
     return 1
   }
   if (!isKicked(order, token, connection.name)) return 0
-  connection.goAway(kicked(order))
+  connection.cutOff(kicked(order))
   return 1
 }
 

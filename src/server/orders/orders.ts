@@ -50,6 +50,7 @@ export class Orders implements TokenOrders {
   readonly #timers = new Map<string, NodeJS.Timeout>()
   #oid: number | null = null
   #isKnown = false
+  #isFirstRead = true
   #known = Promise.withResolvers<void>()
   #wasWarned = false
   readonly #stopped = new AbortController()
@@ -152,7 +153,7 @@ export class Orders implements TokenOrders {
   /** @param since when it was given, by this node's clock: a refresh counts from there */
   #put(order: Order, since: number): void {
     this.#takeBack(order.id)
-    const tellAt = since + restOfSecond(order)
+    const tellAt = since + restOfSecond(order) + clocksDifferMs
     const deadlineMs = order.kind === 'refresh' ? tellAt + order.withinMs : 0
     this.#inForce.put(order, deadlineMs)
     if (order.kind === 'refresh') this.#expect(order, tellAt, deadlineMs)
@@ -172,7 +173,7 @@ export class Orders implements TokenOrders {
       this.#timers.set(order.id, setTimeout(act, Math.max(0, time - now())).unref())
     }
     at(tellAt, () => {
-      if (deadlineMs > now()) tellToRefresh(order, deadlineMs - now(), targets())
+      if (deadlineMs > now()) tellToRefresh(order, Math.min(deadlineMs - now(), order.withinMs), targets())
       at(deadlineMs, () => {
         this.#timers.delete(order.id)
         endOutdated(order, targets())
@@ -233,10 +234,13 @@ export class Orders implements TokenOrders {
     }
     for (const id of [...this.#inForce.ids]) if ((rows.get(id) ?? null) === null) this.#takeBack(id)
     for (const [id, order] of rows) {
-      if (order === null || this.#inForce.has(id)) continue
-      given.push(order)
+      const isGiven = !this.#inForce.has(id)
+      if (order === null || !(isGiven || this.#isFirstRead)) continue
+      if (isGiven) given.push(order)
+      // At the start the stream may have brought, as if they were new, some whose time has been running.
       this.#put(order, Math.min(order.orderedAtMs, now()))
     }
+    this.#isFirstRead = false
     this.#isKnown = true
     this.#known.resolve()
     this.#carryOut(given)
@@ -268,6 +272,9 @@ export class Orders implements TokenOrders {
 }
 
 const maxLogged = 20
+
+/** Clocks that are kept by NTP, of the database and of whoever issues tokens. */
+const clocksDifferMs = 100
 
 const isOrders = ({ schema, name }: Relation): boolean => schema === 'tidegate' && name === 'orders'
 
