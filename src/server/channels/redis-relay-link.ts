@@ -128,7 +128,14 @@ export class SubscriberLink {
 
   readonly #onReady = (): void => this.#begin()
 
-  readonly #onMoved = (): void => this.#options.events.moved()
+  /** The server has let go of a name, or never had it: all is subscribed to once more, until every name is where it belongs. */
+  readonly #onMoved = (): void => {
+    if (this.#state === 'up') {
+      this.#attempt += 1
+      this.#state = 'down'
+    }
+    this.#options.events.moved()
+  }
 
   readonly #onClose = (): void => {
     this.#attempt += 1

@@ -49,6 +49,7 @@ interface Waiter {
 /** Listeners told in one turn that something may have been missed: each asks where its channel stands. */
 const toldAtOnce = 500
 const toldTicks = 4
+const refreshTicks = 40
 /** Of the one server that is no Cluster. */
 const only = ''
 
@@ -322,7 +323,7 @@ export class RelaySubscriber {
   #tick(): void {
     this.#ticks += 1
     for (const { link } of this.#links.values()) link.tick()
-    if (this.#unplaced.size > 0) this.#refresh()
+    if (this.#unplaced.size > 0 || this.#ticks % refreshTicks === 0) this.#refresh()
     this.#endGraces()
     this.#refuseWaiting()
     this.#tellHearing()
