@@ -46,7 +46,7 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
     [frame({ type: 'auth', token: 'x' }), subscribe(1), frame({ type: 'unsubscribe', id: 1 }), subscribe(1), admitted],
     null,
     'open',
-    ['welcome', 'join', 'leaveInTurn', 'unsubscribed', 'join'],
+    ['welcome', 'join', 'leave', 'unsubscribed', 'join'],
   ],
   [
     'a check that takes too long ends it',

@@ -7,6 +7,7 @@ import { createGateway, type Gateway, type GatewayOptions } from '../../../../sr
 import type { GatewayLimits } from '../../../../src/server/deliver/limits.ts'
 import type { Principal } from '../../../../src/server/subscribe/subscription.ts'
 import { MemoryCore } from './memory-core.ts'
+import { MemoryDoor } from './memory-door.ts'
 
 export const tokenOf = (claims: Record<string, unknown>): string =>
   Buffer.from(JSON.stringify(claims)).toString('base64url')
@@ -27,6 +28,7 @@ async function authenticate(token: string): Promise<Principal> {
 
 export interface TestGateway extends AsyncDisposable {
   readonly core: MemoryCore
+  readonly door: MemoryDoor
   readonly gateway: Gateway
   readonly port: number
   readonly url: string
@@ -38,6 +40,7 @@ export async function startGateway(
   options: Partial<GatewayOptions> = {},
 ): Promise<TestGateway> {
   const core = new MemoryCore()
+  const door = new MemoryDoor()
   const logged: string[] = []
   const log = pino({ level: 'info' }, { write: (line: string) => void logged.push(line) })
   const ready: GatewayOptions['ready'] = scope => ({
@@ -46,6 +49,7 @@ export async function startGateway(
   })
   const gateway = createGateway({
     subscriptions: core,
+    channels: door,
     authenticator: { authenticate },
     log,
     ready,
@@ -54,7 +58,7 @@ export async function startGateway(
   })
   const port = await gateway.listen('127.0.0.1', 0)
   const url = `http://127.0.0.1:${port}`
-  return { core, gateway, port, url, logged, [Symbol.asyncDispose]: () => gateway.close() }
+  return { core, door, gateway, port, url, logged, [Symbol.asyncDispose]: () => gateway.close() }
 }
 
 type FrameOf<T extends ServerFrame['type']> = Extract<ServerFrame, { type: T }>
@@ -99,6 +103,12 @@ export class TestSocket implements AsyncDisposable {
     const before = this.frames.length
     this.send({ type: 'subscribe', id, kind: 'live', table, ...more })
     return this.frame('subscribed', frame => frame.id === id && this.frames.indexOf(frame) >= before)
+  }
+
+  async join(id: number, topic: string, more: Partial<Extract<ClientFrame, { type: 'join' }>> = {}) {
+    const before = this.frames.length
+    this.send({ type: 'join', id, topic, ...more })
+    return this.frame('joined', frame => frame.id === id && this.frames.indexOf(frame) >= before)
   }
 
   /** The first frame of this type that fits, of those that came and those to come. */
