@@ -1,7 +1,8 @@
 import pg from 'pg'
 import { type Browser, chromium, type Locator, type Page } from 'playwright-core'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { findChromium } from '../support/chromium.ts'
+import { eventually } from '../support/eventually.ts'
 import { DevProcess } from './dev-process.ts'
 
 const ben = '00000000-0000-4000-8000-000000000b0b'
@@ -83,7 +84,7 @@ test('[P3] the rows vanish with the membership, for the one who lost it only; th
   await gone(room('Lobby', 'Ben'))
   await gone(person('Ben').getByText('For everybody'))
   await shown(room('Lobby', 'Ada').getByText('For everybody'))
-  await vi.waitFor(async () => expect(await page.getByLabel('Ben is in Lobby').isChecked()).toBe(false))
+  await eventually(async () => expect(await page.getByLabel('Ben is in Lobby').isChecked()).toBe(false))
   await post('Ada', 'Lobby', 'Ben is gone')
   await shown(room('Lobby', 'Ada').getByText('Ben is gone'))
   expect(await person('Ben').getByText('Ben is gone').count()).toBe(0)
@@ -99,7 +100,7 @@ test('[P1] a membership given back by the keyboard brings the rows back, those w
 test('without any room a person sees nothing and cannot write', async () => {
   for (const name of ['Lobby', 'Garden']) await page.getByLabel(`Ben is in ${name}`).uncheck()
   await shown(person('Ben').getByText('Ben is in no room, and sees nothing.'))
-  await vi.waitFor(async () => expect(await person('Ben').getByLabel('Message from Ben').isDisabled()).toBe(true))
+  await eventually(async () => expect(await person('Ben').getByLabel('Message from Ben').isDisabled()).toBe(true))
   for (const name of ['Lobby', 'Garden']) await page.getByLabel(`Ben is in ${name}`).check()
   await shown(room('Garden', 'Ben').getByText('The tomatoes are in.'))
 })

@@ -1,6 +1,7 @@
-import { expect, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
 import { type Client, type ClientOptions, createClient, type LiveUpdate } from '../../src/client/client.ts'
 import type { ChangeEvent, JsonRow } from '../../src/protocol/messages.ts'
+import { eventually } from '../support/eventually.ts'
 import { at, type Peer, ScriptedServer } from './scripted-server.ts'
 
 /** A server, a client, and the updates of one live query on `messages`. */
@@ -53,9 +54,9 @@ test('token first, then the query; the snapshot and each delta reach the listene
   const subscribe = await peer.accept([{ id: 1 }])
   expect(subscribe).toMatchObject({ kind: 'live', table: 'messages', filter: 'room_id=eq.42' })
   expect(subscribe).not.toHaveProperty('since')
-  await vi.waitFor(() => expect(run.status()).toBe('live'))
+  await eventually(() => expect(run.status()).toBe('live'))
   peer.delta(2, [insert(2)])
-  await vi.waitFor(() => expect(run.rows()).toEqual([{ id: 1 }, { id: 2 }]))
+  await eventually(() => expect(run.rows()).toEqual([{ id: 1 }, { id: 2 }]))
   expect(run.updates.at(-1)?.delta?.changes).toEqual([insert(2)])
   expect(run.updates.map(update => update.status)).toEqual(
     expect.arrayContaining(['connecting', 'catching up', 'live']),
@@ -79,9 +80,9 @@ test('[P8] a query whose rows Postgres is asked for says that it is not exact, u
     position: at(1),
   }
   peer.send({ ...subscribed, exact: false, warnings })
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ exact: false, warnings }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ exact: false, warnings }))
   peer.send({ ...subscribed, query: 8 })
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ exact: true, warnings: [] }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ exact: true, warnings: [] }))
 })
 
 test('[P4] after a lost link it resumes from the last delta, and nothing is applied twice', async () => {
@@ -92,7 +93,7 @@ test('[P4] after a lost link it resumes from the last delta, and nothing is appl
   first.delta(2, [insert(2)])
   // A part of a commit that the link cuts off.
   first.send({ type: 'delta', query: 7, changes: [insert(3)], done: false, committedAt: '' })
-  await vi.waitFor(() => expect(run.rows()).toHaveLength(2))
+  await eventually(() => expect(run.rows()).toHaveLength(2))
   first.cut()
   const second = await run.server.peer()
   expect(run.status()).toBe('offline')
@@ -100,7 +101,7 @@ test('[P4] after a lost link it resumes from the last delta, and nothing is appl
   await second.welcome()
   expect(await resume(second)).toBe(`${at(2)}.tag`)
   second.delta(3, [insert(3), insert(4)], 8)
-  await vi.waitFor(() => expect(run.rows()).toEqual([{ id: 1 }, { id: 2 }, { id: 3 }, { id: 4 }]))
+  await eventually(() => expect(run.rows()).toEqual([{ id: 1 }, { id: 2 }, { id: 3 }, { id: 4 }]))
   expect(run.errors).toEqual([])
 })
 
@@ -110,7 +111,7 @@ test('[P4] a heartbeat moves the position of a quiet query', async () => {
   await first.welcome()
   const { id } = await first.accept([])
   first.send({ type: 'heartbeat', position: at(9), positions: { [id]: `${at(9)}.tag` }, stale: true, lagMs: 1 })
-  await vi.waitFor(() => expect(run.updates.at(-1)?.stale).toBe(true))
+  await eventually(() => expect(run.updates.at(-1)?.stale).toBe(true))
   first.cut()
   const second = await run.server.peer()
   await second.welcome()
@@ -124,12 +125,12 @@ test('[P4] a connection lost in the middle of the first snapshot begins fresh', 
   const { id } = await first.next('subscribe')
   first.send({ type: 'subscribed', id, query: 7, tag: 'tag', key: ['id'], resumed: false, position: at(1) })
   first.send({ type: 'snapshot', id, rows: [{ id: 1 }], done: false })
-  await vi.waitFor(() => expect(run.status()).toBe('catching up'))
+  await eventually(() => expect(run.status()).toBe('catching up'))
   first.cut()
   const second = await run.server.peer()
   await second.welcome()
   expect(await second.accept([{ id: 5 }])).not.toHaveProperty('since')
-  await vi.waitFor(() => expect(run.rows()).toEqual([{ id: 5 }]))
+  await eventually(() => expect(run.rows()).toEqual([{ id: 5 }]))
 })
 
 test('[P4] resync clears what is held and takes the fresh snapshot', async () => {
@@ -137,12 +138,12 @@ test('[P4] resync clears what is held and takes the fresh snapshot', async () =>
   const peer = await run.server.peer()
   await peer.welcome()
   const { id } = await peer.accept([{ id: 1 }])
-  await vi.waitFor(() => expect(run.status()).toBe('live'))
+  await eventually(() => expect(run.status()).toBe('live'))
   peer.send({ type: 'resync', id, code: 'INPUTS_CHANGED', reason: 'memberships changed' })
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ rows: [], status: 'catching up' }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ rows: [], status: 'catching up' }))
   expect(run.updates.at(-1)?.error?.code).toBe('INPUTS_CHANGED')
   peer.send({ type: 'snapshot', id, rows: [{ id: 2 }], done: true, position: at(5) })
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 2 }], status: 'live', error: null }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 2 }], status: 'live', error: null }))
 })
 
 test('[P4] a subscription that is told anew goes on under its new number, from a fresh snapshot', async () => {
@@ -150,12 +151,12 @@ test('[P4] a subscription that is told anew goes on under its new number, from a
   const peer = await run.server.peer()
   await peer.welcome()
   const { id } = await peer.accept([{ id: 1 }])
-  await vi.waitFor(() => expect(run.status()).toBe('live'))
+  await eventually(() => expect(run.status()).toBe('live'))
   peer.send({ type: 'subscribed', id, query: 9, tag: 'new', key: ['id'], resumed: false, position: at(0) })
   peer.send({ type: 'resync', id, code: 'POLICY_CHANGED', reason: 'a policy changed' })
   peer.send({ type: 'snapshot', id, rows: [{ id: 5 }], done: true, position: at(5) })
   peer.delta(6, [insert(6)], 9)
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 5 }, { id: 6 }], status: 'live' }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ rows: [{ id: 5 }, { id: 6 }], status: 'live' }))
   expect(run.errors).toEqual([])
   peer.cut()
   const second = await run.server.peer()
@@ -173,7 +174,7 @@ test('[P4] a delta that does not fit is reported, and the query starts over', as
   expect(run.errors.map(String)).toEqual([expect.stringContaining('insert of the known key')])
   const again = await peer.accept([{ id: 1 }, { id: 2 }], { query: 9, position: at(3) })
   expect(again.id).not.toBe(id)
-  await vi.waitFor(() => expect(run.rows()).toHaveLength(2))
+  await eventually(() => expect(run.rows()).toHaveLength(2))
 })
 
 test('[P4] a delta sent twice is an error of the server, not applied twice', async () => {
@@ -198,10 +199,10 @@ test('two listeners of one query share one subscription, which ends with the las
   const peer = await run.server.peer()
   await peer.welcome()
   const { id } = await peer.accept([{ id: 1 }])
-  await vi.waitFor(() => expect(seen.at(-1)).toBe(1))
+  await eventually(() => expect(seen.at(-1)).toBe(1))
   run.unsubscribe()
   peer.delta(2, [insert(2)])
-  await vi.waitFor(() => expect(seen.at(-1)).toBe(2))
+  await eventually(() => expect(seen.at(-1)).toBe(2))
   second()
   expect((await peer.next('unsubscribe')).id).toBe(id)
   expect(peer.frames.filter(frame => frame.type === 'subscribe')).toHaveLength(1)
@@ -225,7 +226,7 @@ test('two spellings of one query share its frames, each from its own position', 
   peer.send({ type: 'snapshot', id, rows: [{ id: 1 }, { id: 2 }, { id: 3 }], done: true, position: at(3) })
   peer.delta(4, [insert(4)])
   peer.delta(4, [insert(4)])
-  await vi.waitFor(() => expect(others.at(-1)).toHaveLength(4))
+  await eventually(() => expect(others.at(-1)).toHaveLength(4))
   expect(run.rows()).toHaveLength(4)
   expect(run.errors).toEqual([])
 })
@@ -242,12 +243,12 @@ test('[P8] a refused query says why and shows nothing; its neighbour goes on', a
     .subscribe(update => other.push(update))
   const refused = await peer.next('subscribe')
   peer.send({ type: 'error', id: refused.id, code: 'TABLE_REFUSED', message: 'no SELECT on secrets', retry: false })
-  await vi.waitFor(() => expect(other.at(-1)?.status).toBe('refused'))
+  await eventually(() => expect(other.at(-1)?.status).toBe('refused'))
   expect(other.at(-1)?.error).toEqual({ code: 'TABLE_REFUSED', message: 'no SELECT on secrets' })
   peer.delta(2, [insert(2)])
-  await vi.waitFor(() => expect(run.rows()).toHaveLength(2))
+  await eventually(() => expect(run.rows()).toHaveLength(2))
   peer.send({ type: 'error', id, code: 'TABLE_REFUSED', message: 'revoked', retry: false })
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ status: 'refused', rows: [] }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ status: 'refused', rows: [] }))
 })
 
 test('[P8] a query the server cannot take now is asked again after its hint, from where it stood', async () => {
@@ -257,7 +258,7 @@ test('[P8] a query the server cannot take now is asked again after its hint, fro
   const { id } = await peer.accept([{ id: 1 }])
   peer.send({ type: 'error', id, code: 'BUSY', message: 'later', retry: true, retryAfterMs: 10 })
   expect(await resume(peer)).toBe(`${at(1)}.tag`)
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ status: 'live', rows: [{ id: 1 }] }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ status: 'live', rows: [{ id: 1 }] }))
 })
 
 test('a 43xx close code asks the token callback again; the new token goes in the next connection', async () => {
@@ -278,7 +279,7 @@ test('a token is renewed in place ahead of its expiry, on the same connection', 
   expect((await peer.next('auth')).token).toBe('token 2')
   peer.send({ type: 'authenticated', expiresAt: null })
   peer.delta(2, [insert(2)])
-  await vi.waitFor(() => expect(run.rows()).toHaveLength(2))
+  await eventually(() => expect(run.rows()).toHaveLength(2))
   // The renewal is nothing a listener need see.
   expect(run.updates.filter(update => update.status === 'catching up').length).toBeLessThanOrEqual(2)
 })
@@ -302,7 +303,7 @@ test('a 42xx close code ends it: refused, nothing shown, no further connection',
   await peer.accept([{ id: 1 }])
   peer.send({ type: 'error', code: 'ROLE_REFUSED', message: 'role "boss" is not listed', retry: false })
   peer.close(4209)
-  await vi.waitFor(() => expect(run.updates.at(-1)).toMatchObject({ status: 'refused', rows: [] }))
+  await eventually(() => expect(run.updates.at(-1)).toMatchObject({ status: 'refused', rows: [] }))
   expect(run.updates.at(-1)?.error).toEqual({ code: 'ROLE_REFUSED', message: 'role "boss" is not listed' })
 })
 
@@ -347,7 +348,7 @@ test('[P4] changes come once each, resume inside a commit, and say so when some 
   const subscribed = { type: 'subscribed' as const, tag: 'tag', key: ['id'] }
   first.send({ ...subscribed, id: subscribe.id, query: 1, resumed: false, position: at(1) })
   first.send({ type: 'change', query: 1, position: `${at(2)}-1`, ...change(1) })
-  await vi.waitFor(() => expect(seen).toEqual([1]))
+  await eventually(() => expect(seen).toEqual([1]))
   first.cut()
   const second = await server.peer()
   await second.welcome()
@@ -355,8 +356,8 @@ test('[P4] changes come once each, resume inside a commit, and say so when some 
   expect(resumed.since).toBe(`${at(2)}-1.tag`)
   second.send({ ...subscribed, id: resumed.id, query: 1, resumed: true, position: at(9) })
   second.send({ type: 'change', query: 1, position: at(2), ...change(2) })
-  await vi.waitFor(() => expect(seen).toEqual([1, 2]))
+  await eventually(() => expect(seen).toEqual([1, 2]))
   second.send({ type: 'resync', id: resumed.id, code: 'WINDOW_PASSED', reason: 'too long' })
-  await vi.waitFor(() => expect(seen).toEqual([1, 2, 'WINDOW_PASSED']))
+  await eventually(() => expect(seen).toEqual([1, 2, 'WINDOW_PASSED']))
   client.close()
 })

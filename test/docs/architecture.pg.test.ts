@@ -1,4 +1,5 @@
 import { expect, test, vi } from 'vitest'
+import { eventually } from '../support/eventually.ts'
 import { prepareDatabase, roomsSchema, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { namedFunctions } from './architecture.ts'
@@ -34,13 +35,13 @@ test('an inserted row passes the functions that docs/architecture.md names, in t
   await new Promise(resolve => socket.addEventListener('open', resolve, { once: true }))
   socket.send(JSON.stringify({ type: 'auth', token: await tokenFor(reader) }))
   socket.send(JSON.stringify({ type: 'subscribe', id: 1, kind: 'live', table: 'messages' }))
-  await vi.waitFor(() => expect(frames.map(({ type }) => type)).toContain('snapshot'))
+  await eventually(() => expect(frames.map(({ type }) => type)).toContain('snapshot'))
 
   called.length = 0
   // Somebody else's membership goes with it: a commit without any has none to apply.
   await database.query(`BEGIN; INSERT INTO members (room_id, user_id) VALUES (9, '00000000-0000-4000-8000-00000000000b');
     INSERT INTO messages VALUES (1, 1, 'ada', 'hello'); COMMIT`)
-  await vi.waitFor(() => expect(frames.at(-1)).toMatchObject({ type: 'delta', changes: [{ op: 'insert' }] }))
+  await eventually(() => expect(frames.at(-1)).toMatchObject({ type: 'delta', changes: [{ op: 'insert' }] }))
   socket.close()
 
   // Heartbeats through the WAL pass the first of them too: what counts is the last way that leads to a delta.

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Direction, FaultyLink } from '../support/faulty-link.ts'
 import { transports } from '../support/readers.ts'
 import { until } from '../support/stalled.ts'
+import { expectWithin } from '../support/within.ts'
 import type { LoyalReader } from './readers.ts'
 import { gaveUp, noResyncs, World } from './world.ts'
 
@@ -37,7 +38,7 @@ async function expectUnharmed(since: number): Promise<void> {
   await world.everybodyIsThere()
   await world.expectWhole()
   expect(world.resyncs()).toEqual(noResyncs(world))
-  expect(world.slowest(since)).toBeLessThan(neighbourLimitMs)
+  expectWithin(world.slowest(since), neighbourLimitMs)
   for (const neighbour of world.neighbours) expect(neighbour.ends.splice(0), neighbour.name).toEqual([])
   for (const link of links) link.thaw()
   await world.expectWeight()

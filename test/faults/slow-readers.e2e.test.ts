@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { transports } from '../support/readers.ts'
 import { until } from '../support/stalled.ts'
+import { expectWithin } from '../support/within.ts'
 import type { LoyalReader } from './readers.ts'
 import { gaveUp, noResyncs, World } from './world.ts'
 
@@ -30,7 +31,7 @@ async function flood(megabytes: number): Promise<void> {
 
 async function expectNeighboursUnharmed(since: number): Promise<void> {
   for (const neighbour of world.neighbours) expect(neighbour.ends.splice(0), neighbour.name).toEqual([])
-  expect(world.slowest(since)).toBeLessThan(neighbourLimitMs)
+  expectWithin(world.slowest(since), neighbourLimitMs)
 }
 
 // First: over connections that have carried little, whose buffers in the kernel are small. After the other two a reader of this

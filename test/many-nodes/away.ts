@@ -10,6 +10,7 @@ import { TestDatabase } from '../support/postgres.ts'
 import { type Transport, transports } from '../support/readers.ts'
 import { type RedisProcess, startRedis } from '../support/redis-process.ts'
 import { until } from '../support/stalled.ts'
+import { expectWithin } from '../support/within.ts'
 
 /** How long it is away: `npm run test:away` waits two minutes. */
 export const awayMs = 1000 * Number(process.env.AWAY_SECONDS ?? 15)
@@ -139,7 +140,7 @@ export class AwayWorld implements AsyncDisposable {
     console.log(
       `away for ${Math.round(backAt - hasGoneAt)} ms: told stale within ${Math.round(staleAfter)} ms, well ${Math.round(freshAfter)} ms after it was back; newcomers: ${newcomers.join(', ')}`,
     )
-    expect(staleAfter - (hasGoneAt - goneAt)).toBeLessThan(2 * heartbeatMs + 1000)
+    expectWithin(staleAfter - (hasGoneAt - goneAt), 2 * heartbeatMs + 1000)
     await this.#expectWhole()
   }
 

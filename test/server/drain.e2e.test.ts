@@ -6,6 +6,7 @@ import { jwtSecret, LiveSse, person, prepareDatabase, roomsSchema, tokenFor } fr
 import { TestDatabase } from '../support/postgres.ts'
 import { type RunningProcess, startCli } from '../support/run-cli.ts'
 import { until } from '../support/stalled.ts'
+import { expectWithin } from '../support/within.ts'
 
 const ada = person()
 let database: TestDatabase
@@ -74,5 +75,5 @@ test('a node whose readiness nobody asks for ends at the first SIGTERM without a
   const beganAt = performance.now()
   node.child.kill('SIGINT')
   expect((await node.end()).code).toBe(0)
-  expect(performance.now() - beganAt).toBeLessThan(4000)
+  expectWithin(performance.now() - beganAt, 4000)
 })

@@ -1,5 +1,6 @@
-import { expect, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
 import { Locked, untilUnlocked } from '../../src/server/locked.ts'
+import { eventually } from '../support/eventually.ts'
 
 const lockedOut = (): Error => Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })
 
@@ -19,12 +20,12 @@ test('[P7] of a thousand who want what is locked one tries, and all have it when
   const locked = new Locked({ patienceMs: 10_000, queueLimit: 10_000 })
   const table = new Table()
   const first = locked.run('a', table.read)
-  await vi.waitFor(() => expect(table.tries).toBe(1))
+  await eventually(() => expect(table.tries).toBe(1))
   const rest = Array.from({ length: 999 }, () => locked.run('a', table.read))
   const other = new Table()
   other.isHeld = false
   expect(await locked.run('b', other.read)).toBe('rows')
-  await vi.waitFor(() => expect(table.tries).toBeGreaterThan(3))
+  await eventually(() => expect(table.tries).toBeGreaterThan(3))
   expect(table.tries).toBeLessThan(10)
   const triesBefore = table.tries
   table.isHeld = false
@@ -36,7 +37,7 @@ test('[P8] whoever has waited long enough is told so, also who only waited for a
   const locked = new Locked({ patienceMs: 150, queueLimit: 10_000 })
   const table = new Table()
   const waiting = [locked.run('a', table.read)]
-  await vi.waitFor(() => expect(table.tries).toBe(1))
+  await eventually(() => expect(table.tries).toBe(1))
   waiting.push(locked.run('a', table.read))
   for (const each of waiting) await expect(each).rejects.toMatchObject({ code: 'UNAVAILABLE' })
   await expect(untilUnlocked(table.read, 100)).rejects.toMatchObject({ code: 'UNAVAILABLE' })
@@ -50,7 +51,7 @@ test('[P7] past the bound nobody waits for another; what fails otherwise fails a
   let fails = false
   const read = (): Promise<string> => (fails ? Promise.reject(new Error('gone')) : table.read())
   const first = locked.run('a', read)
-  await vi.waitFor(() => expect(table.tries).toBe(1))
+  await eventually(() => expect(table.tries).toBe(1))
   const second = locked.run('a', table.read)
   await expect(locked.run('a', table.read)).rejects.toMatchObject({ code: 'BUSY' })
   fails = true

@@ -1,7 +1,8 @@
 import fc from 'fast-check'
-import { expect, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
 import { askedPlaces, fewestConnections, type LaneName, limitsOf } from '../../src/server/connections.ts'
 import { Places } from '../../src/server/places.ts'
+import { eventually } from '../support/eventually.ts'
 
 const forever = { queueLimit: 1000 }
 const ranks = { first: 0, left: 1, right: 1 } as const
@@ -67,7 +68,7 @@ test('[P7] the lower rank goes first, those of the same rank take turns, and eac
       places.free(name)
     })
   places.free('left')
-  await vi.waitFor(() => expect(served).toHaveLength(5))
+  await eventually(() => expect(served).toHaveLength(5))
   expect(served).toEqual(['first 1', 'right 1', 'left 1', 'right 2', 'left 2'])
 })
 

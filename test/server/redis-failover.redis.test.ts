@@ -6,6 +6,7 @@ import { type OpenedRedis, open } from '../support/redis-clients.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
 import type { ReplicatedRedis } from '../support/redis-failover.ts'
 import { startSentinels } from '../support/redis-sentinels.ts'
+import { expectWithin } from '../support/within.ts'
 
 const key = '{tidegate}:k'
 const commandTimeoutMs = 500
@@ -73,14 +74,14 @@ test.each(kinds)(
       await redis.failover(old === 'killed' ? { old, losing } : { old })
       const thereMs = performance.now()
       for (const asking of [writing, reading]) {
-        await expect.poll(() => asking.answeredAtMs, { timeout: 5000, interval: 10 }).toBeGreaterThan(thereMs)
-        expect(performance.now() - thereMs).toBeLessThan(1500)
+        await expect.poll(() => asking.answeredAtMs, { timeout: 20_000, interval: 10 }).toBeGreaterThan(thereMs)
+        expectWithin(performance.now() - thereMs, 1500)
       }
       await Promise.all([writing.end(), reading.end()])
       expect([...writing.unexpected, ...reading.unexpected]).toEqual([])
       // One that swallows what is sent costs the timeout, no other attempt costs anything.
-      expect(writing.longestMs).toBeLessThan(commandTimeoutMs + 500)
-      expect(reading.longestMs).toBeLessThan(1500)
+      expectWithin(writing.longestMs, commandTimeoutMs + 500)
+      expectWithin(reading.longestMs, 1500)
       // Nothing tells that a replica lagged: what was confirmed is gone.
       if (old === 'killed') expect(lost).toBeGreaterThanOrEqual(3)
       await redis.repair()
@@ -122,11 +123,11 @@ test('behind Sentinels an orderly switch to another master is followed too, and 
         await opened.answered(client => client.set(key, 'new'))
         return master.ask('GET', key)
       },
-      { timeout: 5000 },
+      { timeout: 20_000 },
     )
     .toBe('new')
   redis.sentinels[0]!.pause()
   await master.ask('CLIENT', 'KILL', 'TYPE', 'normal')
   const { afterMs } = await opened.answered(client => client.get(key))
-  expect(afterMs).toBeLessThan(500)
+  expectWithin(afterMs, 500)
 })

@@ -129,7 +129,7 @@ export class SseStream {
   }
 
   /** Resolves with the first event, from `from` on, that satisfies the condition. */
-  async until(condition: (event: SseEvent) => boolean, timeoutMs = 10_000): Promise<SseEvent> {
+  async until(condition: (event: SseEvent) => boolean, timeoutMs = 20_000): Promise<SseEvent> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
       const found = this.events.find(condition)
@@ -138,7 +138,7 @@ export class SseStream {
     }
   }
 
-  async waitFor(condition: () => boolean, timeoutMs = 10_000): Promise<void> {
+  async waitFor(condition: () => boolean, timeoutMs = 20_000): Promise<void> {
     const deadline = Date.now() + timeoutMs
     while (!condition()) await this.#next(deadline)
   }

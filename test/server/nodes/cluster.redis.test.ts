@@ -38,9 +38,9 @@ test('tickets, leases and rebalancings work in a Cluster', async () => {
   })
   const end = new AbortController()
   const running = registry.run(end.signal)
-  await vi.waitFor(async () => expect(await livingNodes(redis, name)).toEqual([{ ...state, id: 'a' }]), 5000)
+  await vi.waitFor(async () => expect(await livingNodes(redis, name)).toEqual([{ ...state, id: 'a' }]), 20_000)
   const { id } = await askToRebalance(redis, name, { shares: new Map([['a', 2]]), nodeCount: 2, overMs: 1000 })
-  await vi.waitFor(() => expect(orders).toMatchObject([{ rebalancing: id, keep: 2 }]), 5000)
+  await vi.waitFor(() => expect(orders).toMatchObject([{ rebalancing: id, keep: 2 }]), 20_000)
   await endRebalancing(redis, name, id)
   end.abort()
   await running

@@ -6,8 +6,10 @@ import type { LivingNode, MoveOrder, NodeState } from '../../../src/server/nodes
 import { askToRebalance, endRebalancing, isOver, sharesOf } from '../../../src/server/nodes/rebalance.ts'
 import { livingNodes, NodeRegistry, type NodeRegistryOptions } from '../../../src/server/nodes/registry.ts'
 import { openRedis, type RedisClient } from '../../../src/server/redis.ts'
+import { eventually } from '../../support/eventually.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
 import { findRedis, type TestRedis } from '../../support/redis.ts'
+import { expectWithin } from '../../support/within.ts'
 
 let server: TestRedis
 /** Asks Redis what stands there. */
@@ -74,13 +76,13 @@ test('nodes see each other with what they say of themselves, within a deployment
   await using stranger = new Node({ redis: client, name: newName() })
   b.state = { ...own, address: 'there:4000', leads: true, connections: 9 }
   const both = [a.registry.id, b.registry.id].sort()
-  await vi.waitFor(() => expect(byId(a.registry.nodes)).toEqual(both), 5000)
-  await vi.waitFor(async () => {
+  await eventually(() => expect(byId(a.registry.nodes)).toEqual(both))
+  await eventually(async () => {
     const nodes = await livingNodes(client, name)
     expect(nodes.find(({ id }) => id === b.registry.id)).toEqual({ ...b.state, id: b.registry.id })
     expect(nodes.find(({ id }) => id === a.registry.id)).toEqual({ ...own, id: a.registry.id })
     expect(nodes).toHaveLength(2)
-  }, 5000)
+  })
   expect(byId(await livingNodes(client, name))).not.toContain(stranger.registry.id)
   expect((await redis.keys(`{${name}}:*`)).length).toBe(1)
 })
@@ -91,14 +93,14 @@ test('a node that stops is gone at once; one that dies, five seconds later, and 
   await using stays = new Node({ redis: client, name })
   await using stops = new Node({ redis: client, name })
   await using dies = new Node({ redis: client, name })
-  await vi.waitFor(async () => expect(await livingNodes(client, name)).toHaveLength(3), 5000)
+  await eventually(async () => expect(await livingNodes(client, name)).toHaveLength(3))
   await stops.registry.leave()
   expect(byId(await livingNodes(client, name))).toEqual([stays.registry.id, dies.registry.id].sort())
   await dies.die()
   const began = performance.now()
-  await vi.waitFor(async () => expect(byId(await livingNodes(client, name))).toEqual([stays.registry.id]), 8000)
+  await eventually(async () => expect(byId(await livingNodes(client, name))).toEqual([stays.registry.id]))
   expect(performance.now() - began).toBeGreaterThan(3500)
-  expect(performance.now() - began).toBeLessThan(6000)
+  expectWithin(performance.now() - began, 6000)
   expect(await redis.hlen(`{${name}}:nodes`)).toBe(1)
 })
 
@@ -106,7 +108,7 @@ test("the nodes' clocks decide nothing, and when Redis's own jumps the living ar
   const client = await connect()
   const name = newName()
   await using node = new Node({ redis: client, name })
-  await vi.waitFor(async () => expect(await livingNodes(client, name)).toHaveLength(1), 5000)
+  await eventually(async () => expect(await livingNodes(client, name)).toHaveLength(1))
   const [seconds] = await redis.time()
   const state = JSON.stringify(own)
   // As they stand there after the clock has stepped back by an hour, and of one that died long ago.
@@ -114,9 +116,11 @@ test("the nodes' clocks decide nothing, and when Redis's own jumps the living ar
   await redis.hset(`{${name}}:nodes`, 'past', `${(Number(seconds) - 3600) * 1000} ${state}`)
   await redis.hset(`{${name}}:nodes`, node.registry.id, `${(Number(seconds) + 3600) * 1000} ${state}`)
   expect(await livingNodes(client, name)).toEqual([])
+  const jumpedAt = performance.now()
   vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 7_200_000 })
   try {
-    await vi.waitFor(async () => expect(byId(await livingNodes(client, name))).toEqual([node.registry.id]), 2500)
+    await eventually(async () => expect(byId(await livingNodes(client, name))).toEqual([node.registry.id]))
+    expectWithin(performance.now() - jumpedAt, 2500)
   } finally {
     vi.useRealTimers()
   }
@@ -131,14 +135,14 @@ test('a Redis that was emptied, or cut off and silent, has the node again once i
   const log = { ...createLog('silent'), warn: say('warn'), info: say('info') } as unknown as NodeRegistryOptions['log']
   await using node = new Node({ redis: client, name, log })
   const there = async (): Promise<void> => expect(byId(await livingNodes(redis, name))).toEqual([node.registry.id])
-  await vi.waitFor(there, 5000)
+  await eventually(there)
   await redis.del(`{${name}}:nodes`)
-  await vi.waitFor(there, 2000)
+  await eventually(there)
   link.isolate()
-  await vi.waitFor(async () => expect(await livingNodes(redis, name)).toEqual([]), 15_000)
+  await eventually(async () => expect(await livingNodes(redis, name)).toEqual([]))
   link.thaw()
-  await vi.waitFor(there, 10_000)
-  await vi.waitFor(() => expect(said).toHaveLength(2))
+  await eventually(there)
+  await eventually(() => expect(said).toHaveLength(2))
   expect(said[0]).toMatch(/^warn could not tell Redis/)
   expect(said[1]).toMatch(/^info other nodes see/)
 })
@@ -147,23 +151,26 @@ test('a node takes one round trip a second, with what it is asked in it', async 
   const name = newName()
   const client = await connect()
   await using node = new Node({ redis: client, name })
-  await vi.waitFor(() => expect(node.registry.nodes).toHaveLength(1), 5000)
+  await eventually(() => expect(node.registry.nodes).toHaveLength(1))
   const callsOf = async (): Promise<number> => {
     const stats = await redis.info('commandstats')
     return Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0)
   }
   const before = await callsOf()
+  const countedAt = performance.now()
   const shares = new Map([[node.registry.id, 3]])
   const { id } = await askToRebalance(redis, name, { shares, nodeCount: 4, overMs: 30_000 })
-  await vi.waitFor(() => expect(node.orders).toHaveLength(1), 3000)
+  await eventually(() => expect(node.orders).toHaveLength(1))
   expect(node.orders[0]).toMatchObject({ rebalancing: id, keep: 3, overMs: 30_000, nodes: 4 })
   expect(node.orders[0]!.ageMs).toBeGreaterThanOrEqual(0)
-  expect(node.orders[0]!.ageMs).toBeLessThan(2500)
+  expectWithin(node.orders[0]!.ageMs, 2500)
   const [first] = await redis.time()
-  await vi.waitFor(async () => expect(Number((await redis.time())[0])).toBeGreaterThanOrEqual(Number(first) + 3), 6000)
+  await eventually(async () => expect(Number((await redis.time())[0])).toBeGreaterThanOrEqual(Number(first) + 3))
   // Asked once, and taken with the asking.
   expect(node.orders).toHaveLength(1)
-  expect((await callsOf()) - before).toBeLessThanOrEqual(8)
+  // One a second, the last of them begun, and the asking itself, which Redis may not know by its hash yet.
+  const calls = (await callsOf()) - before
+  expect(calls).toBeLessThanOrEqual((performance.now() - countedAt) / 1000 + 3)
 })
 
 test('who asks while a rebalancing runs is given that one: nothing adds up', async () => {
