@@ -52,7 +52,7 @@ export class Sequence {
     if (!this.#hasBegun) return []
     const { epoch, seq } = message
     if (!this.#follow(message)) {
-      const reset = this.#reset(epoch, this.#hasHistory ? 0n : seq - 1n)
+      const reset = this.#reset(message, seq - 1n)
       return [reset, ...this.take(message)]
     }
     if (seq <= this.#seq) return []
@@ -68,7 +68,7 @@ export class Sequence {
   stands(standing: Standing): readonly Due[] {
     if (!this.#hasBegun) return []
     const { epoch, seq } = standing
-    if (!this.#follow(standing)) return [this.#reset(epoch, seq)]
+    if (!this.#follow(standing)) return [this.#reset(standing, seq)]
     if (seq <= this.#seq) return []
     this.#heardSeq = seq
     if (this.#hasHistory) return []
@@ -80,7 +80,7 @@ export class Sequence {
   /** A page of the history after `standing.seq` was read. @returns what is due now */
   fill(page: HistoryPage): readonly Due[] {
     const { epoch, first, messages } = page
-    if (!this.#follow(page)) return [this.#reset(epoch, first - 1n)]
+    if (!this.#follow(page)) return [this.#reset(page, first - 1n)]
     const due: Due[] = []
     if (first > this.#seq + 1n) {
       const missed = Number(first - this.#seq - 1n)
@@ -109,10 +109,12 @@ export class Sequence {
     return true
   }
 
-  #reset(epoch: string, seq: bigint): Due {
-    this.#epoch = epoch
-    this.#seq = seq
-    this.#heardSeq = seq
-    return { kind: 'reset', epoch, seq }
+  /** Begins in another epoch: where its own numbers begin, if those that were not heard can be read.
+   *  @param seq where else */
+  #reset(now: Pick<Standing, 'epoch' | 'seq' | 'before'>, seq: bigint): Due {
+    this.#epoch = now.epoch
+    this.#seq = this.#hasHistory ? (now.before?.[0]?.seq ?? 0n) : seq
+    this.#heardSeq = this.#hasHistory ? now.seq : seq
+    return { kind: 'reset', epoch: now.epoch, seq: this.#seq }
   }
 }

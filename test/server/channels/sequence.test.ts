@@ -97,6 +97,31 @@ test('[P8] another epoch that knows nothing of ours begins anew; one that goes o
   ])
 })
 
+test('[P4] with a history another epoch begins with its own first number, however it was noticed, and all of it is read', () => {
+  const before = [{ epoch, seq: 8n }]
+  const all = page(
+    [9n, 10n, 11n].map(seq => message(seq, 'bbbbbbbb', before)),
+    2n,
+    11n,
+    'bbbbbbbb',
+  )
+  const noticed: ((sequence: Sequence) => readonly Due[])[] = [
+    sequence => sequence.take(message(11n, 'bbbbbbbb', before)),
+    sequence => sequence.stands({ epoch: 'bbbbbbbb', seq: 11n, before }),
+    sequence => sequence.fill({ ...all, before }),
+  ]
+  for (const notice of noticed) {
+    const sequence = begun(true)
+    expect(shown(notice(sequence))).toEqual(['anew in bbbbbbbb at 8'])
+    expect(sequence.isBehind).toBe(true)
+    expect(shown(sequence.fill({ ...all, before }))).toEqual(['9', '10', '11'])
+    expect(sequence.isBehind).toBe(false)
+  }
+  const empty = begun(true)
+  expect(shown(empty.stands({ epoch: 'bbbbbbbb', seq: 2n }))).toEqual(['anew in bbbbbbbb at 0'])
+  expect(empty.isBehind).toBe(true)
+})
+
 test('[P4] what could not be kept is read again', () => {
   const sequence = begun(true)
   sequence.take(message(11n))
