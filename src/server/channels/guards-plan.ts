@@ -2,15 +2,16 @@
 // is left of a policy, once topic and claims are in it, is what memberships decide, and often nothing.
 import { alwaysFalse, alwaysTrue, type Expr, type Predicate } from '../../predicate/algebra.ts'
 import { bind } from '../../predicate/bind.ts'
-import { allSemiJoinsOf, columnsOf } from '../../predicate/columns.ts'
+import { allSemiJoinsOf } from '../../predicate/columns.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import { type ColumnExpr, mapColumns } from '../../predicate/map-columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Query } from '../route/query.ts'
+import { getOrInsert } from '../route/row-index.ts'
 import type { AudienceRequest } from '../subscribe/audiences.ts'
 import { assertFollowable } from '../subscribe/prepare.ts'
-import type { ChannelAccess, Deciding } from './guards-access.ts'
+import type { ChannelAccess } from './guards-access.ts'
 import type { Action, Extension } from './permission.ts'
 
 /** What answers one of the four questions: nobody, because it is known, or the n-th truth of those who are asked. */
@@ -42,32 +43,34 @@ type Settings = readonly (readonly [name: string, value: string])[]
 
 /** @param settings as for any reader
  *  @throws what membership tables must have and have not: IDENTITY_INSUFFICIENT, INDEX_NOT_READABLE */
-export function planOf({ table, deciding }: ChannelAccess, topic: string, settings: Settings): Plan {
+export function planOf(access: ChannelAccess, topic: string, settings: Settings): Plan {
   const byName = new Map(settings)
   byName.set(topicSetting, topic)
-  const bound = actions.flatMap(action => boundOf(deciding[action], byName))
+  const { rows, asked } = judgedOf(access)
+  const names = new Map<Predicate, string>()
   const judged = new Map<string, Predicate>()
-  for (const each of bound) if (each !== null && !isConstant(each)) judged.set(fingerprint(each), each)
-  const names = [...judged.keys()].sort()
-  const slots = bound.map((each, place): Slot => {
-    if (each === null) return byPostgres[place]!
-    return isConstant(each) ? each.kind === 'true' : byMemberships[names.indexOf(fingerprint(each))]!
-  })
-  const asked = actions.flatMap(action => {
-    const each = deciding[action]
-    return extensions.map(() => (each.by === 'postgres' ? each.condition : null))
-  })
+  const bound = new Map<Predicate, Predicate>()
+  for (const row of rows) {
+    if (row === null || bound.has(row)) continue
+    const predicate = boundBy(row, byName)
+    bound.set(row, predicate)
+    if (isConstant(predicate)) continue
+    const name = fingerprint(predicate)
+    names.set(predicate, name)
+    if (!judged.has(name)) judged.set(name, predicate)
+  }
+  // In an order that is the same for all who are judged alike.
+  const order = [...judged.keys()].sort()
   return {
-    slots,
+    slots: rows.map((row, place) => {
+      if (row === null) return byPostgres[place]!
+      const predicate = bound.get(row)!
+      const name = names.get(predicate)
+      return name === undefined ? predicate.kind === 'true' : byMemberships[order.indexOf(name)]!
+    }),
     memberships:
-      names.length === 0
-        ? null
-        : audienceOf(
-            table,
-            names.map(name => judged.get(name)!),
-            deciding,
-          ),
-    asked: asked.some(condition => condition !== null) ? asked : null,
+      order.length === 0 ? null : audienceOf(access, { kind: 'or', args: order.map(name => judged.get(name)!) }),
+    asked,
   }
 }
 
@@ -77,15 +80,6 @@ const byMemberships = slotsBy('memberships')
 const byPostgres = slotsBy('postgres')
 
 const isConstant = ({ kind }: Predicate): boolean => kind === 'true' || kind === 'false' || kind === 'unknown'
-
-/** For both extensions; null where Postgres is asked. */
-function boundOf(deciding: Deciding, settings: ReadonlyMap<string, string>): (Predicate | null)[] {
-  if (deciding.by === 'postgres') return [null, null]
-  if (deciding.by === 'nothing') return [alwaysFalse, alwaysFalse]
-  const [broadcast, presence] = rowsOf(deciding)
-  const first = boundBy(broadcast, settings)
-  return [first, presence === broadcast ? first : boundBy(presence, settings)]
-}
 
 /** Where the claims or the topic make Postgres raise, nothing is let through. */
 function boundBy(policy: Predicate, settings: ReadonlyMap<string, string>): Predicate {
@@ -101,20 +95,35 @@ function boundBy(policy: Predicate, settings: ReadonlyMap<string, string>): Pred
   }
 }
 
-const known = new WeakMap<Predicate, readonly [broadcast: Predicate, presence: Predicate]>()
+/** By place. */
+interface Judged {
+  /** Policies over the row `{topic, extension, private: true}`, whose other columns are NULL; equal ones are the same object. Null
+   *  where Postgres is asked. */
+  readonly rows: readonly (Predicate | null)[]
+  readonly asked: Plan['asked']
+}
 
-/** A policy over the row `{topic, extension, private: true}`, whose other columns are NULL; the same predicate twice where it
- *  does not read the extension. */
-function rowsOf({ policy }: Extract<Deciding, { by: 'memberships' }>): readonly [Predicate, Predicate] {
-  let rows = known.get(policy)
-  if (rows === undefined) {
-    const over = (extension: Extension): Predicate => mapColumns(policy, column => judgedValue(column, extension))
-    const broadcast = over('broadcast')
-    const presence = over('presence')
-    rows = [broadcast, fingerprint(broadcast) === fingerprint(presence) ? broadcast : presence]
-    known.set(policy, rows)
+const known = new WeakMap<ChannelAccess, Judged>()
+
+function judgedOf(access: ChannelAccess): Judged {
+  let found = known.get(access)
+  if (found === undefined) {
+    const distinct = new Map<string, Predicate>()
+    const asked: (string | null)[] = []
+    const rows = actions.flatMap(action =>
+      extensions.map(extension => {
+        const deciding = access.deciding[action]
+        asked.push(deciding.by === 'postgres' ? deciding.condition : null)
+        if (deciding.by === 'postgres') return null
+        if (deciding.by === 'nothing') return alwaysFalse
+        const row = mapColumns(deciding.policy, column => judgedValue(column, extension))
+        return getOrInsert(distinct, fingerprint(row), () => row)
+      }),
+    )
+    found = { rows, asked: asked.some(condition => condition !== null) ? asked : null }
+    known.set(access, found)
   }
-  return rows
+  return found
 }
 
 function judgedValue({ name, type }: ColumnExpr, extension: Extension): Expr {
@@ -130,20 +139,14 @@ function judgedValue({ name, type }: ColumnExpr, extension: Extension): Expr {
   }
 }
 
-function audienceOf(table: Table, judged: readonly Predicate[], deciding: ChannelAccess['deciding']): AudienceRequest {
-  const predicate: Predicate = { kind: 'or', args: judged }
+function audienceOf({ table, deciding }: ChannelAccess, predicate: Predicate): AudienceRequest {
   const memberships = new Map<number, Table>()
   for (const action of actions) {
     const each = deciding[action]
     if (each.by === 'memberships') for (const inner of each.memberships) memberships.set(inner.oid, inner)
   }
   assertFollowable(allSemiJoinsOf(predicate), [...memberships.values()])
-  if (columnsOf(predicate).size > 0) throw new Error('a column of the row that is judged is left in its policy')
-  return {
-    query: channelQuery(table),
-    predicate,
-    memberships: [...memberships.values()],
-  }
+  return { query: channelQuery(table), predicate, memberships: [...memberships.values()] }
 }
 
 /** All guards have it in common. */
@@ -170,10 +173,3 @@ const channelTable = ({ oid, schema, name, rowSecurity, forceRowSecurity }: Tabl
   published: true,
   readThrough: null,
 })
-
-/** Whether two plans give the same answers, as far as this can be told without asking. @param keyOf an audience's key */
-export function isSamePlan(a: Plan, b: Plan, keyOf: (request: AudienceRequest) => string): boolean {
-  const nameOf = ({ slots, memberships, asked }: Plan): string =>
-    JSON.stringify([slots, memberships === null ? null : keyOf(memberships), asked])
-  return nameOf(a) === nameOf(b)
-}

@@ -23,7 +23,7 @@ import type { Principal } from '../subscribe/subscription.ts'
 import { type ChannelAccess, type ChannelCatalog, readChannelAccess } from './guards-access.ts'
 import { AskedGuards, type AskedGuardsOptions } from './guards-asked.ts'
 import { type Guard, Permission } from './guards-permission.ts'
-import { channelQuery, isSamePlan, type Plan, planOf, topicSetting } from './guards-plan.ts'
+import { channelQuery, type Plan, planOf, topicSetting } from './guards-plan.ts'
 import type { ChannelName } from './message.ts'
 import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
 
@@ -324,7 +324,6 @@ export class Guards implements ChannelGuards {
   }
 
   #reviseBy(access: ChannelAccess, permission: Permission): void {
-    const { audiences } = this.#options
     if (digestOf(access) === digestOf(permission.access)) {
       permission.access = access
       return
@@ -332,11 +331,16 @@ export class Guards implements ChannelGuards {
     try {
       const plan = this.#planFor(access, permission.principal, permission.topic)
       permission.access = access
-      if (isSamePlan(plan, permission.plan, request => audiences.keyOf(request))) return
+      if (this.#isAsBefore(plan, permission)) return
       this.#goOnBy(plan, permission)
     } catch (error) {
       permission.end(error instanceof TidegateError ? error : unknownNow(this.#options.random(), error))
     }
+  }
+
+  #isAsBefore({ slots, memberships, asked }: Plan, { plan, guard }: Permission): boolean {
+    if (JSON.stringify([slots, asked]) !== JSON.stringify([plan.slots, plan.asked])) return false
+    return (memberships === null ? undefined : this.#options.audiences.keyOf(memberships)) === guard?.audience.key
   }
 
   /** By other rules, if all that they read is at hand. */
