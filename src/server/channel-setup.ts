@@ -22,6 +22,8 @@ export interface ChannelSetup {
   readonly subscriptions: Subscriptions
   readonly beacon: Beacon
   readonly pool: Lane
+  /** The epoch in which the deployment is. */
+  readonly epochNow: () => Promise<string>
   /** This node holds the slot. */
   readonly isLeading: () => boolean
   /** Null: one node. `subscriber` hears what is published, and nothing else goes over it. */
@@ -33,7 +35,7 @@ export interface ChannelSetup {
 const afterTimeoutMs = 10_000
 
 export function openChannels(setup: ChannelSetup): Channels {
-  const { config, stream, guards, subscriptions, beacon, pool, isLeading } = setup
+  const { config, stream, guards, subscriptions, beacon, pool, epochNow, isLeading } = setup
   const { head, reader, relay: window, log } = stream
   return new Channels({
     ...sharedOf(setup),
@@ -45,6 +47,7 @@ export function openChannels(setup: ChannelSetup): Channels {
       const { rows } = await answered(pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn'))
       await reader.passed(parseLsn(rows[0]!.lsn))
     },
+    epochNow,
     nudge: () => beacon.emit('fence'),
     isLeading,
     waitForTransaction: xid64 => subscriptions.waitForTransaction(xid64, afterTimeoutMs),

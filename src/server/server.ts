@@ -171,12 +171,13 @@ export async function startServer(config: Config, dependencies: ServerDependenci
           hasSlot: slotName => slotExists(upkeepLane, slotName),
           holdMs: config.relayHoldMs,
         })
+  const epochNow = async () => (journal === null ? relay.epoch : await journal.epochNow())
   const door = new SubscriptionDoor({
     stream,
     pool: readLane,
     random: Math.random,
     pulse: () => upkeep.pulse(),
-    epochNow: async () => (journal === null ? relay.epoch : await journal.epochNow()),
+    epochNow,
     asked: {
       asker,
       pool: catalogLane,
@@ -220,6 +221,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     subscriptions: door,
     beacon,
     pool: readLane,
+    epochNow,
     isLeading: () => pipeline.leading !== null,
     redis,
     nodeId,

@@ -11,6 +11,7 @@ import type { Caller, ChannelRequest, ChannelSubscription, SendRequest, TrackReq
 import { gapJson } from './event-json.ts'
 import type { Published } from './message.ts'
 import type { ChannelPermission, PermissionWatcher } from './permission.ts'
+import { noLonger } from './refusals.ts'
 import type { SendRate } from './send-rate.ts'
 import { SlowBuffer } from './slow-buffer.ts'
 
@@ -220,7 +221,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     const { broadcast, presence } = this.#receives
     const hasLost =
       (broadcast && !permission.may('receive', 'broadcast')) || (presence && !permission.may('receive', 'presence'))
-    if (hasLost) this.fail(noLonger(this.channel))
+    if (hasLost) this.fail(noLonger(this.channel.name))
     else if (this.isTracked && !permission.may('send', 'presence'))
       void this.#owner.untrack(this, 'gone').catch(() => {})
   }
@@ -377,6 +378,3 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     return true
   }
 }
-
-export const noLonger = ({ name }: Channel): TidegateError =>
-  new TidegateError('CHANNEL_CLOSED', `${JSON.stringify(name.topic)}: what let this reader in holds no more`)

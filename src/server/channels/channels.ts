@@ -6,8 +6,9 @@ import type { Log } from '../log.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Outlet } from '../subscribe/subscription.ts'
+import { beginningOf } from './beginning.ts'
 import { Channel, type ChannelSurroundings } from './channel.ts'
-import { type Beginning, ChannelMember, type MemberOwner } from './channel-member.ts'
+import { ChannelMember, type MemberOwner } from './channel-member.ts'
 import type { ChannelRelay, HistoryRange } from './channel-relay.ts'
 import type {
   Caller,
@@ -18,16 +19,26 @@ import type {
   SendRequest,
   TrackRequest,
 } from './door.ts'
-import { type ChannelName, channelKey, type Draft, goesOn, type Published, type Stamp } from './message.ts'
+import { type ChannelName, channelKey, type Draft, type Published } from './message.ts'
 import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
 import type { PresenceList, PresenceStore } from './presence.ts'
-import { Publisher, refused, subjectOf, TooFast } from './publisher.ts'
+import { Publisher, subjectOf, TooFast } from './publisher.ts'
+import {
+  assertReceives,
+  assertTopic,
+  channelRefused,
+  historyOff,
+  notPublic,
+  presenceOff,
+  sendRefused,
+} from './refusals.ts'
 import type { ChannelRules } from './rules.ts'
+import { StreamStand, type StreamStandOptions } from './stream-stand.ts'
 import { ToldByStream } from './told-by-stream.ts'
 import { WalAppender } from './wal-appender.ts'
 import { WalMessages } from './wal-messages.ts'
 
-export interface ChannelsOptions {
+export interface ChannelsOptions extends StreamStandOptions {
   readonly relay: ChannelRelay
   readonly presence: PresenceStore
   readonly guards: ChannelGuards
@@ -35,14 +46,9 @@ export interface ChannelsOptions {
   /** The stream of row changes, as this node has it. */
   readonly window: Pick<MemoryRelay, 'epoch' | 'floorLsn' | 'between' | 'life'>
   readonly head: Head
-  /** Resolves when the stream has come to where the database was when this was called. */
-  readonly caughtUp: () => Promise<void>
-  /** Makes the stream move, if it can: writes a message of ours into the WAL. */
-  readonly nudge: () => Promise<unknown>
   readonly isLeading: () => boolean
   readonly waitForTransaction: (xid64: bigint) => Promise<Position>
   readonly log: Log
-  readonly now: () => number
   readonly wallNow: () => number
 }
 
@@ -54,14 +60,10 @@ export interface Whom {
 }
 
 const lookAgainMs = 100
-/** So long without anything from the stream, and it is not taken for the truth any more. */
-const stillMs = 5000
-const nudgeMs = 500
-const patienceMs = 2000
-const maxTopicLength = 255
 
 export class Channels implements ChannelDoor, MemberOwner {
   readonly #options: ChannelsOptions
+  readonly #stand: StreamStand
   readonly #publisher: Publisher
   /** Those with members, or being entered. */
   readonly #channels = new Map<string, { readonly channel: Channel; users: number }>()
@@ -73,20 +75,18 @@ export class Channels implements ChannelDoor, MemberOwner {
   readonly #walMessages = new WalMessages()
   readonly #appender: WalAppender
   readonly #toldByStream = new ToldByStream()
-  /** Epochs that are over, by which stamps of them are known to be passed. The newest few. */
-  readonly #epochs: string[] = []
-  /** Of the window's life in which the stream had caught up. */
-  #caughtUp: { readonly life: number; readonly done: Promise<void> } | null = null
-  #nudgedAtMs = Number.NEGATIVE_INFINITY
+  /** Topics that the log was told of. */
+  readonly #warned = new Set<string>()
   #isClosed = false
 
   constructor(options: ChannelsOptions) {
     this.#options = options
+    this.#stand = new StreamStand(options)
     const { relay, presence, log, now, rules } = options
     this.#publisher = new Publisher({
       ...options,
-      where: () => this.#where(),
-      untilMoving: () => this.#untilMoving(),
+      where: () => this.#stand.where(),
+      untilMoving: () => this.#stand.untilMoving(),
     })
     this.#appender = new WalAppender({ relay, rules, log })
     this.#surroundings = {
@@ -94,8 +94,8 @@ export class Channels implements ChannelDoor, MemberOwner {
       presence,
       log,
       now,
-      where: () => this.#where(),
-      hasPassed: (stamp, isPrivate) => this.#hasPassed(stamp) && !(isPrivate && this.#standsStill()),
+      where: () => this.#stand.where(),
+      hasPassed: (stamp, isPrivate) => this.#stand.hasPassed(stamp) && !(isPrivate && this.#stand.standsStill()),
     }
   }
 
@@ -105,12 +105,13 @@ export class Channels implements ChannelDoor, MemberOwner {
     const rule = this.#options.rules.of(name.topic)
     if (request.last !== null && rule.history === null) throw historyOff(name)
     if ((request.presence || request.track !== null) && rule.presence === null) throw presenceOff(name)
-    await this.#untilCaughtUp()
+    await this.#stand.untilCaughtUp()
     const watcher = new Watcher()
     const [permission, channel] = await this.#enter(caller, name, watcher)
     let isTaken = false
     try {
-      const { beginning } = await this.#beginningOf(channel, request)
+      const { relay, window } = this.#options
+      const beginning = await beginningOf(channel, request, { relay, window, toldByStream: this.#toldByStream })
       // Looked at after all waiting: what was revoked meanwhile counts.
       if (watcher.error !== null) throw watcher.error
       assertReceives(permission, name, request.presence)
@@ -163,7 +164,7 @@ export class Channels implements ChannelDoor, MemberOwner {
 
   async send(member: ChannelMember, request: SendRequest): Promise<Published> {
     const { caller, channel, permission } = member
-    if (member.isClosed || permission === null) throw refused(channel.name)
+    if (member.isClosed || permission === null) throw sendRefused(channel.name)
     member.rate ??= this.#publisher.rateOf(channel.name)
     try {
       return await this.#publisher.publish(caller, channel.name, permission, request, member.rate)
@@ -182,7 +183,7 @@ export class Channels implements ChannelDoor, MemberOwner {
         'PAYLOAD_TOO_LARGE',
         `meta is larger than the ${rule.maxMetaBytes} bytes that the rule allows`,
       )
-    if (member.isClosed || !permission?.may('send', 'presence')) throw refused(channel.name)
+    if (member.isClosed || !permission?.may('send', 'presence')) throw sendRefused(channel.name)
     const user = subjectOf(caller)
     const own = user ?? caller.connection!
     if (key !== null && key !== own && rule.boundToSubject)
@@ -241,11 +242,24 @@ export class Channels implements ChannelDoor, MemberOwner {
   *#saidBy(commit: Commit): Generator<Draft, void> {
     const { rules, window, log } = this.#options
     try {
-      for (const draft of this.#walMessages.of(commit, window.epoch))
-        if (draft.channel.isPrivate || rules.of(draft.channel.topic).isPublic) yield draft
+      for (const draft of this.#walMessages.of(commit, window.epoch)) {
+        const { topic, isPrivate } = draft.channel
+        if (isPrivate || rules.of(topic).isPublic) yield draft
+        else this.#warnOf(topic)
+      }
     } catch (error) {
       log.error({ err: error }, 'messages of a commit cannot be read: nobody gets them')
     }
+  }
+
+  /** Nobody can hear what was sent there: said once for a topic. */
+  #warnOf(topic: string): void {
+    if (this.#warned.has(topic) || this.#warned.size >= maxWarned) return
+    this.#warned.add(topic)
+    this.#options.log.warn(
+      { topic },
+      'SQL sends to the public channel of a topic that no rule makes public: nobody gets it',
+    )
   }
 
   /** Resolves when messages that commits brought may be more; null when they may at once. */
@@ -274,11 +288,19 @@ export class Channels implements ChannelDoor, MemberOwner {
   async #start(member: ChannelMember): Promise<void> {
     member.start()
     const { track } = member.request
-    if (track === null || member.isClosed) return
-    try {
-      await member.track(track)
-    } catch (error) {
-      member.fail(error)
+    if (track === null) return
+    // Redis may be away: it is here all the same, and is told to be as soon as that can be.
+    for (let wait = lookAgainMs; !member.isClosed; wait = Math.min(2 * wait, 5000)) {
+      try {
+        await member.track(track)
+        return
+      } catch (error) {
+        if (!(error instanceof TidegateError && error.code === 'UNAVAILABLE')) {
+          member.fail(error)
+          return
+        }
+        await sleep(wait)
+      }
     }
   }
 
@@ -338,7 +360,7 @@ export class Channels implements ChannelDoor, MemberOwner {
   async #permissionOf(caller: Caller, name: ChannelName, watcher: PermissionWatcher): Promise<ChannelPermission> {
     if (name.isPrivate) return this.#options.guards.acquire(caller.principal, name, watcher)
     if (this.#options.rules.of(name.topic).isPublic) return alwaysAllowed
-    throw new TidegateError('CHANNEL_REFUSED', `no rule makes the topic ${JSON.stringify(name.topic)} public`)
+    throw notPublic(name)
   }
 
   async #asReceiver<T>(
@@ -358,41 +380,6 @@ export class Channels implements ChannelDoor, MemberOwner {
     }
   }
 
-  /** Where the request wants to begin, as far as that can be had. */
-  async #beginningOf(channel: Channel, request: ChannelRequest): Promise<{ beginning: Beginning }> {
-    const { since, last } = request
-    if (since === null || since.lsn === 0n) {
-      if (last === null || last === 0 || channel.told.seq === 0n) return { beginning: { kind: 'now' } }
-      const after = channel.told.seq - BigInt(last)
-      const { first } = await this.#options.relay.read(channel.key, { after: channel.told.seq, limit: 1 })
-      return { beginning: { kind: 'after', seq: after < first - 1n ? first - 1n : after, resumed: false } }
-    }
-    if (since.tag !== channel.tag) return { beginning: this.#void(channel, 'QUERY_CHANGED') }
-    if (!channel.hasHistory) return { beginning: this.#sinceInStream(channel, since) }
-    if (!goesOn({ epoch: since.epoch, seq: since.lsn }, channel.told))
-      return { beginning: this.#void(channel, 'HISTORY_LOST') }
-    if (since.lsn >= channel.told.seq) return { beginning: { kind: 'after', seq: since.lsn, resumed: true } }
-    const { page } = await channel.readAfter(since.lsn)
-    if (page.first > since.lsn + 1n) return { beginning: { kind: 'resync', code: 'HISTORY_PASSED' } }
-    return { beginning: { kind: 'after', seq: since.lsn, resumed: true } }
-  }
-
-  #void(channel: Channel, code: 'QUERY_CHANGED' | 'HISTORY_LOST'): Beginning {
-    return channel.hasHistory ? { kind: 'resync', code } : { kind: 'gap', missed: null }
-  }
-
-  /** Of a channel without history: whether anything was said in it since. */
-  #sinceInStream(channel: Channel, since: Position): Beginning {
-    const { window } = this.#options
-    const behind = Number(BigInt.asUintN(32, channel.told.seq - BigInt(since.index)))
-    if (since.epoch !== window.epoch || since.lsn < window.floorLsn) return { kind: 'gap', missed: null }
-    if (this.#toldByStream.mayHaveSince(channel.key, since.lsn)) return { kind: 'gap', missed: null }
-    if (behind === 0) return { kind: 'now' }
-    // More than half of all numbers behind is ahead: its client was at a node that had heard more.
-    if (behind >= 2 ** 31) return { kind: 'now' }
-    return { kind: 'gap', missed: behind > maxCredible ? null : behind }
-  }
-
   #wait(channel: Channel): void {
     this.#waiting.add(channel)
     if (!this.#isFollowing) void this.#follow()
@@ -410,66 +397,10 @@ export class Channels implements ChannelDoor, MemberOwner {
     }
     this.#isFollowing = false
   }
-
-  /** What was revoked may not be known here: nothing private is sent or given meanwhile. */
-  #standsStill(): boolean {
-    const { head, now, nudge } = this.#options
-    if (now() - head.movedAtMs <= stillMs) return false
-    // It may only be that nothing was written.
-    if (now() - this.#nudgedAtMs > nudgeMs) {
-      this.#nudgedAtMs = now()
-      nudge().catch(() => {})
-    }
-    return true
-  }
-
-  async #untilMoving(): Promise<void> {
-    const { head, now } = this.#options
-    const until = now() + patienceMs
-    while (this.#standsStill()) {
-      if (now() >= until)
-        throw new TidegateError('UNAVAILABLE', 'the stream of the database stands still: who may send is not known', {
-          retryAfterMs: 1000,
-        })
-      await Promise.race([head.change(), sleep(lookAgainMs)])
-    }
-  }
-
-  #where(): Stamp {
-    const { window, head } = this.#options
-    return { epoch: window.epoch, lsn: head.lsn }
-  }
-
-  #hasPassed({ epoch, lsn }: Stamp): boolean {
-    const { window, head } = this.#options
-    if (this.#epochs.at(-1) !== window.epoch) {
-      this.#epochs.push(window.epoch)
-      if (this.#epochs.length > maxEpochs) this.#epochs.shift()
-    }
-    if (epoch === window.epoch) return head.lsn >= lsn
-    return this.#epochs.includes(epoch)
-  }
-
-  /** A node that starts reads again what was told before: nobody enters before it has come to now. */
-  #untilCaughtUp(): Promise<void> {
-    const { window, caughtUp } = this.#options
-    if (window.epoch === '')
-      return Promise.reject(new TidegateError('UNAVAILABLE', 'the server is starting', { retryAfterMs: 500 }))
-    if (this.#caughtUp?.life !== window.life) {
-      const attempt = { life: window.life, done: caughtUp() }
-      this.#caughtUp = attempt
-      attempt.done.catch(() => {
-        if (this.#caughtUp === attempt) this.#caughtUp = null
-      })
-    }
-    return this.#caughtUp!.done
-  }
 }
 
 const tellAtOnce = 200
-const maxEpochs = 16
-/** A difference of numbers beyond it comes from a counter that began anew. */
-const maxCredible = 1_000_000
+const maxWarned = 100
 
 /** Told of changes while its member does not stand yet. */
 class Watcher implements PermissionWatcher {
@@ -485,33 +416,6 @@ class Watcher implements PermissionWatcher {
     this.member?.ended(error)
   }
 }
-
-/** @throws TOPIC_INVALID */
-function assertTopic({ topic }: ChannelName): void {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
-  if (topic !== '' && topic.length <= maxTopicLength && !/[\u0000-\u001f\u007f]/.test(topic) && topic.isWellFormed())
-    return
-  throw new TidegateError(
-    'TOPIC_INVALID',
-    `${JSON.stringify(topic.slice(0, 80))} is no topic: 1 to ${maxTopicLength} characters, none of them a control character`,
-  )
-}
-
-/** @throws CHANNEL_REFUSED */
-function assertReceives(permission: ChannelPermission, name: ChannelName, needsPresence: boolean): void {
-  const mayPresence = permission.may('receive', 'presence')
-  if (needsPresence ? mayPresence : mayPresence || permission.may('receive', 'broadcast')) return
-  throw channelRefused(name)
-}
-
-const channelRefused = ({ topic }: ChannelName): TidegateError =>
-  new TidegateError('CHANNEL_REFUSED', `no policy lets this reader SELECT from the topic ${JSON.stringify(topic)}`)
-
-const historyOff = ({ topic }: ChannelName): TidegateError =>
-  new TidegateError('HISTORY_OFF', `the rule of the topic ${JSON.stringify(topic)} keeps no history`)
-
-const presenceOff = ({ topic }: ChannelName): TidegateError =>
-  new TidegateError('PRESENCE_OFF', `the rule of the topic ${JSON.stringify(topic)} allows no presence`)
 
 /** What was for one alone is shown to that one, and to whoever sent it. */
 function isToOrFrom({ to, sender }: Draft, { principal, connection }: Caller): boolean {

@@ -6,6 +6,7 @@ import type { ChannelRelay } from './channel-relay.ts'
 import type { Caller, SendRequest } from './door.ts'
 import { type ChannelName, channelKey, type Published, type Stamp } from './message.ts'
 import type { ChannelPermission } from './permission.ts'
+import { sendRefused } from './refusals.ts'
 import type { ChannelRules } from './rules.ts'
 import { SendRate, SendRates, type SendVerdict } from './send-rate.ts'
 
@@ -65,7 +66,7 @@ export class Publisher {
     if (after !== null) await waitForTransaction(after)
     if (channel.isPrivate) await untilMoving()
     // Looked at after all waiting, in the turn in which the stamp is taken.
-    if (!permission.may('send', 'broadcast')) throw refused(channel)
+    if (!permission.may('send', 'broadcast')) throw sendRefused(channel)
     const user = subjectOf(caller)
     const key = idempotencyKey === null ? null : JSON.stringify([user, idempotencyKey])
     return relay.publish(
@@ -110,9 +111,6 @@ function assertShape({ event, idempotencyKey }: SendRequest): void {
   if (idempotencyKey !== null && (idempotencyKey === '' || idempotencyKey.length > maxKeyLength))
     throw new TidegateError('BAD_FRAME', `an idempotency key has 1 to ${maxKeyLength} characters`)
 }
-
-export const refused = ({ topic }: ChannelName): TidegateError =>
-  new TidegateError('SEND_REFUSED', `no policy lets this sender INSERT into the topic ${JSON.stringify(topic)}`)
 
 export function subjectOf({ principal }: Caller): string | null {
   const { sub } = principal.claims

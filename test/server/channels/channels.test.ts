@@ -93,6 +93,7 @@ function bench(rules: readonly ChannelEntry[]): Bench {
     rules: new ChannelRules(rules),
     window: { epoch, floorLsn: 50n, life: 1, between: () => [] },
     head,
+    epochNow: async () => epoch,
     caughtUp: async () => {},
     nudge: async () => {},
     isLeading: () => true,
