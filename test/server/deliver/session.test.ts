@@ -18,6 +18,17 @@ const accepted = (query: number): Accepted => ({
 })
 const frame = (given: ClientFrame): SessionEvent => ({ type: 'frame', frame: given })
 const subscribe = (id: number, table = 'messages') => frame({ type: 'subscribe', id, kind: 'live', table })
+const join = (id: number, topic = 'room') => frame({ type: 'join', id, topic })
+const acceptedChannel = (channel: number): Accepted => ({
+  kind: 'channel',
+  channel,
+  tag: 't',
+  resumed: false,
+  position: '1f2e3d4c-1',
+  history: false,
+  maySend: true,
+  warnings: [],
+})
 const admitted: SessionEvent = { type: 'admitted', principal: alice }
 
 /** Where a session is after these events, and what was to be done at the last of them. */
@@ -130,6 +141,63 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
     ['authenticated'],
   ],
   [
+    'a channel is told before its events flow',
+    [join(1), { type: 'joined', id: 1, join: 1, accepted: acceptedChannel(7) }],
+    alice,
+    'open',
+    ['joined', 'open'],
+  ],
+  [
+    'a query and a channel of one number are two',
+    [
+      subscribe(1),
+      join(2),
+      { type: 'joined', id: 1, join: 1, accepted: accepted(7) },
+      { type: 'joined', id: 2, join: 2, accepted: acceptedChannel(7) },
+    ],
+    alice,
+    'open',
+    ['joined', 'open'],
+  ],
+  [
+    'the same channel under another id is refused at once',
+    [join(1), join(2)],
+    alice,
+    'open',
+    ['refuse ALREADY_SUBSCRIBED'],
+  ],
+  ['another topic is another channel', [join(1), join(2, 'other')], alice, 'open', ['join']],
+  [
+    'what is sent before it was joined is asked in its turn',
+    [join(1), frame({ type: 'send', id: 1, event: 'e' })],
+    alice,
+    'open',
+    ['ask'],
+  ],
+  [
+    'a query takes no messages',
+    [subscribe(1), frame({ type: 'send', id: 1, event: 'e' })],
+    alice,
+    'open',
+    ['refuse NOT_JOINED'],
+  ],
+  ['nor does nothing', [frame({ type: 'untrack', id: 1 })], alice, 'open', ['refuse NOT_JOINED']],
+  ['a channel is left in turn', [join(1), frame({ type: 'unsubscribe', id: 1 })], alice, 'open', ['leaveInTurn']],
+  [
+    'one that was left while it was joined is left in turn too',
+    [join(1), frame({ type: 'unsubscribe', id: 1 }), { type: 'joined', id: 1, join: 1, accepted: acceptedChannel(7) }],
+    alice,
+    'open',
+    [],
+  ],
+  [
+    'what was sent without a ref is answered only if it is refused',
+    [join(1), { type: 'answered', id: 1, ref: null, answer: { type: 'tracked' } }],
+    alice,
+    'open',
+    [],
+  ],
+  [
     'a peer that leaves is abandoned',
     [subscribe(1), { type: 'disconnected', how: 'broken' }],
     alice,
@@ -189,4 +257,32 @@ test('the function is total: every event is answered in every state, and a close
     'open open open open open open open open closed closed closed',
     Array(events.length).fill('closed').join(' '),
   ])
+})
+
+test('a channel joined anew is told of what its client asked for last and was not refused', () => {
+  const track = (meta: string) => frame({ type: 'track', id: 1, meta })
+  const untrack = frame({ type: 'untrack', id: 1 })
+  /** @param refused places of the asks that are */
+  const trackAfter = (asks: SessionEvent[], refused: number[]): string | null | undefined => {
+    let { session } = startSession(alice, 0, limits)
+    const effects: Effect[] = []
+    const take = (event: SessionEvent): void => {
+      const taken = step(session, event, limits)
+      session = taken.session
+      effects.push(...taken.effects)
+    }
+    for (const event of [join(1), ...asks]) take(event)
+    const asked = effects.flatMap(effect => (effect.do === 'ask' ? [effect.ask] : []))
+    for (const place of refused)
+      take({ type: 'notAnswered', id: 1, ref: null, ask: asked[place]!, error: new Error('x') })
+    take({ type: 'admitted', principal: { ...alice, claims: { sub: 'alice', org: 2 } } })
+    const rejoin = effects.find(effect => effect.do === 'rejoin')
+    return rejoin?.request.kind === 'channel' ? (rejoin.request.track?.meta ?? null) : undefined
+  }
+  expect(trackAfter([], [])).toBe(null)
+  expect(trackAfter([track('a'), track('b')], [])).toBe('"b"')
+  expect(trackAfter([track('a'), untrack], [])).toBe(null)
+  expect(trackAfter([track('a')], [0])).toBe(null)
+  expect(trackAfter([track('a'), track('b')], [1])).toBe('"a"')
+  expect(trackAfter([track('a'), track('b')], [0])).toBe('"b"')
 })

@@ -8,7 +8,8 @@ const [ada, ben] = [{ name: 'ada' }, { name: 'ben' }]
 const owners = { a: ada, b: ben }
 
 /** A queue in letters. First whose: a, b or - for nobody's. Then what: `d` a delta, `D` the middle of one, `s` the first part
- *  of a snapshot, `S` another, `!` its last, `c` a change, `r` a resync, `h` a heartbeat, `x` anything else. */
+ *  of a snapshot, `S` another, `!` its last, `c` a change, `m` a message of a channel with a history, `M` of one without, `p` who is there,
+ *  `r` a resync, `h` a heartbeat, `x` anything else. */
 function queueOf(text: string): { owner: object | null; content: Content; word: string }[] {
   return text.split(' ').map((word, place) => {
     const owner = owners[word[0] as 'a' | 'b'] ?? null
@@ -31,6 +32,12 @@ function contentOf(kind: string, place: number): Content {
       return new Outgoing('snapshot', '{}', at(lsn), null)
     case 'c':
       return new Outgoing('change', '{}', at(lsn))
+    case 'm':
+      return new Outgoing('message', '{}', at(lsn))
+    case 'M':
+      return new Outgoing('message', '{}', { ...at(1), index: lsn })
+    case 'p':
+      return new Outgoing('presence', '{}', null)
     case 'r':
       return 'resync'
     case 'h':
@@ -107,4 +114,27 @@ test('a batch is dropped whole: the subscription stands before its first event',
   const batch = new Batch({ query: { number: 1 }, tag: '', members: [] as never, toldLsn: 0n }, events, 3n)
   const result = takeBack([{ owner: ada, content: batch }], { of: ada, isShared: false, manner: 'firmly' })
   expect(result).toEqual({ kept: [false], first: new Map([[ada, events[0]]]) })
+})
+
+test.each([
+  // Dropped where its reader may not have it any more: with a history or without.
+  ['am ap bm am', 'firmly', 'bm | a@0'],
+  ['aM ap aM', 'firmly', '| a@0'],
+  ['ap am', 'firmly', '| a@0'],
+  // At a renewal, where it follows again; never where it could not be had again.
+  ['am ap am', 'gently', '| a@0'],
+  ['aM aM', 'gently', 'nothing'],
+  ['ap', 'gently', '| a@0'],
+  // What a history that is over said before cannot be had either.
+  ['am ar am', 'gently', 'nothing'],
+])('[P3] [P4] of a channel %s, taken back %s: %s', (text, manner, expected) => {
+  expect(taken(text, { manner: manner as 'firmly' | 'gently' })).toBe(expected)
+})
+
+test('[P4] of a joined batch of messages without a history, none is taken back gently', () => {
+  const events = [1, 2].map(index => new Outgoing('message', '{}', { ...at(1), index }))
+  const receivers = { query: { number: 1 }, tag: 't', toldLsn: 0n, members: { deliver: () => {} } }
+  const waiting = [{ owner: ada, content: new Batch(receivers, events, 1n) }]
+  expect(takeBack(waiting, { of: ada, isShared: false, manner: 'gently' })).toBe(null)
+  expect(takeBack(waiting, { of: ada, isShared: false, manner: 'firmly' })?.kept).toEqual([false])
 })
