@@ -28,6 +28,8 @@ interface Header {
   readonly w?: number
 }
 
+type Entries = Pick<PresenceDiff, 'joined' | 'updated' | 'left'>
+
 /** As the history keeps it, and the script publishes it behind a first line of its own. */
 export function encodeDraft(draft: Draft): string {
   const { id, event, isBinary, sender, sentAtMs, to, stamp, walIndex, payload } = draft
@@ -59,7 +61,8 @@ export function decodeMessage(
   const end = text.indexOf(newline, at)
   if (end < 0) throw new RangeError('a message has no payload')
   // What encodeDraft wrote: only servers of this deployment can write here.
-  const header = JSON.parse(text.toString('utf8', at, end)) as Header
+  const header = JSON.parse(text.toString('utf8', at, end)) as Header | null
+  if (!Array.isArray(header?.s)) throw new RangeError('a message has no header')
   return {
     channel: place.channel,
     id: header.i,
@@ -92,10 +95,8 @@ export function decodeHeard(channel: ChannelName, text: Buffer): Heard | null {
       kind: 'message',
       message: decodeMessage(text, end + 1, { channel, epoch, seq, before: parseFormers(last) }),
     }
-  const entries = JSON.parse(text.toString('utf8', end + 1, text.length)) as Pick<
-    PresenceDiff,
-    'joined' | 'updated' | 'left'
-  >
+  const entries = JSON.parse(text.toString('utf8', end + 1, text.length)) as Entries | null
+  if (!Array.isArray(entries?.joined)) throw new RangeError('presence has no entries')
   return { kind: 'presence', diff: { epoch, seq, ...entries, count: Number(last) } }
 }
 
