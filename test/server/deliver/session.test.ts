@@ -2,7 +2,14 @@ import { expect, test } from 'vitest'
 import type { ClientFrame } from '../../../src/protocol/messages.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import type { Accepted } from '../../../src/server/deliver/accepted.ts'
-import { isDue, type Session, type SessionEvent, startSession, step } from '../../../src/server/deliver/session.ts'
+import {
+  type Effect,
+  isDue,
+  type Session,
+  type SessionEvent,
+  startSession,
+  step,
+} from '../../../src/server/deliver/session.ts'
 import type { Principal } from '../../../src/server/subscribe/subscription.ts'
 
 const limits = { maxSubscriptions: 2, handshakeMs: 1000 }
