@@ -35,9 +35,10 @@ export class ChannelNames {
     return this.tag(channel) + this.#suffix
   }
 
-  /** Where a node hears itself; several, so that each server of a Cluster has one. */
-  probe(nodeId: string, count: number): string {
-    return `{${this.#name}/:${nodeId}:${count}}${this.#suffix}`
+  /** Where a node hears itself. @param channel of a Cluster: one in whose slot it is to be */
+  probe(nodeId: string, channel: string | null): string {
+    const tag = channel === null ? `{${this.#name}/:${nodeId}}` : this.tag(channel)
+    return `${tag}:probe:${nodeId}${this.#suffix}`
   }
 }
 

@@ -46,6 +46,12 @@ interface Waiter {
   readonly reject: (error: TidegateError) => void
 }
 
+interface Linked {
+  readonly link: SubscriberLink
+  readonly connection: Redis
+  readonly probeName: string
+}
+
 /** Listeners told in one turn that something may have been missed: each asks where its channel stands. */
 const toldAtOnce = 500
 const toldTicks = 4
@@ -58,7 +64,7 @@ export class RelaySubscriber {
   /** By name: those with listeners, and for `graceMs` those without. */
   readonly #entries = new Map<string, Entry>()
   /** By server; of one server, under ''. */
-  readonly #links = new Map<string, { readonly link: SubscriberLink; readonly connection: Redis }>()
+  readonly #links = new Map<string, Linked>()
   /** Entries without listeners, and since which tick; the longest first. */
   readonly #idle = new Map<Entry, number>()
   /** Who waits, the longest first. */
@@ -78,7 +84,7 @@ export class RelaySubscriber {
     this.#options = options
     const { subscriber } = options
     if (subscriber instanceof Cluster) subscriber.on('refresh', this.#onRefresh)
-    else this.#linkTo(only, subscriber)
+    else this.#linkTo(only, subscriber, null)
     this.#ticking = setInterval(() => this.#tick(), tickMs).unref()
   }
 
@@ -162,7 +168,7 @@ export class RelaySubscriber {
   /** Subscribes to a channel at the server that has it. */
   #place(entry: Entry): void {
     const server = this.#serverOf(entry.slot)
-    const link = server === null ? null : this.#linkOf(server)
+    const link = server === null ? null : this.#linkOf(server, entry.key)
     if (entry.link === link && link !== null) return
     entry.link?.drop(entry.name)
     entry.link = link
@@ -181,7 +187,7 @@ export class RelaySubscriber {
     return subscriber instanceof Cluster ? (subscriber.slots[slot]?.[0] ?? null) : only
   }
 
-  #linkOf(server: string): SubscriberLink | null {
+  #linkOf(server: string, channel: string): SubscriberLink | null {
     const known = this.#links.get(server)
     if (known !== undefined) return known.link
     const { subscriber } = this.#options
@@ -197,15 +203,17 @@ export class RelaySubscriber {
     })
     connection.on('error', () => {})
     connection.on('close', () => this.#refresh())
-    return this.#linkTo(server, connection)
+    return this.#linkTo(server, connection, channel)
   }
 
-  #linkTo(server: string, connection: Redis): SubscriberLink {
-    const { probe, log, subscriber } = this.#options
+  /** @param channel one of the server's; null where there is one server */
+  #linkTo(server: string, connection: Redis, channel: string | null): SubscriberLink {
+    const { probe, log, subscriber, names, nodeId } = this.#options
+    const probeName = names.probe(nodeId, channel)
     const link = new SubscriberLink({
       connection,
       slotOf: subscriber instanceof Cluster ? slotOf : null,
-      probeName: this.#probeNameOf(server),
+      probeName,
       probe,
       log,
       events: {
@@ -214,16 +222,8 @@ export class RelaySubscriber {
         moved: () => this.#refresh(),
       },
     })
-    this.#links.set(server, { link, connection })
+    this.#links.set(server, { link, connection, probeName })
     return link
-  }
-
-  #probeNameOf(server: string): string {
-    const { names, nodeId } = this.#options
-    let count = 0
-    while (this.#serverOf(slotOf(names.probe(nodeId, count))) !== server && server !== only && count < 100_000)
-      count += 1
-    return names.probe(nodeId, count)
   }
 
   #unlink(server: string): void {
@@ -249,12 +249,14 @@ export class RelaySubscriber {
       this.#isPlacing = false
       if (this.#isClosed) return
       // Its probe has gone elsewhere, or nobody needs it.
-      for (const [server, { link }] of this.#links)
-        if (link.size === 0 || this.#serverOf(slotOf(this.#probeNameOf(server))) !== server) this.#retire(server)
+      for (const [server, { probeName }] of this.#links)
+        if (this.#serverOf(slotOf(probeName)) !== server) this.#retire(server)
       for (const entry of this.#entries.values()) this.#place(entry)
+      for (const [server, { link }] of this.#links) if (link.size === 0) this.#unlink(server)
     })
   }
 
+  /** A link whose probe goes to another server. */
   #retire(server: string): void {
     const { link } = this.#links.get(server)!
     this.#unlink(server)
