@@ -1,7 +1,8 @@
 // A committed transaction whose messages are in memory. The window holds them by the hundred thousand, and each collection
 // of young garbage moves those that came since the last: a commit of one row takes 0.5 kB of heap here, where an object with
 // closures and lists of its own took 1.2 kB, and with it the pauses of the collector.
-import type { Change, Commit, LogicalMessage, Relation } from './change.ts'
+import type { Change, Commit, Relation } from './change.ts'
+import { type CommitFacts, KnownFacts } from './commit-facts.ts'
 import { changeOf } from './row-message.ts'
 
 /** From this change on, up to the next run, the messages are of this relation. */
@@ -10,19 +11,7 @@ export interface Run {
   readonly relation: Relation
 }
 
-/** What a commit says beside its changes. */
-export type CommitFacts = Omit<Commit, 'changes' | 'passing' | 'changeCount' | 'spooled' | 'release'>
-
-export class HeldCommit implements Commit {
-  readonly xid: number
-  readonly commitLsn: bigint
-  readonly endLsn: bigint
-  readonly committedAtMicros: bigint
-  readonly bytes: number
-  readonly relations: ReadonlySet<number>
-  readonly layouts: readonly Relation[]
-  readonly announced: readonly Relation[]
-  readonly messages: readonly LogicalMessage[]
+export class HeldCommit extends KnownFacts implements Commit {
   /** Row messages as they came; a single one without a list around it. */
   readonly rows: Buffer | readonly Buffer[]
   /** Null when every change is of the only layout. */
@@ -30,15 +19,7 @@ export class HeldCommit implements Commit {
 
   /** @param facts with the lists of `soleOf`, if there is one layout: the same for all commits of that relation */
   constructor(facts: CommitFacts, rows: Buffer | readonly Buffer[], runs: readonly Run[]) {
-    this.xid = facts.xid
-    this.commitLsn = facts.commitLsn
-    this.endLsn = facts.endLsn
-    this.committedAtMicros = facts.committedAtMicros
-    this.bytes = facts.bytes
-    this.relations = facts.relations
-    this.layouts = facts.layouts
-    this.announced = facts.announced
-    this.messages = facts.messages
+    super(facts)
     this.rows = rows
     this.runs = facts.layouts.length === 1 ? null : runs
   }

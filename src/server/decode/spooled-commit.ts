@@ -1,34 +1,17 @@
 // A committed transaction whose row messages are in a file.
-import type { Change, Commit, LogicalMessage, Relation } from './change.ts'
-import type { CommitFacts } from './held-commit.ts'
+import type { Change, Commit } from './change.ts'
+import { type CommitFacts, KnownFacts } from './commit-facts.ts'
 import { changeOf } from './row-message.ts'
 import type { Spool } from './spool.ts'
 
-export class SpooledCommit implements Commit {
-  readonly xid: number
-  readonly commitLsn: bigint
-  readonly endLsn: bigint
-  readonly committedAtMicros: bigint
-  readonly bytes: number
-  readonly relations: ReadonlySet<number>
-  readonly layouts: readonly Relation[]
-  readonly announced: readonly Relation[]
-  readonly messages: readonly LogicalMessage[]
+export class SpooledCommit extends KnownFacts implements Commit {
   readonly changeCount: number
   /** Its row messages; each names its relation by the place in `layouts`. */
   readonly spool: Spool
 
   /** @param spool finished; it belongs to the commit from here on */
   constructor(facts: CommitFacts, spool: Spool, changeCount: number) {
-    this.xid = facts.xid
-    this.commitLsn = facts.commitLsn
-    this.endLsn = facts.endLsn
-    this.committedAtMicros = facts.committedAtMicros
-    this.bytes = facts.bytes
-    this.relations = facts.relations
-    this.layouts = facts.layouts
-    this.announced = facts.announced
-    this.messages = facts.messages
+    super(facts)
     this.changeCount = changeCount
     this.spool = spool
   }

@@ -1,7 +1,7 @@
 // Where a block of the journal has been read to, and what its commits' heads say.
 import type { LogicalMessage, Relation } from '../decode/change.ts'
 import { oidsOf } from '../decode/commit-builder.ts'
-import type { CommitFacts } from '../decode/held-commit.ts'
+import type { CommitFacts } from '../decode/commit-facts.ts'
 import { truncation } from '../decode/row-message.ts'
 import {
   announcedFlag,
