@@ -1,0 +1,162 @@
+// Channels over two nodes while what joins them is cut, goes silent, or leaves.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { ChannelClient, channelPolicies, type JoinedChannel } from '../support/channel-client.ts'
+import { FaultyLink } from '../support/faulty-link.ts'
+import { person, prepareDatabase, roomsSchema, TestNode, tokenFor } from '../support/node.ts'
+import { TestDatabase } from '../support/postgres.ts'
+import { type RedisProcess, startRedis } from '../support/redis-process.ts'
+
+const rules = [
+  { pattern: 'room:9*', history: { length: 5000, age: '10m' }, rate: { perSecond: 5000, burst: 5000 } },
+  { pattern: '*', rate: { perSecond: 5000, burst: 5000 }, presence: { grace: '2s', diff: '50ms' } },
+]
+
+let database: TestDatabase
+let redis: RedisProcess
+let link: FaultyLink
+let [a, b]: TestNode[] = []
+const clients: ChannelClient[] = []
+let lastRoom = 0
+
+beforeAll(async () => {
+  database = await TestDatabase.create()
+  redis = await startRedis({ appendonly: true })
+  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
+  link = await FaultyLink.to(redis.url)
+  a = await start(redis.url)
+  b = await start(link.url)
+}, 60_000)
+
+afterEach(() => {
+  for (const client of clients.splice(0)) client.cut()
+  link.thaw()
+})
+
+afterAll(async () => {
+  for (const node of [a, b]) await node?.[Symbol.asyncDispose]()
+  await link?.[Symbol.asyncDispose]()
+  await redis?.[Symbol.asyncDispose]()
+  await database?.[Symbol.asyncDispose]()
+})
+
+const start = (redisUrl: string): Promise<TestNode> =>
+  TestNode.start(database.url, { REDIS_URL: redisUrl, CHANNELS: JSON.stringify(rules) })
+
+async function open(node: TestNode | undefined, sub: string): Promise<ChannelClient> {
+  const client = await ChannelClient.open(node!, await tokenFor(sub))
+  clients.push(client)
+  return client
+}
+
+async function roomOf(members: readonly string[], kept = false): Promise<string> {
+  lastRoom += 1
+  const id = kept ? 900 + lastRoom : 100 + lastRoom
+  for (const member of members) await database.query(`INSERT INTO members VALUES (${id}, '${member}')`)
+  return `room:${id}`
+}
+
+const heardOn = (opening: Buffer): boolean => opening.includes('tidegate channels')
+
+/** Sends numbers until it is told to stop. @returns how many were acknowledged */
+async function count(channel: JoinedChannel, stop: AbortSignal): Promise<number> {
+  let n = 0
+  while (!stop.aborted) {
+    n += 1
+    await channel.send('n', n)
+    await sleep(2)
+  }
+  return n
+}
+
+test.each([
+  ['is cut', 'with a history', true],
+  ['is cut', 'without', false],
+  ['goes silent', 'with a history', true],
+  ['goes silent', 'without', false],
+] as const)(
+  '[P4] [P8] what a node hears by %s, %s: all comes in order, or it is told how many did not',
+  async (fault, _kind, kept) => {
+    const [ann, bob] = [person(), person()]
+    const topic = await roomOf([ann, bob], kept)
+    const inA = await (await open(a, ann)).join(topic)
+    const inB = await (await open(b, bob)).join(topic)
+    const stop = new AbortController()
+    const counting = count(inA, stop.signal)
+    await inB.waitFor(() => inB.messages.length > 50)
+    if (fault === 'is cut') link.cut(heardOn)
+    else link.freeze(['up', 'down'], heardOn)
+    const before = inB.messages.length
+    // Of a silence it is a probe that tells: it does not come back.
+    await inB.waitFor(() => inB.messages.length > before + 200, 20_000)
+    stop.abort()
+    const sent = await counting
+    await inA.send('end', sent)
+    await inB.waitFor(() => inB.messages.at(-1)?.event === 'end', 20_000)
+    let at = 0
+    for (const each of inB.told) {
+      if (each.kind === 'gap') at += each.missed ?? Number.NaN
+      else if (each.kind === 'message' && each.event === 'n') {
+        expect(each.payload).toBe(at + 1)
+        at += 1
+      }
+    }
+    expect(at).toBe(sent)
+    const gaps = inB.told.filter(({ kind }) => kind === 'gap')
+    if (kept) expect(gaps).toEqual([])
+    else expect(gaps.length).toBeGreaterThan(0)
+  },
+  60_000,
+)
+
+test('[P7] a node hears only channels in which somebody is, and lets them go a while after the last has left', async () => {
+  const ann = person()
+  const topic = await roomOf([ann])
+  const client = new Redis(redis.url)
+  try {
+    const heard = async (): Promise<boolean> => {
+      const names = (await client.call('PUBSUB', 'SHARDCHANNELS')) as string[]
+      const plain = (await client.call('PUBSUB', 'CHANNELS')) as string[]
+      return [...names, ...plain].some(name => name.includes(encodeURIComponent(topic)))
+    }
+    expect(await heard()).toBe(false)
+    const member = await open(a, ann)
+    const inA = await member.join(topic)
+    await inA.send('said', 'to nobody')
+    expect(await heard()).toBe(true)
+    member.close()
+    await expect.poll(heard, { timeout: 20_000 }).toBe(false)
+  } finally {
+    client.disconnect()
+  }
+}, 60_000)
+
+test('[P4] a node that leaves: its members are told to come back, resume at another, and nobody seems to have gone', async () => {
+  const [ann, bob] = [person(), person()]
+  const topic = await roomOf([ann, bob])
+  const kept = await roomOf([ann, bob], true)
+  const leaving = await start(redis.url)
+  const watcher = await (await open(a, ann)).join(topic, { presence: true })
+  const sender = await (await open(a, ann)).join(kept)
+  const client = await open(leaving, bob)
+  const inKept = await client.join(kept)
+  await client.join(topic, { track: { meta: 'bob' } })
+  await watcher.waitFor(() => watcher.told.some(each => each.kind === 'presence' && each.joined?.[0]?.key === bob))
+  await sender.send('said', 1)
+  await inKept.waitFor(() => inKept.messages.length === 1)
+  const left = leaving.server.stop()
+  await client.waitFor(() => !client.isOpen)
+  expect(client.lastError?.code).toBe('GOING_AWAY')
+  const back = await open(b, bob)
+  await back.join(topic, { track: { meta: 'bob' } })
+  await sender.send('said', 2)
+  const again = await back.join(kept, { since: inKept.since! })
+  await again.waitFor(() => again.messages.length === 1)
+  expect([again.joined!.resumed, again.payloads]).toEqual([true, [2]])
+  await left
+  await sleep(3000)
+  const leaves = watcher.told.flatMap(each => (each.kind === 'presence' ? (each.left ?? []) : []))
+  expect(leaves).toEqual([])
+  expect(watcher.told.at(-1)).toMatchObject({ kind: 'presence', count: 1 })
+}, 60_000)
