@@ -14,7 +14,7 @@ import { Standby } from '../support/standby.ts'
 const ada = person()
 
 // Two servers and up to two nodes each: on a busy machine that takes its time.
-describe.each(['memory', 'redis'] as const)('%s', { timeout: 60_000 }, relay => {
+describe.each(['memory', 'redis'] as const)('%s', { timeout: 180_000 }, relay => {
   let primary: LocalPostgres
   let standby: Standby
   /** Between the two servers. */

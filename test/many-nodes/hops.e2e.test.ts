@@ -27,7 +27,8 @@ beforeAll(async () => {
   redis = await findRedis()
   await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
   token = await tokenFor(ada)
-  for (let i = 0; i < 3; i++) nodes.push(await NodeProcess.start(database.url, { REDIS_URL: redis.url }))
+  for (let i = 0; i < 3; i++)
+    nodes.push(await NodeProcess.start(database.url, { REDIS_URL: redis.url, WINDOW_MAX_AGE_MS: '300000' }))
   up = [...nodes]
 }, 60_000)
 

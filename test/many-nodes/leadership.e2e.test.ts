@@ -40,7 +40,7 @@ beforeAll(async () => {
   const token = await tokenFor(ada)
   for (let i = 0; i < 3; i++) {
     const link = await FaultyLink.to(database.url)
-    const node = await NodeProcess.start(link.url, { REDIS_URL: redis.url })
+    const node = await NodeProcess.start(link.url, { REDIS_URL: redis.url, WINDOW_MAX_AGE_MS: '300000' })
     const reader = new LoyalReader({ transport: 'sse', kind: 'changes', rows: 'all', url: node.url, token }).start()
     places.push({ node, link, reader })
   }
