@@ -45,6 +45,8 @@ export type ConnectionEvent =
   | { readonly name: 'opened' }
   | { readonly name: 'welcome'; readonly heartbeatMs: number; readonly expiresAt: number | null }
   | { readonly name: 'authenticated'; readonly expiresAt: number | null }
+  /** The server wants a token with newer claims within this time, or it closes. */
+  | { readonly name: 'refresh'; readonly withinMs: number }
   /** An error frame that belongs to no subscription: it announces why the server is about to close. */
   | { readonly name: 'error'; readonly error: ErrorEvent }
   | { readonly name: 'lost'; readonly closeCode: number }
@@ -55,7 +57,7 @@ export type ConnectionEvent =
   | { readonly name: 'stop' }
 
 /** Each name has one timer: setting it again replaces it. Leaving the states of a socket clears them all. */
-export type Timer = 'retry' | 'handshake' | 'watchdog' | 'heartbeat' | 'renew'
+export type Timer = 'retry' | 'handshake' | 'watchdog' | 'heartbeat' | 'renew' | 'refresh'
 
 export type Action =
   | { readonly do: 'fetchToken' }
@@ -92,6 +94,7 @@ const stableMs = 5000
 const handshakeMs = 15_000
 /** Renew so long before the token expires, or at four fifths of a short life. */
 const renewLeadMs = 60_000
+const refreshSpreadMs = 1000
 /** setTimeout takes no more than 31 bits, and fires at once when given more. */
 const longestTimerMs = 2_000_000_000
 
@@ -149,6 +152,12 @@ const table: { readonly [S in ConnectionState['name']]: Row<S> } = {
       state: { ...state, expiresAt: event.expiresAt },
       actions: [...renewal(event.expiresAt, around)],
     }),
+    // Spread: a callback that gives the old token once more is asked for again, and not in a tight loop.
+    refresh: (state, event, around) => {
+      if (!around.renewable) return stay(state)
+      const afterMs = around.random * Math.min(refreshSpreadMs, event.withinMs / 4)
+      return { state, actions: [{ do: 'setTimer', timer: 'refresh', afterMs }] }
+    },
     error: (state, event) => ({ state: { ...state, ...told(event.error) }, actions: [] }),
     token: (state, event) => ({
       state: { ...state, token: event.token },
@@ -176,6 +185,8 @@ const table: { readonly [S in ConnectionState['name']]: Row<S> } = {
           return (state.expiresAt ?? 0) - around.now > renewLeadMs + laterMs
             ? { state, actions: renewal(state.expiresAt, around) }
             : { state, actions: [{ do: 'fetchToken' }] }
+        case 'refresh':
+          return { state, actions: [{ do: 'fetchToken' }] }
         default:
           return stay(state)
       }

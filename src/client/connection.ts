@@ -156,6 +156,9 @@ export class Connection {
       case 'authenticated':
         this.#happened({ name: 'authenticated', expiresAt: frame.expiresAt })
         break
+      case 'refresh':
+        this.#happened({ name: 'refresh', withinMs: frame.withinMs })
+        break
       case 'error':
         if (frame.id === undefined) this.#happened({ name: 'error', error: frame })
         break

@@ -160,7 +160,7 @@ export const options = {
   DRAIN_DELAY_MS: optional('listener', milliseconds(0, 600_000), 'How long a server that was told to stop still serves, its /ready red, so that the balancer notices and sends nobody new. Not set: 5000 if /ready was asked within the last minute, else 0. With the time for its clients to leave it must fit into the time until it is killed: 30 s in Kubernetes, 10 s under Docker.'),
   DRAIN_SPREAD_MS: optional('listener', milliseconds(0, 600_000), 'Clients of a server that stops are told to come back one after the other, evenly over this time. Not set: 1 ms for each, at least 1000, at most 20000.'),
   DRAIN_TIMEOUT_MS: option('listener', milliseconds(0, 600_000), 3000, 'How long clients may take to leave a server that stops, all at once; then they are cut off.'),
-  OPERATOR_TOKEN: optional('listener', operatorToken, 'Opens GET /v1/explain to whoever sends it as Authorization: Bearer; without it there is no such address.'),
+  OPERATOR_TOKEN: optional('listener', operatorToken, 'Opens GET /v1/explain and POST /v1/orders to whoever sends it as Authorization: Bearer; without it there are no such addresses.'),
 
   JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
   JWT_JWKS_URL: optional('tokens', url('an http or https URL', false, 'https:', 'http:'), 'Where the public keys that verify tokens are published. Set this or JWT_SECRET.'),

@@ -37,6 +37,17 @@ test('the token goes in the first frame, and subscriptions after the welcome', (
   expect(run(open).last).toContainEqual({ do: 'subscribeAll' })
 })
 
+test('where newer claims are asked for, another token is fetched within the time and sent over the same connection', () => {
+  const refresh: ConnectionEvent = { name: 'refresh', withinMs: 10_000 }
+  const wait: Action = { do: 'setTimer', timer: 'refresh', afterMs: 500 }
+  expect(run([...open, refresh]).last).toEqual([wait])
+  expect(run([...open, { ...refresh, withinMs: 1000 }]).last).toEqual([{ ...wait, afterMs: 125 }])
+  const due: ConnectionEvent = { name: 'timer', timer: 'refresh', silentMs: 0 }
+  expect(run([...open, refresh, due]).last).toEqual([{ do: 'fetchToken' }])
+  expect(run([...open, refresh, due, token])).toMatchObject({ state: { name: 'open' }, last: [{ do: 'sendAuth' }] })
+  expect(run([...open, refresh], { renewable: false }).last).toEqual([])
+})
+
 test('the delay before a reconnect is full jitter under a doubling bound, at most 20 s', () => {
   let state = run(open).state
   for (const bound of [500, 1000, 2000, 4000, 8000, 16_000, 20_000, 20_000]) {
@@ -123,12 +134,20 @@ test('a network that is back is used at once', () => {
 })
 
 const anyEvent: fc.Arbitrary<ConnectionEvent> = fc.oneof(
-  fc.constantFrom<ConnectionEvent>(start, token, opened, welcome, { name: 'online' }, { name: 'stop' }),
+  fc.constantFrom<ConnectionEvent>(
+    start,
+    token,
+    opened,
+    welcome,
+    { name: 'refresh', withinMs: 10_000 },
+    { name: 'online' },
+    { name: 'stop' },
+  ),
   fc.constant<ConnectionEvent>({ name: 'tokenFailed', message: 'no' }),
   fc.integer({ min: 1000, max: 4999 }).map(lost),
   fc.record({
     name: fc.constant('timer' as const),
-    timer: fc.constantFrom('retry', 'handshake', 'watchdog', 'heartbeat', 'renew'),
+    timer: fc.constantFrom('retry', 'handshake', 'watchdog', 'heartbeat', 'renew', 'refresh'),
     silentMs: fc.nat(100_000),
   }),
   fc.record({ name: fc.constant('authenticated' as const), expiresAt: fc.option(fc.nat()) }),

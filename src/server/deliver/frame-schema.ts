@@ -103,6 +103,7 @@ export const eventShapes = {
   gap: { code: z.string(), reason: z.string(), missed: z.int().nullable() },
   heartbeat: { stale: z.boolean(), lagMs: z.number() },
   resync: { code: z.string(), reason: z.string() },
+  refresh: { withinMs: z.number() },
   error: { code: z.string(), message: z.string(), retry: z.boolean(), retryAfterMs: z.number().optional() },
 } as const
 
@@ -160,7 +161,7 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     duplicate: z.literal(true).optional(),
   }),
   z.strictObject({ type: z.literal('tracked'), id, ref: id }),
-  z.strictObject({ type: z.literal('refresh'), withinMs: z.number() }),
+  z.strictObject({ type: z.literal('refresh'), ...eventShapes.refresh }),
 ])
 
 /** Compiles only while the schema and the type of the protocol have the same frames. */

@@ -3,7 +3,8 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { isAgainst, type Order, type Refresh, type Revocation, type Token } from './order.ts'
 
 /** A refresh, and from when on older tokens are refused: milliseconds since 1970, by this node's clock. */
-export interface DueRefresh {
+interface DueRefresh {
+  readonly id: string
   readonly order: Refresh
   readonly deadlineMs: number
 }
@@ -19,9 +20,9 @@ export class OrdersInForce {
    *  100,000. */
   readonly #orders = new Map<string, Order>()
   /** Of the revocations, by token and by user. */
-  readonly #byToken = new Map<string, Map<string, Revocation>>()
-  readonly #byUser = new Map<string, Map<string, Revocation>>()
-  readonly #refreshes = new Map<string, Map<string, DueRefresh>>()
+  readonly #byToken: Index<Revocation> = new Map()
+  readonly #byUser: Index<Revocation> = new Map()
+  readonly #refreshes: Index<DueRefresh> = new Map()
 
   get size(): number {
     return this.#orders.size
@@ -39,9 +40,9 @@ export class OrdersInForce {
   put(order: Order, deadlineMs: number): void {
     this.delete(order.id)
     this.#orders.set(order.id, order)
-    if (order.kind === 'refresh') add(this.#refreshes, order.sub, order.id, { order, deadlineMs })
-    else if (order.kind === 'revoke' && order.jti !== null) add(this.#byToken, order.jti, order.id, order)
-    else if (order.kind === 'revoke') add(this.#byUser, order.sub!, order.id, order)
+    if (order.kind === 'refresh') add(this.#refreshes, order.sub, { id: order.id, order, deadlineMs })
+    else if (order.kind === 'revoke' && order.jti !== null) add(this.#byToken, order.jti, order)
+    else if (order.kind === 'revoke') add(this.#byUser, order.sub!, order)
   }
 
   delete(id: string): void {
@@ -57,14 +58,11 @@ export class OrdersInForce {
   verdictOn(token: Token, nowMs: number): Verdict | null {
     // Nearly always: then no claim is looked up.
     if (this.#orders.size === 0) return null
-    const ofToken = token.jti === null ? undefined : this.#byToken.get(token.jti)
-    const ofUser = token.sub === null ? undefined : this.#byUser.get(token.sub)
-    for (const found of [ofToken, ofUser])
-      for (const order of found?.values() ?? [])
+    for (const found of [allOf(this.#byToken, token.jti), allOf(this.#byUser, token.sub)])
+      for (const order of found)
         if (order.untilMs > nowMs && isAgainst(order, token)) return { kind: 'refused', error: revoked(order) }
     let withinMs = Number.POSITIVE_INFINITY
-    for (const { order, deadlineMs } of (token.sub === null ? undefined : this.#refreshes.get(token.sub))?.values() ??
-      []) {
+    for (const { order, deadlineMs } of allOf(this.#refreshes, token.sub)) {
       if (order.untilMs <= nowMs || !isAgainst(order, token)) continue
       if (deadlineMs <= nowMs) return { kind: 'refused', error: outdated(order) }
       withinMs = Math.min(withinMs, deadlineMs - nowMs)
@@ -81,14 +79,26 @@ export const outdated = ({ reason }: Refresh): TidegateError =>
 
 export const because = (reason: string | null): string => (reason === null ? '' : `: ${reason}`)
 
-function add<T>(index: Map<string, Map<string, T>>, name: string, id: string, value: T): void {
+/** Most have one, and a map of one takes 200 bytes. */
+type Index<T> = Map<string, T | Map<string, T>>
+
+function add<T extends { readonly id: string }>(index: Index<T>, name: string, value: T): void {
   const found = index.get(name)
-  if (found === undefined) index.set(name, new Map([[id, value]]))
-  else found.set(id, value)
+  if (found === undefined) index.set(name, value)
+  else if (found instanceof Map) found.set(value.id, value)
+  else index.set(name, new Map([found, value].map(each => [each.id, each])))
 }
 
-function remove<T>(index: Map<string, Map<string, T>>, name: string, id: string): void {
+function remove<T extends object>(index: Index<T>, name: string, id: string): void {
   const found = index.get(name)
-  found?.delete(id)
-  if (found?.size === 0) index.delete(name)
+  if (!(found instanceof Map)) index.delete(name)
+  else {
+    found.delete(id)
+    if (found.size === 0) index.delete(name)
+  }
+}
+
+function allOf<T extends object>(index: Index<T>, name: string | null): Iterable<T> {
+  const found = name === null ? undefined : index.get(name)
+  return found === undefined ? [] : found instanceof Map ? found.values() : [found]
 }

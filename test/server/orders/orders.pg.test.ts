@@ -1,6 +1,7 @@
 // What operators order, on one node with real clients: by SQL and by HTTP, every kind, every address.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createClient } from '../../../src/client/client.ts'
 import { person, prepareDatabase, roomsSchema, SseStream, TestNode, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 import {
@@ -237,6 +238,28 @@ test('[P8] a refresh ends those who did not renew in time, and from then on olde
     expect(socket.of('error')).toEqual([])
     socket.ws.terminate()
   }
+})
+
+test('[P8] the SDK brings a newer token by itself, and its query goes on', async () => {
+  const ada = await member()
+  let asked = 0
+  const token = (): Promise<string> => tokenFor(ada, { iat: asked++ === 0 ? nowSeconds() - 60 : nowSeconds() })
+  const client = createClient(node.url, { token })
+  const states: string[] = []
+  const stop = client
+    .from('messages')
+    .where('room_id', '=', 77)
+    .live()
+    .subscribe(({ status }) => void states.push(status))
+  await expect.poll(() => states.at(-1)).toBe('live')
+  const before = states.length
+  await order(`tidegate.refresh('${ada}', within => '1 second')`)
+  const old = await olderToken(ada)
+  await expect.poll(() => poll(node, old, 'wait=0').then(codeOf), { timeout: 4000 }).toBe('TOKEN_OUTDATED')
+  await sleep(1500)
+  expect([asked, states.slice(before)]).toEqual([2, []])
+  stop()
+  client.close()
 })
 
 test('a refresh of a token of the same second: it may have been issued before', async () => {
