@@ -5,12 +5,11 @@ import { closeCodeOf } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
 import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type ChannelName, channelKey } from '../channels/message.ts'
+import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
-import { doAsk } from './ask.ts'
-import { ChannelLines } from './channel-lines.ts'
+import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
@@ -22,7 +21,7 @@ import { closeReason, endOf, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
 import { type Effect, isDue, type Session, type SessionEvent, startSession, step } from './session.ts'
-import { fullBucket, isInDebt, oweToken, type TokenBucket, takeToken } from './token-bucket.ts'
+import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
 export class WebSocketConnection implements Connection, MembershipOwner, SocketListener, Vitals {
   readonly name = newConnectionName()
@@ -30,9 +29,8 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
   readonly #ws: ProtocolSocket
   readonly #queue: SendQueue
   readonly #bucket: TokenBucket
-  /** What it asks of channels is not refused, but delayed; null while it asked nothing. */
-  #askBucket: TokenBucket | null = null
-  #lines: ChannelLines | null = null
+  /** Null while it asked nothing of channels. */
+  #work: ChannelWork | null = null
   /** At most `maxSubscriptions`. A list, as the session's. */
   #members: readonly Membership[] = noMembers
   #session: Session
@@ -187,7 +185,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     try {
       if (isBinary) throw new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text')
       const frame = parseClientFrame(data.toString())
-      if (frame.type === 'send' || frame.type === 'track' || frame.type === 'untrack') this.#oweFrame()
+      if (frame.type === 'send' || frame.type === 'track' || frame.type === 'untrack') this.#channelWork().count()
       else if (!this.#takeFrame()) return
       this.#dispatch({ type: 'frame', frame })
     } catch (error) {
@@ -200,13 +198,6 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     this.#heardAt = this.#services.now()
     this.#isSuspect = false
     return this.#session.state !== 'closed'
-  }
-
-  /** What is asked of channels is never too much: past the limit the socket is not read for a while. */
-  #oweFrame(): void {
-    const { frameBurst, framesPerSecond } = this.#services.limits
-    this.#askBucket ??= fullBucket(frameBurst, this.#heardAt)
-    oweToken(this.#askBucket, this.#heardAt, framesPerSecond, frameBurst)
   }
 
   /** Any other frame costs a token. @returns false when it was one too many */
@@ -282,7 +273,11 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
         })
         break
       case 'ask':
-        this.#ask(effect)
+        this.#channelWork().ask(
+          effect,
+          () => this.#memberOf(effect.join)?.channel ?? null,
+          event => this.#dispatch(event),
+        )
         break
       case 'refuse': {
         const { id, ref } = effect
@@ -293,7 +288,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
       case 'close': {
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
         this.#send({ type: 'error', ...refusal })
-        this.#lines?.drop()
+        this.#work?.drop()
         for (const member of this.#members) member.close(endOf(refusal.code))
         this.#members = noMembers
         this.#queue.finish()
@@ -365,21 +360,13 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     }
   }
 
-  #ask({ id, join, channel, ref, ask }: Extract<Effect, { do: 'ask' }>): void {
-    this.#inTurn(
-      channel,
-      () =>
-        doAsk(this.#memberOf(join)?.channel ?? null, ask).then(
-          answer => this.#dispatch({ type: 'answered', id, ref, answer }),
-          (error: unknown) => this.#dispatch({ type: 'notAnswered', id, ref, ask, error }),
-        ),
-      ask.type === 'send' ? ask.request.payload.length : (ask.request?.meta.length ?? 0),
-    )
+  #inTurn(channel: ChannelName, run: () => Promise<void> | void): void {
+    this.#channelWork().inTurn(channel, run)
   }
 
-  #inTurn(channel: ChannelName, run: () => Promise<void> | void, chars = 0): void {
-    this.#lines ??= new ChannelLines(() => this.#pauseOrRead())
-    this.#lines.add(channelKey(channel), { chars, run })
+  #channelWork(): ChannelWork {
+    this.#work ??= new ChannelWork(this.#services, () => this.#pauseOrRead())
+    return this.#work
   }
 
   #leave(join: number, how: 'gone' | 'broken' = 'gone'): void {
@@ -433,7 +420,8 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
    *  channels than they take: what it sends would otherwise pile up here. */
   #pauseOrRead(): void {
     const { state } = this.#session
-    const shouldPause = state === 'authenticating' || (state === 'open' && (this.#queue.isFull || this.#asksTooMuch()))
+    const shouldPause =
+      state === 'authenticating' || (state === 'open' && (this.#queue.isFull || this.#work?.isTooMuch === true))
     if (shouldPause === this.#isPaused) return
     this.#isPaused = shouldPause
     if (shouldPause) this.#ws.pause()
@@ -441,12 +429,6 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
       this.#heardAt = this.#services.now()
       this.#ws.resume()
     }
-  }
-
-  #asksTooMuch(): boolean {
-    if (this.#askBucket === null) return false
-    const { now, limits } = this.#services
-    return this.#lines?.isFull === true || isInDebt(this.#askBucket, now(), limits.framesPerSecond, limits.frameBurst)
   }
 }
 
