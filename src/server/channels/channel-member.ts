@@ -70,7 +70,6 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   #sink: BatchSink | null = null
   /** Its client has these already: it came from a node that was ahead. */
   #skipUpTo: bigint | null = null
-  readonly #beginning: Beginning
 
   constructor(options: {
     readonly channel: Channel
@@ -86,14 +85,15 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.request = options.request
     this.#outlet = options.outlet
     this.#owner = options.owner
-    this.#beginning = options.beginning
     if (!options.isExact) this.exact = false
     const { beginning } = options
     const hasCome = this.request.since !== null && this.request.since.lsn !== 0n
     this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && hasCome
-    // From this turn on it misses nothing.
+    // From this turn on it misses nothing; what it missed before is told first.
     this.channel.handOut()
     if (beginning.kind === 'after') this.#state = { name: 'behind', seq: beginning.seq, isReading: false }
+    else if (beginning.kind === 'resync') this.#outlet.resync(beginning.code, resyncCodes[beginning.code])
+    else if (beginning.kind === 'gap') this.#give(this.#gapOf('MESSAGES_LOST', beginning.missed))
     this.channel.members.add(this)
   }
 
@@ -142,10 +142,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   start(): void {
     if (this.#state.name === 'closed') return
     this.#hasStarted = true
-    const beginning = this.#beginning
-    if (beginning.kind === 'resync') this.#resync(beginning.code)
-    else if (beginning.kind === 'gap') this.#give(this.#gapOf('MESSAGES_LOST', beginning.missed))
-    else if (beginning.kind === 'after') void this.#advance()
+    if (this.#state.name === 'behind') void this.#advance()
     if (this.receivesPresence) this.channel.here?.watch(this)
   }
 

@@ -68,7 +68,7 @@ export class Publisher {
     // Looked at after all waiting, in the turn in which the stamp is taken.
     if (!permission.may('send', 'broadcast')) throw sendRefused(channel)
     const user = subjectOf(caller)
-    const key = idempotencyKey === null ? null : JSON.stringify([user, idempotencyKey])
+    const key = idempotencyKey === null ? null : JSON.stringify([caller.principal.role, user, idempotencyKey])
     return relay.publish(
       {
         channel,
