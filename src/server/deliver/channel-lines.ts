@@ -5,8 +5,8 @@
 // notices, and nothing piles up.
 
 /** What may wait or be under way before the socket is not read. What had been read then comes on top, at most one read of it. */
-const maxTasks = 64
-const maxChars = 256 * 1024
+export const maxTasks = 64
+export const maxChars = 256 * 1024
 
 interface Line {
   /** What waits behind the task that is under way. */

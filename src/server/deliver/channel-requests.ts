@@ -21,7 +21,7 @@ export interface Answered {
   readonly body: string
 }
 
-const maxPage = 1000
+export const maxPage = 1000
 const defaultPage = 100
 
 const sendParameters = new Set(['private', 'event', 'after', 'ticket'])

@@ -1,9 +1,16 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
-import { peerCodes, resyncCodes, warningCodes } from '../../../src/protocol/codes.ts'
-import { parseQueryPositions } from '../../../src/protocol/position.ts'
-import { clientFrameSchema, eventShapes, serverFrameSchema } from '../../../src/server/deliver/frame-schema.ts'
+import { gapCodes, peerCodes, resyncCodes, warningCodes } from '../../../src/protocol/codes.ts'
+import { parsePosition, parseQueryPositions, WHOLE_COMMIT } from '../../../src/protocol/position.ts'
+import { batchSchema, maxMessages, sendSchema } from '../../../src/server/deliver/channel-body.ts'
+import { channelRequestOf, sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
+import {
+  clientFrameSchema,
+  eventShapes,
+  joinedShape,
+  serverFrameSchema,
+} from '../../../src/server/deliver/frame-schema.ts'
 import { defaultLimits } from '../../../src/server/deliver/limits.ts'
 import { requestOfFrame } from '../../../src/server/deliver/url.ts'
 
@@ -11,17 +18,48 @@ const text = readFileSync(new URL('../../../docs/protocol.md', import.meta.url),
 
 const eventSchema = (event: string) => z.strictObject(eventShapes[event as keyof typeof eventShapes])
 const polled = z
-  .strictObject({ event: z.string(), data: z.unknown(), id: z.string() })
+  .strictObject({ event: z.string(), data: z.unknown(), id: z.string().optional() })
   .refine(({ event, data }) => eventSchema(event).parse(data))
+const answered = {
+  events: z.array(polled),
+  position: z.string().refine(position => parseQueryPositions(position) !== null),
+}
+const channelPosition = z.string().refine(position => parsePosition(position)?.index === WHOLE_COMMIT)
+const published = z.strictObject({
+  message: z.uuid(),
+  position: channelPosition,
+  duplicate: z.literal(true).optional(),
+})
 const schemas: Record<string, z.ZodType> = {
   client: clientFrameSchema,
   server: serverFrameSchema,
   ticket: z.strictObject({ ticket: z.string(), expiresAt: z.number() }),
   wait: z.strictObject({ position: z.string() }),
-  poll: z.strictObject({
-    events: z.array(polled),
-    position: z.string().refine(position => parseQueryPositions(position) !== null),
-    queries: z.array(z.strictObject({ key: z.array(z.string()), resumed: z.boolean() })),
+  poll: z.union([
+    z.strictObject({
+      ...answered,
+      queries: z.array(z.strictObject({ key: z.array(z.string()), resumed: z.boolean() })),
+    }),
+    z.strictObject({
+      ...answered,
+      channels: z.array(z.strictObject(joinedShape)),
+      connection: z.string(),
+      poll: z.string(),
+      here: z.string().optional(),
+    }),
+  ]),
+  send: z.union([sendSchema, z.array(sendSchema)]),
+  batch: batchSchema,
+  published,
+  results: z.strictObject({
+    results: z.array(z.union([published, z.strictObject({ error: z.strictObject(eventShapes.error) })])),
+  }),
+  present: z.strictObject({ count: z.int(), members: eventShapes.presence.here.unwrap(), next: z.string().nullable() }),
+  history: z.strictObject({
+    messages: z.array(z.strictObject({ position: channelPosition, ...eventShapes.message })),
+    position: channelPosition,
+    next: channelPosition.nullable(),
+    resync: z.strictObject(eventShapes.resync).optional(),
   }),
 }
 const examples = [...text.matchAll(/^```json (\w+)(?: (\w+))?\n(.*?)\n```$/gms)].map(match => ({
@@ -37,6 +75,8 @@ test.each(examples)('the example $json is what the schema says', ({ kind, event,
   const frame = clientFrameSchema.parse(JSON.parse(json))
   // The optional fields are there or not; as text they cannot be undefined.
   if (frame.type === 'subscribe') requestOfFrame(JSON.parse(json))
+  if (frame.type === 'join') channelRequestOf(JSON.parse(json))
+  if (frame.type === 'send') sendRequestOf(JSON.parse(json))
 })
 
 test('every frame and every event has an example, and every block of JSON is one', () => {
@@ -57,14 +97,18 @@ test('the events shown as a stream are what the schema says too', () => {
   for (const [, event, json, id] of blocks) {
     if (id !== undefined) expect(parseQueryPositions(id)).not.toBe(null)
     if (event === 'subscribed') continue
-    const { q, ...data } = JSON.parse(json!)
+    const { q, c, ...data } = JSON.parse(json!)
+    if (event === 'joined') {
+      expect(z.strictObject({ connection: z.string(), ...joinedShape }).safeParse(data).error).toBe(undefined)
+      continue
+    }
     expect(eventSchema(event!).safeParse(data).error).toBe(undefined)
-    expect(q === undefined || Number.isInteger(q)).toBe(true)
+    for (const number of [q, c]) expect(number === undefined || Number.isInteger(number)).toBe(true)
   }
 })
 
 test('every code that the page names exists, and its limits are the defaults', () => {
-  const known = { ...peerCodes, ...resyncCodes, ...warningCodes }
+  const known = { ...peerCodes, ...resyncCodes, ...gapCodes, ...warningCodes }
   const settings = new Set(['ALLOWED_ORIGINS'])
   for (const [, code] of text.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)) {
     expect(Object.hasOwn(known, code!) || settings.has(code!), code).toBe(true)
@@ -73,6 +117,7 @@ test('every code that the page names exists, and its limits are the defaults', (
   expect([maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections]).toEqual([
     65_536, 100, 50, 200, 10_000,
   ])
+  expect([maxMessages, maxLast, maxPage, maxTasks, maxChars]).toEqual([100, 10_000, 1000, 64, 256 * 1024])
   const { handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs } = defaultLimits
   expect([handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs]).toEqual([
     10_000, 1_048_576, 20, 30_000, 25_000,
