@@ -36,7 +36,7 @@ interface Own {
   wish: Wish
   /** What the ledger has of it. */
   held: Place | 'none' | 'broken' | 'unknown'
-  /** What the ledger had when it last said so: to go back to when an update fails. */
+  /** What it was last known to have: to go back to when an update fails. */
   confirmed: Place | null
   /** Whoever waits for what is wished. */
   asked: PromiseWithResolvers<void> | null
@@ -112,6 +112,7 @@ export class PresenceRoom {
     const graceMs = own.wish.kind === 'here' ? own.wish.place.graceMs : 0
     if (how === 'gone' || (own.wish.kind === 'here' && graceMs === 0)) own.wish = gone
     else if (own.wish.kind === 'here') own.wish = { kind: 'broken', untilMs: this.#options.now() + graceMs }
+    own.confirmed = null
     if (!this.#isAway) return this.#ask(own)
     this.#mark(own)
     return failed()
@@ -233,7 +234,6 @@ export class PresenceRoom {
         set.delete(own)
         if (own.held === 'none' && own.wish.kind !== 'here') {
           this.#forget(own)
-          own.asked?.resolve()
           continue
         }
         batch.push(own)
@@ -274,7 +274,10 @@ export class PresenceRoom {
     asked.reject(unavailable(error))
   }
 
+  /** There is nothing of it, and shall be nothing. */
   #forget(own: Own): void {
+    own.asked?.resolve()
+    own.asked = null
     if (this.#owns.get(own.connection) === own) this.#owns.delete(own.connection)
     this.#broken.delete(own)
     this.#changed.delete(own)

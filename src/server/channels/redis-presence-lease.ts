@@ -76,6 +76,7 @@ export class PresenceLease {
   readonly #claim: Script
   #life = newLife()
   #writtenMs = ''
+  #hasEntered = false
 
   /** @param name TIDEGATE_NAME */
   constructor(client: RedisClient, name: string, leaseMs: number) {
@@ -91,6 +92,18 @@ export class PresenceLease {
     return this.#life
   }
 
+  /** Whether it has, or had, entries. */
+  get hasEntered(): boolean {
+    return this.#hasEntered
+  }
+
+  /** Another life: what is left of the last is swept when its lease is over. */
+  begin(): void {
+    this.#life = newLife()
+    this.#writtenMs = ''
+    this.#hasEntered = false
+  }
+
   /** @returns whether the life goes on: if not, another has begun, and what was of the last must be entered anew; and lives that are
    *  over, to be swept by whoever is told of them. @throws as commands do */
   async renew(): Promise<{ readonly goesOn: boolean; readonly ended: readonly EndedLife[] }> {
@@ -100,15 +113,13 @@ export class PresenceLease {
     for (let at = 0; at + 1 < rest.length; at += 2)
       ended.push({ life: String(rest[at]), heardMs: Number(rest[at + 1]) })
     this.#writtenMs = String(nowMs)
-    if (goesOn !== 1) {
-      this.#life = newLife()
-      this.#writtenMs = ''
-    }
+    if (goesOn !== 1) this.begin()
     return { goesOn: goesOn === 1, ended }
   }
 
   /** This life has, or will have, entries there: said before or together with them. */
   async enter(channels: readonly string[]): Promise<void> {
+    if (channels.length > 0) this.#hasEntered = true
     for (let at = 0; at < channels.length; at += perCall)
       await this.#enter([this.#channelsOf(this.#life), this.#nodes], [this.#life, ...channels.slice(at, at + perCall)])
   }

@@ -33,6 +33,8 @@ export class RedisLedger implements PresenceLedger {
   readonly #log: Log
   readonly #apply: Script
   readonly #list: Script
+  /** Calls of this object are told by it and their turn, over all its lives. */
+  readonly #caller = randomBytes(8).toString('hex')
   #turn = 0
   #calls = 0
   /** One of each room, and of the sweeper's. */
@@ -101,7 +103,7 @@ export class RedisLedger implements PresenceLedger {
     const keys = [
       ...parts.map(part => this.#key(channel, part)),
       this.#key(channel, `here:of:${life}`),
-      this.#key(channel, `here:turn:${life}`),
+      this.#key(channel, `here:turn:${this.#caller}`),
       this.#key(channel, `here:of:${swept}`),
     ]
     const answer = await this.#apply(keys, [this.#names.live(channel), life, ...values])

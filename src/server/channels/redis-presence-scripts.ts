@@ -7,7 +7,7 @@
 //   here:broken        sorted set of connections: when they leave, by Redis's clock
 //   here:back          sorted set of `<back> <connection>` of those that broke: `back` is a hash of key and user
 //   here:of:<life>     set of connections that a life of a node has, and are not broken
-//   here:turn:<life>   number of its last call
+//   here:turn:<node>   number of its last call
 // A life is what a node calls itself until its lease lapses or Redis has lost something; then it takes another, and what is left of the
 // old one is swept. A broken entry has the life `-`: it belongs to nobody, and leaves when its time is over.
 // Work is in proportion to what changes, and logarithmic in the channel's members.
@@ -32,7 +32,7 @@ export const emptyMs = 600_000
  *  carried out. */
 const turnMs = 60_000
 
-/** KEYS: here, order, head, broken, back, of the caller's life, its turn, of the life to be swept.
+/** KEYS: here, order, head, broken, back, of the caller's life, the caller's turn, of the life to be swept.
  *  ARGV: name to publish under, life, turn (0: none), an epoch if one is needed, known epoch or '', known number, life to be swept or '',
  *  when that was heard last, then the ops:
  *    'p', connection, back, grace, since, ref it had or '', ref if it is new, rest

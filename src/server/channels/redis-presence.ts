@@ -1,8 +1,11 @@
 // Presence of many nodes, in Redis. Each node writes its connections' entries once, and says every second that it lives: that keeps all
 // of them. Of a node that does not say so for five seconds any other takes the entries out, as leaves that everybody hears.
 //
-// A node that was counted dead and was not, and one whose Redis lost something, enters all its connections again: it remembers them.
+// A node that was counted dead and was not, and one whose Redis may have lost something, which it may have whenever a connection is
+// new, enters all its connections again: it remembers them. What it entered before and Redis still has stays as it is; what it took out
+// and Redis has again is of a life that is over, and swept.
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster } from 'ioredis'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 import type { RedisClient } from '../redis.ts'
@@ -42,6 +45,9 @@ export class RedisPresence implements PresenceStore {
   /** Lives that this node sweeps, one after another: as many as nodes. */
   readonly #ended: EndedLife[] = []
   #sweeping: Promise<void> | null = null
+  /** The connection is another one: Redis may be, too. */
+  #isDoubtful = false
+  #wake: () => void = () => {}
   #isFailing = false
   #isClosed = false
 
@@ -92,20 +98,36 @@ export class RedisPresence implements PresenceStore {
 
   async #live(): Promise<void> {
     const { signal } = this.#closing
-    while (!signal.aborted) {
-      const goesOn = await this.#renew()
-      if (goesOn) await sleep(this.#renewMs, undefined, { signal }).catch(() => {})
+    const look = (): void => {
+      this.#isDoubtful = this.#lease.hasEntered
+      this.#wake()
     }
+    this.#client.on('ready', look)
+    if (this.#client instanceof Cluster) this.#client.on('+node', look)
+    while (!signal.aborted) {
+      const woken = new Promise<void>(resolve => (this.#wake = resolve))
+      const isSettled = await this.#renew()
+      if (!isSettled) continue
+      const waited = new AbortController()
+      const over = AbortSignal.any([signal, waited.signal])
+      await Promise.race([sleep(this.#renewMs, undefined, { signal: over }).catch(() => {}), woken])
+      waited.abort()
+    }
+    this.#client.off('ready', look)
+    if (this.#client instanceof Cluster) this.#client.off('+node', look)
   }
 
   /** @returns false to be called again at once */
   async #renew(): Promise<boolean> {
     if (this.#client.status !== 'ready') return true
+    const wasDoubtful = this.#isDoubtful
+    this.#isDoubtful = false
     try {
+      if (wasDoubtful) this.#lease.begin()
       const { goesOn, ended } = await this.#lease.renew()
       this.#sweep(ended)
-      if (!goesOn) {
-        this.#log.warn('Redis does not have what this node had present: entering all of it again')
+      if (!goesOn) this.#log.warn('Redis does not have what this node had present: entering all of it again')
+      if (wasDoubtful || !goesOn) {
         this.#rooms.restore()
         await this.#lease.enter([...this.#rooms.channels])
       }
@@ -114,6 +136,7 @@ export class RedisPresence implements PresenceStore {
       this.#rooms.retry()
       return goesOn
     } catch (error) {
+      this.#isDoubtful ||= wasDoubtful
       if (!this.#isFailing) this.#log.warn({ err: error }, 'presence cannot be stored; trying every second')
       this.#isFailing = true
       return true
