@@ -4,7 +4,10 @@ import { z } from 'zod'
 import { gapCodes, peerCodes, resyncCodes, warningCodes } from '../../../src/protocol/codes.ts'
 import { parsePosition, parseQueryPositions, WHOLE_COMMIT } from '../../../src/protocol/position.ts'
 import { batchSchema, maxMessages, sendSchema } from '../../../src/server/deliver/channel-body.ts'
+import { maxChars, maxTasks } from '../../../src/server/deliver/channel-lines.ts'
 import { channelRequestOf, sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
+import { maxPage } from '../../../src/server/deliver/channel-requests.ts'
+import { maxLast } from '../../../src/server/deliver/channel-schema.ts'
 import {
   clientFrameSchema,
   eventShapes,
