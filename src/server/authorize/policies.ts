@@ -4,8 +4,8 @@ import { alwaysFalse, alwaysTrue, type Predicate } from '../../predicate/algebra
 import { assertCompilable } from '../../predicate/bind.ts'
 import { and, asCondition, or } from '../../predicate/build.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { AccessInput, Command, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
-import type { Table, TableAccess } from '../catalog/table.ts'
+import type { AccessInput, JudgedRow, PolicyFacts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { Command, Table, TableAccess } from '../catalog/table.ts'
 import { parseExpression } from './parse-sql.ts'
 import { compileCondition } from './policy-condition.ts'
 import { compileScalar } from './policy-scalar.ts'
@@ -16,7 +16,7 @@ import { assertPrivileged, seesAllRows } from './privileges.ts'
 /** Pure; `loadGrammar` must have resolved.
  *  @throws TABLE_REFUSED when a SELECT, or an INSERT, by this role would raise, on this table or on one that its policies read;
  *    POLICY_UNSUPPORTED naming table, policy and construct; FactNeeded for what is to be read from the catalog first */
-export function compileAccess({ facts, relation, role, command = 'SELECT' }: AccessInput): TableAccess {
+export function compileAccess({ facts, relation, role, command = 'SELECT', row }: AccessInput): TableAccess {
   const { table } = relation
   const privileges = facts.privileges(table.oid, role.oid, command)
   assertPrivileged(relation, role, privileges, command)
@@ -25,7 +25,7 @@ export function compileAccess({ facts, relation, role, command = 'SELECT' }: Acc
     table,
     role: role.name,
     readable: new Set(table.columns.flatMap(({ name }, column) => (privileges.columns.has(name) ? [column] : []))),
-    policy: rowsOf(relation, role, context, command),
+    policy: rowsOf(relation, role, context, { command, row }),
     memberships: [...context.memberships.values()],
     // That nothing may be written is no surprise to who only reads.
     warnings: command === 'SELECT' ? warningsOf(relation, role) : [],
@@ -108,12 +108,17 @@ const contextOf = ({ facts, relation, role }: AccessInput): Context => ({
 const compiler: Compiler = {
   value: compileValue,
   condition: compileCondition,
-  visibleRows: (relation, viewer, context) => rowsOf(relation, viewer, context, 'SELECT'),
+  visibleRows: (relation, viewer, context) => rowsOf(relation, viewer, context, { command: 'SELECT' }),
   scalar: compileScalar,
 }
 
 /** Permissive policies are OR-ed, restrictive ones AND-ed to that; without a permissive one nothing is visible. */
-function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context, command: Command): Predicate {
+function rowsOf(
+  relation: RelationFacts,
+  role: RoleFacts,
+  context: Context,
+  { command, row }: { readonly command: Command; readonly row?: JudgedRow | undefined },
+): Predicate {
   if (seesAllRows(relation, role)) return alwaysTrue
   const policies = policiesFor(relation, role, command)
   if (!policies.some(policy => policy.permissive)) return alwaysFalse
@@ -122,7 +127,7 @@ function rowsOf(relation: RelationFacts, role: RoleFacts, context: Context, comm
   return joinPolicies(
     policies.map((policy, i) => ({
       permissive: policy.permissive,
-      predicate: rowsOfPolicy({ policy, text: texts[i]! }, relation, role, guarding),
+      predicate: rowsOfPolicy({ policy, text: texts[i]!, row }, relation, role, guarding),
     })),
   )
 }
@@ -183,7 +188,7 @@ const holdsSubquery = (expression: Node): boolean => JSON.stringify(expression).
 
 /** @param text what the policy says of the command at hand */
 function rowsOfPolicy(
-  { policy, text }: { readonly policy: PolicyFacts; readonly text: string },
+  { policy, text, row }: { readonly policy: PolicyFacts; readonly text: string; readonly row?: JudgedRow | undefined },
   relation: RelationFacts,
   role: RoleFacts,
   context: Context,
@@ -201,6 +206,7 @@ function rowsOfPolicy(
     base: 0,
     columnAliases: [],
     optional: false,
+    ...(row === undefined ? {} : { row }),
   }
   const scope: Scope = {
     context: labelled,

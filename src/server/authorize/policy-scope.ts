@@ -3,7 +3,7 @@
 import type { Node, SelectStmt } from 'libpg-query'
 import type { Expr, Predicate, TableRef } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { CollationFacts, Facts, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { CollationFacts, Facts, JudgedRow, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table } from '../catalog/table.ts'
 
 /** A relation in a FROM clause, or the table that the policy is on. Compared by identity. */
@@ -19,6 +19,8 @@ export interface Source {
   readonly columnAliases: readonly string[]
   /** Right of a LEFT JOIN: any of its columns may be NULL. */
   readonly optional: boolean
+  /** What stands for its columns, of the policy's own table where its row is known. */
+  readonly row?: JudgedRow
 }
 
 /** Postgres has at most 1,600 columns in a table. */
@@ -219,12 +221,14 @@ export function columnOfSource(source: Source, alias: string, scope: Scope): Val
     const grant = `GRANT SELECT ("${name}") ON ${nameOf(relation)} TO "${role}"`
     return refused(scope.context, `reads ${nameOf(relation)}.${name}, which role ${role} may not SELECT`, grant)
   }
+  const expr = { kind: 'column', column: source.base + column, name, type } as const
+  const known = source.row?.(expr) ?? null
   return {
-    expr: { kind: 'column', column: source.base + column, name, type },
+    expr: known ?? expr,
     literal: false,
     collation: relation.collations[column] ?? null,
     explicitCollation: false,
-    reads: new Set([source]),
+    reads: known === null ? new Set([source]) : nothingRead,
   }
 }
 

@@ -1,6 +1,7 @@
 // Whose row-level security applies, and what a role may SELECT or INSERT.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Command, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
+import type { Command } from '../catalog/table.ts'
 
 /** Whether a role reads this relation's rows without its policies, as check_enable_rls in rls.c decides. */
 export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): boolean {

@@ -6,13 +6,13 @@ import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
 import type { Log } from '../log.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
-import { type AccessInput, type Command, type CompileAccess, FactNeeded } from './facts.ts'
+import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
 import { type RelationRead, type RelationReading, readName, readRelation } from './read-relation.ts'
 import { TypeReader } from './read-types.ts'
-import { type AskedAccess, type Catalog, RemedyNeeded, type Table, type TableAccess } from './table.ts'
+import { type AskedAccess, type Catalog, type Command, RemedyNeeded, type Table, type TableAccess } from './table.ts'
 
 export interface CatalogOptions {
   readonly pool: Lane
@@ -177,8 +177,6 @@ export class PostgresCatalog implements Catalog {
     const access = await this.compiled(table, roleName, input => askedWhereUnsupported(compile, { ...input, command }))
     const warnings = 'asked' in access ? [access.asked] : access.warnings
     for (const { code, message } of warnings) this.#options.log.warn({ code }, message)
-    const end = await endOfWal(this.#db)
-    if (end > this.readUpTo) this.readUpTo = end
     return access
   }
 
@@ -186,7 +184,7 @@ export class PostgresCatalog implements Catalog {
    *  @throws ROLE_REFUSED, TABLE_UNKNOWN, and what the compiler throws */
   async compiled<T>(table: Table, roleName: string, compile: (input: AccessInput) => T): Promise<T> {
     const facts = this.#facts
-    return this.#reading(async reading => {
+    const compiled = await this.#reading(async reading => {
       const role = await readRoleNamed(reading.db, roleName)
       if (role === null)
         throw new TidegateError(
@@ -212,6 +210,9 @@ export class PostgresCatalog implements Catalog {
         `the policies of ${table.schema}.${table.name} name more than ${maxReads} things; simplify them`,
       )
     })
+    const end = await endOfWal(this.#db)
+    if (end > this.readUpTo) this.readUpTo = end
+    return compiled
   }
 
   async #reading<T>(use: (reading: RelationReading) => Promise<T>): Promise<T> {

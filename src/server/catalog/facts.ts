@@ -1,7 +1,8 @@
 // What the catalog knows of roles, relations, functions and types, as compiling a policy asks for it. Types only, but for
 // the one way to say that something has not been read yet.
-import type { SqlType } from '../../predicate/algebra.ts'
-import type { Table, TableAccess } from './table.ts'
+import type { Expr, SqlType } from '../../predicate/algebra.ts'
+import type { ColumnExpr } from '../../predicate/map-columns.ts'
+import type { Command, Table, TableAccess } from './table.ts'
 
 export interface RoleFacts {
   readonly oid: number
@@ -29,9 +30,6 @@ export interface PolicyFacts {
   /** Its WITH CHECK, printed alike; null when it has none: then rows that are written are judged by USING. */
   readonly check: string | null
 }
-
-/** What a policy or a privilege is for. */
-export type Command = 'SELECT' | 'INSERT'
 
 export interface RelationFacts {
   readonly table: Table
@@ -127,7 +125,12 @@ export interface AccessInput {
   readonly role: RoleFacts
   /** What the rows are judged for; SELECT if left out. */
   readonly command?: Command
+  /** What stands for columns of the row that is judged, where that is known. */
+  readonly row?: JudgedRow
 }
+
+/** A constant or a setting; null for a column that stays one. */
+export type JudgedRow = (column: ColumnExpr) => Expr | null
 
 /** Compiling is pure, yet which functions and tables a policy reads is known only while compiling: so it stops with what
  *  it needs, the catalog reads that, and compiling starts again. Policies are short; a restart costs microseconds. */

@@ -1,8 +1,9 @@
 // Reads from the catalog what compiling a policy asks for: roles, privileges, functions, types.
 import { type Kysely, sql } from 'kysely'
-import type { Command, ExecutionFacts, Facts, FunctionFacts, Need, PrivilegeFacts, RoleFacts } from './facts.ts'
+import type { ExecutionFacts, Facts, FunctionFacts, Need, PrivilegeFacts, RoleFacts } from './facts.ts'
 import { FactNeeded } from './facts.ts'
 import { type RelationReading, readRelation } from './read-relation.ts'
+import type { Command } from './table.ts'
 
 /** Facts already read, by need. Owned by the catalog, which drops it whole when the catalog of Postgres changes; as large
  *  as what the policies of the tables in use name. */

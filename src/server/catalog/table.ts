@@ -2,7 +2,9 @@
 import { createHash } from 'node:crypto'
 import type { Predicate, SqlType, TableRef } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Command } from './facts.ts'
+
+/** What a policy or a privilege is for. */
+export type Command = 'SELECT' | 'INSERT'
 
 export interface TableColumn {
   readonly name: string

@@ -1,18 +1,24 @@
 // What one role may do with rows of realtime.messages: what the catalog says, read for both commands.
-import type { Predicate } from '../../predicate/algebra.ts'
+import type { Expr, Predicate } from '../../predicate/algebra.ts'
+import { type ColumnExpr, mapColumns } from '../../predicate/map-columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { askedCondition } from '../authorize/policies.ts'
+import { askedCondition, compileAccess } from '../authorize/policies.ts'
 import type { PostgresCatalog } from '../catalog/catalog.ts'
-import type { Command } from '../catalog/facts.ts'
-import { type AskedAccess, RemedyNeeded, type Table, type TableAccess } from '../catalog/table.ts'
+import { type AskedAccess, type Command, RemedyNeeded, type Table, type TableAccess } from '../catalog/table.ts'
 import type { Log } from '../log.ts'
-import type { Action } from './permission.ts'
+import { isAskable } from '../subscribe/prepare-asked.ts'
+import type { Action, Extension } from './permission.ts'
 
 export type ChannelCatalog = Pick<PostgresCatalog, 'inspect' | 'accessOrAsked' | 'compiled' | 'readUpTo'>
 
 /** What decides one action. */
 export type Deciding =
-  | { readonly by: 'memberships'; readonly policy: Predicate; readonly memberships: readonly Table[] }
+  | {
+      readonly by: 'memberships'
+      /** Over no row: constants and settings stand for its columns. */
+      readonly policies: Readonly<Record<Extension, Predicate>>
+      readonly memberships: readonly Table[]
+    }
   /** Postgres, by what its policies say of a row that is called `messages`. */
   | { readonly by: 'postgres'; readonly condition: string }
   | { readonly by: 'nothing'; readonly refusal: TidegateError }
@@ -67,19 +73,53 @@ async function tableOf(catalog: ChannelCatalog): Promise<Table> {
   return table
 }
 
+/** `realtime.topic()` reads it. */
+export const topicSetting = 'realtime.topic'
+
 async function decidingOf(catalog: ChannelCatalog, table: Table, role: string, action: Action): Promise<Deciding> {
   const command = commands[action]
   try {
-    const access = await catalog.accessOrAsked(table, role, command)
-    assertColumns(access, command)
-    if (!('asked' in access)) return { by: 'memberships', policy: access.policy, memberships: access.memberships }
-    const condition = await catalog.compiled(table, role, input => askedCondition({ ...input, command }))
-    return { by: 'postgres', condition }
+    // For its warnings, and what it refuses. What does not compile for any row may yet compile for this one.
+    assertColumns(await catalog.accessOrAsked(table, role, command), command)
+    const over = (extension: Extension): Promise<TableAccess> =>
+      catalog.compiled(table, role, input =>
+        compileAccess({ ...input, command, row: column => judgedValue(column, extension) }),
+      )
+    const [broadcast, presence] = [await over('broadcast'), await over('presence')]
+    const memberships = new Map([...broadcast.memberships, ...presence.memberships].map(inner => [inner.oid, inner]))
+    return {
+      by: 'memberships',
+      policies: { broadcast: othersNull(broadcast.policy), presence: othersNull(presence.policy) },
+      memberships: [...memberships.values()],
+    }
   } catch (error) {
+    if (isAskable(error))
+      return {
+        by: 'postgres',
+        condition: await catalog.compiled(table, role, input => askedCondition({ ...input, command })),
+      }
     if (!isRefusal(error)) throw error
     return { by: 'nothing', refusal: error }
   }
 }
+
+/** What one asks may be, of the row. */
+function judgedValue({ name, type }: ColumnExpr, extension: Extension): Expr | null {
+  switch (name) {
+    case 'topic':
+      return { kind: 'setting', name: topicSetting, missingOk: true, type }
+    case 'extension':
+      return { kind: 'const', value: extension, type }
+    case 'private':
+      return { kind: 'const', value: 't', type }
+    default:
+      return null
+  }
+}
+
+/** The rest of the row. Only now: that the time is compared with a column is no less so for a column that is NULL. */
+const othersNull = (policy: Predicate): Predicate =>
+  mapColumns(policy, ({ type }) => ({ kind: 'const', value: null, type }))
 
 /** Where Postgres would raise, or an operator must act: the action is nobody's, and says nothing about the other. */
 const isRefusal = (error: unknown): error is TidegateError =>

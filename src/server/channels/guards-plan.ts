@@ -1,17 +1,16 @@
 // From what a role may do and one reader's claims to what decides for a channel. The row that is judged is known: so what
 // is left of a policy, once topic and claims are in it, is what memberships decide, and often nothing.
-import { alwaysFalse, alwaysTrue, type Expr, type Predicate } from '../../predicate/algebra.ts'
+import { alwaysFalse, alwaysTrue, type Predicate } from '../../predicate/algebra.ts'
 import { bind } from '../../predicate/bind.ts'
 import { allSemiJoinsOf } from '../../predicate/columns.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
-import { type ColumnExpr, mapColumns } from '../../predicate/map-columns.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
 import type { Query } from '../route/query.ts'
 import { getOrInsert } from '../route/row-index.ts'
 import type { AudienceRequest } from '../subscribe/audiences.ts'
 import { assertFollowable } from '../subscribe/prepare.ts'
-import type { ChannelAccess } from './guards-access.ts'
+import { type ChannelAccess, topicSetting } from './guards-access.ts'
 import type { Action, Extension } from './permission.ts'
 
 /** What answers one of the four questions: nobody, because it is known, or the n-th truth of those who are asked. */
@@ -35,9 +34,6 @@ export const placeOf = (action: Action, extension: Extension): number =>
   (action === 'send' ? 2 : 0) + (extension === 'presence' ? 1 : 0)
 
 export const extensionAt = (place: number): Extension => extensions[place % 2]!
-
-/** `realtime.topic()` reads it. */
-export const topicSetting = 'realtime.topic'
 
 type Settings = readonly (readonly [name: string, value: string])[]
 
@@ -116,7 +112,7 @@ function judgedOf(access: ChannelAccess): Judged {
         asked.push(deciding.by === 'postgres' ? deciding.condition : null)
         if (deciding.by === 'postgres') return null
         if (deciding.by === 'nothing') return alwaysFalse
-        const row = mapColumns(deciding.policy, column => judgedValue(column, extension))
+        const row = deciding.policies[extension]
         return getOrInsert(distinct, fingerprint(row), () => row)
       }),
     )
@@ -124,19 +120,6 @@ function judgedOf(access: ChannelAccess): Judged {
     known.set(access, found)
   }
   return found
-}
-
-function judgedValue({ name, type }: ColumnExpr, extension: Extension): Expr {
-  switch (name) {
-    case 'topic':
-      return { kind: 'setting', name: topicSetting, missingOk: true, type }
-    case 'extension':
-      return { kind: 'const', value: extension, type }
-    case 'private':
-      return { kind: 'const', value: 't', type }
-    default:
-      return { kind: 'const', value: null, type }
-  }
 }
 
 function audienceOf({ table, deciding }: ChannelAccess, predicate: Predicate): AudienceRequest {

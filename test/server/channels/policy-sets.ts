@@ -109,9 +109,7 @@ export const policySets: readonly PolicySet[] = [
   { name: 'claims: a list of rooms', sql: both(`(auth.jwt() -> 'app_metadata' -> 'rooms') ? realtime.topic()`) },
   {
     name: 'claims: a list of rooms, as elements',
-    sql: both(
-      `split_part(topic, ':', 2) IN (SELECT jsonb_array_elements_text(auth.jwt() #> '{app_metadata,ids}'))`,
-    ),
+    sql: both(`split_part(topic, ':', 2) IN (SELECT jsonb_array_elements_text(auth.jwt() #> '{app_metadata,ids}'))`),
   },
   {
     name: 'claims: topics made of elements',
@@ -202,6 +200,22 @@ export const policySets: readonly PolicySet[] = [
     sql: both(
       `(string_to_array(topic, ':'))[1] = 'org' AND (string_to_array(topic, ':'))[2]::int IN (SELECT o.org_id FROM org_members o WHERE o.user_id = auth.uid())`,
     ),
+  },
+  {
+    name: 'a room by || over the column',
+    sql: both(
+      `EXISTS (SELECT 1 FROM room_members m WHERE m.user_id = auth.uid() AND 'room:' || m.room_id = messages.topic)`,
+    ),
+  },
+  {
+    name: 'a room by the number in the column, whatever is behind it',
+    sql: both(`EXISTS (SELECT 1 FROM room_members m WHERE m.user_id = auth.uid()
+      AND m.room_id::text = split_part(messages.topic, ':', 2) AND messages.topic LIKE m.topic || '%')`),
+  },
+  {
+    name: 'messages of the last day, which a question is not',
+    sql:
+      on('SELECT', `inserted_at IS NULL OR inserted_at > now() - interval '1 day'`) + on('INSERT', 'payload IS NULL'),
   },
   {
     name: 'a table the role may not read',
