@@ -52,6 +52,7 @@ test('[P4] a Redis that restarts empty: numbers begin anew in an epoch that goes
   const ear = await listen(node.relay, 'room:1')
   for (const payload of ['1', '2', '3']) await publish(node, payload)
   const before = await node.relay.standing(key)
+  await expect.poll(() => ear.payloads).toEqual(['1', '2', '3'])
   await redis.kill()
   await redis.start('empty')
   await expect.poll(() => ear.interruptions, { timeout: 5000 }).toBe(1)

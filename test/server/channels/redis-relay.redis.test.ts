@@ -124,6 +124,7 @@ test('[P8] while Redis is away whoever asks is refused with UNAVAILABLE and when
   await using node = new RelayNode(redis.url, 'n1', { readyMs: 500 })
   const ear = await listen(node.relay, 'room:1')
   await node.relay.publish(draftOf('room:1', '1'), kept)
+  await expect.poll(() => ear.payloads).toEqual(['1'])
   await redis.kill()
   await expect.poll(() => node.relay.isHearing).toBe(false)
   const refusal = { code: 'UNAVAILABLE', retryAfterMs: expect.any(Number) }
