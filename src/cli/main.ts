@@ -4,6 +4,7 @@
 import { Command, Option as Flag } from 'commander'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { loadConfig, loadOptions, type OptionName, optionNames } from '../server/config.ts'
+import type { OrderKind } from './commands/order.ts'
 import { describeFailure } from './failure.ts'
 import { addFlags } from './flags.ts'
 import { stopSignal } from './signals.ts'
@@ -224,6 +225,44 @@ command(
     const options = { redisUrl, name: tidegateName, overMs: overMsOf(flags.over), dryRun: flags.dryRun === true }
     if (!(await rebalance(options, { print, note }, stopSignal()))) process.exitCode = 1
   })
+
+const orderOptions = ['DATABASE_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
+
+function orderCommand(kind: OrderKind, description: string, names: Readonly<Record<string, string>>): void {
+  const made = command(kind, description, orderOptions)
+  for (const [flag, text] of Object.entries(names)) made.option(flag, text)
+  made.action(async flags => {
+    const { order } = await import('./commands/order.ts')
+    const { databaseUrl, adminDatabaseUrl: adminUrl, tidegateName } = loadOptions(orderOptions, process.env, flags)
+    const own = Object.keys(names).map(flag => /^--(\S+)/.exec(flag)![1]!.replace(/-(.)/g, (_, c) => c.toUpperCase()))
+    const given = Object.fromEntries(own.filter(name => flags[name] !== undefined).map(name => [name, flags[name]]))
+    await order({ databaseUrl, adminUrl, name: tidegateName }, kind, given, print)
+  })
+}
+
+const reasonFlag = { '--reason <text>': 'told to the client' }
+const untilFlag = { '--until <time>': 'ISO 8601 with an offset: 2026-06-01T00:00:00Z' }
+
+orderCommand('kick', 'End connections, or places in a channel; who comes back is let in.', {
+  '--sub <user>': "the claim sub of the user's tokens",
+  '--connection <name>': "a connection's name, as its welcome says",
+  '--topic <topic>': 'only places in the channels of this name; alone: of everybody',
+  '--jti <id>': 'what was opened with this token',
+  '--retry-after-ms <value>': 'when its clients are told to come back',
+  ...reasonFlag,
+})
+orderCommand('revoke', 'Refuse tokens, and end what was opened with them.', {
+  '--sub <user>': 'all that this user was issued up to now',
+  '--jti <id>': 'this token',
+  ...untilFlag,
+  ...reasonFlag,
+})
+orderCommand('refresh', "Ask a user's sessions for newer tokens, and end those that bring none.", {
+  '--sub <user>': "the claim sub of the user's tokens",
+  '--within-ms <value>': 'how long they have (default 10000)',
+  ...untilFlag,
+  ...reasonFlag,
+})
 
 /** @throws CONFIG_INVALID */
 function overMsOf(text: string): number {

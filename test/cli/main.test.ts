@@ -20,6 +20,9 @@ test('--help names every command', async () => {
     'token',
     'remove',
     'rebalance',
+    'kick',
+    'revoke',
+    'refresh',
   ])
     expect(out).toMatch(new RegExp(`^  ${command} `, 'm'))
 })
