@@ -332,7 +332,7 @@ class Run {
     const { records } = this.#recovery
     const nodes = this.#nodes.all
     const faults = records
-      .slice(-16)
+      .slice(-15)
       .map(
         ({ number, name, node, atMs, overMs }) =>
           `  ${this.#clockOf(atMs)} #${number} ${name}${node === null ? '' : ` of ${node}`}, for ${overMs} ms`,

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { Outgoing } from '../../../src/server/subscribe/subscription.ts'
+import { expectWithin } from '../../support/within.ts'
 import { alice, startGateway, type TestGateway, tokenOf, until } from './support/gateway.ts'
 import { at } from './support/memory-core.ts'
 
@@ -72,7 +73,7 @@ test('nothing new is a 304 without a body, and its position keeps a quiet query 
   const now = await poll(node, `/v1/live/messages?after=${position}&wait=0`)
   expect(now.status).toBe(304)
   expect(now.text).toBe('')
-  expect(Date.now() - startedAt).toBeLessThan(1500)
+  expectWithin(Date.now() - startedAt, 1500)
   expect(now.headers.get('tidegate-position')).toBe(position)
   node.core.lsn += 0x100
   const later = await poll(node, `/v1/live/messages?after=${position}&wait=0.05`)

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { LocalPostgres } from '../../../src/cli/local-postgres.ts'
 import { formatLsn } from '../../../src/server/wal/lsn.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
+import { expectWithin } from '../../support/within.ts'
 import { confirmedFlush, query, Reader, schema } from './reader.ts'
 
 let server: LocalPostgres
@@ -165,7 +166,7 @@ test('[P4] a node that ends has its last acknowledgement heard, also with much u
   open.resolve()
   const stoppedAt = performance.now()
   await next.reader.until(() => next.reader.lives.length === 1)
-  expect(performance.now() - stoppedAt).toBeLessThan(1500)
+  expectWithin(performance.now() - stoppedAt, 1500)
   await stopping
   expect(next.reader.life.slot.confirmedFlushLsn).toBe(endLsn)
   expect(await confirmedFlush(server.url)).toBe(formatLsn(endLsn))
