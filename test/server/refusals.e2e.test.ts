@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import { ledger } from '../support/refused.ts'
 import './refusals/questions.ts'
 import './refusals/frames.ts'
+import './refusals/channels.ts'
 import './refusals/tokens.ts'
 import './refusals/requests.ts'
 
