@@ -1,25 +1,16 @@
-// Members of one channel, many sockets in one process, ours or Socket.IO's: raw TCP, one read buffer for all, frames counted by
-// their first bytes. The first socket also sends.
-import { connect as open, type Socket } from 'node:net'
+// Members of one channel, many sockets in one process. The first also sends.
+//
+// They read only when a broadcast has been written whole, never while it is: what a write costs a server then does not hang on how
+// much the other end of loopback TCP does with the same socket at the same moment, as if members were on machines of their own. When
+// it has, one more member of each node knows, who entered last and is written to last, and who reads in a thread of its own.
+import { Worker } from 'node:worker_threads'
 import { answer } from './child.ts'
-
-export type Kind = 'tidegate' | 'socket.io'
-
-export interface Members {
-  readonly kind: Kind
-  /** Of the nodes: members are spread over them evenly. */
-  readonly ports: readonly number[]
-  readonly count: number
-  /** One each, or one for all; none for Socket.IO. */
-  readonly tokens: readonly string[]
-  readonly topic: string
-  readonly presence: boolean
-}
+import { Member, type Members } from './member.ts'
 
 export interface Broadcasts {
   readonly count: number
-  /** So many are on their way at a time. */
-  readonly ahead: number
+  /** So many at a time: the next go out when these have reached everybody. */
+  readonly atOnce: number
   /** JSON text. */
   readonly payload: string
 }
@@ -32,7 +23,6 @@ export interface Latencies {
   readonly max: number
 }
 
-const buffer = Buffer.allocUnsafeSlow(256 * 1024)
 const members: Member[] = []
 let received = 0
 let present = 0
@@ -55,135 +45,81 @@ async function until(condition: () => boolean, what: string, timeoutMs = 180_000
   }
 }
 
-class Member {
-  isOpen = false
-  hasJoined = false
-  readonly #socket: Socket
-  readonly #members: Members
-  #isUpgraded = false
-  #rest: Buffer | null = null
-
-  constructor(of: Members, i: number) {
-    this.#members = of
-    const port = of.ports[i % of.ports.length]!
-    const token = of.tokens.length === 0 ? null : of.tokens[i % of.tokens.length]!
-    this.#socket = open({
-      ...{ port, host: '127.0.0.1', noDelay: true },
-      onread: {
-        buffer,
-        callback: length => {
-          this.#take(length)
-          return true
-        },
-      },
-    })
-    this.#socket.on('error', error => process.stderr.write(`a member's socket broke: ${error.message}\n`))
-    const path = of.kind === 'socket.io' ? '/socket.io/?EIO=4&transport=websocket' : '/v1/socket'
-    const lines = [
-      `GET ${path} HTTP/1.1`,
-      ...[`Host: 127.0.0.1:${port}`, 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13'],
-      `Sec-WebSocket-Key: ${Buffer.from('0123456789abcdef').toString('base64')}`,
-      ...(token === null ? [] : [`Authorization: Bearer ${token}`]),
-    ]
-    this.#socket.write(`${lines.join('\r\n')}\r\n\r\n`)
-  }
-
-  join(): void {
-    const { kind, topic, presence } = this.#members
-    if (kind === 'socket.io') this.#send('40')
-    else {
-      const track = presence ? { presence, track: { meta: {} } } : {}
-      this.#send(JSON.stringify({ type: 'join', id: 1, topic, self: true, ...track }))
-    }
-  }
-
-  send(payload: string): void {
-    const { kind } = this.#members
-    this.#send(
-      kind === 'socket.io' ? `42["send",${payload}]` : `{"type":"send","id":1,"event":"m","payload":${payload}}`,
-    )
-  }
-
-  destroy(): void {
-    this.#socket.destroy()
-  }
-
-  #take(length: number): void {
-    let bytes = buffer.subarray(0, length)
-    if (this.#rest !== null) bytes = Buffer.concat([this.#rest, bytes])
-    let at = 0
-    if (!this.#isUpgraded) {
-      at = bytes.indexOf('\r\n\r\n') + 4
-      if (at < 4 || !bytes.toString('latin1', 0, 12).endsWith('101')) throw new Error(bytes.toString('latin1'))
-      this.#isUpgraded = true
-      this.isOpen = true
-      wake()
-    }
-    while (bytes.length >= at + 2) {
-      const short = bytes[at + 1]!
-      const head = short < 126 ? 2 : short === 126 ? 4 : 10
-      if (bytes.length < at + head) break
-      const body =
-        short < 126 ? short : short === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
-      if (bytes.length < at + head + body) break
-      this.#frame(bytes, at + head, at + head + body)
-      at += head + body
-    }
-    this.#rest = at === bytes.length ? null : Buffer.from(bytes.subarray(at))
-  }
-
-  #frame(bytes: Buffer, from: number, to: number): void {
-    if (this.#members.kind === 'socket.io') {
-      // `42[...]` is an event, `40` that it is connected, `2` a ping.
-      if (bytes[from + 1] === 0x32) this.#delivered(bytes, from, to)
-      else if (bytes[from + 1] === 0x30) this.#joined()
-      else if (bytes[from] === 0x32) this.#send('3')
-      return
-    }
-    // The letter after `{"type":"`.
-    const letter = String.fromCharCode(bytes[from + 9]!)
-    if (letter === 'm') this.#delivered(bytes, from, to)
-    else if (letter === 'j') this.#joined()
-    else if (letter === 'p') present += 1
-    else if (letter === 'e' || letter === 'g') throw new Error(bytes.toString('utf8', from, to))
-  }
-
-  #joined(): void {
-    this.hasJoined = true
-    wake()
-  }
-
-  #delivered(bytes: Buffer, from: number, to: number): void {
+const told = {
+  opened: () => wake(),
+  joined: () => wake(),
+  present() {
+    present += 1
+  },
+  delivered(text: () => string) {
     received += 1
     if (isTimed) {
-      const sent = /"sent_us":(\d+)/.exec(bytes.toString('latin1', from, to))
+      const sent = /"sent_us":(\d+)/.exec(text())
       if (sent !== null) latencies.push(microsNow() - Number(sent[1]))
     }
     wake()
+  },
+}
+
+/** Those who are written to last. */
+class Last {
+  readonly #members: Members
+  /** How many are in, and how many messages they have got. */
+  readonly #counts = new Int32Array(new SharedArrayBuffer(8))
+  #worker: Worker | null = null
+
+  constructor(members: Members) {
+    this.#members = { ...members, count: members.ports.length, tokens: members.tokens.slice(0, 1) }
   }
 
-  /** A masked text frame of less than 64 KiB. */
-  #send(text: string): void {
-    const body = Buffer.from(text)
-    const head = body.length < 126 ? [0x81, 0x80 | body.length] : [0x81, 0xfe, body.length >> 8, body.length & 0xff]
-    this.#socket.write(Buffer.concat([Buffer.from([...head, 0, 0, 0, 0]), body]))
+  get count(): number {
+    return this.#members.count
+  }
+
+  join(): void {
+    this.#worker = new Worker(new URL('./last-members.ts', import.meta.url), {
+      workerData: { members: this.#members, counts: this.#counts },
+    })
+    this.#worker.on('error', error => process.stderr.write(`the last members failed: ${error.message}\n`))
+    this.#wait(0, this.count)
+  }
+
+  /** Blocks this thread until each of them has got so many messages in all. */
+  waitFor(messages: number): void {
+    this.#wait(1, messages * this.count)
+  }
+
+  get received(): number {
+    return this.#counts[1]!
+  }
+
+  async close(): Promise<void> {
+    await this.#worker?.terminate()
+  }
+
+  #wait(at: 0 | 1, least: number): void {
+    const deadline = Date.now() + 60_000
+    for (let count = Atomics.load(this.#counts, at); count < least; count = Atomics.load(this.#counts, at)) {
+      if (Date.now() > deadline) throw new Error(`the last members have ${count} of ${least}`)
+      Atomics.wait(this.#counts, at, count, 1000)
+    }
   }
 }
 
-async function connect(of: Members): Promise<void> {
-  for (const member of members.splice(0)) member.destroy()
-  // So many at a time that the listening queue of a server does not overflow.
-  for (let from = 0; from < of.count; from += 200) {
-    const batch: Member[] = []
-    for (let i = from; i < Math.min(from + 200, of.count); i++) batch.push(new Member(of, i))
-    members.push(...batch)
-    await until(() => batch.every(member => member.isOpen), `opening of ${from}`)
-  }
-}
+let last: Last | null = null
 
 answer(
   {
-    connect,
+    async connect(of: Members) {
+      last = new Last(of)
+      // So many at a time that the listening queue of a server does not overflow.
+      for (let from = 0; from < of.count; from += 200) {
+        const batch: Member[] = []
+        for (let i = from; i < Math.min(from + 200, of.count); i++) batch.push(new Member(of, i, told))
+        members.push(...batch)
+        await until(() => batch.every(member => member.isOpen), `opening of ${from}`)
+      }
+    },
     /** All of them, evenly over the time. @returns milliseconds until the last had joined */
     async join({ overMs }: { overMs: number }) {
       const beganAt = performance.now()
@@ -191,21 +127,26 @@ answer(
         const aheadMs = beganAt + (overMs * i) / members.length - performance.now()
         if (aheadMs > 5) await new Promise(resolve => setTimeout(resolve, aheadMs))
         else if (overMs === 0 && i % 200 === 0)
-          await until(() => members.slice(0, i).every(m => m.hasJoined), `joining`)
+          await until(() => members.slice(0, i).every(m => m.hasJoined), 'joining')
         member.join()
       }
       await until(() => members.every(member => member.hasJoined), 'joining')
       return performance.now() - beganAt
     },
+    /** So that broadcasts can be told whole. */
+    joinLast: () => last!.join(),
     /** Resolves when every member has got every one of them. @returns deliveries */
-    async broadcast({ count, ahead, payload }: Broadcasts) {
+    async broadcast({ count, atOnce, payload }: Broadcasts) {
+      const before = last!.received / last!.count
       received = 0
-      for (let i = 0; i < count; i++) {
-        members[0]!.send(payload)
-        await until(() => received >= (i + 1 - (ahead - 1)) * members.length, `broadcast ${i}`)
+      for (let sent = 0; sent < count; ) {
+        for (let i = 0; i < atOnce && sent < count; i++, sent++) members[0]!.send(payload)
+        // It leaves in a turn of its own.
+        await new Promise(resolve => setImmediate(resolve))
+        last!.waitFor(before + sent)
+        await until(() => received >= sent * members.length, `broadcast ${sent}`)
       }
-      await until(() => received >= count * members.length, 'the last broadcast')
-      return received
+      return received + count * last!.count
     },
     /** Broadcasts that say when they were sent, and what their members say of it. */
     async timed({ everyMs, forMs }: { everyMs: number; forMs: number }): Promise<Latencies> {
@@ -226,5 +167,5 @@ answer(
     },
     counts: () => ({ received, present }),
   },
-  () => {},
+  () => last?.close(),
 )

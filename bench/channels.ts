@@ -4,8 +4,9 @@
 // for a delivery, given as deliveries per second of it. And: 10,000 members who enter within ten seconds and are present, and how
 // late messages are meanwhile.
 import { type RedisProcess, startRedis } from '../test/support/redis-process.ts'
-import type { Broadcasts, Kind, Latencies, Members } from './channel-clients.ts'
+import type { Broadcasts, Latencies } from './channel-clients.ts'
 import { Child } from './child.ts'
+import type { Kind, Members } from './member.ts'
 import { type Figure, median, rounded, say } from './report.ts'
 import { tokensFor, World } from './world.ts'
 
@@ -41,10 +42,10 @@ export async function channels({ binDir, rounds, scale, only, profile }: Options
   const figures: Figure[] = []
   for (const count of [1000, 5000])
     for (const nodes of [1, 2])
-      for (const ahead of [1, 10]) {
-        const name = `${count} members, ${nodes === 1 ? 'one node' : 'two nodes'}, ${ahead} at a time`
+      for (const atOnce of [1, 10]) {
+        const name = `${count} members, ${nodes === 1 ? 'one node' : 'two nodes'}, ${atOnce} at a time`
         if (only !== null && !name.includes(only)) continue
-        figures.push(await broadcast(setting, { name, count, nodes, ahead, slices: Math.max(2, rounds * 4 * scale) }))
+        figures.push(await broadcast(setting, { name, count, nodes, atOnce, slices: Math.max(2, rounds * 4 * scale) }))
       }
   if (only === null || 'storm'.includes(only)) figures.push(await storm(setting, 10_000 * Math.min(1, scale)))
   return figures
@@ -61,24 +62,26 @@ interface Load {
   readonly name: string
   readonly count: number
   readonly nodes: number
-  readonly ahead: number
+  readonly atOnce: number
   readonly slices: number
 }
 
-async function broadcast(setting: Setting, { name, count, nodes, ahead, slices }: Load): Promise<Figure> {
+async function broadcast(setting: Setting, { name, count, nodes, atOnce, slices }: Load): Promise<Figure> {
   await using stack = new AsyncDisposableStack()
   const sides = []
   for (const kind of ['tidegate', 'socket.io'] as const)
     sides.push(stack.use(await Side.open(setting, { kind, count, nodes, presence: false })))
+  const slice = (writes: number): Broadcasts => ({ count: Math.ceil(writes / count), atOnce, payload })
   for (const side of sides) {
     await side.join(0)
-    await side.rate({ count: Math.ceil(warmWrites / count), ahead, payload })
+    await side.joinLast()
+    await side.rate(slice(warmWrites))
   }
   const rates = sides.map((): number[] => [])
-  for (let slice = 0; slice < slices; slice++)
+  for (let round = 0; round < slices; round++)
     for (let turn = 0; turn < sides.length; turn++) {
-      const i = (slice + turn) % sides.length
-      rates[i]!.push(await sides[i]!.rate({ count: Math.ceil(sliceWrites / count), ahead, payload }))
+      const i = (round + turn) % sides.length
+      rates[i]!.push(await sides[i]!.rate(slice(sliceWrites)))
     }
   const [ours, theirs] = rates as [number[], number[]]
   const ratios = ours.map((rate, i) => rate / theirs[i]!)
@@ -176,6 +179,10 @@ class Side implements AsyncDisposable {
   /** @returns milliseconds until the last had joined */
   join(overMs: number): Promise<number> {
     return this.#clients.ask('join', { overMs })
+  }
+
+  joinLast(): Promise<void> {
+    return this.#clients.ask('joinLast')
   }
 
   /** CPU time of all nodes, in microseconds. */
