@@ -56,6 +56,7 @@ interface Linked {
 const toldAtOnce = 500
 const toldTicks = 4
 const refreshTicks = 40
+const deafRefreshTicks = 4
 /** Of the one server that is no Cluster. */
 const only = ''
 
@@ -325,7 +326,9 @@ export class RelaySubscriber {
   #tick(): void {
     this.#ticks += 1
     for (const { link } of this.#links.values()) link.tick()
-    if (this.#unplaced.size > 0 || this.#ticks % refreshTicks === 0) this.#refresh()
+    // A master that hangs says nothing of who has taken over.
+    if (this.#unplaced.size > 0 || this.#ticks % (this.isHearing ? refreshTicks : deafRefreshTicks) === 0)
+      this.#refresh()
     this.#endGraces()
     this.#refuseWaiting()
     this.#tellHearing()

@@ -71,31 +71,35 @@ test('over a Cluster: channels are spread over its servers, and heard from each'
   expect(ears.map(({ interruptions }) => interruptions)).toEqual(ears.map(() => 0))
 })
 
-test('[P4] over a Cluster: when a master ends without its newest messages, its channels are heard from the replica in another epoch, the others go on', async () => {
-  await using redis = await startRedisCluster({ key: tagOf('room:0') })
-  const nodes = start(redis.url)
-  await using _a = nodes[0]!
-  await using _b = nodes[1]!
-  const topics = Array.from({ length: 30 }, (_, n) => `room:${n}`)
-  const ears = await Promise.all(topics.map(async topic => [topic, await listen(nodes[1]!.relay, topic)] as const))
-  await Promise.all(topics.map(topic => publish(nodes[0]!, topic, '1')))
-  const before = await answered(() => nodes[0]!.relay.standing(keyOf('room:0')))
-  await isKept(redis, 1)
-  let lost: Published | null = null
-  await redis.failover({
-    losing: async () => {
-      lost = await publish(nodes[0]!, 'room:0', 'lost')
-    },
-  })
-  await isHeard(nodes, ears)
-  expect(ears[0]![1].interruptions).toBeGreaterThan(0)
-  const now = await answered(() => nodes[0]!.relay.standing(keyOf('room:0')))
-  expect(goesOn(before, now)).toBe(true)
-  expect(goesOn(lost!, now)).toBe(false)
-  const untouched = ears.filter(([, { interruptions }]) => interruptions === 0)
-  expect(untouched.length).toBeGreaterThan(5)
-  for (const [, { messages }] of untouched) expect(new Set(messages.map(({ epoch }) => epoch)).size).toBe(1)
-})
+test.each(['killed', 'paused'] as const)(
+  '[P4] over a Cluster: when a master is %s without its newest messages, its channels are heard from the replica in another epoch, the others go on',
+  async old => {
+    await using redis = await startRedisCluster({ key: tagOf('room:0') })
+    const nodes = start(redis.url)
+    await using _a = nodes[0]!
+    await using _b = nodes[1]!
+    const topics = Array.from({ length: 30 }, (_, n) => `room:${n}`)
+    const ears = await Promise.all(topics.map(async topic => [topic, await listen(nodes[1]!.relay, topic)] as const))
+    await Promise.all(topics.map(topic => publish(nodes[0]!, topic, '1')))
+    const before = await answered(() => nodes[0]!.relay.standing(keyOf('room:0')))
+    await isKept(redis, 1)
+    let lost: Published | null = null
+    await redis.failover({
+      old,
+      losing: async () => {
+        lost = await publish(nodes[0]!, 'room:0', 'lost')
+      },
+    })
+    await isHeard(nodes, ears)
+    expect(ears[0]![1].interruptions).toBeGreaterThan(0)
+    const now = await answered(() => nodes[0]!.relay.standing(keyOf('room:0')))
+    expect(goesOn(before, now)).toBe(true)
+    expect(goesOn(lost!, now)).toBe(false)
+    const untouched = ears.filter(([, { interruptions }]) => interruptions === 0)
+    expect(untouched.length).toBeGreaterThan(5)
+    for (const [, { messages }] of untouched) expect(new Set(messages.map(({ epoch }) => epoch)).size).toBe(1)
+  },
+)
 
 test('[P4] over a Cluster: a slot that moves to another server takes its channels along', async () => {
   const tag = tagOf('room:0')
