@@ -124,6 +124,7 @@ export function promisesOfPresence(start: () => Promise<PresenceWorld>): void {
     const { b } = world
     await b.track(channel, draft('leaves'), rule)
     await b.track(channel, draft('changes'), rule)
+    await heard.until(({ diffs }) => diffs.length === 2, 'both')
     const before = heard.diffs.length
     await Promise.all([
       b.untrack(channel, 'leaves', 'gone'),
@@ -203,6 +204,7 @@ export function promisesOfPresence(start: () => Promise<PresenceWorld>): void {
     // At once: a break does not wait to be gathered.
     void world.a.untrack(channel, 'old', 'broken')
     await world.b.track(channel, draft('new', 'ann', '{"n":1}'), rule)
+    await heard.until(({ updated }) => updated.length === 1, 'the update')
     await sleep(2 * rule.graceMs)
     expect((await world.b.list(channel)).entries).toEqual([{ ...heard.joined[0], connection: 'new' }])
     expect(heard.joined).toHaveLength(1)
@@ -224,7 +226,7 @@ export function promisesOfPresence(start: () => Promise<PresenceWorld>): void {
       world.b.track(channel, { ...draft('other key', 'ann'), key: 'x' }, rule),
     ])
     await Promise.all(['tab3', 'tab4', 'tab5'].map(tab => world.b.track(channel, draft(tab, 'ann'), rule)))
-    await heard.until(({ here }) => here.size === 5, 'all')
+    await heard.until(({ here, updated }) => here.size === 5 && updated.length === 2, 'all')
     await sleep(2 * rule.graceMs)
     expect(heard.left).toEqual([])
     expect(heard.updated).toHaveLength(2)

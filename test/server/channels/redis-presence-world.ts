@@ -5,6 +5,7 @@ import { ChannelNames } from '../../../src/server/channels/redis-keys.ts'
 import { RedisPresence } from '../../../src/server/channels/redis-presence.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { closeRedis, openRedis } from '../../../src/server/redis.ts'
+import { assertRedisReady } from '../../../src/server/redis-ready.ts'
 import { until } from '../../support/redis-process.ts'
 import { Heard, type PresenceWorld } from './presence-suite.ts'
 
@@ -15,6 +16,8 @@ export interface PresenceNode extends AsyncDisposable {
 export async function startPresenceNode(url: string, name: string, leaseMs = 1000): Promise<PresenceNode> {
   const client = openRedis(url, { connectionName: 'presence', commandTimeoutMs: 500 })
   await until(async () => client.status === 'ready', 'Redis')
+  // So that there is a connection to each server of a Cluster.
+  await assertRedisReady(client)
   const store = new RedisPresence({ client, name, log: createLog('silent'), leaseMs })
   return {
     store,
