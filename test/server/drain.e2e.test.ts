@@ -40,7 +40,7 @@ async function ready(url: string, scope = ''): Promise<ReadinessBody & { status:
 }
 
 test('[P4] [P8] after SIGTERM a node is not ready, serves on until the balancer has noticed, then says goodbye and ends', async () => {
-  const { node, url } = await start({ DRAIN_DELAY_MS: '2000' })
+  const { node, url } = await start({ DRAIN_DELAY_MS: '6000' })
   await using _ = node
   using live = await (await LiveSse.open({ url }, '/v1/live/messages', token)).exact()
   expect((await ready(url)).status).toBe(200)
