@@ -23,7 +23,7 @@ export async function beginningOf(
   { since, last }: Pick<ChannelRequest, 'since' | 'last'>,
   sources: BeginningSources,
 ): Promise<Beginning> {
-  if (since === null || since.lsn === 0n) return last === null ? { kind: 'now' } : lastOf(channel, last, sources)
+  if (since === null) return last === null ? { kind: 'now' } : lastOf(channel, last, sources)
   if (since.tag !== channel.tag) return channel.hasHistory ? { kind: 'resync', code: 'QUERY_CHANGED' } : unknownGap
   if (!channel.hasHistory) return sinceInStream(channel, since, sources)
   if (!goesOn({ epoch: since.epoch, seq: since.lsn }, channel.told)) return { kind: 'resync', code: 'HISTORY_LOST' }

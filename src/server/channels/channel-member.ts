@@ -5,7 +5,7 @@ import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import type { BatchSink, Outlet } from '../subscribe/subscription.ts'
-import type { Channel, ChannelEvent, ChannelReceiver, ChannelTurn } from './channel.ts'
+import type { Channel } from './channel.ts'
 import type { PresenceWatcher } from './channel-presence.ts'
 import type { Caller, ChannelRequest, ChannelSubscription, SendRequest, TrackRequest } from './door.ts'
 import { gapJson } from './event-json.ts'
@@ -14,6 +14,7 @@ import type { ChannelPermission, PermissionWatcher } from './permission.ts'
 import { noLonger } from './refusals.ts'
 import type { SendRate } from './send-rate.ts'
 import { SlowBuffer } from './slow-buffer.ts'
+import type { ChannelEvent, ChannelReceiver, ChannelTurn } from './turn.ts'
 
 /** How a member begins: with what is published from now on; after a number of the history; or with what it is told of what
  *  it missed. */
@@ -87,8 +88,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.#owner = options.owner
     if (!options.isExact) this.exact = false
     const { beginning } = options
-    const hasCome = this.request.since !== null && this.request.since.lsn !== 0n
-    this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && hasCome
+    const { since } = this.request
+    this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && since !== null
     // From this turn on it misses nothing; what it missed before is told first.
     this.channel.handOut()
     if (beginning.kind === 'after') this.#state = { name: 'behind', seq: beginning.seq, isReading: false }
