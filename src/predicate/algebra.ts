@@ -107,6 +107,8 @@ export type CallName =
   | 'right'
   | 'strpos'
   | 'starts_with'
+  /** With a constant pattern that `regexMatcher` knows. */
+  | '~'
   | 'replace'
   | 'btrim'
   | 'ltrim'

@@ -2,6 +2,7 @@
 import { printArray } from './array-text.ts'
 import { type Calls, type Compute, type ComputeWithNulls, isInt, isText, type Maker, printBool } from './call.ts'
 import { foldOf } from './like.ts'
+import { regexMatcher } from './regex.ts'
 import { ValueError } from './value-error.ts'
 
 /** For arguments that are all text but the last few, which are integers. */
@@ -43,6 +44,7 @@ export const textCalls: Calls<Compute> = {
     const at = text.indexOf(sought)
     return String(at < 0 ? 0 : countChars(text.slice(0, at)) + 1)
   }),
+  '~': types => (types.length === 2 && types.every(isText) ? matching() : null),
   starts_with: over(2, 0, (text, start) => printBool(text.startsWith(start))),
   replace: over(3, 0, (text, from, to) => (from === '' ? text : text.replaceAll(from, () => to))),
   btrim: trims(true, true),
@@ -66,6 +68,20 @@ export const textCallsWithNulls: Calls<ComputeWithNulls> = {
     types.length >= 2 && types.length <= 3 && types.every(isText)
       ? (text, separator, nullText) => stringToArray(text!, separator!, nullText ?? null)
       : null,
+}
+
+/** The pattern is a constant. */
+function matching(): Compute {
+  let last: string | null = null
+  let matches: ReturnType<typeof regexMatcher> = null
+  return (text, pattern) => {
+    if (pattern !== last) {
+      matches = regexMatcher(pattern)
+      last = pattern
+    }
+    if (matches === null) throw new ValueError('a pattern that only Postgres knows')
+    return printBool(matches(text))
+  }
 }
 
 const surrogate = /[\ud800-\udbff]/

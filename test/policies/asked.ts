@@ -14,7 +14,6 @@ export const asked: Readonly<Record<string, string>> = {
   'only outside working hours': 'function pg_catalog.extract()',
   'storage: a folder per project': 'a condition on public.projects and the outer row that is no equality of columns',
   'storage: a file’s name, by PL/pgSQL': 'function storage.filename() in language plpgsql',
-  'channels: a topic by a regular expression': 'operator ~',
   'messages, by a function whose names only the caller’s search_path resolves':
     'the table room_members without a schema',
   'the owner of the project or a member of its team, by a left join':

@@ -52,51 +52,51 @@ export const channels: readonly Entry[] = [
   {
     name: 'channels: one topic for all',
     from: docs.realtime,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "room 1" ON realtime.messages FOR SELECT TO authenticated USING ((SELECT realtime.topic()) = 'room:1');`,
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "room 1" ON broadcasts.messages FOR SELECT TO authenticated USING ((SELECT realtime.topic()) = 'room:1');`,
     uniform: true,
   },
   {
     name: 'channels: members of the topic',
     from: docs.realtime,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (EXISTS (SELECT rm.user_id FROM room_members rm
-      WHERE rm.user_id = (SELECT auth.uid()) AND rm.topic = (SELECT realtime.topic()) AND realtime.messages.extension IN ('broadcast', 'presence')));`,
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "members" ON broadcasts.messages FOR SELECT TO authenticated USING (EXISTS (SELECT rm.user_id FROM room_members rm
+      WHERE rm.user_id = (SELECT auth.uid()) AND rm.topic = (SELECT realtime.topic()) AND broadcasts.messages.extension IN ('broadcast', 'presence')));`,
   },
   {
     name: 'channels: broadcasts only',
     from: docs.realtime,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "broadcasts" ON realtime.messages FOR SELECT TO authenticated
-      USING (realtime.messages.extension = 'broadcast' AND realtime.topic() LIKE 'room:%');`,
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "broadcasts" ON broadcasts.messages FOR SELECT TO authenticated
+      USING (broadcasts.messages.extension = 'broadcast' AND realtime.topic() LIKE 'room:%');`,
   },
   {
     name: 'channels: a topic per user, by ||',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "own" ON realtime.messages FOR SELECT TO authenticated USING (realtime.topic() = 'user:' || (SELECT auth.uid())::text OR topic = 'user:' || auth.uid());`,
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "own" ON broadcasts.messages FOR SELECT TO authenticated USING (realtime.topic() = 'user:' || (SELECT auth.uid())::text OR topic = 'user:' || auth.uid());`,
   },
   {
     name: 'channels: a topic per room, by || over memberships',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (EXISTS (SELECT 1 FROM room_members rm
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "members" ON broadcasts.messages FOR SELECT TO authenticated USING (EXISTS (SELECT 1 FROM room_members rm
       WHERE rm.user_id = auth.uid() AND 'room:' || rm.room_id = realtime.topic()));`,
     uniform: true,
   },
   {
     name: 'channels: the room by split_part',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (realtime.topic() LIKE 'room:%' AND EXISTS (
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "members" ON broadcasts.messages FOR SELECT TO authenticated USING (realtime.topic() LIKE 'room:%' AND EXISTS (
       SELECT 1 FROM room_members rm WHERE rm.room_id::text = split_part(realtime.topic(), ':', 2) AND rm.user_id = auth.uid()));`,
     uniform: true,
   },
   {
     name: 'channels: the room by substring',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (CASE WHEN starts_with(realtime.topic(), 'room:')
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "members" ON broadcasts.messages FOR SELECT TO authenticated USING (CASE WHEN starts_with(realtime.topic(), 'room:')
       THEN EXISTS (SELECT 1 FROM room_members rm WHERE rm.room_id::text = substring(realtime.topic() from 6) AND rm.user_id = auth.uid()
         AND NOT coalesce(rm.muted, false)) ELSE false END);`,
     uniform: true,
@@ -104,29 +104,29 @@ export const channels: readonly Entry[] = [
   {
     name: 'channels: a topic in any case',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "members" ON realtime.messages FOR SELECT TO authenticated USING (EXISTS (SELECT 1 FROM room_members rm
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "members" ON broadcasts.messages FOR SELECT TO authenticated USING (EXISTS (SELECT 1 FROM room_members rm
       WHERE lower(realtime.topic()) = rm.topic AND rm.user_id = auth.uid()) AND private IS NOT FALSE);`,
   },
   {
     name: 'channels: the user of the topic',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "own" ON realtime.messages FOR SELECT TO authenticated USING (extension = 'broadcast'
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "own" ON broadcasts.messages FOR SELECT TO authenticated USING (extension = 'broadcast'
       AND split_part(realtime.topic(), ':', 1) = 'user' AND nullif(split_part(realtime.topic(), ':', 2), '')::uuid = (SELECT auth.uid()));`,
   },
   {
     name: 'channels: rows of rooms by their topic',
     from: docs.broadcast,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "rooms" ON realtime.messages FOR SELECT TO authenticated USING (topic LIKE 'room:%' AND EXISTS (
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "rooms" ON broadcasts.messages FOR SELECT TO authenticated USING (topic LIKE 'room:%' AND EXISTS (
       SELECT 1 FROM rooms r JOIN room_members rm ON rm.room_id = r.id WHERE r.topic = messages.topic AND rm.user_id = auth.uid()));`,
   },
   {
     name: 'channels: a topic by a regular expression',
     from: common,
-    table: 'realtime.messages',
-    sql: `CREATE POLICY "rooms" ON realtime.messages FOR SELECT TO authenticated USING (topic ~ '^room:[0-9]+$');`,
+    table: 'broadcasts.messages',
+    sql: `CREATE POLICY "rooms" ON broadcasts.messages FOR SELECT TO authenticated USING (topic ~ '^room:[0-9]+$');`,
     uniform: true,
   },
   {

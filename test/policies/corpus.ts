@@ -170,7 +170,7 @@ export class Corpus {
     return [
       `SET check_function_bodies = on;`,
       ...roles.map(role => `CREATE ROLE ${role};`),
-      `GRANT USAGE ON SCHEMA public, auth, storage, realtime TO ${roles.join(', ')};`,
+      `GRANT USAGE ON SCHEMA public, auth, storage, realtime, broadcasts TO ${roles.join(', ')};`,
       `GRANT SELECT ON ${tables.join(', ')} TO ${roles.join(', ')};`,
       ...corpus.flatMap((entry, i) => [
         ...(rolesUsed(entry).includes('staff')

@@ -46,7 +46,7 @@ const library = `
 
 // The shapes of Supabase's own schemas, with the functions that its policies call.
 const supabase = `
-  CREATE SCHEMA storage; CREATE SCHEMA IF NOT EXISTS realtime;
+  CREATE SCHEMA storage; CREATE SCHEMA broadcasts; CREATE SCHEMA IF NOT EXISTS realtime;
   CREATE TABLE storage.buckets (id text PRIMARY KEY, name text, public boolean);
   CREATE TABLE storage.objects (id uuid PRIMARY KEY, bucket_id text, name text, owner uuid, owner_id text, metadata jsonb);
   CREATE FUNCTION storage.foldername(name text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
@@ -59,8 +59,9 @@ const supabase = `
   CREATE TABLE rooms (id int PRIMARY KEY, topic text UNIQUE, is_private boolean);
   CREATE TABLE room_members (room_id int, user_id uuid, topic text, role text, muted boolean, PRIMARY KEY (room_id, user_id));
   CREATE TABLE messages (id bigint PRIMARY KEY, room_id int, sender uuid, body text, sent_at timestamptz);
-  CREATE TABLE realtime.messages (id int PRIMARY KEY, topic text, extension text, event text, private boolean);
-  CREATE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE AS $$
+  -- As realtime.messages, whose rows are nobody's to follow.
+  CREATE TABLE broadcasts.messages (id int PRIMARY KEY, topic text, extension text, event text, private boolean);
+  CREATE OR REPLACE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT nullif(current_setting('realtime.topic', true), '')::text $$;
 `
 
@@ -143,7 +144,7 @@ const rows = `
   INSERT INTO room_members VALUES (1, '${people.ada}', 'room:1', 'owner', false) ON CONFLICT DO NOTHING;
   INSERT INTO messages SELECT i, pg_temp.one(i, 151, ARRAY[1, 2, 3, 4, 5, 6, 7, 8, NULL]), pg_temp.person(i, 152), 'Message ' || i, pg_temp.moment(i, 153)
     FROM generate_series(1, 200) i;
-  INSERT INTO realtime.messages SELECT i, pg_temp.one(i, 161, ARRAY['room:1', 'room:2', 'Room:1', 'user:${people.ada}', 'lobby', 'room:', '', NULL]),
+  INSERT INTO broadcasts.messages SELECT i, pg_temp.one(i, 161, ARRAY['room:1', 'room:2', 'Room:1', 'user:${people.ada}', 'lobby', 'room:', '', NULL]),
     pg_temp.one(i, 162, ARRAY['broadcast', 'presence', 'postgres_changes', NULL]), 'event', pg_temp.one(i, 163, ARRAY[true, false, NULL]) FROM generate_series(1, 120) i;
 `
 
@@ -160,7 +161,7 @@ export const tables = [
     'bans',
     'mfa_factors',
   ],
-  ...['rooms', 'room_members', 'messages', 'storage.buckets', 'storage.objects', 'realtime.messages'],
+  ...['rooms', 'room_members', 'messages', 'storage.buckets', 'storage.objects', 'broadcasts.messages'],
 ].map(name => (name.includes('.') ? name : `public.${name}`))
 
 export const schema = [

@@ -29,7 +29,7 @@ export const transactions: readonly Transaction[] = [
   {
     name: 'rows inserted in every guarded table',
     sql: [
-      ...['tasks', 'comments', 'posts', 'messages', 'projects', 'realtime.messages', 'invitations'].map(table =>
+      ...['tasks', 'comments', 'posts', 'messages', 'projects', 'broadcasts.messages', 'invitations'].map(table =>
         copied(table, 'id % 9 = 1'),
       ),
       ...['documents', 'storage.objects'].map(table => copiedByUuid(table, `right(id::text, 1) = '4'`)),
@@ -43,12 +43,12 @@ export const transactions: readonly Transaction[] = [
       UPDATE comments SET author = '${people.bob}', hidden = NOT hidden WHERE id % 6 = 0;
       UPDATE storage.objects SET owner_id = '${people.ada}', owner = '${people.ada}', name = '${people.bob}/' || name WHERE right(id::text, 1) = '3';
       UPDATE projects SET owner_id = '${people.cid}' WHERE id % 3 = 0; UPDATE messages SET room_id = room_id + 1 WHERE id % 3 = 0;
-      UPDATE realtime.messages SET topic = 'room:2', extension = 'presence' WHERE id % 5 = 0;
+      UPDATE broadcasts.messages SET topic = 'room:2', extension = 'presence' WHERE id % 5 = 0;
       UPDATE invitations SET email = 'bob@acme.test', status = 'pending' WHERE id % 7 = 0;`,
   },
   {
     name: 'rows deleted',
-    sql: ['tasks', 'comments', 'posts', 'messages', 'realtime.messages', 'invitations']
+    sql: ['tasks', 'comments', 'posts', 'messages', 'broadcasts.messages', 'invitations']
       .map(table => `DELETE FROM ${table} WHERE id % 11 = 2;`)
       .concat(
         ['documents', 'storage.objects'].map(table => `DELETE FROM ${table} WHERE right(id::text, 2) IN ('17', '55');`),

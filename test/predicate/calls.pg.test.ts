@@ -118,6 +118,7 @@ const cases: readonly Case[] = [
   ['right', text, word, count],
   ['strpos', int4, word, part],
   ['starts_with', bool, word, part],
+  ['~', bool, word, [text, ['^room:[0-9]+', 'a|Ä', null]]],
   ['replace', text, word, part, part],
   ['btrim', text, word],
   ['btrim', text, word, part],

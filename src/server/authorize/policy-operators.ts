@@ -3,6 +3,7 @@ import type { Node } from 'libpg-query'
 import type { CallName, CompareOp, Predicate } from '../../predicate/algebra.ts'
 import { not, or } from '../../predicate/build.ts'
 import { assertComparable } from '../../predicate/compare.ts'
+import { regexMatcher } from '../../predicate/regex.ts'
 import { baseOf, sqlTypes } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { asText, called, textArray } from './policy-call.ts'
@@ -57,6 +58,10 @@ export function applied(name: string, left: Value, right: Value, context: Contex
         name,
         context,
       )
+    case '~':
+      return patterned(left, right, context)
+    case '!~':
+      return negated(patterned(left, right, context))
     case '<@':
       return contained('@>', right, left, context)
     case '@>':
@@ -78,6 +83,20 @@ function isCalled(name: CallName, args: readonly (Value | null)[], operator: str
   if (known.length < args.length) return unsupported(context, `operator ${operator} over these types`)
   const { expr, reads } = called(name, known, sqlTypes.bool, context)
   return { predicate: { kind: 'boolean', arg: expr }, reads }
+}
+
+/** A regular expression that stands in the policy. */
+function patterned(left: Value, right: Value, context: Context): Condition {
+  const pattern = coerced(right, sqlTypes.text).expr
+  const isKnown = pattern.kind === 'const' && pattern.value !== null && regexMatcher(pattern.value) !== null
+  // Of padded text Postgres matches the padding too.
+  if (!isKnown || baseOf(left.expr.type).family !== 'text') return unsupported(context, 'operator ~ with this pattern')
+  return isCalled(
+    '~',
+    [left, right].map(value => asText(value, context)),
+    '~',
+    context,
+  )
 }
 
 /** Containment and overlap of arrays of one type, containment of jsonb. */

@@ -221,12 +221,12 @@ export const policySets: readonly PolicySet[] = [
     name: 'a table the role may not read',
     sql: both(`EXISTS (SELECT FROM secrets s WHERE s.topic = realtime.topic())`),
   },
-  { name: 'a regular expression', sql: both(`topic ~ '^room:[0-9]+$'`), asked: true },
+  { name: 'a regular expression', sql: both(`topic ~ '^room:[0-9]+$' OR realtime.topic() !~ '[a-z]'`) },
   { name: 'a helper in PL/pgSQL', sql: both('by_plpgsql(realtime.topic())'), asked: true },
   { name: 'a function of the whole row', sql: both('of_row(messages.*)'), asked: true },
   {
     name: 'asked to receive, judged to send',
-    sql: on('SELECT', `topic ~ '^room:' AND by_plpgsql(topic)`) + on('INSERT', 'is_member(1)'),
+    sql: on('SELECT', `topic ~* '^ROOM:' AND by_plpgsql(topic)`) + on('INSERT', 'is_member(1)'),
     asked: true,
   },
   {
