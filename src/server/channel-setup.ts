@@ -1,5 +1,7 @@
 // Puts the parts of channels together: in memory for one node, over Redis for many.
+import type { Asker } from './ask/asker.ts'
 import { Channels } from './channels/channels.ts'
+import { Guards, type GuardsOptions } from './channels/guards.ts'
 import { MemoryPresence } from './channels/memory-presence.ts'
 import { MemoryChannelRelay } from './channels/memory-relay.ts'
 import type { ChannelGuards } from './channels/permission.ts'
@@ -10,6 +12,8 @@ import type { Config } from './config.ts'
 import { answered, type Lane } from './database.ts'
 import type { RedisClient } from './redis.ts'
 import { steadyNow } from './steady-clock.ts'
+import type { Audiences } from './subscribe/audiences.ts'
+import type { Stream } from './subscribe/stream.ts'
 import type { StreamParts } from './subscribe/stream-parts.ts'
 import type { Subscriptions } from './subscribe/subscription.ts'
 import type { Beacon } from './wal/heartbeat.ts'
@@ -29,6 +33,27 @@ export interface ChannelSetup {
   /** Null: one node. `subscriber` hears what is published, and nothing else goes over it. */
   readonly redis: { readonly client: RedisClient; readonly subscriber: RedisClient } | null
   readonly nodeId: string
+}
+
+export interface GuardSetup {
+  readonly config: Config
+  readonly stream: Stream
+  readonly audiences: Audiences
+  readonly catalog: GuardsOptions['catalog']
+  readonly gate: { admit(role: string): Promise<void> }
+  readonly settingsOf: GuardsOptions['settingsOf']
+  readonly asker: Asker
+  readonly pool: Lane
+}
+
+export function openGuards({ config, gate, ...parts }: GuardSetup): Guards {
+  const { askedMaxAudiencesPerTable, recheckMs, audienceGraceMs } = config
+  return new Guards({
+    ...parts,
+    admit: role => gate.admit(role),
+    limits: { maxGuards: askedMaxAudiencesPerTable, recheckMs, graceMs: audienceGraceMs },
+    random: Math.random,
+  })
 }
 
 /** How long a message waits for the transaction that its `after` names. */

@@ -2,7 +2,6 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { TidegateError } from '../protocol/tidegate-error.ts'
 import { trackAtStart } from './admin/track.ts'
 import { Asker } from './ask/asker.ts'
 import { IndexSize } from './authorize/inner-set.ts'
@@ -10,9 +9,9 @@ import { createCatalog } from './authorize/policy-catalog.ts'
 import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
-import { openChannels } from './channel-setup.ts'
+import { openChannels, openGuards } from './channel-setup.ts'
 import type { Channels } from './channels/channels.ts'
-import { Guards } from './channels/guards.ts'
+import type { Guards } from './channels/guards.ts'
 import { MessageSweep } from './channels/message-sweep.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
@@ -20,6 +19,7 @@ import { createGateway, type Gateway, type GatewayOptions } from './deliver/gate
 import { RedisTickets } from './deliver/redis-tickets.ts'
 import { drain } from './drain.ts'
 import { createExplainer } from './explain/operator.ts'
+import { authenticatorOptions, gatewayLimits } from './gateway-options.ts'
 import { createLog, type Log } from './log.ts'
 import { NodeRegistry } from './nodes/registry.ts'
 import { release } from './nodes/release.ts'
@@ -27,12 +27,11 @@ import { createOrderGiver } from './orders/give-order.ts'
 import { Orders } from './orders/orders.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
-import { closeRedis, openRedis, type RedisClient } from './redis.ts'
-import { assertRedisReady } from './redis-ready.ts'
 import { Head } from './relay/head.ts'
 import { MemoryRelay } from './relay/memory-relay.ts'
 import { RedisJournal } from './relay/redis-journal.ts'
 import { Router } from './route/router.ts'
+import { checkRedis, closeShared, openShared, type SharedRedis } from './shared-redis.ts'
 import { SnapshotReader } from './snapshot/reader.ts'
 import { SharedReads } from './snapshot/shared-reads.ts'
 import { steadyNow } from './steady-clock.ts'
@@ -199,20 +198,15 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       },
     },
   })
-  const guards = new Guards({
+  const guards = openGuards({
+    config,
     stream,
     audiences: door.audiences,
     catalog,
-    admit: role => gate.admit(role),
+    gate,
     settingsOf,
     asker,
     pool: catalogLane,
-    limits: {
-      maxGuards: config.askedMaxAudiencesPerTable,
-      recheckMs: config.recheckMs,
-      graceMs: config.audienceGraceMs,
-    },
-    random: Math.random,
   })
   const channels = openChannels({
     config,
@@ -339,16 +333,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
     orders,
     log,
-    limits: {
-      maxFrameBytes: config.maxFrameBytes,
-      maxSubscriptions: config.maxSubscriptions,
-      framesPerSecond: config.maxFramesPerSecond,
-      maxConnections: config.maxConnections,
-      handshakeMs: config.handshakeMs,
-      heartbeatMs: config.heartbeatMs,
-      sendQueueBytes: config.sendQueueBytes,
-      ticketMs: config.ticketMs,
-    },
+    limits: gatewayLimits(config),
     allowedOrigins: config.allowedOrigins,
     ready: scope => {
       probedAtMs = steadyNow()
@@ -428,28 +413,8 @@ interface Parts {
   readonly gateway: Gateway
   readonly door: SubscriptionDoor
   readonly channels: Channels
-  readonly redis: ReturnType<typeof openShared> | null
+  readonly redis: SharedRedis | null
   readonly connections: Connections
-}
-
-/** Past this a command's connection is made anew. */
-const redisTimeoutMs = 2000
-
-/** Those who read and wait have a connection of their own: behind a read that blocks, a command would wait as long. */
-function openShared(url: string, name: string) {
-  const open = (use: string) => openRedis(url, { connectionName: `${name} ${use}`, commandTimeoutMs: redisTimeoutMs })
-  return { client: open('tidegate'), reader: open('tidegate reader'), subscriber: open('tidegate channels') }
-}
-
-/** One that cannot be used stops the node, one that is away does not: it is tried again. */
-async function checkRedis(client: RedisClient, { relayDurability }: Config, log: Log): Promise<void> {
-  try {
-    const { warnings } = await assertRedisReady(client, { timeoutMs: 3000, usesAof: relayDurability === 'aof' })
-    for (const warning of warnings) log.warn(warning)
-  } catch (error) {
-    if (!(error instanceof TidegateError) || error.code !== 'RELAY_UNREACHABLE') throw error
-    log.warn({ code: error.code, err: error }, error.message)
-  }
 }
 
 /** A Postgres that does not answer must not keep a process that its clients have left: questions to it hang for ten seconds. */
@@ -462,20 +427,8 @@ async function endServer({ stopping, running, gateway, door, channels, redis, co
     await running.catch(() => {})
     await channels.close()
     door.close()
-    if (redis !== null) for (const client of Object.values(redis)) closeRedis(client)
+    if (redis !== null) closeShared(redis)
     await connections.end()
   }
   await Promise.race([end(), sleep(endMs, undefined, { ref: false })])
-}
-
-function authenticatorOptions(config: Config) {
-  return {
-    ...(config.jwtSecret === null ? {} : { secret: config.jwtSecret }),
-    ...(config.jwtJwksUrl === null ? {} : { jwksUrl: config.jwtJwksUrl }),
-    ...(config.jwtIssuer === null ? {} : { issuer: config.jwtIssuer }),
-    ...(config.jwtAudience === null ? {} : { audience: config.jwtAudience }),
-    algorithms: config.jwtAlgorithms,
-    roleClaim: config.jwtRoleClaim,
-    defaultRole: config.defaultRole,
-  }
 }

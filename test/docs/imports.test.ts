@@ -48,7 +48,7 @@ function partOf(file: string): string {
     )
   )
     return 'server/basics'
-  return /^(beacon-way|catalog-watch|channel-setup|drain|idle-memory|isolation|pipeline|readiness|server|upkeep|young-generation)\.ts$/.test(
+  return /^(beacon-way|catalog-watch|channel-setup|drain|gateway-options|idle-memory|isolation|pipeline|readiness|server|shared-redis|upkeep|young-generation)\.ts$/.test(
     second,
   )
     ? 'server/top'

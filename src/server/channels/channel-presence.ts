@@ -3,11 +3,11 @@
 import type { Position } from '../../protocol/position.ts'
 import { Batch, type Receivers } from '../route/batch.ts'
 import { Outgoing } from '../route/outgoing.ts'
-import type { ChannelTurn } from './channel.ts'
 import { changeJson, hereJson } from './event-json.ts'
 import type { PresenceDiff, PresenceStore } from './presence.ts'
 import { type MirroredChange, PresenceMirror } from './presence-mirror.ts'
 import type { PresenceRule } from './rules.ts'
+import type { ChannelTurn } from './turn.ts'
 
 /** A member that wants to know who is there. */
 export interface PresenceWatcher {

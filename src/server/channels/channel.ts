@@ -12,6 +12,7 @@ import type { ChannelMessage, ChannelName, Draft, Stamp } from './message.ts'
 import type { PresenceDiff, PresenceStore } from './presence.ts'
 import type { ChannelRule } from './rules.ts'
 import { type Due, Sequence } from './sequence.ts'
+import type { ChannelEvent, ChannelReceiver, ChannelTurn } from './turn.ts'
 
 /** What everything in a channel shares: where this node's stream stands. */
 export interface ChannelSurroundings {
@@ -24,34 +25,6 @@ export interface ChannelSurroundings {
   hasPassed(stamp: Stamp, isPrivate: boolean): boolean
   /** Steady milliseconds. */
   now(): number
-}
-
-/** An event on its way to members. */
-export interface ChannelEvent {
-  readonly outgoing: Outgoing
-  /** Name of the event, for those who keep the newest of each. */
-  readonly event: string
-  readonly seq: bigint
-  /** The message, by which members are told apart: its sender, and whom it is for. Null: everybody gets it. */
-  readonly message: Draft | null
-}
-
-/** Events of one turn, in order. */
-export interface ChannelTurn {
-  readonly events: readonly ChannelEvent[]
-  /** All of them, for who gets all. */
-  readonly batch: Batch
-  /** One of them is not for all. */
-  readonly hasTarget: boolean
-  /** Connections that sent one of them. */
-  readonly senders: ReadonlySet<string>
-}
-
-/** Who is in a channel. Nothing here may throw. */
-export interface ChannelReceiver {
-  receive(turn: ChannelTurn): void
-  /** Numbers began anew: what it holds leads to nothing. */
-  startOver(): void
 }
 
 /** Messages whose stamp lies ahead of this node. Past it the newest are let go: they are read again, or told as a gap. */

@@ -56,7 +56,7 @@ export class Place {
 export class Connections {
   readonly #max: number
   readonly #orders: TokenOrders
-  readonly #roster = new Roster()
+  readonly #roster = new Roster<Place>()
   /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
   readonly #places = new Map<Place, Connection | null>()
   /** Those told to move to another node, until they are gone. */

@@ -1,14 +1,13 @@
 // Who is here by user and by connection's name: what orders ask for. A name may have several places: a client that polls has one
 // name for all its polls.
 import type { Token } from '../orders/order.ts'
-import type { Place } from './connections.ts'
 
-type Index = Map<string, Place | Set<Place>>
+type Index<Place> = Map<string, Place | Set<Place>>
 
-export class Roster {
+export class Roster<Place extends object> {
   /** Entries: at most two for each place. */
-  readonly #byUser: Index = new Map()
-  readonly #byName: Index = new Map()
+  readonly #byUser: Index<Place> = new Map()
+  readonly #byName: Index<Place> = new Map()
 
   add(place: Place, sub: Token['sub'], name: string | null): void {
     if (sub !== null) add(this.#byUser, sub, place)
@@ -30,14 +29,14 @@ export class Roster {
 }
 
 /** Most have one, and a set of one takes 200 bytes. */
-function add(index: Index, key: string, place: Place): void {
+function add<Place extends object>(index: Index<Place>, key: string, place: Place): void {
   const found = index.get(key)
   if (found === undefined) index.set(key, place)
   else if (found instanceof Set) found.add(place)
   else if (found !== place) index.set(key, new Set([found, place]))
 }
 
-function remove(index: Index, key: string, place: Place): void {
+function remove<Place extends object>(index: Index<Place>, key: string, place: Place): void {
   const found = index.get(key)
   if (found === place) index.delete(key)
   else if (found instanceof Set) {
@@ -46,5 +45,5 @@ function remove(index: Index, key: string, place: Place): void {
   }
 }
 
-const listed = (found: Place | Set<Place> | undefined): readonly Place[] =>
+const listed = <Place extends object>(found: Place | Set<Place> | undefined): readonly Place[] =>
   found === undefined ? [] : found instanceof Set ? [...found] : [found]
