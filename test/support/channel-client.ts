@@ -91,7 +91,10 @@ export class ChannelClient {
   connection = ''
   closeCode: number | null = null
   lastError: { code: string; retryAfterMs?: number } | null = null
+  /** Told of each frame, after it was taken. */
+  onFrame: (frame: ServerFrame) => void = () => {}
   readonly #socket: WebSocket
+  readonly #patienceMs: number
   readonly #channels = new Map<number, JoinedChannel>()
   readonly #asked = new Map<number, { resolve: (frame: ServerFrame) => void; reject: (error: unknown) => void }>()
   #lastId = 0
@@ -99,17 +102,18 @@ export class ChannelClient {
   #failure: unknown = null
   #wake: (() => void)[] = []
 
-  private constructor(socket: WebSocket) {
+  private constructor(socket: WebSocket, patienceMs: number) {
     this.#socket = socket
+    this.#patienceMs = patienceMs
   }
 
-  /** Connects, and waits for its welcome. @throws Refused */
-  static async open(node: { readonly url: string }, token: string): Promise<ChannelClient> {
+  /** Connects, and waits for its welcome. @param patienceMs for that, and for being let into a channel. @throws Refused */
+  static async open(node: { readonly url: string }, token: string, patienceMs = 10_000): Promise<ChannelClient> {
     const socket = new WebSocket(`${node.url.replace('http', 'ws')}/v1/socket`, {
       headers: { authorization: `Bearer ${token}` },
       perMessageDeflate: false,
     })
-    const client = new ChannelClient(socket)
+    const client = new ChannelClient(socket, patienceMs)
     socket.on('message', data => client.#take(JSON.parse(String(data)) as ServerFrame))
     socket.on('close', code => {
       client.closeCode = code
@@ -121,7 +125,12 @@ export class ChannelClient {
       client.#failure ??= error
       client.#woken()
     })
-    await client.waitFor(() => client.connection !== '' || client.closeCode !== null)
+    try {
+      await client.waitFor(() => client.connection !== '' || client.closeCode !== null)
+    } catch (error) {
+      client.cut()
+      throw error
+    }
     if (client.connection === '')
       throw new Refused(client.lastError?.code ?? 'CLOSED', `closed with ${client.closeCode}`)
     return client
@@ -162,7 +171,12 @@ export class ChannelClient {
     })
   }
 
-  async waitFor(condition: () => boolean, timeoutMs = 10_000): Promise<void> {
+  /** What came and should not have. */
+  get failure(): unknown {
+    return this.#failure
+  }
+
+  async waitFor(condition: () => boolean, timeoutMs = this.#patienceMs): Promise<void> {
     const deadline = Date.now() + timeoutMs
     while (!condition()) {
       if (this.#failure !== null) throw this.#failure
@@ -207,6 +221,7 @@ export class ChannelClient {
     if (this.frames.length > 10_000) this.frames.shift()
     try {
       this.#read(frame)
+      this.onFrame(frame)
     } catch (error) {
       this.#failure ??= error
     }

@@ -104,6 +104,7 @@ export class SseStream {
   #wake: () => void = () => {}
   #closed = false
   onEvent: (event: SseEvent) => void = () => {}
+  onEnd: () => void = () => {}
 
   /** @param token null where the path has a ticket */
   static async open(
@@ -111,8 +112,10 @@ export class SseStream {
     path: string,
     token: string | null,
     lastEventId?: string,
+    signal?: AbortSignal,
   ): Promise<SseStream> {
     const stream = new SseStream()
+    signal?.addEventListener('abort', () => stream.#abort.abort(), { once: true })
     const headers: Record<string, string> = { accept: 'text/event-stream' }
     if (token !== null) headers.authorization = `Bearer ${token}`
     if (lastEventId !== undefined) headers['last-event-id'] = lastEventId
@@ -189,6 +192,7 @@ export class SseStream {
       // Cut: whoever waits sees `ended`.
     }
     this.ended = true
+    this.onEnd()
     this.#wake()
   }
 

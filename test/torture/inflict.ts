@@ -2,8 +2,8 @@
 import { rm } from 'node:fs/promises'
 import pg from 'pg'
 import { parseLsn } from '../../src/server/wal/lsn.ts'
+import type { Client } from '../checker/client.ts'
 import type { Cluster } from '../checker/cluster.ts'
-import type { Crowd } from '../checker/crowd.ts'
 import type { Random } from '../checker/random.ts'
 import { dropSlot } from '../checker/slot-loss.ts'
 import { standby } from '../checker/writers.ts'
@@ -17,10 +17,13 @@ export interface Victims {
   readonly cluster: Cluster
   /** Null: one node with its window in its own memory. */
   readonly redis: RedisProcess | null
-  readonly crowd: Crowd
+  /** Those who read. */
+  readonly crowd: {
+    readonly checked: readonly { readonly client: Pick<Client, 'connected' | 'paused' | 'pause' | 'goOn'> }[]
+  }
   readonly databaseUrl: string
-  /** Redis is down, and comes back with less than it had. */
-  redisLoses(): Promise<void>
+  /** Redis is down, and comes back with less than it had. @param savedAt performance.now(), when it held that; null: nothing */
+  redisLoses(savedAt: number | null): Promise<void>
 }
 
 /** What is hurt already is left alone until it is well: each of these by one fault at a time. */
@@ -117,16 +120,17 @@ export class Tormentor {
       case 'redis emptied':
         return this.#of(['redis'], true, async () => {
           await redis!.kill()
-          await this.#victims.redisLoses()
+          await this.#victims.redisLoses(null)
           await sleep(fault.forMs)
           await redis!.start('empty')
         })
       case 'redis rolled back':
         return this.#of(['redis'], true, async () => {
+          const savedAt = performance.now()
           const copy = await redis!.save()
           await sleep(fault.byMs)
           await redis!.kill()
-          await this.#victims.redisLoses()
+          await this.#victims.redisLoses(savedAt)
           await sleep(fault.forMs)
           await redis!.start(copy)
           await rm(copy.folder, { recursive: true })

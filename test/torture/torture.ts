@@ -13,8 +13,9 @@ import { type WriterCounts, Writers } from '../checker/writers.ts'
 import { prepareDatabase } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { type RedisProcess, startRedis } from '../support/redis-process.ts'
-import { type DueFault, type FaultKind, faultKinds, faultOf, nameOfFault } from './faults.ts'
-import { acknowledgedUpTo, Tormentor } from './inflict.ts'
+import { Fate } from './fate.ts'
+import { type DueFault, type Fault, type FaultKind, faultKinds, nameOfFault } from './faults.ts'
+import { acknowledgedUpTo, Tormentor, type Wound } from './inflict.ts'
 import { TorturedNodes } from './nodes.ts'
 import { type FaultRecord, Recovery } from './recovery.ts'
 import { RedisLosses } from './redis-losses.ts'
@@ -105,9 +106,7 @@ class Run {
   #writers!: Writers
   #nodes!: TorturedNodes
   #crowd!: Crowd
-  #tormentor!: Tormentor
-  #drawn = 0
-  #passedOver = 0
+  #fate!: Fate
   #slotsDropped = 0
 
   constructor(options: TortureOptions, cluster: Cluster, redis: RedisProcess | null, database: TestDatabase) {
@@ -151,7 +150,7 @@ class Run {
       found,
       failures: findings.length === 0 ? [] : this.#told(findings),
       faults: this.#recovery.records,
-      faultsPassedOver: this.#passedOver,
+      faultsPassedOver: this.#fate.passedOver,
       commits: this.#truth.count,
       commitsToldAgain: this.#truth.repeated,
       tally: this.#tally,
@@ -222,13 +221,18 @@ class Run {
         excuse: resync => this.#losses.excuse(resync),
       },
     })
-    this.#tormentor = new Tormentor({
+    const tormentor = new Tormentor({
       nodes: this.#nodes,
       cluster: this.#cluster,
       redis: this.#redis,
       crowd: this.#crowd,
       databaseUrl: url,
       redisLoses: () => this.#redisLoses(),
+    })
+    const { faultEveryMs: everyMs, plan } = this.#options
+    this.#fate = new Fate({
+      ...{ seed, everyMs, tormentor, kinds: this.#kinds, ...(plan === undefined ? {} : { plan }) },
+      begins: (...begun) => this.#begins(...begun),
     })
   }
 
@@ -239,7 +243,7 @@ class Run {
     const bustled = this.#crowd.bustle(Number.POSITIVE_INFINITY, stop.signal)
     const looking = setInterval(() => this.#recovery.look(), 20)
     try {
-      await this.#befall(performance.now() + forMs, stop.signal)
+      await this.#fate.befall(performance.now() + forMs, stop.signal)
     } finally {
       stop.abort()
       await Promise.all([written, bustled])
@@ -248,42 +252,19 @@ class Run {
     await this.#connect()
   }
 
-  /** Resolves when all that befell until then is made good again. */
-  async #befall(until: number, signal: AbortSignal): Promise<void> {
-    const { seed, faultEveryMs, plan } = this.#options
-    const suffered: Promise<void>[] = []
-    for (let place = 0; !signal.aborted; place++) {
-      const number = this.#drawn
-      const due =
-        plan === undefined ? faultOf(seed, number, { kinds: this.#kinds, everyMs: faultEveryMs }) : plan[place]
-      if (due === undefined || performance.now() + due.afterMs > until) break
-      const { afterMs, fault } = due
-      this.#drawn += 1
-      await sleep(afterMs)
-      const wound = await this.#tormentor.prepare(fault, Random.of(seed, 'wound', number))
-      if (wound === null) {
-        this.#passedOver += 1
-        continue
-      }
-      const concerned = this.#crowd.checked
-        .map(({ client }) => client)
-        .filter(({ via }) => wound.isShared || wound.node === null || via === wound.node.life)
-      const record = this.#recovery.begin(
-        { number, name: nameOfFault(fault), node: wound.node?.name ?? null },
-        concerned,
-        this.#horizon.walEnd,
-      )
-      if (fault.what === 'slot dropped') this.#slotsDropped += 1
-      suffered.push(
-        wound.inflict().then(() => {
-          record.overMs = this.#recovery.nowMs - record.atMs
-        }),
-      )
-      suffered.at(-1)!.catch(() => {})
+  #begins(number: number, fault: Fault, wound: Wound): () => void {
+    const concerned = this.#crowd.checked
+      .map(({ client }) => client)
+      .filter(({ via }) => wound.isShared || wound.node === null || via === wound.node.life)
+    const record = this.#recovery.begin(
+      { number, name: nameOfFault(fault), node: wound.node?.name ?? null },
+      concerned,
+      this.#horizon.walEnd,
+    )
+    if (fault.what === 'slot dropped') this.#slotsDropped += 1
+    return () => {
+      record.overMs = this.#recovery.nowMs - record.atMs
     }
-    await Promise.all(suffered)
-    // What was planned may come to an end before the round does.
-    if (!signal.aborted) await sleep(Math.max(0, until - performance.now()))
   }
 
   /** @returns what is not true; nothing when all is */
@@ -372,5 +353,3 @@ class Run {
     }
   }
 }
-
-const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))
