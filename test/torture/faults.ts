@@ -19,6 +19,8 @@ export type Fault =
       readonly to: LinkTo
       readonly ways: readonly Direction[]
       readonly share: number
+      /** Only those whose first words hold this, as a Redis connection's name. */
+      readonly carrying?: string
       readonly forMs: number
     }
   | {

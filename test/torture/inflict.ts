@@ -79,7 +79,9 @@ export class Tormentor {
         })
       case 'connections black-holed':
         return this.#ofLink(fault.whom, fault.to, async link => {
-          if (fault.share === 1) link.isolate(fault.ways)
+          const { carrying } = fault
+          if (carrying !== undefined) link.freeze(fault.ways, opening => opening.includes(carrying))
+          else if (fault.share === 1) link.isolate(fault.ways)
           else link.freeze(fault.ways, someOf(random, fault.share))
           await sleep(fault.forMs)
           link.thaw()

@@ -3,7 +3,9 @@
 // would pass for one that was not noticed.
 import { registerHooks } from 'node:module'
 
-interface Change {
+import { channelPlants } from './channels/plants.ts'
+
+export interface Change {
   /** Below src/server. */
   readonly file: string
   readonly text: string
@@ -59,6 +61,7 @@ export const plants: Readonly<Record<string, readonly Change[]>> = {
       instead: 'false',
     },
   ],
+  ...channelPlants,
 }
 
 const name = process.env.TORTURE_PLANT
