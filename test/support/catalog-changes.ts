@@ -230,11 +230,9 @@ export function testCatalogChanges(isAnnounced: boolean): void {
     await prepareDatabase(database, settled, ['apart.others'])
     await database.query(`
       CREATE ROLE ${login} LOGIN REPLICATION BYPASSRLS PASSWORD 'p'; CREATE ROLE ${group};
-      GRANT anon, authenticated TO ${login}`)
-    if (isAnnounced)
-      await database.query(
-        `GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT ON tidegate.catalog_key TO ${login}`,
-      )
+      GRANT anon, authenticated TO ${login};
+      GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT, DELETE ON tidegate.orders TO ${login}`)
+    if (isAnnounced) await database.query(`GRANT SELECT ON tidegate.catalog_key TO ${login}`)
     else await database.query('DROP EVENT TRIGGER tidegate_announce; DROP EVENT TRIGGER tidegate_announce_drop')
     node = await TestNode.start(database.urlFor(login, 'p'))
     token = await tokenFor(ada)

@@ -41,6 +41,7 @@ type State =
   | { readonly name: 'buffering'; readonly at: Position; readonly buffer: SlowBuffer<ChannelEvent> }
   | { readonly name: 'closed' }
 
+const sent = Promise.resolve()
 const attached: State = { name: 'attached' }
 const closed: State = { name: 'closed' }
 const retryMs = 500
@@ -58,6 +59,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   isTracked = false
   /** Made with its first message. */
   rate: SendRate | null = null
+  /** Resolves when its message before was given to the relay. */
+  sendBefore: Promise<void> = sent
   /** It has not been told yet who is here. */
   isPresenceOwed = false
   readonly #outlet: Outlet

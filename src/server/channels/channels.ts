@@ -19,6 +19,7 @@ import type {
   SendRequest,
   TrackRequest,
 } from './door.ts'
+import { type ChannelHoldings, holdingsOf } from './holdings.ts'
 import { type ChannelName, channelKey, type Draft, type Published } from './message.ts'
 import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
 import type { PresenceList, PresenceStore } from './presence.ts'
@@ -99,6 +100,13 @@ export class Channels implements ChannelDoor, MemberOwner {
     }
   }
 
+  get holdings(): ChannelHoldings {
+    return holdingsOf(
+      Array.from(this.#channels.values(), ({ channel }) => channel),
+      this.#options,
+    )
+  }
+
   async join(caller: Caller, request: ChannelRequest, outlet: Outlet): Promise<ChannelSubscription> {
     const { channel: name } = request
     assertTopic(name)
@@ -134,7 +142,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     assertTopic(channel)
     const permission = await this.#permissionOf(caller, channel, new Watcher())
     try {
-      return await this.#publisher.publish(caller, channel, permission, request, null)
+      return await this.#publisher.publish(caller, channel, permission, request, null, null)
     } finally {
       permission.release()
     }
@@ -166,11 +174,16 @@ export class Channels implements ChannelDoor, MemberOwner {
     const { caller, channel, permission } = member
     if (member.isClosed || permission === null) throw sendRefused(channel.name)
     member.rate ??= this.#publisher.rateOf(channel.name)
+    const { promise, resolve: next } = Promise.withResolvers<void>()
+    const turn = { before: member.sendBefore, next }
+    member.sendBefore = promise
     try {
-      return await this.#publisher.publish(caller, channel.name, permission, request, member.rate)
+      return await this.#publisher.publish(caller, channel.name, permission, request, member.rate, turn)
     } catch (error) {
       if (error instanceof TooFast) member.fail(error)
       throw error
+    } finally {
+      next()
     }
   }
 

@@ -25,6 +25,13 @@ export interface PublisherOptions {
   readonly wallNow: () => number
 }
 
+/** A sender's messages are given to the relay one after the other, and not awaited there. */
+export interface SendTurn {
+  /** Resolves when the one before was given to it, or will not be. */
+  readonly before: Promise<void>
+  next(): void
+}
+
 const maxEventLength = 255
 const maxKeyLength = 255
 
@@ -44,6 +51,7 @@ export class Publisher {
 
   /** Resolves when the message is in the relay.
    *  @param rate of the sender in this channel; null: of its subject
+   *  @param turn among the sender's messages; null: it sends one
    *  @throws SEND_REFUSED, RATE_LIMITED, PAYLOAD_TOO_LARGE, BAD_FRAME, TXID_INVALID, WAIT_TIMEOUT, UNAVAILABLE, TooFast */
   async publish(
     caller: Caller,
@@ -51,6 +59,7 @@ export class Publisher {
     permission: ChannelPermission,
     request: SendRequest,
     rate: SendRate | null,
+    turn: SendTurn | null,
   ): Promise<Published> {
     const { relay, rules, where, untilMoving, waitForTransaction, wallNow } = this.#options
     const rule = rules.of(channel.topic)
@@ -65,11 +74,12 @@ export class Publisher {
     await this.#pass(caller, channel, rate)
     if (after !== null) await waitForTransaction(after)
     if (channel.isPrivate) await untilMoving()
+    if (turn !== null) await turn.before
     // Looked at after all waiting, in the turn in which the stamp is taken.
     if (!permission.may('send', 'broadcast')) throw sendRefused(channel)
     const user = subjectOf(caller)
     const key = idempotencyKey === null ? null : JSON.stringify([caller.principal.role, user, idempotencyKey])
-    return relay.publish(
+    const published = relay.publish(
       {
         channel,
         id: randomUUID(),
@@ -84,6 +94,8 @@ export class Publisher {
       },
       { history: rule.history, idempotency: key === null ? null : { key, ms: rule.idempotencyMs } },
     )
+    turn?.next()
+    return published
   }
 
   async #pass(caller: Caller, channel: ChannelName, rate: SendRate | null): Promise<void> {

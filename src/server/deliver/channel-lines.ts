@@ -9,15 +9,23 @@ export const maxTasks = 64
 export const maxChars = 256 * 1024
 
 interface Line {
-  /** What waits behind the task that is under way. */
   readonly waiting: Task[]
+  /** Under way. */
+  running: number
+  /** What is under way lets nothing begin beside it. */
+  isAlone: boolean
+  /** Resolves when all that has begun was answered. */
+  answered: Promise<void>
 }
 
 export interface Task {
   /** How much it holds in memory. */
   readonly chars: number
-  /** Never rejects. */
-  run(): Promise<void> | void
+  /** The next of the same channel may begin when this one has begun, if it too may: messages are numbered in the order in which
+   *  they are given to the channel, and a round trip to Redis for each would be one write for each to every member. */
+  readonly isSend: boolean
+  /** Begins it. Never rejects. @returns what answers it, called behind the answers to all before it */
+  run(): Promise<() => void> | void
 }
 
 export class ChannelLines {
@@ -37,17 +45,16 @@ export class ChannelLines {
     return this.#tasks >= maxTasks || this.#chars >= maxChars
   }
 
-  /** Begins in this turn if nothing of the channel is under way. */
+  /** Begins in this turn if nothing of the channel is under way that it must wait for. */
   add(key: string, task: Task): void {
     this.#count(task, 1)
-    const line = this.#lines.get(key)
-    if (line !== undefined) {
-      line.waiting.push(task)
-      return
+    let line = this.#lines.get(key)
+    if (line === undefined) {
+      line = { waiting: [], running: 0, isAlone: false, answered: Promise.resolve() }
+      this.#lines.set(key, line)
     }
-    const begun: Line = { waiting: [] }
-    this.#lines.set(key, begun)
-    void this.#run(key, begun, task)
+    line.waiting.push(task)
+    this.#begin(key, line)
   }
 
   /** Drops what has not begun. */
@@ -57,15 +64,35 @@ export class ChannelLines {
     }
   }
 
-  async #run(key: string, line: Line, first: Task): Promise<void> {
-    for (let task: Task | undefined = first; task !== undefined; task = line.waiting.shift()) {
+  #begin(key: string, line: Line): void {
+    for (let next = line.waiting[0]; next !== undefined; next = line.waiting[0]) {
+      if (line.isAlone || (line.running > 0 && !next.isSend)) return
+      line.waiting.shift()
+      const task = next
       const running = task.run()
-      if (running !== undefined) await running
-      const wasFull = this.isFull
-      this.#count(task, -1)
-      if (wasFull && !this.isFull) this.#onRoom()
+      if (running === undefined) {
+        this.#end(task)
+        continue
+      }
+      line.running += 1
+      line.isAlone = !task.isSend
+      line.answered = line.answered
+        .then(() => running)
+        .then(answer => {
+          answer()
+          line.running -= 1
+          line.isAlone = false
+          this.#end(task)
+          this.#begin(key, line)
+        })
     }
-    this.#lines.delete(key)
+    if (line.running === 0 && this.#lines.get(key) === line) this.#lines.delete(key)
+  }
+
+  #end(task: Task): void {
+    const wasFull = this.isFull
+    this.#count(task, -1)
+    if (wasFull && !this.isFull) this.#onRoom()
   }
 
   #count({ chars }: Task, by: 1 | -1): void {

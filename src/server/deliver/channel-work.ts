@@ -34,20 +34,20 @@ export class ChannelWork {
   }
 
   /** Runs behind what was asked of the channel before. @param run never rejects */
-  inTurn(channel: ChannelName, run: () => Promise<void> | void, chars = 0): void {
-    this.#lines.add(channelKey(channel), { chars, run })
+  inTurn(channel: ChannelName, run: () => Promise<void> | void): void {
+    this.#lines.add(channelKey(channel), { chars: 0, isSend: false, run: () => run()?.then(() => nothing) })
   }
 
   /** @param channelOf whom to ask, when its turn has come */
   ask(asked: Asked, channelOf: () => ChannelSubscription | null, tell: (event: SessionEvent) => void): void {
     const { id, channel, ref, ask } = asked
     const chars = ask.type === 'send' ? ask.request.payload.length : (ask.request?.meta.length ?? 0)
-    const run = (): Promise<void> =>
+    const run = (): Promise<() => void> =>
       doAsk(channelOf(), ask).then(
-        answer => tell({ type: 'answered', id, ref, answer }),
-        (error: unknown) => tell({ type: 'notAnswered', id, ref, ask, error }),
+        answer => () => tell({ type: 'answered', id, ref, answer }),
+        (error: unknown) => () => tell({ type: 'notAnswered', id, ref, ask, error }),
       )
-    this.inTurn(channel, run, chars)
+    this.#lines.add(channelKey(channel), { chars, isSend: ask.type === 'send', run })
   }
 
   /** What has not begun will not. */
@@ -55,3 +55,5 @@ export class ChannelWork {
     this.#lines.drop()
   }
 }
+
+const nothing = (): void => {}

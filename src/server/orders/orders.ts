@@ -59,15 +59,21 @@ export class Orders implements TokenOrders {
     this.#options = options
   }
 
+  readonly #refused = Promise.withResolvers<never>()
+
   /** Orders and kicks that are over, which are deleted some seconds later. */
   get size(): number {
     return this.#inForce.size
   }
 
-  /** Reads what is in force, and from then on deletes what is over. Ends with the signal. */
+  /** Reads what is in force, and from then on deletes what is over. Ends with the signal. @throws PRIVILEGE_MISSING */
   async run(signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', () => this.#stop(), { once: true })
     void this.#read()
+    await Promise.race([this.#deleteNowAndThen(signal), this.#refused.promise])
+  }
+
+  async #deleteNowAndThen(signal: AbortSignal): Promise<void> {
     while (!this.#stopped.signal.aborted) {
       await sleep(deleteEveryMs, undefined, { signal, ref: false }).catch(() => {})
       if (!signal.aborted && this.#options.leads()) await this.#deleteExpired()
@@ -211,6 +217,10 @@ export class Orders implements TokenOrders {
         }
       } catch (error) {
         if (signal.aborted) return
+        if (isDenied(error)) {
+          this.#refused.reject(unreadable(error))
+          return
+        }
         const isExpected = isAway(error) || error instanceof TidegateError
         log[isExpected ? 'debug' : 'error'](
           { err: error },
@@ -272,6 +282,17 @@ export class Orders implements TokenOrders {
 }
 
 const maxLogged = 20
+
+/** SQLSTATE insufficient_privilege. */
+const isDenied = (error: unknown): boolean => (error as { code?: unknown }).code === '42501'
+
+/** A token that was revoked must not be good again after a restart. */
+const unreadable = (cause: unknown): TidegateError =>
+  new TidegateError(
+    'PRIVILEGE_MISSING',
+    'the login of DATABASE_URL may not read tidegate.orders, which say whose tokens are revoked; run: tidegate migrate',
+    { cause },
+  )
 
 /** Clocks that are kept by NTP, of the database and of whoever issues tokens. */
 const clocksDifferMs = 100
