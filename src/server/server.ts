@@ -11,7 +11,8 @@ import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { openChannels, openGuards } from './channel-setup.ts'
 import type { Channels } from './channels/channels.ts'
-import type { Guards } from './channels/guards.ts'
+import type { GuardHoldings, Guards } from './channels/guards.ts'
+import type { ChannelHoldings } from './channels/holdings.ts'
 import { MessageSweep } from './channels/message-sweep.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
@@ -71,7 +72,7 @@ export interface TidegateServer {
   /** Who may be in channels, for whoever asks in this process. */
   readonly guards: Guards
   /** What it holds for its subscribers now. */
-  holdings(): Holdings
+  holdings(): Holdings & ChannelHoldings & GuardHoldings & { readonly listed: number }
   /** WebSockets, event streams and requests held open. */
   connections(): number
   /** Tells clients when to come back, lets the slot go, closes. */
@@ -397,7 +398,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
       subscriptions: door,
       guards,
-      holdings: () => door.holdings,
+      holdings: () => ({ ...door.holdings, ...channels.holdings, ...guards.holdings, listed: gateway.listed() }),
       connections: () => gateway.connections(),
       stop,
     }

@@ -235,10 +235,10 @@ test('[P7] a thousand clients at once are let in a few at a time, all are exact,
     }
   }
   expect(readers.flatMap(reader => reader.resyncs)).toEqual([])
-  expect(node.server.holdings()).toEqual({ audiences: 2, queries: 1, memberships: 2, routes: 2, splices: 0 })
+  expect(node.server.holdings()).toMatchObject({ audiences: 2, queries: 1, memberships: 2, routes: 2, splices: 0 })
   for (const reader of readers) await reader.leave()
-  await until(() => node.server.holdings().audiences === 0)
-  expect(node.server.holdings()).toEqual({ audiences: 0, queries: 0, memberships: 0, routes: 0, splices: 0 })
+  await until(() => Object.values(node.server.holdings()).every(count => count === 0)).catch(() => {})
+  expect(Object.entries(node.server.holdings()).filter(([, count]) => count > 0)).toEqual([])
 })
 
 test('[P7] readers who come and go in every way leave nothing behind', { timeout: 60_000 }, async () => {
@@ -265,5 +265,5 @@ test('[P7] readers who come and go in every way leave nothing behind', { timeout
     for (const live of opened) live.stream.close()
   }
   await until(() => Object.values(node.server.holdings()).every(count => count === 0)).catch(() => {})
-  expect(node.server.holdings()).toEqual({ audiences: 0, queries: 0, memberships: 0, routes: 0, splices: 0 })
+  expect(Object.entries(node.server.holdings()).filter(([, count]) => count > 0)).toEqual([])
 })

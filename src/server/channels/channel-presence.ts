@@ -47,6 +47,11 @@ export class ChannelPresence {
     this.#options = options
   }
 
+  /** Whether it holds who is here: somebody watches. */
+  get isMirrored(): boolean {
+    return this.#mirror !== null
+  }
+
   /** Its first event says who is here. */
   watch(watcher: PresenceWatcher): void {
     watcher.isPresenceOwed = true

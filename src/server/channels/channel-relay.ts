@@ -64,5 +64,7 @@ export interface ChannelRelay {
   read(channel: string, range: HistoryRange): Promise<HistoryPage>
   /** Whether what others publish is heard here: false from when a probe of its own has not come back. */
   readonly isHearing: boolean
+  /** Channels that are heard: those that somebody here listens to, and for a grace those that somebody did. */
+  readonly subscribed: number
   close(): Promise<void>
 }

@@ -38,6 +38,15 @@ export interface GuardsOptions extends Omit<AskedGuardsOptions, 'log'> {
   readonly settingsOf: (principal: Principal) => readonly (readonly [name: string, value: string])[]
 }
 
+/** All 0 a grace after the last has gone. */
+export interface GuardHoldings {
+  readonly permissions: number
+  /** What memberships answer for them. */
+  readonly guards: number
+  /** What Postgres does. */
+  readonly asked: number
+}
+
 const maxAttempts = 5
 /** How long the policies of one role may take to be read while the stream waits. */
 const maxReadMs = 2000
@@ -61,8 +70,7 @@ export class Guards implements ChannelGuards {
     this.#asked = new AskedGuards({ ...options, log: options.stream.log })
   }
 
-  /** How much is held: permissions, what memberships answer for them, and what Postgres does. */
-  get holdings(): { readonly permissions: number; readonly guards: number; readonly asked: number } {
+  get holdings(): GuardHoldings {
     return { permissions: this.#permissions.size, guards: this.#guards.size, asked: this.#asked.size }
   }
 

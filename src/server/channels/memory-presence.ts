@@ -34,6 +34,10 @@ export class MemoryPresence implements PresenceStore {
     return this.#ledger.list(channel, page)
   }
 
+  get rooms(): number {
+    return this.#rooms.size
+  }
+
   close(): Promise<void> {
     return this.#rooms.close()
   }

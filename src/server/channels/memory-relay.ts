@@ -82,6 +82,10 @@ export class MemoryChannelRelay implements ChannelRelay {
     this.#sweeping = setInterval(() => this.#sweep(), sweepMs).unref()
   }
 
+  get subscribed(): number {
+    return this.#listeners.size
+  }
+
   /** Bytes of all histories. */
   get bytes(): number {
     return this.#bytes

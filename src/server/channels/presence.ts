@@ -47,6 +47,8 @@ export interface PresenceStore {
   untrack(channel: string, connection: string, how: 'gone' | 'broken'): Promise<void>
   /** All entries, or a page of them. @param after `ref` to go on behind, null for the first @throws UNAVAILABLE */
   list(channel: string, page?: { readonly after: string | null; readonly limit: number }): Promise<PresenceList>
+  /** Channels in which this node has entries, or had some within their grace. */
+  readonly rooms: number
   /** Everything of this node's connections is gone. */
   close(): Promise<void>
 }

@@ -78,6 +78,10 @@ export class RedisPresence implements PresenceStore {
     }
   }
 
+  get rooms(): number {
+    return this.#rooms.size
+  }
+
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true

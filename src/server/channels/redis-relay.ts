@@ -89,7 +89,6 @@ export class RedisChannelRelay implements ChannelRelay {
     return this.#subscriber.isHearing
   }
 
-  /** Channels subscribed to. */
   get subscribed(): number {
     return this.#subscriber.size
   }

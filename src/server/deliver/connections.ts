@@ -75,6 +75,11 @@ export class Connections {
     return this.#places.size
   }
 
+  /** Entries of the roster: none is left of those who went. */
+  get listed(): number {
+    return this.#roster.size
+  }
+
   get isDraining(): boolean {
     return this.#isDraining
   }

@@ -75,6 +75,8 @@ export interface Gateway {
   close(): Promise<void>
   /** WebSockets, event streams and requests held open. */
   connections(): number
+  /** Names and users by which orders find connections. */
+  listed(): number
   /** Whom orders reach. */
   readonly ordered: OrderedConnections
 }
@@ -203,6 +205,10 @@ class HttpGateway implements Gateway {
 
   connections(): number {
     return this.#connections.count
+  }
+
+  listed(): number {
+    return this.#connections.listed
   }
 
   get ordered(): OrderedConnections {

@@ -19,6 +19,10 @@ export class Roster<Place extends object> {
     if (name !== null) remove(this.#byName, name, place)
   }
 
+  get size(): number {
+    return this.#byUser.size + this.#byName.size
+  }
+
   ofUser(sub: string): readonly Place[] {
     return listed(this.#byUser.get(sub))
   }
