@@ -12,6 +12,7 @@ const readme = await readFile(`${root}README.md`, 'utf8')
 const section = /^## With the database you have\n(.*?)^## /ms.exec(readme)?.[1] ?? ''
 const blocks = [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(match => match[1]!)
 const [settings = '', login = '', policies = '', track = '', start = '', follow = '', write = '', revoke = ''] = blocks
+const [channelPolicies = '', join = '', send = ''] = blocks.slice(8)
 
 /** Runs a block in bash. */
 class Block {
@@ -85,7 +86,7 @@ const events = (text: string, name: string): string[] =>
   [...text.matchAll(new RegExp(`^event: ${name}\\ndata: (.*)$`, 'gm'))].map(match => match[1]!)
 
 test('the README, word for word, on a database someone already has', { timeout: 180_000 }, async () => {
-  expect(blocks).toHaveLength(8)
+  expect(blocks).toHaveLength(11)
   await using server = await LocalPostgres.create({ settings: { max_slot_wal_keep_size: '1GB' } })
   await server.start()
   await rows(server.url, `CREATE ROLE app LOGIN PASSWORD 'secret'`)
@@ -133,6 +134,18 @@ test('the README, word for word, on a database someone already has', { timeout: 
   await new Block(revoke, env).end()
   await following.until(() => events(following.stdout, 'delta').join().includes('"op":"delete"'))
   expect(following.stdout).not.toContain('Somebody else')
+
+  await new Block(channelPolicies, env).end()
+  await using inChannel = new Block(join, env)
+  await inChannel.until(() => events(inChannel.stdout, 'joined').length > 0)
+  await new Block(send, env).end()
+  await inChannel.until(() => events(inChannel.stdout, 'message').length === 2)
+  expect(events(inChannel.stdout, 'message').map(data => JSON.parse(data) as unknown)).toMatchObject([
+    { event: 'typing', payload: { on: true } },
+    { event: 'said', payload: { text: 'Water them twice' } },
+  ])
+  await new Block(revoke, env).end()
+  await inChannel.until(() => events(inChannel.stdout, 'error').join().includes('CHANNEL_CLOSED'))
 
   // The application, as the tables' owner, reads and writes as before.
   expect(await rows(env.APP_URL, 'SELECT team_id::int, title FROM tasks ORDER BY id')).toEqual([
