@@ -70,6 +70,13 @@ export function planOf(access: ChannelAccess, topic: string, settings: Settings)
   }
 }
 
+/** What is left to know of a plan once somebody stands by it: the same object for all who look their answers up alike. A plan of
+ *  its own for each of five thousand members took 0.2 kB more of each. */
+export function standingPlan(access: ChannelAccess, { slots, asked }: Plan): Plan {
+  const { standing } = judgedOf(access)
+  return getOrInsert(standing, JSON.stringify(slots), () => ({ slots, memberships: null, asked }))
+}
+
 const slotsBy = (by: 'memberships' | 'postgres'): readonly Slot[] =>
   Array.from({ length: places }, (_, at) => ({ by, at }))
 const byMemberships = slotsBy('memberships')
@@ -97,6 +104,10 @@ interface Judged {
    *  where Postgres is asked. */
   readonly rows: readonly (Predicate | null)[]
   readonly asked: Plan['asked']
+  /** Tables of the policies' semi-joins. */
+  readonly memberships: readonly Table[]
+  /** By slots, of which there are a few combinations. */
+  readonly standing: Map<string, Plan>
 }
 
 const known = new WeakMap<ChannelAccess, Judged>()
@@ -116,30 +127,43 @@ function judgedOf(access: ChannelAccess): Judged {
         return getOrInsert(distinct, fingerprint(row), () => row)
       }),
     )
-    found = { rows, asked: asked.some(condition => condition !== null) ? asked : null }
+    found = {
+      rows,
+      asked: asked.some(condition => condition !== null) ? asked : null,
+      memberships: membershipsOf(access),
+      standing: new Map(),
+    }
     known.set(access, found)
   }
   return found
 }
 
-function audienceOf({ table, deciding }: ChannelAccess, predicate: Predicate): AudienceRequest {
+function membershipsOf({ deciding }: ChannelAccess): readonly Table[] {
   const memberships = new Map<number, Table>()
   for (const action of actions) {
     const each = deciding[action]
     if (each.by === 'memberships') for (const inner of each.memberships) memberships.set(inner.oid, inner)
   }
-  assertFollowable(allSemiJoinsOf(predicate), [...memberships.values()])
-  return { query: channelQuery(table), predicate, memberships: [...memberships.values()] }
+  return [...memberships.values()]
 }
 
+function audienceOf(access: ChannelAccess, predicate: Predicate): AudienceRequest {
+  const { memberships } = judgedOf(access)
+  assertFollowable(allSemiJoinsOf(predicate), memberships)
+  return { query: channelQuery(access.table), predicate, memberships }
+}
+
+const queries = new WeakMap<Table, Omit<Query, 'number' | 'text'>>()
+
 /** All guards have it in common. */
-export const channelQuery = (table: Table): Omit<Query, 'number' | 'text'> => ({
-  kind: 'channel',
-  table: channelTable(table),
-  filter: alwaysTrue,
-  columns: [],
-  events: null,
-})
+export function channelQuery(table: Table): Omit<Query, 'number' | 'text'> {
+  let query = queries.get(table)
+  if (query === undefined) {
+    query = { kind: 'channel', table: channelTable(table), filter: alwaysTrue, columns: [], events: null }
+    queries.set(table, query)
+  }
+  return query
+}
 
 /** Nothing of its rows is looked at: what becomes of its columns and partitions matters to nobody who stands. */
 const channelTable = ({ oid, schema, name, rowSecurity, forceRowSecurity }: Table): Table => ({

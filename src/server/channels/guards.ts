@@ -23,7 +23,7 @@ import type { Principal } from '../subscribe/subscription.ts'
 import { type ChannelAccess, type ChannelCatalog, readChannelAccess, topicSetting } from './guards-access.ts'
 import { AskedGuards, type AskedGuardsOptions } from './guards-asked.ts'
 import { type Guard, Permission } from './guards-permission.ts'
-import { channelQuery, type Plan, planOf } from './guards-plan.ts'
+import { channelQuery, type Plan, planOf, standingPlan } from './guards-plan.ts'
 import type { ChannelName } from './message.ts'
 import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
 
@@ -95,6 +95,7 @@ export class Guards implements ChannelGuards {
       }
       if (rechecks === this.#rechecks) {
         permission.isStanding = true
+        permission.plan = standingPlan(access, plan)
         return permission
       }
       // Made by rules that may hold no more.
@@ -361,7 +362,7 @@ export class Guards implements ChannelGuards {
       permission.end(changed(permission.access.table))
       return
     }
-    permission.plan = plan
+    permission.plan = standingPlan(permission.access, plan)
     if (audience === null || audience !== permission.guard?.audience) {
       this.#leaveGuards(permission)
       if (audience !== null) this.#enter(audience, permission)

@@ -5,7 +5,7 @@ import { fingerprint } from '../../predicate/fingerprint.ts'
 import { keyComparisonsOf } from '../../predicate/join-key.ts'
 import { coverToRead } from '../../predicate/keys.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { membershipTooLarge } from '../authorize/inner-set.ts'
+import { membershipTooLarge, type SetLimits } from '../authorize/inner-set.ts'
 import { KeyHolders, MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
@@ -29,9 +29,11 @@ export class MembershipSets {
   /** One per distinct bound semi-join in use: bounded by the audiences, which are bounded by the connections. */
   readonly #held = new Map<string, Held>()
   readonly #holders = new Map<string, KeyHolders>()
+  readonly #limits: SetLimits
 
   constructor(stream: Stream, reach: Reach) {
     this.#stream = stream
+    this.#limits = { maxRows: stream.limits.membershipMaxRows, index: stream.indexSize }
     this.#reach = reach
   }
 
@@ -45,9 +47,7 @@ export class MembershipSets {
     const name = setName(join, table)
     let held = this.#held.get(name)
     if (held === undefined) {
-      const { limits, indexSize: index } = this.#stream
-      const maxRows = limits.membershipMaxRows
-      const set = new MembershipSet(join, table, this.#holdersOf(join), { maxRows, index })
+      const set = new MembershipSet(join, table, this.#holdersOf(join), this.#limits)
       const anchors = coverToRead(join.where) as readonly BoundAnchor[] | null
       held = { set, anchors, loaded: this.#load(set, anchors), isLoaded: false, users: 0 }
       this.#held.set(name, held)
