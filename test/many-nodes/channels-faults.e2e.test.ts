@@ -2,60 +2,25 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { ChannelClient, channelPolicies, type JoinedChannel } from '../support/channel-client.ts'
-import { FaultyLink } from '../support/faulty-link.ts'
-import { person, prepareDatabase, roomsSchema, TestNode, tokenFor } from '../support/node.ts'
-import { TestDatabase } from '../support/postgres.ts'
-import { type RedisProcess, startRedis } from '../support/redis-process.ts'
+import type { JoinedChannel } from '../support/channel-client.ts'
+import { person, TestNode } from '../support/node.ts'
+import { ChannelNodes } from './channel-nodes.ts'
 
 const rules = [
   { pattern: 'room:9*', history: { length: 5000, age: '10m' }, rate: { perSecond: 5000, burst: 5000 } },
   { pattern: '*', rate: { perSecond: 5000, burst: 5000 }, presence: { grace: '2s', diff: '50ms' } },
 ]
 
-let database: TestDatabase
-let redis: RedisProcess
-let link: FaultyLink
-let [a, b]: TestNode[] = []
-const clients: ChannelClient[] = []
-let lastRoom = 0
+let nodes: ChannelNodes<TestNode>
+
+const start = (databaseUrl: string, redisUrl: string): Promise<TestNode> =>
+  TestNode.start(databaseUrl, { REDIS_URL: redisUrl, CHANNELS: JSON.stringify(rules) })
 
 beforeAll(async () => {
-  database = await TestDatabase.create()
-  redis = await startRedis({ appendonly: true })
-  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
-  link = await FaultyLink.to(redis.url)
-  a = await start(redis.url)
-  b = await start(link.url)
+  nodes = await ChannelNodes.start(start, node => node[Symbol.asyncDispose]())
 }, 60_000)
-
-afterEach(() => {
-  for (const client of clients.splice(0)) client.cut()
-  link.thaw()
-})
-
-afterAll(async () => {
-  for (const node of [a, b]) await node?.[Symbol.asyncDispose]()
-  await link?.[Symbol.asyncDispose]()
-  await redis?.[Symbol.asyncDispose]()
-  await database?.[Symbol.asyncDispose]()
-})
-
-const start = (redisUrl: string): Promise<TestNode> =>
-  TestNode.start(database.url, { REDIS_URL: redisUrl, CHANNELS: JSON.stringify(rules) })
-
-async function open(node: TestNode | undefined, sub: string): Promise<ChannelClient> {
-  const client = await ChannelClient.open(node!, await tokenFor(sub))
-  clients.push(client)
-  return client
-}
-
-async function roomOf(members: readonly string[], kept = false): Promise<string> {
-  lastRoom += 1
-  const id = kept ? 900 + lastRoom : 100 + lastRoom
-  for (const member of members) await database.query(`INSERT INTO members VALUES (${id}, '${member}')`)
-  return `room:${id}`
-}
+afterEach(() => nodes.settle())
+afterAll(() => nodes?.[Symbol.asyncDispose]())
 
 const heardOn = (opening: Buffer): boolean => opening.includes('tidegate channels')
 
@@ -79,14 +44,14 @@ test.each([
   '[P4] [P8] what a node hears by %s, %s: all comes in order, or it is told how many did not',
   async (fault, _kind, kept) => {
     const [ann, bob] = [person(), person()]
-    const topic = await roomOf([ann, bob], kept)
-    const inA = await (await open(a, ann)).join(topic)
-    const inB = await (await open(b, bob)).join(topic)
+    const topic = await nodes.roomOf([ann, bob], kept)
+    const inA = await (await nodes.open(nodes.a, ann)).join(topic)
+    const inB = await (await nodes.open(nodes.b, bob)).join(topic)
     const stop = new AbortController()
     const counting = count(inA, stop.signal)
     await inB.waitFor(() => inB.messages.length > 50)
-    if (fault === 'is cut') link.cut(heardOn)
-    else link.freeze(['up', 'down'], heardOn)
+    if (fault === 'is cut') nodes.link.cut(heardOn)
+    else nodes.link.freeze(['up', 'down'], heardOn)
     const before = inB.messages.length
     // Of a silence it is a probe that tells: it does not come back.
     await inB.waitFor(() => inB.messages.length > before + 200, 20_000)
@@ -112,8 +77,8 @@ test.each([
 
 test('[P7] a node hears only channels in which somebody is, and lets them go a while after the last has left', async () => {
   const ann = person()
-  const topic = await roomOf([ann])
-  const client = new Redis(redis.url)
+  const topic = await nodes.roomOf([ann])
+  const client = new Redis(nodes.redis.url)
   try {
     const heard = async (): Promise<boolean> => {
       const names = (await client.call('PUBSUB', 'SHARDCHANNELS')) as string[]
@@ -121,7 +86,7 @@ test('[P7] a node hears only channels in which somebody is, and lets them go a w
       return [...names, ...plain].some(name => name.includes(encodeURIComponent(topic)))
     }
     expect(await heard()).toBe(false)
-    const member = await open(a, ann)
+    const member = await nodes.open(nodes.a, ann)
     const inA = await member.join(topic)
     await inA.send('said', 'to nobody')
     expect(await heard()).toBe(true)
@@ -134,12 +99,12 @@ test('[P7] a node hears only channels in which somebody is, and lets them go a w
 
 test('[P4] a node that leaves: its members are told to come back, resume at another, and nobody seems to have gone', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
-  const kept = await roomOf([ann, bob], true)
-  const leaving = await start(redis.url)
-  const watcher = await (await open(a, ann)).join(topic, { presence: true })
-  const sender = await (await open(a, ann)).join(kept)
-  const client = await open(leaving, bob)
+  const topic = await nodes.roomOf([ann, bob])
+  const kept = await nodes.roomOf([ann, bob], true)
+  const leaving = await start(nodes.database.url, nodes.redis.url)
+  const watcher = await (await nodes.open(nodes.a, ann)).join(topic, { presence: true })
+  const sender = await (await nodes.open(nodes.a, ann)).join(kept)
+  const client = await nodes.open(leaving, bob)
   const inKept = await client.join(kept)
   await client.join(topic, { track: { meta: 'bob' } })
   await watcher.waitFor(() => watcher.told.some(each => each.kind === 'presence' && each.joined?.[0]?.key === bob))
@@ -148,7 +113,7 @@ test('[P4] a node that leaves: its members are told to come back, resume at anot
   const left = leaving.server.stop()
   await client.waitFor(() => !client.isOpen)
   expect(client.lastError?.code).toBe('GOING_AWAY')
-  const back = await open(b, bob)
+  const back = await nodes.open(nodes.b, bob)
   await back.join(topic, { track: { meta: 'bob' } })
   await sender.send('said', 2)
   const again = await back.join(kept, { since: inKept.since! })

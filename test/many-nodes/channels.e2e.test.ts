@@ -2,11 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { NodeProcess } from '../faults/node-process.ts'
-import { ChannelClient, channelPolicies, type JoinedChannel } from '../support/channel-client.ts'
-import { FaultyLink } from '../support/faulty-link.ts'
-import { person, prepareDatabase, roomsSchema, SseStream, tokenFor } from '../support/node.ts'
-import { TestDatabase } from '../support/postgres.ts'
-import { type RedisProcess, startRedis } from '../support/redis-process.ts'
+import type { JoinedChannel } from '../support/channel-client.ts'
+import { person, SseStream, tokenFor } from '../support/node.ts'
+import { ChannelNodes } from './channel-nodes.ts'
 
 const rules = [
   { pattern: 'news', public: true },
@@ -14,73 +12,37 @@ const rules = [
   { pattern: '*', presence: { grace: '1500ms', diff: '50ms' }, rate: { perSecond: 1000, burst: 1000 } },
 ]
 
-let database: TestDatabase
-let redis: RedisProcess
-/** The second node's way to Redis. */
-let link: FaultyLink
-let [a, b]: NodeProcess[] = []
-const clients: ChannelClient[] = []
-let lastRoom = 0
+let nodes: ChannelNodes<NodeProcess>
+
+const start = (databaseUrl: string, redisUrl: string): Promise<NodeProcess> =>
+  NodeProcess.start(databaseUrl, { REDIS_URL: redisUrl, CHANNELS: JSON.stringify(rules) })
 
 beforeAll(async () => {
-  database = await TestDatabase.create()
-  redis = await startRedis({ appendonly: true })
-  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
-  link = await FaultyLink.to(redis.url)
-  a = await start(redis.url)
-  b = await start(link.url)
+  nodes = await ChannelNodes.start(start, node => node.kill())
 }, 60_000)
-
-afterEach(() => {
-  for (const client of clients.splice(0)) client.cut()
-  link.thaw()
-})
-
-afterAll(async () => {
-  for (const node of [a, b]) await node?.kill()
-  await link?.[Symbol.asyncDispose]()
-  await redis?.[Symbol.asyncDispose]()
-  await database?.[Symbol.asyncDispose]()
-})
-
-const start = (redisUrl: string): Promise<NodeProcess> =>
-  NodeProcess.start(database.url, {
-    REDIS_URL: redisUrl,
-    CHANNELS: JSON.stringify(rules),
-    OPERATOR_TOKEN: 'an-operator-of-the-tests',
-  })
-
-async function open(node: NodeProcess | undefined, sub: string): Promise<ChannelClient> {
-  const client = await ChannelClient.open(node!, await tokenFor(sub))
-  clients.push(client)
-  return client
-}
-
-/** A room of its own for each test. @param kept whether its channel has a history */
-async function roomOf(members: readonly string[], kept = false): Promise<string> {
-  lastRoom += 1
-  const id = kept ? 900 + lastRoom : 100 + lastRoom
-  for (const member of members) await database.query(`INSERT INTO members VALUES (${id}, '${member}')`)
-  return `room:${id}`
-}
+afterEach(() => nodes.settle())
+afterAll(() => nodes?.[Symbol.asyncDispose]())
 
 const removeFrom = (topic: string, member: string): Promise<unknown> =>
-  database.query(`DELETE FROM members WHERE room_id = ${topic.slice(5)} AND user_id = '${member}'`)
+  nodes.database.query(`DELETE FROM members WHERE room_id = ${topic.slice(5)} AND user_id = '${member}'`)
 
 const got = (channel: JoinedChannel, count: number): Promise<void> =>
   channel.waitFor(() => channel.messages.length >= count)
 
 test('[P5] what is said at one node is heard at both: over WebSocket, POST and SQL, JSON and bytes', async () => {
   const [ann, bob, cid] = [person(), person(), person()]
-  const topic = await roomOf([ann, bob, cid])
-  const [inA, inB] = [await (await open(a, ann)).join(topic), await (await open(b, bob)).join(topic)]
-  using stream = await SseStream.open(b!, `/v1/channels/${encodeURIComponent(topic)}`, await tokenFor(cid))
+  const topic = await nodes.roomOf([ann, bob, cid])
+  const [inA, inB] = [
+    await (await nodes.open(nodes.a, ann)).join(topic),
+    await (await nodes.open(nodes.b, bob)).join(topic),
+  ]
+  using stream = await SseStream.open(nodes.b, `/v1/channels/${encodeURIComponent(topic)}`, await tokenFor(cid))
   await stream.until(({ event }) => event === 'joined')
   const sent = await inA.send('one', { n: 1 })
   await got(inB, 1)
   await inB.send('two', undefined, { binary: Buffer.from([0, 255]).toString('base64') })
   await got(inA, 1)
-  const posted = await fetch(`${a!.url}/v1/channels/${encodeURIComponent(topic)}`, {
+  const posted = await fetch(`${nodes.a.url}/v1/channels/${encodeURIComponent(topic)}`, {
     method: 'POST',
     headers: { authorization: `Bearer ${await tokenFor(cid)}`, 'content-type': 'application/json' },
     body: JSON.stringify([
@@ -90,7 +52,7 @@ test('[P5] what is said at one node is heard at both: over WebSocket, POST and S
   })
   expect(posted.status).toBe(200)
   await got(inB, 3)
-  await database.query(`SELECT realtime.send('{"n": 5}', 'five', '${topic}')`)
+  await nodes.database.query(`SELECT realtime.send('{"n": 5}', 'five', '${topic}')`)
   await got(inB, 4)
   await got(inA, 4)
   expect(inB.messages.map(({ event }) => event)).toEqual(['one', 'three', 'four', 'five'])
@@ -103,9 +65,9 @@ test('[P5] what is said at one node is heard at both: over WebSocket, POST and S
 
 test('a message to a user or a connection finds it on the other node, and nobody else', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
-  const inA = await (await open(a, ann)).join(topic)
-  const [here, there] = [await open(b, bob), await open(b, bob)]
+  const topic = await nodes.roomOf([ann, bob])
+  const inA = await (await nodes.open(nodes.a, ann)).join(topic)
+  const [here, there] = [await nodes.open(nodes.b, bob), await nodes.open(nodes.b, bob)]
   const [first, second] = [await here.join(topic), await there.join(topic)]
   await inA.send('offer', 'to one', { to: { connection: there.connection } })
   await inA.send('offer', 'to both', { to: { user: bob } })
@@ -116,11 +78,11 @@ test('a message to a user or a connection finds it on the other node, and nobody
 
 test('[P4] what is tried again under an idempotency key at the other node is sent once', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
+  const topic = await nodes.roomOf([ann, bob])
   const [inA, inB, ear] = [
-    await (await open(a, ann)).join(topic),
-    await (await open(b, ann)).join(topic),
-    await (await open(b, bob)).join(topic),
+    await (await nodes.open(nodes.a, ann)).join(topic),
+    await (await nodes.open(nodes.b, ann)).join(topic),
+    await (await nodes.open(nodes.b, bob)).join(topic),
   ]
   const first = await inA.send('said', 1, { idempotencyKey: 'once' })
   const again = await inB.send('said', 1, { idempotencyKey: 'once' })
@@ -132,16 +94,16 @@ test('[P4] what is tried again under an idempotency key at the other node is sen
 
 test('[P3] a member removed while typing: its channel is closed at that commit, on each node, and it gets nothing after', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
-  const inA = await (await open(a, ann)).join(topic)
-  const bobs = [await (await open(a, bob)).join(topic), await (await open(b, bob)).join(topic)]
+  const topic = await nodes.roomOf([ann, bob])
+  const inA = await (await nodes.open(nodes.a, ann)).join(topic)
+  const bobs = [await (await nodes.open(nodes.a, bob)).join(topic), await (await nodes.open(nodes.b, bob)).join(topic)]
   let stopped = false
   const typing = (async () => {
     for (let n = 0; !stopped; n++) await inA.send('typing', n)
   })()
   await got(bobs[1]!, 20)
   await removeFrom(topic, bob)
-  const [{ xid }] = (await database.query('SELECT pg_current_xact_id()::text AS xid')) as [{ xid: string }]
+  const [{ xid }] = (await nodes.database.query('SELECT pg_current_xact_id()::text AS xid')) as [{ xid: string }]
   await inA.send('secret', 'after', { after: xid })
   for (const each of bobs) await each.waitFor(() => each.ended !== null)
   stopped = true
@@ -155,21 +117,21 @@ test('[P3] a member removed while typing: its channel is closed at that commit, 
 
 test('[P3] a revocation that one node has applied holds for what is said there, also at a node that has not come so far', async () => {
   const [ann, bob, cid] = [person(), person(), person()]
-  const topic = await roomOf([ann, bob, cid])
+  const topic = await nodes.roomOf([ann, bob, cid])
   const [inA, bobInB, cidInB] = [
-    await (await open(a, ann)).join(topic),
-    await (await open(b, bob)).join(topic),
-    await (await open(b, cid)).join(topic),
+    await (await nodes.open(nodes.a, ann)).join(topic),
+    await (await nodes.open(nodes.b, bob)).join(topic),
+    await (await nodes.open(nodes.b, cid)).join(topic),
   ]
-  const bobInA = await (await open(a, bob)).join(topic)
+  const bobInA = await (await nodes.open(nodes.a, bob)).join(topic)
   // Rows do not come to the second node; what is published does.
-  link.freeze(['down'], opening => opening.includes('reader'))
+  nodes.link.freeze(['down'], opening => opening.includes('reader'))
   await removeFrom(topic, bob)
   await bobInA.waitFor(() => bobInA.ended !== null)
   await inA.send('said', 'after the revocation')
   await sleep(500)
   expect([bobInB.ended, bobInB.messages, cidInB.messages]).toEqual([null, [], []])
-  link.thaw()
+  nodes.link.thaw()
   await got(cidInB, 1)
   await bobInB.waitFor(() => bobInB.ended !== null)
   expect(bobInB.told).toMatchObject([{ kind: 'error', code: 'CHANNEL_CLOSED' }])
@@ -177,20 +139,20 @@ test('[P3] a revocation that one node has applied holds for what is said there, 
 
 test('[P4] [P5] with a history: over to the other node in the middle, nothing lost or repeated; SQL among it in order', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob], true)
-  const inA = await (await open(a, ann)).join(topic)
-  let client = await open(b, bob)
+  const topic = await nodes.roomOf([ann, bob], true)
+  const inA = await (await nodes.open(nodes.a, ann)).join(topic)
+  let client = await nodes.open(nodes.b, bob)
   let ear = await client.join(topic)
   const heard: unknown[] = []
   for (let n = 1; n <= 60; n++) {
-    if (n % 3 === 0) await database.query(`SELECT realtime.send(to_jsonb(${n}), 'said', '${topic}')`)
+    if (n % 3 === 0) await nodes.database.query(`SELECT realtime.send(to_jsonb(${n}), 'said', '${topic}')`)
     else await inA.send('said', n)
     if (n % 20 !== 0) continue
     await sleep(50)
     client.cut()
     heard.push(...ear.payloads)
     await inA.send('said', n + 0.5)
-    client = await open(n % 40 === 0 ? b : a, bob)
+    client = await nodes.open(n % 40 === 0 ? nodes.b : nodes.a, bob)
     ear = await client.join(topic, { since: ear.since! })
     expect(ear.joined).toMatchObject({ resumed: true, history: true })
   }
@@ -208,12 +170,15 @@ test('[P4] [P5] with a history: over to the other node in the middle, nothing lo
 test('[P4] a thousand messages of one transaction come in order to both nodes, with and without history', async () => {
   const [ann, bob] = [person(), person()]
   for (const kept of [false, true]) {
-    const topic = await roomOf([ann, bob], kept)
-    const ears = [await (await open(a, ann)).join(topic), await (await open(b, bob)).join(topic)]
-    await database.query('BEGIN')
-    await database.query(`SELECT realtime.send('{"n": 0}', 'never', '${topic}')`)
-    await database.query('ROLLBACK')
-    await database.query(
+    const topic = await nodes.roomOf([ann, bob], kept)
+    const ears = [
+      await (await nodes.open(nodes.a, ann)).join(topic),
+      await (await nodes.open(nodes.b, bob)).join(topic),
+    ]
+    await nodes.database.query('BEGIN')
+    await nodes.database.query(`SELECT realtime.send('{"n": 0}', 'never', '${topic}')`)
+    await nodes.database.query('ROLLBACK')
+    await nodes.database.query(
       `SELECT realtime.send(jsonb_build_object('n', n), 'counted', '${topic}') FROM generate_series(1, 1000) n`,
     )
     for (const ear of ears) {
@@ -251,9 +216,12 @@ const joinsOf = (channel: JoinedChannel, key: string): number =>
 
 test('who is there: on both nodes, with two connections of one user, and a quick return that nobody notices', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
-  const watcher = await (await open(a, ann)).join(topic, { presence: true, track: { meta: { name: 'Ann' } } })
-  const [one, two] = [await open(a, bob), await open(b, bob)]
+  const topic = await nodes.roomOf([ann, bob])
+  const watcher = await (await nodes.open(nodes.a, ann)).join(topic, {
+    presence: true,
+    track: { meta: { name: 'Ann' } },
+  })
+  const [one, two] = [await nodes.open(nodes.a, bob), await nodes.open(nodes.b, bob)]
   await one.join(topic, { track: { meta: 1 } })
   await two.join(topic, { track: { meta: 2 } })
   await watcher.waitFor(() => presentAs(watcher).length === 3)
@@ -261,7 +229,7 @@ test('who is there: on both nodes, with two connections of one user, and a quick
   // Cut, and back at the other node within the grace.
   two.cut()
   await sleep(300)
-  const back = await open(a, bob)
+  const back = await nodes.open(nodes.a, bob)
   await back.join(topic, { track: { meta: 2 } })
   await sleep(2500)
   expect([leavesOf(watcher, bob), joinsOf(watcher, bob), presentAs(watcher).length]).toEqual([0, 2, 3])
@@ -273,10 +241,10 @@ test('who is there: on both nodes, with two connections of one user, and a quick
 
 test('[P8] kill -9 of a node: its members leave once, within its lease and the grace', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob])
-  const watcher = await (await open(a, ann)).join(topic, { presence: true })
-  const victim = await start(redis.url)
-  const lost = await open(victim, bob)
+  const topic = await nodes.roomOf([ann, bob])
+  const watcher = await (await nodes.open(nodes.a, ann)).join(topic, { presence: true })
+  const victim = await start(nodes.database.url, nodes.redis.url)
+  const lost = await nodes.open(victim, bob)
   await lost.join(topic, { track: { meta: 1 } })
   await watcher.waitFor(() => presentAs(watcher).includes(bob))
   const began = performance.now()
@@ -289,13 +257,13 @@ test('[P8] kill -9 of a node: its members leave once, within its lease and the g
 
 test('[P4] [P8] Redis comes back empty: presence is there again, and a history that was lost is told', async () => {
   const [ann, bob] = [person(), person()]
-  const topic = await roomOf([ann, bob], true)
-  const inA = await (await open(a, ann)).join(topic, { presence: true, track: { meta: 1 } })
-  const inB = await (await open(b, bob)).join(topic, { presence: true, track: { meta: 2 } })
+  const topic = await nodes.roomOf([ann, bob], true)
+  const inA = await (await nodes.open(nodes.a, ann)).join(topic, { presence: true, track: { meta: 1 } })
+  const inB = await (await nodes.open(nodes.b, bob)).join(topic, { presence: true, track: { meta: 2 } })
   await inA.send('said', 'before')
   await got(inB, 1)
-  await redis.kill()
-  await redis.start('empty')
+  await nodes.redis.kill()
+  await nodes.redis.start('empty')
   const said = async (payload: string): Promise<void> => {
     for (;;) {
       try {
@@ -314,7 +282,7 @@ test('[P4] [P8] Redis comes back empty: presence is there again, and a history t
   await expect
     .poll(
       async () => {
-        const answer = await fetch(`${a!.url}/v1/channels/${encodeURIComponent(topic)}/presence`, {
+        const answer = await fetch(`${nodes.a.url}/v1/channels/${encodeURIComponent(topic)}/presence`, {
           headers: { authorization: `Bearer ${await tokenFor(ann)}` },
         })
         return ((await answer.json()) as { count: number }).count
