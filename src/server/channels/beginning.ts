@@ -6,16 +6,16 @@ import type { Beginning } from './channel-member.ts'
 import type { ChannelRelay } from './channel-relay.ts'
 import type { ChannelRequest } from './door.ts'
 import { goesOn } from './message.ts'
+import { numberOf } from './number-mark.ts'
+import type { StreamStand } from './stream-stand.ts'
 import type { ToldByStream } from './told-by-stream.ts'
 
 export interface BeginningSources {
   readonly relay: Pick<ChannelRelay, 'read'>
   readonly window: Pick<MemoryRelay, 'epoch' | 'floorLsn'>
+  readonly stand: Pick<StreamStand, 'untilPassed'>
   readonly toldByStream: ToldByStream
 }
-
-/** A difference of numbers beyond it comes from a counter that began anew. */
-const maxCredible = 1_000_000
 
 /** As far as what the request wants can be had. @throws UNAVAILABLE */
 export async function beginningOf(
@@ -26,7 +26,10 @@ export async function beginningOf(
   if (since === null) return last === null ? { kind: 'now' } : lastOf(channel, last, sources)
   if (since.tag !== channel.tag) return channel.hasHistory ? { kind: 'resync', code: 'QUERY_CHANGED' } : unknownGap
   if (!channel.hasHistory) return sinceInStream(channel, since, sources)
-  if (!goesOn({ epoch: since.epoch, seq: since.lsn }, channel.told)) return { kind: 'resync', code: 'HISTORY_LOST' }
+  const at = { epoch: since.epoch, seq: since.lsn }
+  // Another node may have heard of a newer epoch.
+  if (!goesOn(at, channel.told)) await channel.look()
+  if (!goesOn(at, channel.told)) return { kind: 'resync', code: 'HISTORY_LOST' }
   const { page } = await channel.readAfter(since.lsn)
   if (since.lsn < channel.told.seq && page.first > since.lsn + 1n) return { kind: 'resync', code: 'HISTORY_PASSED' }
   return { kind: 'after', seq: since.lsn, resumed: true }
@@ -40,14 +43,22 @@ async function lastOf(channel: Channel, last: number, { relay }: BeginningSource
   return { kind: 'after', seq: after < first - 1n ? first - 1n : after, resumed: false }
 }
 
-/** Of a channel without history: whether anything was said in it since. */
-function sinceInStream(channel: Channel, since: Position, { window, toldByStream }: BeginningSources): Beginning {
+/** Of a channel without history: whether anything was said in it since. @throws UNAVAILABLE */
+async function sinceInStream(
+  channel: Channel,
+  since: Position,
+  { window, stand, toldByStream }: BeginningSources,
+): Promise<Beginning> {
   if (since.epoch !== window.epoch || since.lsn < window.floorLsn) return unknownGap
+  // Its client was at a node that had come further: what is served up to there, it was told.
+  await stand.untilPassed(since)
+  if (numberOf(since.index, channel.told) === null) await channel.look()
   if (toldByStream.mayHaveSince(channel.key, since.lsn)) return unknownGap
-  const behind = Number(BigInt.asUintN(32, channel.told.seq - BigInt(since.index)))
-  // More than half of all numbers behind is ahead: its client was at a node that had heard more.
-  if (behind === 0 || behind >= 2 ** 31) return { kind: 'now' }
-  return behind > maxCredible ? unknownGap : { kind: 'gap', missed: behind }
+  const { told } = channel
+  const number = numberOf(since.index, told)
+  if (number === null) return unknownGap
+  if (number < told.seq) return { kind: 'gap', missed: Number(told.seq - number) }
+  return number === told.seq ? { kind: 'now' } : { kind: 'now', upTo: number }
 }
 
 const unknownGap: Beginning = { kind: 'gap', missed: null }

@@ -19,7 +19,8 @@ import type { ChannelEvent, ChannelReceiver, ChannelTurn } from './turn.ts'
 /** How a member begins: with what is published from now on; after a number of the history; or with what it is told of what
  *  it missed. */
 export type Beginning =
-  | { readonly kind: 'now' }
+  /** @prop upTo those up to this number it has been told at another node */
+  | { readonly kind: 'now'; readonly upTo?: bigint }
   | { readonly kind: 'after'; readonly seq: bigint; readonly resumed: boolean }
   | { readonly kind: 'resync'; readonly code: ResyncCode }
   | { readonly kind: 'gap'; readonly missed: number | null }
@@ -42,15 +43,29 @@ type State =
   | { readonly name: 'closed' }
 
 const sent = Promise.resolve()
+interface Receives {
+  readonly broadcast: boolean
+  readonly presence: boolean
+}
+
+const receivesNothing: Receives = { broadcast: false, presence: false }
+const receiving: readonly Receives[] = [
+  receivesNothing,
+  { broadcast: true, presence: false },
+  { broadcast: false, presence: true },
+  { broadcast: true, presence: true },
+]
 const attached: State = { name: 'attached' }
 const closed: State = { name: 'closed' }
 const retryMs = 500
+const noKey: readonly string[] = []
+const noWarnings: readonly Warning[] = []
 
 export class ChannelMember implements ChannelSubscription, ChannelReceiver, PermissionWatcher, PresenceWatcher {
   readonly kind = 'channel'
-  readonly key: readonly string[] = []
+  readonly key = noKey
   readonly resumed: boolean
-  readonly warnings: readonly Warning[] = []
+  readonly warnings = noWarnings
   readonly exact?: false
   readonly channel: Channel
   readonly caller: Caller
@@ -67,7 +82,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   readonly #owner: MemberOwner
   #permission: ChannelPermission | null = null
   /** What it may receive; losing some of it ends it. */
-  #receives = { broadcast: false, presence: false }
+  #receives: Receives = receivesNothing
   #state: State = attached
   #run = 0
   #hasStarted = false
@@ -95,6 +110,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && since !== null
     // From this turn on it misses nothing; what it missed before is told first.
     this.channel.handOut()
+    if (beginning.kind === 'now') this.#skipUpTo = beginning.upTo ?? null
     if (beginning.kind === 'after') this.#state = { name: 'behind', seq: beginning.seq, isReading: false }
     else if (beginning.kind === 'resync') this.#outlet.resync(beginning.code, resyncCodes[beginning.code])
     else if (beginning.kind === 'gap') this.#give(this.#gapOf('MESSAGES_LOST', beginning.missed))
@@ -132,10 +148,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   /** Its permission stands; from now on it watches it. */
   admit(permission: ChannelPermission): void {
     this.#permission = permission
-    this.#receives = {
-      broadcast: permission.may('receive', 'broadcast'),
-      presence: permission.may('receive', 'presence'),
-    }
+    const [broadcast, presence] = [permission.may('receive', 'broadcast'), permission.may('receive', 'presence')]
+    this.#receives = receiving.find(each => each.broadcast === broadcast && each.presence === presence)!
   }
 
   get receivesPresence(): boolean {
@@ -154,7 +168,9 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     const state = this.#state
     if (state.name === 'buffering') return state.at
     if (state.name === 'behind') return this.channel.positionAt({ epoch: this.channel.told.epoch, seq: state.seq })
-    return this.channel.position
+    const { position, told } = this.channel
+    const seq = this.#skipUpTo
+    return seq === null || seq <= told.seq ? position : this.channel.positionAt({ epoch: told.epoch, seq })
   }
 
   receive(turn: ChannelTurn): void {
@@ -285,9 +301,10 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   }
 
   #isFor({ message, seq }: ChannelEvent): boolean {
-    if (message === null) return true
+    if (message === null) return this.#skipUpTo === null || seq > this.#skipUpTo
     if (!this.#receives.broadcast) return false
-    if (this.#skipUpTo !== null) {
+    // What the database says without a history has no number of its own.
+    if (this.#skipUpTo !== null && (this.hasHistory || message.walIndex === null)) {
       if (seq <= this.#skipUpTo) return false
       this.#skipUpTo = null
     }

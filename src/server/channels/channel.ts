@@ -8,7 +8,8 @@ import { Outgoing } from '../route/outgoing.ts'
 import { ChannelPresence } from './channel-presence.ts'
 import type { ChannelListener, ChannelRelay, HistoryPage, Listening, Standing } from './channel-relay.ts'
 import { gapJson, messageJson } from './event-json.ts'
-import type { ChannelMessage, ChannelName, Draft, Stamp } from './message.ts'
+import { type ChannelMessage, type ChannelName, type Draft, goesOn, type Stamp } from './message.ts'
+import { markOf } from './number-mark.ts'
 import type { PresenceDiff, PresenceStore } from './presence.ts'
 import type { ChannelRule } from './rules.ts'
 import { type Due, Sequence } from './sequence.ts'
@@ -57,7 +58,10 @@ export class Channel implements ChannelListener {
   #outboxChars = 0
   /** Number of the last message handed to the members, and its epoch. */
   #told: Standing = { epoch: '', seq: 0n }
+  /** Without a history: up to where members have been told what the database says, while its commit is being served. */
+  #spoken: Stamp = { epoch: '', lsn: 0n }
   #isReading = false
+  #looking: Promise<void> | null = null
   /** Under way: at most one for each member that catches up. */
   readonly #reads = new Map<bigint, Promise<{ page: HistoryPage; events: readonly ChannelEvent[] }>>()
   #isClosed = false
@@ -118,9 +122,11 @@ export class Channel implements ChannelListener {
   }
 
   /** As clients have it, after a number. */
-  positionAt({ epoch, seq }: Standing): Position {
-    if (this.hasHistory) return { epoch, lsn: seq, index: WHOLE_COMMIT }
-    return { ...this.#surroundings.where(), index: Number(BigInt.asUintN(32, seq)) }
+  positionAt(standing: Standing): Position {
+    if (this.hasHistory) return { epoch: standing.epoch, lsn: standing.seq, index: WHOLE_COMMIT }
+    const at = this.#surroundings.where()
+    const { lsn } = this.#spoken.epoch === at.epoch && this.#spoken.lsn > at.lsn ? this.#spoken : at
+    return { epoch: at.epoch, lsn, index: markOf(standing) }
   }
 
   message(message: ChannelMessage): void {
@@ -137,9 +143,19 @@ export class Channel implements ChannelListener {
     this.here?.interrupted()
   }
 
+  /** Asks where the channel stands. Those who ask at the same time share a question. @throws UNAVAILABLE */
+  look(): Promise<void> {
+    this.#looking ??= this.#lookOnce().finally(() => {
+      this.#looking = null
+    })
+    return this.#looking
+  }
+
   /** Gives what this node's own stream tells, in the turn in which its commit is served. Only of channels without history. */
   tell(draft: Draft): void {
     this.drain()
+    // Right before its commit, of which more may follow: who comes back with that has missed something.
+    this.#spoken = { epoch: draft.stamp.epoch, lsn: draft.stamp.lsn - 1n }
     const position = this.positionAt(this.#told)
     this.#outbox.push({
       outgoing: new Outgoing('message', messageJson(draft), position),
@@ -228,20 +244,27 @@ export class Channel implements ChannelListener {
     this.handOut()
   }
 
-  /** Asks where the channel stands: something may not have been heard. */
+  /** Until it is known where the channel stands: something may not have been heard. */
   async #look(): Promise<void> {
     for (let wait = retryMs; !this.#isClosed; wait = Math.min(2 * wait, 10_000)) {
       try {
-        const standing = await this.#surroundings.relay.standing(this.key, { hasHistory: this.hasHistory })
-        if (this.#isClosed) return
-        this.#due(this.#sequence.stands(standing))
-        if (this.#sequence.isBehind) void this.#read()
+        await this.look()
         return
       } catch (error) {
         this.#surroundings.log.debug({ err: error, topic: this.name.topic }, 'where a channel stands is not known yet')
         await sleep(wait)
       }
     }
+  }
+
+  async #lookOnce(): Promise<void> {
+    const standing = await this.#surroundings.relay.standing(this.key, { hasHistory: this.hasHistory })
+    if (this.#isClosed) return
+    this.#due(this.#sequence.stands(standing))
+    if (this.#sequence.isBehind) void this.#read()
+    // Its numbers go on in another epoch, of which nobody was told a message yet.
+    if (this.#waiting.length === 0 && this.#told.epoch !== standing.epoch && goesOn(this.#told, standing))
+      this.#told = { ...standing, seq: this.#told.seq }
   }
 
   /** Reads what was not heard. */

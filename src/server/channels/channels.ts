@@ -119,7 +119,9 @@ export class Channels implements ChannelDoor, MemberOwner {
     let isTaken = false
     try {
       const { relay, window } = this.#options
-      const beginning = await beginningOf(channel, request, { relay, window, toldByStream: this.#toldByStream })
+      const beginning = await beginningOf(channel, request, {
+        ...{ relay, window, stand: this.#stand, toldByStream: this.#toldByStream },
+      })
       // Looked at after all waiting: what was revoked meanwhile counts.
       if (watcher.error !== null) throw watcher.error
       assertReceives(permission, name, request.presence)

@@ -14,7 +14,7 @@ export interface ChannelRequest {
   readonly track: TrackRequest | null
   readonly last: number | null
   /** Of a channel with history: epoch and number of the last message that the client has. Of one without: where the stream stood,
-   *  and in `index` the low 32 bits of the number. */
+   *  and in `index` the mark of the number. */
   readonly since: QueryPosition | null
 }
 

@@ -69,14 +69,20 @@ export class StreamStand {
   }
 
   /** @throws UNAVAILABLE when it stands still */
-  async untilMoving(): Promise<void> {
+  untilMoving(): Promise<void> {
+    return this.#until(() => !this.standsStill(), 'the stream of the database stands still: who may send is not known')
+  }
+
+  /** Resolves when what another node told a client of has been served here too. @throws UNAVAILABLE */
+  untilPassed(stamp: Stamp): Promise<void> {
+    return this.#until(() => this.hasPassed(stamp), 'this node has not come as far as the one where its client was')
+  }
+
+  async #until(isSo: () => boolean, trouble: string): Promise<void> {
     const { head, now } = this.#options
     const until = now() + patienceMs
-    while (this.standsStill()) {
-      if (now() >= until)
-        throw new TidegateError('UNAVAILABLE', 'the stream of the database stands still: who may send is not known', {
-          retryAfterMs: 1000,
-        })
+    while (!isSo()) {
+      if (now() >= until) throw new TidegateError('UNAVAILABLE', trouble, { retryAfterMs: 1000 })
       await Promise.race([head.change(), new Promise(resolve => setTimeout(resolve, lookAgainMs))])
     }
   }

@@ -278,6 +278,42 @@ test('[P4] [P8] without a history what was missed is told as a gap, and nothing 
   expect([again.member.resumed, again.outlet.got]).toEqual([false, ['gap 2']])
 })
 
+test('[P4] without a history, who was at a node that had come further is told nothing again', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  const position = ann.member.position()
+  const tag = ann.member.tag
+  const since = { ...position, tag, lsn: 200n, index: (position.index + 2) >>> 0 }
+  const coming = enter(on, caller('bob'), room({ since }))
+  let hasCome = false
+  void coming.then(() => {
+    hasCome = true
+  })
+  await turns()
+  expect(hasCome).toBe(false)
+  on.head.lsn = 200n
+  on.head.moved()
+  const bob = await coming
+  expect(bob.member.resumed).toBe(true)
+  expect(bob.member.position()).toMatchObject({ lsn: 200n, index: since.index })
+  for (let n = 1; n <= 3; n++) await ann.member.send(said(n))
+  await turns()
+  expect(bob.outlet.got).toEqual(['said: 3'])
+})
+
+test('[P4] [P8] without a history, who has a number of a counter that was lost is told of a gap', async () => {
+  const on = bench([])
+  const ann = await enter(on, caller('ann'))
+  await ann.member.send(said(1))
+  await turns()
+  const { index, ...position } = ann.member.position()
+  for (const far of [2 ** 31, 2 ** 31 - 10, 1_000_000, 2 ** 32 - 1_000_000]) {
+    const since = { ...position, index: (index + far) >>> 0, tag: ann.member.tag }
+    const bob = await enter(on, caller('bob', `bob-${far}`), room({ since }))
+    expect([bob.member.resumed, bob.outlet.got]).toEqual([false, ['gap null']])
+  }
+})
+
 test('[P4] [P7] a slow member of a channel with history reads on from there, without loss', async () => {
   const on = bench([
     { pattern: '*', history: { length: 1000, ageMs: 60_000 }, rate: { perSecond: 10_000, burst: 10_000 } },

@@ -13,8 +13,6 @@ interface Delivery {
   readonly seq: bigint
   readonly at: number
   readonly life: string
-  /** How often it had begun anew. */
-  readonly run: number
 }
 
 interface Hole {
@@ -47,8 +45,10 @@ export class ChannelJudge {
   #startedAt = Number.POSITIVE_INFINITY
   /** It did not resume: a resync or a gap must come before anything else. */
   #isOwed = false
-  #run = 0
+  /** To be judged when all is quiet. */
   #deliveries: Delivery[] = []
+  /** To be held against the history, once it has come to its end. */
+  #since: Delivery[] = []
   #holes: Hole[] = []
   #passed: { readonly at: bigint }[] = []
 
@@ -125,14 +125,16 @@ export class ChannelJudge {
     if (this.#seen.has(id)) this.find('repeated', `${nameOf(said)} came again`)
     this.#seen.add(id)
     this.#told.add(n)
-    this.#deliveries.push({ said, id, seq: number, at: performance.now(), life, run: this.#run })
+    const delivery = { said, id, seq: number, at: performance.now(), life }
+    this.#deliveries.push(delivery)
+    if (this.#hasHistory) this.#since.push(delivery)
     // What SQL says without a history has no number of its own.
     const isNumbered = this.#hasHistory || said.way !== 'sql'
     const step = this.#at === null ? null : this.#stepTo(number)
     if (step !== null && isNumbered && step <= 0n)
       this.find('disordered', `${nameOf(said)} is number ${number}, and it stood at ${this.#at}`)
     if (step !== null && step > (isNumbered ? 1n : 0n)) this.#leave(number, isNumbered ? 1n : 0n)
-    if (step === null || step > 0n) this.#at = number
+    if (step === null || step > 0n || isNumbered) this.#at = number
   }
 
   #gap(missed: number | null, place: QueryPosition | null): void {
@@ -149,8 +151,9 @@ export class ChannelJudge {
       this.#begin()
       return
     }
-    const step = this.#at === null ? BigInt(missed) : this.#stepTo(number)
-    if (step !== BigInt(missed)) this.find('wrong', `it was told of a gap of ${missed}, and it is one of ${step}`)
+    const step = this.#at === null ? null : this.#stepTo(number)
+    if (step !== null && step !== BigInt(missed))
+      this.find('wrong', `it was told of a gap of ${missed}, and it is one of ${step}`)
     this.#at = number
   }
 
@@ -166,7 +169,7 @@ export class ChannelJudge {
     this.#at = null
     this.since = null
     this.#seen.clear()
-    this.#run += 1
+    this.#since = []
     this.#begin()
   }
 
@@ -178,11 +181,10 @@ export class ChannelJudge {
       return
     }
     const step = this.#stepTo(number)
-    if (step < 0n && this.#hasHistory) this.find('wrong', `its position went back from ${this.#at} to ${number}`)
-    if (step > 0n) {
-      this.#leave(number, 0n)
-      this.#at = number
-    }
+    if (step !== null && step < 0n && this.#hasHistory)
+      this.find('wrong', `its position went back from ${this.#at} to ${number}`)
+    if (step !== null && step > 0n) this.#leave(number, 0n)
+    if (step === null || step > 0n) this.#at = number
   }
 
   /** It ended. @param joinedAt performance.now(), when it asked to be let in; null: it was not let in */
@@ -227,16 +229,17 @@ export class ChannelJudge {
           'resync without a cause',
           `HISTORY_PASSED at ${at}, and ${this.#ledger.greatest(this.room)} is the newest`,
         )
-    if (history !== null) this.#agrees(history)
-    if (this.#ledger.isMember(this.user, this.room)) this.#hasAll()
     this.#deliveries = []
+    // Others have not been told of what was lost.
+    if (!this.#ledger.isMember(this.user, this.room)) return
+    if (history !== null) this.#agrees(history)
+    this.#hasAll()
   }
 
   /** What it was told since it began anew is a piece of the history. */
   #agrees(history: History): void {
     const oldest = history.keys().next().value ?? 0n
-    for (const { said, id, seq, run } of this.#deliveries) {
-      if (run !== this.#run) continue
+    for (const { said, id, seq } of this.#since.splice(0)) {
       const kept = history.get(seq)
       if (kept !== undefined ? kept.id === id : said.to !== null || seq < oldest) continue
       this.find(
@@ -298,9 +301,11 @@ export class ChannelJudge {
     return this.#hasHistory ? lsn : BigInt(index)
   }
 
-  /** How far it is from where it stands. */
-  #stepTo(number: bigint): bigint {
-    return this.#hasHistory ? number - this.#at! : BigInt.asIntN(32, number - this.#at!)
+  /** How far it is from where it stands. Without a history a new epoch of the numbers shows as a leap: then nothing is said of it. */
+  #stepTo(number: bigint): bigint | null {
+    if (this.#hasHistory) return number - this.#at!
+    const step = BigInt.asIntN(32, number - this.#at!)
+    return this.#ledger.restartsInRound > 0 && (step > maxHole || step < -maxHole) ? null : step
   }
 
   #changes() {

@@ -73,7 +73,10 @@ export class Ledger {
   deliveries = 0
   gaps = 0
   readonly resyncs: Record<string, number> = {}
+  /** Of Redis, whether or not it lost anything. */
+  restarts = 0
   #lossesBefore = 0
+  #restartsBefore = 0
   /** By process of a node: up to which change it had surely come, and since when that is known. */
   readonly #floors = new Map<string, { readonly at: number; readonly change: number }[]>()
   /** By room: what its numbers are. */
@@ -123,7 +126,7 @@ export class Ledger {
     said.place = place
     if (place === null) return
     if (said.to !== null) {
-      const key = `${said.room.id} ${place.seq}`
+      const key = `${said.room.id} ${said.room.kind === 'plain' ? markOf(place) : place.seq}`
       this.#targets.set(key, [...(this.#targets.get(key) ?? []), said.to])
     }
     if (said.room.kind !== 'plain') this.#stands(said, place)
@@ -168,8 +171,13 @@ export class Ledger {
     return this.losses.length - this.#lossesBefore
   }
 
+  get restartsInRound(): number {
+    return this.restarts - this.#restartsBefore
+  }
+
   /** All have been told of what was lost. */
   quiet(): void {
+    this.#restartsBefore = this.restarts
     this.#lossesBefore = this.losses.length
   }
 
@@ -232,3 +240,6 @@ export class Ledger {
 
 export const nameOf = ({ n, way, room, outcome, begunAt }: Said): string =>
   `#${n} (${way}, ${room.topic}, ${outcome}, begun at ${Math.round(begunAt)})`
+
+/** As positions of channels without a history have it: shifted by its epoch, so that epochs are told apart. */
+const markOf = ({ epoch, seq }: Place): bigint => BigInt.asUintN(32, seq + BigInt(`0x${epoch}`))

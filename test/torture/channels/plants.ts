@@ -12,14 +12,14 @@ export const channelPlants: Readonly<Record<string, readonly Change[]>> = {
   'a member that stays at a revocation': [
     {
       file: 'channels/channel-member.ts',
-      text: 'if (hasLost) this.fail(noLonger(this.channel))',
+      text: 'if (hasLost) this.fail(noLonger(this.channel.name))',
       instead: 'if (hasLost) return',
     },
   ],
   'stamps that nobody looks at': [
     {
       file: 'channels/channels.ts',
-      text: 'hasPassed: (stamp, isPrivate) => this.#hasPassed(stamp) && !(isPrivate && this.#standsStill()),',
+      text: 'hasPassed: (stamp, isPrivate) => this.#stand.hasPassed(stamp) && !(isPrivate && this.#stand.standsStill()),',
       instead: 'hasPassed: () => true,',
     },
   ],

@@ -20,6 +20,9 @@ export interface QuietOptions {
 
 /** Nobody comes any further for this long, though all is well: it is stuck, however slow the machine. */
 const stuckMs = 60_000
+/** More than are made by saying again that all is quiet. */
+const muchMore = 300
+const markAgainMs = 3000
 const pageLength = 1000
 
 export class Quiet {
@@ -33,15 +36,25 @@ export class Quiet {
     const { ledger, listeners } = this.#options
     const quietAt = performance.now()
     for (const listener of listeners) listener.rest()
-    const marks = new Map<Room, Said>()
-    for (const room of rooms) marks.set(room, await this.#options.mark(room))
-    const late = await this.#until(() => listeners.filter(listener => !this.#hasCome(listener, marks, quietAt)))
+    const marks = new Map<Room, Said[]>()
+    for (const room of rooms) marks.set(room, [await this.#options.mark(room)])
+    let markedAt = performance.now()
+    const late = await this.#until(() => {
+      const left = listeners.filter(listener => !this.#hasCome(listener, marks, quietAt))
+      // Without a history a mark may have been said before somebody came back, and be part of a gap.
+      if (performance.now() - markedAt > markAgainMs) {
+        markedAt = performance.now()
+        for (const room of new Set(left.map(({ judge }) => judge.room)))
+          void this.#options.mark(room).then(said => marks.get(room)!.push(said))
+      }
+      return left
+    })
     for (const { judge, connected } of late) {
       const isMember = ledger.isMember(judge.user, judge.room)
       judge.find(
         isMember ? 'lost' : 'leaked',
         isMember
-          ? `it did not come to ${nameOf(marks.get(judge.room)!)}; connected: ${connected}`
+          ? `it did not come to ${nameOf(marks.get(judge.room)!.at(-1)!)}; connected: ${connected}`
           : 'it is in, and no member',
       )
     }
@@ -54,23 +67,30 @@ export class Quiet {
   }
 
   /** Members have been told of the end, others have been refused. */
-  #hasCome({ judge, connected, refusedAt }: Listener, marks: ReadonlyMap<Room, Said>, quietAt: number): boolean {
+  #hasCome(
+    { judge, connected, refusedAt }: Listener,
+    marks: ReadonlyMap<Room, readonly Said[]>,
+    quietAt: number,
+  ): boolean {
     if (this.#options.ledger.isMember(judge.user, judge.room))
-      return connected && judge.hasHeard(marks.get(judge.room)!)
+      return connected && marks.get(judge.room)!.some(said => judge.hasHeard(said))
     return !connected && refusedAt > quietAt
   }
 
   /** @returns what is left when nothing more goes from it */
   async #until<T>(left: () => readonly T[]): Promise<readonly T[]> {
     let before = Number.POSITIVE_INFINITY
-    let deliveries = -1
+    let deliveries = 0
     let movedAt = performance.now()
     for (;;) {
       const now = left()
       if (now.length === 0) return now
-      if (now.length < before || this.#options.ledger.deliveries > deliveries) movedAt = performance.now()
-      before = Math.min(before, now.length)
-      deliveries = this.#options.ledger.deliveries
+      const isMoving = this.#options.ledger.deliveries > deliveries + muchMore
+      if (now.length < before || isMoving) {
+        movedAt = performance.now()
+        before = now.length
+        deliveries = this.#options.ledger.deliveries
+      }
       if (performance.now() - movedAt > stuckMs) return now
       await sleep(50)
     }

@@ -260,6 +260,7 @@ class Run {
 
   #begins(number: number, fault: Fault, { node }: Wound): () => void {
     const name = nameOfFault(fault)
+    if (['redis restarted', 'redis emptied', 'redis rolled back'].includes(name)) this.#ledger.restarts += 1
     count(this.#byKind, name)
     const record: FaultRecord = {
       line: `#${number} ${name}${node === null ? '' : ` of ${node.name}`}`,
@@ -319,8 +320,19 @@ class Run {
     ])
     return [
       ['what befell (moments as in the histories):', ...faults, ...said].join('\n'),
-      ...stories.slice(0, 5),
+      ...firstOfEach(stories).slice(0, 8),
       ['found:', ...inShort.slice(0, 30)].join('\n'),
     ]
   }
+}
+
+/** The first of each that was harmed in each way. */
+function firstOfEach(stories: readonly string[]): string[] {
+  const known = new Set<string>()
+  return stories.filter(story => {
+    const who = story.split('(', 1)[0]!
+    if (known.has(who)) return false
+    known.add(who)
+    return true
+  })
 }
