@@ -5,15 +5,23 @@ import type { Json } from '../../protocol/messages.ts'
 /** Payloads nested deeper are refused: whoever parses or writes them by recursion gives up somewhere below. */
 const maxDepth = 64
 
-const isNestedDeeper = (value: unknown, depth: number): boolean =>
-  typeof value === 'object' &&
-  value !== null &&
-  (depth === 0 || Object.values(value).some(item => isNestedDeeper(item, depth - 1)))
+/** What is wrong with it, or null. A number past the largest is parsed as Infinity, which JSON has no word for: it would go on as null. */
+function faultOf(value: unknown, depth: number): string | null {
+  if (typeof value === 'number') return Number.isFinite(value) ? null : 'a number that no double holds'
+  if (typeof value !== 'object' || value === null) return null
+  if (depth === 0) return `nested deeper than ${maxDepth}`
+  for (const item of Object.values(value)) {
+    const fault = faultOf(item, depth - 1)
+    if (fault !== null) return fault
+  }
+  return null
+}
 
-// It was parsed from JSON: looking into it again would cost more than sending it.
-const payload = z
-  .unknown()
-  .refine(value => !isNestedDeeper(value, maxDepth), `nested deeper than ${maxDepth}`) as unknown as z.ZodType<Json>
+// It was parsed from JSON: looking into it by a schema would cost more than sending it.
+const payload = z.unknown().superRefine((value, context) => {
+  const fault = faultOf(value, maxDepth)
+  if (fault !== null) context.addIssue({ code: 'custom', message: fault })
+}) as unknown as z.ZodType<Json>
 
 /** Messages of a history that are asked for at once. */
 export const maxLast = 10_000

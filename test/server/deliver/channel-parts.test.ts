@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Json } from '../../../src/protocol/messages.ts'
-import { sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
+import { channelRequestOf, sendRequestOf, trackRequestOf } from '../../../src/server/deliver/channel-request.ts'
 import { parseChannelsUrl } from '../../../src/server/deliver/channel-url.ts'
 import { connectionNameOf, newPollKey } from '../../../src/server/deliver/connection-name.ts'
 import { parseClientFrame } from '../../../src/server/deliver/frame-schema.ts'
@@ -43,6 +43,37 @@ test('a payload goes out as the JSON that came in, on one line', () => {
       expect(request.payload).not.toMatch(/[\r\n]/)
     }),
   )
+})
+
+test.each([
+  ['1e400', null],
+  ['[{"a":-1e999}]', null],
+  ['-0', '0'],
+  ['12345678901234567890', '12345678901234567000'],
+  ['{"__proto__":{"a":1},"constructor":2,"toString":null}', '{"__proto__":{"a":1},"constructor":2,"toString":null}'],
+  ['{"a":1,"a":2}', '{"a":2}'],
+  ['"\\ud800"', '"\\ud800"'],
+  ['"\u2028 \\n\\u0000"', '"\u2028 \\n\\u0000"'],
+  ['[\n 1 ]', '[1]'],
+  [`${'['.repeat(64)}${']'.repeat(64)}`, `${'['.repeat(64)}${']'.repeat(64)}`],
+  [`${'['.repeat(65)}${']'.repeat(65)}`, null],
+  [`${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`, null],
+])('[P8] the payload %s goes on as %s, and is refused where it could not', (payload, expected) => {
+  for (const text of [
+    `{"type":"send","id":1,"event":"e","payload":${payload}}`,
+    `{"type":"track","id":1,"meta":${payload}}`,
+    `{"type":"join","id":1,"topic":"t","track":{"meta":${payload}}}`,
+  ]) {
+    const read = (): string => {
+      const frame = parseClientFrame(text)
+      if (frame.type === 'send') return sendRequestOf(frame).payload
+      if (frame.type === 'track') return trackRequestOf(frame).meta
+      if (frame.type === 'join') return channelRequestOf(frame).track!.meta
+      throw new Error('another frame')
+    }
+    if (expected === null) expect(read).toThrow(expect.objectContaining({ code: 'BAD_FRAME' }))
+    else expect(read()).toBe(expected)
+  }
 })
 
 test('a message without a payload has the payload null', () => {
