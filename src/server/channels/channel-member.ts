@@ -1,5 +1,5 @@
 // One subscription's place in a channel: what it is given, where it stands, what happens when it takes messages too slowly.
-import { type GapCode, type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
+import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -113,7 +113,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     if (beginning.kind === 'now') this.#skipUpTo = beginning.upTo ?? null
     if (beginning.kind === 'after') this.#state = { name: 'behind', seq: beginning.seq, isReading: false }
     else if (beginning.kind === 'resync') this.#outlet.resync(beginning.code, resyncCodes[beginning.code])
-    else if (beginning.kind === 'gap') this.#give(this.#gapOf('MESSAGES_LOST', beginning.missed))
+    else if (beginning.kind === 'gap') this.#give(this.#gapOf(beginning.missed))
     this.channel.members.add(this)
   }
 
@@ -186,16 +186,16 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     } else if (this.#sink !== null && batch.isJoined) {
       if (this.#sink.pushBatch(batch, this)) return
       this.#outlet.sinkIsFull()
-      this.#fallBehind()
+      this.#fallBehind(turn.events.at(-1)!)
     } else if (this.#outlet.sendBatch(batch)) this.#sink = this.#outlet.sink
-    else this.#fallBehind()
+    else this.#fallBehind(turn.events.at(-1)!)
   }
 
   /** Gives one event, wherever it stands; what has no room waits as the rule says. */
   #give(event: ChannelEvent): void {
     const state = this.#state
     if (state.name === 'buffering') this.#buffer(state.buffer, event)
-    else if (state.name === 'attached' && !this.#outlet.send(event.outgoing)) this.#fallBehind()
+    else if (state.name === 'attached' && !this.#outlet.send(event.outgoing)) this.#fallBehind(event)
   }
 
   /** Whether what changes of who is here can be told now. */
@@ -208,13 +208,13 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.#run += 1
     this.#skipUpTo = null
     if (this.hasHistory) this.#resync('HISTORY_LOST')
-    else this.#give(this.#gapOf('MESSAGES_LOST', null))
+    else this.#give(this.#gapOf(null))
   }
 
   resume(): void {
     const state = this.#state
     if (state.name === 'behind' && !state.isReading) void this.#advance()
-    else if (state.name === 'buffering') this.#flush(state.buffer)
+    else if (state.name === 'buffering') this.#flush(state)
   }
 
   retreat(first: Outgoing): void {
@@ -229,7 +229,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
         seq: first.event === 'message' ? position.lsn - 1n : position.lsn,
         isReading: false,
       }
-    else this.#give(this.#gapOf('MESSAGES_LOST', null))
+    else this.#give(this.#gapOf(null))
   }
 
   changed(): void {
@@ -288,9 +288,9 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     if (this.isPresenceOwed) this.channel.here?.tellHere(this)
   }
 
-  #gapOf(code: GapCode, missed: number | null): ChannelEvent {
+  #gapOf(missed: number | null): ChannelEvent {
     const { told } = this.channel
-    const outgoing = new Outgoing('gap', gapJson(code, missed), this.channel.positionAt(told))
+    const outgoing = new Outgoing('gap', gapJson('MESSAGES_LOST', missed), this.channel.positionAt(told))
     return { outgoing, event: '', seq: told.seq, message: null }
   }
 
@@ -314,15 +314,16 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     return this.request.self || sender.connection === null || sender.connection !== connection
   }
 
-  #fallBehind(): void {
+  /** @param last given with the room that there was: others of its turn may come after it */
+  #fallBehind({ seq, outgoing }: ChannelEvent): void {
     this.#sink = null
-    const { rule, told } = this.channel
+    const { rule } = this.channel
     this.#state =
       this.hasHistory && rule.backpressure === 'buffer'
-        ? { name: 'behind', seq: told.seq, isReading: false }
+        ? { name: 'behind', seq, isReading: false }
         : {
             name: 'buffering',
-            at: this.channel.positionAt(told),
+            at: outgoing.position!,
             buffer: new SlowBuffer({ policy: rule.backpressure, maxBytes: rule.bufferBytes }),
           }
   }
@@ -337,15 +338,17 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     )
   }
 
-  #flush(buffer: SlowBuffer<ChannelEvent>): void {
+  #flush({ name, buffer, at }: Extract<State, { name: 'buffering' }>): void {
     const missed = buffer.takeDropped()
-    let hasRoom = missed === 0 || this.#outlet.send(this.#gapOf('MESSAGES_DROPPED', missed).outgoing)
+    // Who breaks off behind it comes back for what waits.
+    let hasRoom = missed === 0 || this.#outlet.send(new Outgoing('gap', gapJson('MESSAGES_DROPPED', missed), at))
     while (hasRoom) {
       const event = buffer.shift()
       if (event === null) {
         this.#attach()
         return
       }
+      this.#state = { name, buffer, at: event.outgoing.position! }
       hasRoom = this.#outlet.send(event.outgoing)
     }
   }

@@ -23,7 +23,9 @@ export interface ChannelSurroundings {
   /** The stream's epoch, and the commit served last. */
   where(): Stamp
   /** Whether the stream has passed what the stamp names, and moves. Of public channels nothing can be revoked. */
-  hasPassed(stamp: Stamp, isPrivate: boolean): boolean
+  mayTell(stamp: Stamp, isPrivate: boolean): boolean
+  /** Resolves when it has. @throws UNAVAILABLE */
+  untilMayTell(stamp: Stamp, isPrivate: boolean): Promise<void>
   /** Steady milliseconds. */
   now(): number
 }
@@ -166,7 +168,8 @@ export class Channel implements ChannelListener {
     this.handOut()
   }
 
-  /** Messages of the history after a number, as far as members have been told. Those who ask at the same time share a read.
+  /** Messages of the history after a number, as far as members have been told, once the stream has passed their stamps: of what was
+   *  said before this node entered the channel it may not have. Those who ask at the same time share a read.
    *  @throws UNAVAILABLE */
   async readAfter(seq: bigint): Promise<{ readonly page: HistoryPage; readonly events: readonly ChannelEvent[] }> {
     let read = this.#reads.get(seq)
@@ -180,6 +183,7 @@ export class Channel implements ChannelListener {
       read.then(forget, forget)
     }
     const { page, events } = await read
+    for (const { stamp } of page.messages) await this.#surroundings.untilMayTell(stamp, this.name.isPrivate)
     const { epoch, seq: upTo } = this.#told
     return { page, events: page.epoch === epoch ? events.filter(each => each.seq <= upTo) : [] }
   }
@@ -188,7 +192,7 @@ export class Channel implements ChannelListener {
   drain(): void {
     let count = 0
     for (const due of this.#waiting) {
-      if (due.kind === 'message' && !this.#surroundings.hasPassed(due.message.stamp, this.name.isPrivate)) break
+      if (due.kind === 'message' && !this.#surroundings.mayTell(due.message.stamp, this.name.isPrivate)) break
       count += 1
     }
     if (count === 0) return
@@ -312,7 +316,7 @@ export class Channel implements ChannelListener {
   }
 
   #isDue(due: Due): boolean {
-    return due.kind !== 'message' || this.#surroundings.hasPassed(due.message.stamp, this.name.isPrivate)
+    return due.kind !== 'message' || this.#surroundings.mayTell(due.message.stamp, this.name.isPrivate)
   }
 
   #wait(due: Due): void {

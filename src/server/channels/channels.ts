@@ -96,7 +96,8 @@ export class Channels implements ChannelDoor, MemberOwner {
       log,
       now,
       where: () => this.#stand.where(),
-      hasPassed: (stamp, isPrivate) => this.#stand.hasPassed(stamp) && !(isPrivate && this.#stand.standsStill()),
+      mayTell: (stamp, isPrivate) => this.#stand.mayTell(stamp, isPrivate),
+      untilMayTell: (stamp, isPrivate) => this.#stand.untilMayTell(stamp, isPrivate),
     }
   }
 
@@ -155,6 +156,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     if (this.#options.rules.of(channel.topic).history === null) throw historyOff(channel)
     return this.#asReceiver(caller, channel, 'broadcast', async () => {
       const page = await this.#options.relay.read(channelKey(channel), range)
+      for (const { stamp } of page.messages) await this.#stand.untilMayTell(stamp, channel.isPrivate)
       const messages = page.messages.filter(message => isToOrFrom(message, caller))
       const [first, last] = [page.messages[0], page.messages.at(-1)]
       const looked = first === undefined || last === undefined ? null : { first: first.seq, last: last.seq }

@@ -68,14 +68,28 @@ export class StreamStand {
     return true
   }
 
+  /** Whether a message may be told: what was revoked before its stamp is known here. Of public channels nothing can be. */
+  mayTell(stamp: Stamp, isPrivate: boolean): boolean {
+    return this.hasPassed(stamp) && !(isPrivate && this.standsStill())
+  }
+
+  /** Resolves when it may. @throws UNAVAILABLE */
+  async untilMayTell(stamp: Stamp, isPrivate: boolean): Promise<void> {
+    if (!this.mayTell(stamp, isPrivate)) await this.untilPassed(stamp)
+    if (!this.mayTell(stamp, isPrivate)) await this.untilMoving()
+  }
+
   /** @throws UNAVAILABLE when it stands still */
   untilMoving(): Promise<void> {
     return this.#until(() => !this.standsStill(), 'the stream of the database stands still: who may send is not known')
   }
 
-  /** Resolves when what another node told a client of has been served here too. @throws UNAVAILABLE */
+  /** Resolves when what another node had served has been served here too. @throws UNAVAILABLE */
   untilPassed(stamp: Stamp): Promise<void> {
-    return this.#until(() => this.hasPassed(stamp), 'this node has not come as far as the one where its client was')
+    return this.#until(
+      () => this.hasPassed(stamp),
+      'this node has not come as far in the stream of the database as another one',
+    )
   }
 
   async #until(isSo: () => boolean, trouble: string): Promise<void> {

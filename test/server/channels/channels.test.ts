@@ -195,6 +195,35 @@ test('[P3] a message that another node published further on waits until the stre
   expect(bob.outlet.got).toEqual(['said: "later"'])
 })
 
+test('[P3] what is read from a history waits for the stream like what is told', async () => {
+  const on = bench([kept])
+  const draft: Draft = {
+    channel: room().channel,
+    id: '00000000-0000-4000-8000-000000000000',
+    ...said('later'),
+    sender: { user: 'ann', connection: 'ann-1' },
+    sentAtMs: 0,
+    stamp: { epoch, lsn: 200n },
+    walIndex: null,
+  }
+  // Another node took it, before anybody here entered.
+  await on.relay.publish(draft, { history: { length: 5, ageMs: 60_000 }, idempotency: null })
+  const [bob, cid] = [
+    await enter(on, caller('bob'), room({ last: 5 })),
+    await enter(on, caller('cid'), room({ last: 5 })),
+  ]
+  const asked = on.channels.history(caller('cid', null), room().channel, { before: null, limit: 5 })
+  asked.catch(() => {})
+  await turns()
+  on.policies.deny('cid receive broadcast')
+  on.policies.deny('cid receive presence')
+  on.head.lsn = 200n
+  on.head.moved()
+  await turns()
+  expect([bob.outlet.got, cid.outlet.got]).toEqual([['said: "later"'], []])
+  await expect(asked).rejects.toMatchObject({ code: 'CHANNEL_REFUSED' })
+})
+
 test('[P3] who may not receive any more is out with that, and gets nothing that comes after', async () => {
   const on = bench([])
   const ann = await enter(on, caller('ann'))
@@ -333,6 +362,21 @@ test('[P4] [P7] a slow member of a channel with history reads on from there, wit
   bob.member.resume()
   await expect.poll(() => bob.outlet.got.length).toBe(400)
   expect(bob.outlet.got).toEqual(Array.from({ length: 400 }, (_, n) => `said: ${n + 1}`))
+})
+
+test('[P4] [P7] a member that has no more room in the middle of a turn reads the rest of it', async () => {
+  const on = bench([kept])
+  const ann = await enter(on, caller('ann'))
+  const bob = await enter(on, caller('bob'))
+  bob.outlet.room = 2
+  // Not all of them are for everybody: they are given one by one.
+  await Promise.all([1, 2, 3, 4].map(n => ann.member.send(said(n, n === 1 ? { to: { user: 'bob' } } : {}))))
+  await turns()
+  expect(bob.outlet.got).toEqual(['said: 1', 'said: 2'])
+  bob.outlet.room = 100
+  bob.member.resume()
+  await turns()
+  expect(bob.outlet.got).toEqual([1, 2, 3, 4].map(n => `said: ${n}`))
 })
 
 const fast = { perSecond: 10_000, burst: 10_000 }

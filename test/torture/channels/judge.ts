@@ -19,6 +19,8 @@ interface Hole {
   readonly from: bigint
   readonly to: bigint
   readonly at: number
+  /** What it was told right before. */
+  readonly lines: readonly string[]
 }
 
 /** A history as it is read when all is quiet. */
@@ -43,6 +45,8 @@ export class ChannelJudge {
   #told = new Set<number>()
   /** What was said after this must have been told: performance.now(), when it last began anew. */
   #startedAt = Number.POSITIVE_INFINITY
+  /** performance.now(), when it stood somewhere last. */
+  #heardAt = 0
   /** It did not resume: a resync or a gap must come before anything else. */
   #isOwed = false
   /** To be judged when all is quiet. */
@@ -74,6 +78,7 @@ export class ChannelJudge {
     if (heard.kind !== 'position')
       this.note(`${life} ${short} ${'resumed' in heard ? `resumed ${heard.resumed}` : ''} ${position}`)
     const place = position === null ? null : placeOf(position)
+    if (!this.#isOwed && heard.kind !== 'joined' && heard.kind !== 'resync') this.#heardAt = performance.now()
     switch (heard.kind) {
       case 'joined':
         this.#joined(heard.resumed, place)
@@ -145,7 +150,9 @@ export class ChannelJudge {
       return
     }
     const number = this.#numberOf(place)
-    if (this.#hasHistory && this.#ledger.losses.length === 0) this.find('lost', `a gap of ${missed}, in a history`)
+    // Of a short history a node that heard nothing for a while cannot read all that it missed.
+    if (this.room.kind === 'kept' && this.#ledger.losses.length === 0)
+      this.find('lost', `a gap of ${missed}, in a history`)
     if (missed === null) {
       this.#at = number
       this.#begin()
@@ -160,7 +167,7 @@ export class ChannelJudge {
   #resync(code: string): void {
     this.#isOwed = false
     if (!this.#hasHistory) this.find('wrong', `a resync (${code}) where there is no history`)
-    else if (this.#ledger.lossesInRound === 0) {
+    else if (this.#ledger.lossesInRound === 0 && !this.#ledger.hasLostSince(this.#heardAt)) {
       if (code !== 'HISTORY_PASSED' || this.room.kind !== 'short')
         this.find('resync without a cause', `${code}, and Redis lost nothing`)
       else if (this.#at !== null) this.#passed.push({ at: this.#at })
@@ -222,7 +229,7 @@ export class ChannelJudge {
         )
       }
     }
-    for (const { from, to, at } of this.#holes.splice(0)) this.#explain(from, to, at)
+    for (const hole of this.#holes.splice(0)) this.#explain(hole)
     for (const { at } of this.#passed.splice(0))
       if (this.#ledger.greatest(this.room) < at + BigInt(shortLength))
         this.find(
@@ -263,13 +270,14 @@ export class ChannelJudge {
     }
   }
 
-  #explain(from: bigint, to: bigint, at: number): void {
+  #explain({ from, to, at, lines }: Hole): void {
     if (to - from > maxHole) {
       this.find('lost', `numbers ${from} to ${to} were left out at ${Math.round(at)}`)
       return
     }
     for (let seq = from; seq <= to; seq++) {
       if (this.#ledger.isForOthers(this.room, seq, this.user)) continue
+      for (const line of lines) this.note(`before: ${line}`)
       this.find(
         'lost',
         `number ${seq} (of ${from} to ${to}) was left out at ${Math.round(at)}, and nothing was told of it`,
@@ -290,7 +298,7 @@ export class ChannelJudge {
   }
 
   #leave(number: bigint, own: bigint): void {
-    this.#holes.push({ from: this.#at! + 1n, to: number - own, at: performance.now() })
+    this.#holes.push({ from: this.#at! + 1n, to: number - own, at: performance.now(), lines: this.lines.slice(-25) })
   }
 
   get #hasHistory(): boolean {

@@ -171,6 +171,10 @@ export class Ledger {
     return this.losses.length - this.#lossesBefore
   }
 
+  hasLostSince(at: number): boolean {
+    return this.losses.some(({ killedAt }) => killedAt > at)
+  }
+
   get restartsInRound(): number {
     return this.restarts - this.#restartsBefore
   }

@@ -18,9 +18,9 @@ export const channelPlants: Readonly<Record<string, readonly Change[]>> = {
   ],
   'stamps that nobody looks at': [
     {
-      file: 'channels/channels.ts',
-      text: 'hasPassed: (stamp, isPrivate) => this.#stand.hasPassed(stamp) && !(isPrivate && this.#stand.standsStill()),',
-      instead: 'hasPassed: () => true,',
+      file: 'channels/stream-stand.ts',
+      text: 'return this.hasPassed(stamp) && !(isPrivate && this.standsStill())',
+      instead: 'return true',
     },
   ],
   /** No mistake: it is read from the history, or told as a gap. */
