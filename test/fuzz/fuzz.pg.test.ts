@@ -22,10 +22,19 @@ test('[P7] whatever is sent, it is refused by a documented code, and neighbours 
   console.log(`fuzz: seed ${seed}, ${JSON.stringify(verdict.inputs)}, ${verdict.delivered} deliveries to neighbours`)
   expect(verdict.failures, `npm run fuzz -- --seed ${seed}`).toEqual([])
   // A run that asks nothing finds nothing.
-  for (const actor of ['frames', 'bytes', 'requests', 'tokens', 'filters compared', 'positions compared'])
+  for (const actor of [
+    'frames',
+    'bytes',
+    'requests',
+    'tokens',
+    'filters compared',
+    'positions compared',
+    'channel frames',
+    'echoes',
+  ])
     expect(verdict.inputs[actor] ?? 0, actor).toBeGreaterThan(0)
   expect(verdict.delivered).toBeGreaterThan(20)
-  for (const code of ['BAD_FRAME', 'POSITION_INVALID', 'TOKEN_INVALID'])
+  for (const code of ['BAD_FRAME', 'POSITION_INVALID', 'TOKEN_INVALID', 'NOT_JOINED', 'PAYLOAD_TOO_LARGE'])
     expect(verdict.codes[code] ?? 0, code).toBeGreaterThan(0)
 }, 60_000)
 

@@ -5,10 +5,12 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Random } from '../checker/random.ts'
+import { ChannelClient, type JoinedChannel } from '../support/channel-client.ts'
 import { person, tokenFor } from '../support/node.ts'
 import type { TestDatabase } from '../support/postgres.ts'
 import { Reader, type Transport, transports } from '../support/readers.ts'
 import { LoggedNode } from '../support/refused.ts'
+import { channelRules, database as databaseSpeaks, echoes, members } from './channels.ts'
 import { filters } from './filters.ts'
 import { bytes, sessions } from './frames.ts'
 import { Oracle } from './oracle.ts'
@@ -43,6 +45,7 @@ const settings: Record<string, string> = {
   MAX_FRAMES_PER_SECOND: '2000',
   SNAPSHOT_CHUNK_ROWS: '7',
   WINDOW_MAX_BYTES: '1048576',
+  CHANNELS: JSON.stringify(channelRules),
 }
 
 const actors: Readonly<Record<string, Actor>> = {
@@ -55,18 +58,27 @@ const actors: Readonly<Record<string, Actor>> = {
   tokens,
   filters,
   positions,
+  members,
+  'more members': members,
+  echoes,
+  databaseSpeaks,
 }
 
 export async function fuzz(options: {
   readonly seed: number
   readonly runMs: number
   readonly database: TestDatabase
+  /** Of a node that is not alone. */
+  readonly redisUrl?: string
   readonly say: (line: string) => void
 }): Promise<Verdict> {
-  const { seed, runMs, database, say } = options
+  const { seed, runMs, database, redisUrl, say } = options
   const people = { ada: person(), ben: person(), eve: person() }
   await prepareWorld(database, people)
-  await using node = await LoggedNode.start(database.url, settings)
+  await using node = await LoggedNode.start(database.url, {
+    ...settings,
+    ...(redisUrl === undefined ? {} : { REDIS_URL: redisUrl }),
+  })
   const oracle = new Oracle(secret)
   const neighbours = new Neighbours(node, database, await tokenFor(people.eve))
   await neighbours.come()
@@ -128,13 +140,16 @@ export async function fuzz(options: {
   }
 }
 
-/** One over each wire, and one who takes every change; who is told of every row of theirs, whatever else happens. */
+/** One over each wire, and one who takes every change; who is told of every row of theirs, and two in a channel of theirs, whatever
+ *  else happens. */
 class Neighbours {
   readonly #node: LoggedNode
   readonly #database: TestDatabase
   readonly #token: string
   readonly #wires: readonly Transport[] = transports
   #readers: Reader[] = []
+  #talkers: ChannelClient[] = []
+  #channels: JoinedChannel[] = []
   #next = 1
   delivered = 0
   failure: string | null = null
@@ -152,6 +167,11 @@ class Neighbours {
     ]
     await Promise.all(this.#readers.map(reader => reader.come(this.#node)))
     await Promise.all(this.#readers.map(reader => reader.until(() => reader.kind === 'changes' || reader.rows.exact)))
+    this.#talkers = [
+      await ChannelClient.open(this.#node, this.#token),
+      await ChannelClient.open(this.#node, this.#token),
+    ]
+    this.#channels = await Promise.all(this.#talkers.map(talker => talker.join(`room:${rooms.neighbours}`)))
   }
 
   /** Writes and waits for it everywhere, until the run is over. */
@@ -169,6 +189,7 @@ class Neighbours {
           if (reader.resyncs.length > 0) throw new Error(`${reader.transport} was told ${reader.resyncs}`)
           this.delivered += 1
         }
+        await this.#talk(id)
         await new Promise(resolve => setTimeout(resolve, 10))
       }
     } catch (error) {
@@ -178,7 +199,17 @@ class Neighbours {
     }
   }
 
+  async #talk(id: number): Promise<void> {
+    const [speaker, listener] = this.#channels
+    await speaker!.send('said', id)
+    await listener!.waitFor(() => listener!.payloads.at(-1) === id, 15_000)
+    if (listener!.told.some(({ kind }) => kind !== 'message')) throw new Error(JSON.stringify(listener!.told))
+    listener!.told.length = 0
+    this.delivered += 1
+  }
+
   async leave(): Promise<void> {
+    for (const talker of this.#talkers.splice(0)) talker.close()
     await Promise.all(this.#readers.map(reader => reader.leave()))
     this.#readers = []
   }

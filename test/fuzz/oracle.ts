@@ -77,7 +77,8 @@ export class Oracle {
       const { type, id, ...body } = parsed.data
       this.refusal(body, null, input)
     }
-    return parsed.data
+    // As it came: the schema's copy has no field __proto__.
+    return frame as { readonly type: string }
   }
 
   /** @param code null when the socket ended without a close frame. @param last the code of the last error that named no

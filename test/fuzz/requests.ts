@@ -2,6 +2,7 @@
 import { connect } from 'node:net'
 import type { PeerCode } from '../../src/protocol/codes.ts'
 import type { Random } from '../checker/random.ts'
+import { jsonOf, sendOf, topicOf } from './channels.ts'
 import { conditionText, filterOf } from './filters.ts'
 import { mutateBytes, mutateText, nasty, noise } from './mutate.ts'
 import type { Actor, Run } from './run.ts'
@@ -28,7 +29,44 @@ const paths = [
   '/v1/../v1/live/things',
 ]
 
+const channelPaths = [
+  '/v1/channels',
+  '/v1/channels?c=room:1&c=room:2%3Fpresence=true',
+  '/v1/channels?c=open:1%3Fprivate=false%26last=3%26track=%7B%7D',
+  '/v1/channels/room:1',
+  '/v1/channels/room:1?event=bytes',
+  '/v1/channels/open:1?private=false&event=bytes',
+  '/v1/channels/open:1?private=false&wait=0.1&last=2',
+  '/v1/channels/room:1?presence=true&track=1e400&wait=0.1&key=%F0%9F%98%80',
+  '/v1/channels/open:1/history?private=false&limit=3',
+  '/v1/channels/room:2/history?after=1f2e3d4c-3&limit=1000',
+  '/v1/channels/room:2/history?before=1f2e3d4c-ffffffffffffffff&last=2',
+  '/v1/channels/room:1/presence?limit=1&after=zzz',
+  '/v1/channels/room:3/presence',
+  '/v1/channels/%00',
+  '/v1/channels/%F0%9F%98',
+  '/v1/channels//history',
+]
+
+function channelBodyOf(random: Random, run: Run, path: string): string {
+  const one = (): string => jsonOf(random, sendOf(random, run))
+  if (path.includes('event=')) return noise(random, random.below(300)).toString('latin1')
+  const several = Array.from({ length: random.pick([0, 1, 3, 100, 101]) }, one)
+  if (/^\/v1\/channels(\?|$)/.test(path)) {
+    const topics = several.map(text => text.replace('{', () => `{"topic":${JSON.stringify(topicOf(random))},`))
+    return Buffer.from(`{"messages":[${topics.join(',')}]}`).toString('latin1')
+  }
+  return Buffer.from(random.once(2) ? one() : `[${several.join(',')}]`).toString('latin1')
+}
+
 const oddHeaders = [
+  'Idempotency-Key: k',
+  `Idempotency-Key: ${'k'.repeat(250)}`,
+  `Idempotency-Key: ${'k'.repeat(251)}`,
+  'Idempotency-Key: \xff{}*',
+  'Idempotency-Key: a\r\nIdempotency-Key: b',
+  'Content-Type: application/octet-stream',
+  'Content-Type: application/octet-stream; charset=x',
   'Content-Length: 5\r\nTransfer-Encoding: chunked',
   'Content-Length: 5\r\nContent-Length: 6',
   'Content-Length: -1',
@@ -59,7 +97,7 @@ const oddHeaders = [
 ]
 
 function requestOf(random: Random, run: Run): string {
-  let path = random.pick(paths)
+  let path = random.once(2) ? random.pick(channelPaths) : random.pick(paths)
   if (random.once(4)) {
     const joint = path.includes('?') ? '&' : '?'
     const text = conditionText(filterOf(random, 3)).replace(/[^\x21-\x7e]/g, '')
@@ -67,20 +105,24 @@ function requestOf(random: Random, run: Run): string {
   }
   if (random.once(6)) path = mutateText(random, path)
   if (random.once(20)) path += random.pick(nasty)
-  const isPost = path.includes('tickets') || path.includes('wait')
+  const isSend = path.includes('/channels') && random.once(2)
+  const isPost = isSend || path.includes('tickets') || path === '/v1/wait'
   const usual = isPost ? 'POST' : 'GET'
   const method = random.once(8)
     ? random.pick(['GET', 'POST', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'CONNECT', 'TRACE', 'PRI', 'get', 'X'])
     : usual
-  const body = isPost
-    ? random.pick(['', '{}', '{"txid":"5"}', '{"txid":1e3}', '{"txid":"99999999"}', '{', '\xff\xfe'])
-    : ''
+  const body = isSend
+    ? channelBodyOf(random, run, path)
+    : isPost
+      ? random.pick(['', '{}', '{"txid":"5"}', '{"txid":1e3}', '{"txid":"99999999"}', '{', '\xff\xfe'])
+      : ''
   const token = random.once(10) ? mutateText(random, run.token).replace(/[\r\n]/g, '') : run.token
   const headers = [
     `Host: 127.0.0.1:${run.port}`,
     ...(random.once(12) ? [] : [`Authorization: Bearer ${token}`]),
     ...(random.once(3) ? [] : ['Accept: application/json']),
     ...(isPost ? [`Content-Length: ${Buffer.byteLength(body, 'latin1')}`] : []),
+    ...(isSend && path.includes('event=') ? ['Content-Type: application/octet-stream'] : []),
     ...(random.once(3) ? [random.pick(oddHeaders)] : []),
   ]
   return `${method} ${path} HTTP/${random.once(15) ? random.pick(['1.0', '2.0', '0.9', '1.2']) : '1.1'}\r\n${headers.join('\r\n')}\r\n\r\n${body}`
@@ -132,7 +174,7 @@ function judge(run: Run, data: Buffer, text: string): void {
     return
   }
   const status = Number(head[1])
-  if (fine.has(status)) return
+  if (fine.has(status) && !text.includes('{"results":')) return
   const start = text.indexOf('\r\n\r\n')
   // Of HEAD there is a head only.
   if (/^HEAD /.test(input)) return
@@ -141,6 +183,13 @@ function judge(run: Run, data: Buffer, text: string): void {
   // Not a refusal: a machine that is too busy is told so.
   if (status === 503 && body.startsWith('{"ready":false')) return
   try {
+    const { results } = JSON.parse(body) as { results?: readonly { error?: unknown }[] }
+    if (results !== undefined) {
+      // A list is answered one by one; its status is that of the first refusal where all were refused.
+      for (const [at, { error }] of results.entries())
+        if (error !== undefined) run.oracle.refusal(error, at === 0 && status !== 200 ? status : null, input)
+      return
+    }
     run.oracle.refusal(JSON.parse(body), status, input) satisfies PeerCode | null
   } catch {
     run.oracle.fail(`${status} without a body of ours: ${text.slice(0, 400)}`, input)

@@ -2,6 +2,7 @@
 // history is known, and rows that nobody who asks here may see.
 import pg from 'pg'
 import type { JsonRow } from '../../src/protocol/messages.ts'
+import { channelPolicies } from '../support/channel-client.ts'
 import { prepareDatabase, roomsSchema } from '../support/node.ts'
 import type { TestDatabase } from '../support/postgres.ts'
 
@@ -10,6 +11,7 @@ export const secret = 'hushhush'
 
 const schema = `
   ${roomsSchema}
+  ${channelPolicies}
   CREATE TYPE public.mood AS ENUM ('glad', 'sad', 'so so');
   CREATE TABLE public.things (id int PRIMARY KEY, room_id int NOT NULL, i2 int2, i4 int4, i8 int8, n numeric, f4 real,
     f8 float8, b bool, u uuid, t text COLLATE "C", v varchar(9), c char(3), d date, ts timestamp, tz timestamptz,
