@@ -18,6 +18,8 @@ const maxChars = 512 * 1024
 /** Waiting and under way, of all channels. Past it UNAVAILABLE: Redis takes less than comes. */
 const maxWaitingChars = 64 * 1024 * 1024
 const overheadChars = 300
+/** How long the counter of a channel lives in which nobody has been. */
+const unusedMs = 60_000
 
 interface Waiting {
   readonly draft: Draft
@@ -127,6 +129,7 @@ export class RelayPublisher {
       history?.length ?? 0,
       history?.ageMs ?? 0,
       counterMs,
+      Math.min(counterMs, unusedMs),
     ]
     for (const { draft, text, options } of batch) {
       const { idempotency } = options

@@ -69,14 +69,15 @@ end
 `
 
 /** KEYS: meta, log, the name it is published under, then one for each idempotency key. ARGV: a fresh epoch, the number before its first,
- *  length of the history (0: none), its age in ms, ms for which the counter is kept; then of each draft its id, ms for which its
+ *  length of the history (0: none), its age in ms, ms for which the counter is kept, ms for which it is where nobody has been in the
+ *  channel; then of each draft its id, ms for which its
  *  idempotency key is kept or '', place in the WAL (`walPlace`) or '', text.
  *  Answers the epoch, then of each draft its number, or of a duplicate '<epoch> <number> <id>'. */
 export const publishScript = `${tellLua}${openLua}${trimLua}
 local epoch, seq, before, fields = open(ARGV[1], ARGV[2])
 local length, age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local drafts = (#ARGV - 5) / 4
-local meta = redis.call('HMGET', KEYS[1], 'wal', 'walSeq', 'age', 'due')
+local drafts = (#ARGV - 6) / 4
+local meta = redis.call('HMGET', KEYS[1], 'wal', 'walSeq', 'age', 'due', 'used')
 local wal, walSeq, due = meta[1], meta[2], tonumber(meta[4])
 local reserved = seq + drafts
 write(fields, 'seq', text(reserved))
@@ -93,9 +94,9 @@ elseif meta[3] ~= ARGV[4] or not due or now >= due or due > now + age then
   due = math.max((oldest or now) + age, now + math.ceil(age / 64))
   redis.call('HSET', KEYS[1], 'age', ARGV[4], 'due', text(due))
 end
-local answer, sentAt, hasWal = {epoch}, 3, false
+local answer, sentAt, hasWal, isUsed = {epoch}, 3, false, meta[5] or length > 0
 for i = 0, drafts - 1 do
-  local id, sentMs, place, draft = ARGV[6 + 4 * i], ARGV[7 + 4 * i], ARGV[8 + 4 * i], ARGV[9 + 4 * i]
+  local id, sentMs, place, draft = ARGV[7 + 4 * i], ARGV[8 + 4 * i], ARGV[9 + 4 * i], ARGV[10 + 4 * i]
   local duplicate = false
   if sentMs ~= '' then
     sentAt = sentAt + 1
@@ -121,14 +122,16 @@ for i = 0, drafts - 1 do
     end
     if sentMs ~= '' then redis.call('SET', KEYS[sentAt], epoch .. ' ' .. number .. ' ' .. id, 'PX', sentMs) end
     if place ~= '' then wal, walSeq, hasWal = place, number, true end
-    tell(KEYS[3], 'm1 ' .. epoch .. ' ' .. number .. ' ' .. before .. '\\n' .. draft)
+    local heard = tell(KEYS[3], 'm1 ' .. epoch .. ' ' .. number .. ' ' .. before .. '\\n' .. draft)
+    isUsed = isUsed or heard > 0
     answer[#answer + 1] = seq
   end
 end
 if seq ~= reserved then redis.call('HSET', KEYS[1], 'seq', text(seq)) end
 if hasWal then redis.call('HSET', KEYS[1], 'wal', wal, 'walSeq', walSeq) end
 if length > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[4]) end
-keep(KEYS[1], math.max(tonumber(ARGV[5]), length > 0 and age + 3600000 or 0))
+-- Where nobody ever was, nobody knows the number: a topic for each message is soon forgotten.
+keep(KEYS[1], math.max(tonumber(isUsed and ARGV[5] or ARGV[6]), length > 0 and age + 3600000 or 0))
 return answer`
 
 /** KEYS: meta, log. ARGV: a fresh epoch, the number before its first or '' to begin none, ms for which the counter is kept.
@@ -137,6 +140,7 @@ export const standingScript = `${openLua}
 local epoch, seq, before, fields = open(ARGV[1], ARGV[2] ~= '' and ARGV[2] or nil)
 if not epoch then return {} end
 if #fields > 0 then write(fields, 'seq', text(seq)) end
+if ARGV[2] ~= '' and not redis.call('HGET', KEYS[1], 'used') then redis.call('HSET', KEYS[1], 'used', 1) end
 keep(KEYS[1], tonumber(ARGV[3]))
 return {epoch, text(seq), before}`
 
