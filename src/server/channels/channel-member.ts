@@ -300,8 +300,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     return this.request.self || connection === null || !senders.has(connection)
   }
 
-  #isFor({ message, seq }: ChannelEvent): boolean {
-    if (message === null) return this.#skipUpTo === null || seq > this.#skipUpTo
+  #isFor({ message, seq, outgoing }: ChannelEvent): boolean {
+    if (message === null) return outgoing.event !== 'gap' || this.#skipUpTo === null || seq > this.#skipUpTo
     if (!this.#receives.broadcast) return false
     // What the database says without a history has no number of its own.
     if (this.#skipUpTo !== null && (this.hasHistory || message.walIndex === null)) {

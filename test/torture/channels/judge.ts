@@ -78,7 +78,7 @@ export class ChannelJudge {
     if (heard.kind !== 'position')
       this.note(`${life} ${short} ${'resumed' in heard ? `resumed ${heard.resumed}` : ''} ${position}`)
     const place = position === null ? null : placeOf(position)
-    if (!this.#isOwed && heard.kind !== 'joined' && heard.kind !== 'resync') this.#heardAt = performance.now()
+    if (place !== null && !this.#isOwed && heard.kind !== 'joined') this.#heardAt = performance.now()
     switch (heard.kind) {
       case 'joined':
         this.#joined(heard.resumed, place)
