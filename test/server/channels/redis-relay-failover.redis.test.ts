@@ -41,11 +41,15 @@ async function isHeard(
 ): Promise<void> {
   await Promise.all(nodes.map(hear))
   for (const [topic, ear] of ears) {
-    const payload = `${topic} ${ear.messages.length} ${Math.random()}`
-    await publish(nodes[0]!, topic, payload)
-    await expect
-      .poll(() => ear.payloads.includes(payload) || `${topic} after ${ear.interruptions}`, { timeout: 5000 })
-      .toBe(true)
+    const payloads: string[] = []
+    // One that was sent before the loss was noticed is one that `interrupted` tells of.
+    const sendsAndHears = async (): Promise<boolean> => {
+      const payload = `${topic} ${ear.messages.length} ${Math.random()}`
+      payloads.push(payload)
+      await publish(nodes[0]!, topic, payload)
+      return ear.payloads.some(heard => payloads.includes(String(heard)))
+    }
+    await expect.poll(sendsAndHears, { timeout: 20_000, interval: 200 }).toBe(true)
   }
 }
 
