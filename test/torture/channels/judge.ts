@@ -153,9 +153,10 @@ export class ChannelJudge {
     // Of a short history a node that heard nothing for a while cannot read all that it missed.
     if (this.room.kind === 'kept' && this.#ledger.losses.length === 0)
       this.find('lost', `a gap of ${missed}, in a history`)
+    // Of a short history all that it may have had is meant, of no history what has a number.
+    if (missed === null || this.#hasHistory) this.#begin()
     if (missed === null) {
       this.#at = number
-      this.#begin()
       return
     }
     const step = this.#at === null ? null : this.#stepTo(number)
