@@ -1,5 +1,5 @@
 // One subscription's place in a channel: what it is given, where it stands, what happens when it takes messages too slowly.
-import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
+import { type ResyncCode, resyncCodes, warningCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
@@ -60,12 +60,13 @@ const closed: State = { name: 'closed' }
 const retryMs = 500
 const noKey: readonly string[] = []
 const noWarnings: readonly Warning[] = []
+const asked: readonly Warning[] = [{ code: 'POLICY_ASKED', message: warningCodes.POLICY_ASKED }]
 
 export class ChannelMember implements ChannelSubscription, ChannelReceiver, PermissionWatcher, PresenceWatcher {
   readonly kind = 'channel'
   readonly key = noKey
   readonly resumed: boolean
-  readonly warnings = noWarnings
+  readonly warnings: readonly Warning[]
   readonly exact?: false
   readonly channel: Channel
   readonly caller: Caller
@@ -105,6 +106,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.#outlet = options.outlet
     this.#owner = options.owner
     if (!options.isExact) this.exact = false
+    this.warnings = options.isExact ? noWarnings : asked
     const { beginning } = options
     const { since } = this.request
     this.resumed = beginning.kind === 'after' ? beginning.resumed : beginning.kind === 'now' && since !== null

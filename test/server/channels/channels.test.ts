@@ -55,11 +55,12 @@ class Recorder implements Outlet {
 class Policies implements ChannelGuards {
   readonly denied = new Set<string>()
   readonly #watchers = new Set<PermissionWatcher>()
+  isExact = true
   async acquire(principal: Caller['principal'], _channel: unknown, watcher: PermissionWatcher) {
     this.#watchers.add(watcher)
     return {
       may: (action: string, extension: string) => !this.denied.has(`${principal.claims.sub} ${action} ${extension}`),
-      isExact: true,
+      isExact: this.isExact,
       release: () => void this.#watchers.delete(watcher),
     }
   }
@@ -472,6 +473,13 @@ test('[P2] a public channel takes a rule, and is another than the private one of
   await on.channels.publish(caller('cid', null), { topic: 'news', isPrivate: false }, said(1))
   await turns()
   expect([open.outlet.got, shut.outlet.got]).toEqual([['said: 1'], []])
+})
+
+test('[P8] a member whose policies Postgres is asked for is told so', async () => {
+  const on = bench([])
+  expect((await enter(on, caller('ann'))).member).toMatchObject({ exact: undefined, warnings: [] })
+  on.policies.isExact = false
+  expect((await enter(on, caller('bob'))).member).toMatchObject({ exact: false, warnings: [{ code: 'POLICY_ASKED' }] })
 })
 
 test('[P8] a topic is a short text', async () => {
