@@ -160,7 +160,9 @@ export class ChannelJudge {
       return
     }
     const step = this.#at === null ? null : this.#stepTo(number)
-    if (step !== null && step !== BigInt(missed))
+    // What is left out before it must be for others.
+    if (step !== null && step > BigInt(missed)) this.#leave(number, BigInt(missed))
+    if (step !== null && step < BigInt(missed))
       this.find('wrong', `it was told of a gap of ${missed}, and it is one of ${step}`)
     this.#at = number
   }
