@@ -36,6 +36,13 @@ interface Kept {
   readonly bytes: number
 }
 
+/** Of a message that is or was kept; not the message itself, which nobody may hold longer than its history. */
+interface Place {
+  readonly channel: string
+  readonly epoch: string
+  readonly seq: bigint
+}
+
 interface ChannelState {
   readonly epoch: string
   seq: bigint
@@ -67,9 +74,11 @@ export class MemoryChannelRelay implements ChannelRelay {
   readonly #channels = new Map<string, ChannelState>()
   readonly #listeners = new Map<string, Set<ChannelListener>>()
   readonly #sent = new Map<string, { readonly published: Published; readonly untilMs: number }>()
-  /** Every message that was kept, in order, from `#oldestAt` on; some may be gone from their channel already. */
-  #order: { readonly channel: string; readonly kept: Kept }[] = []
+  /** Every message that was kept, in order, from `#oldestAt` on; some may be gone from their channel already: at most as many as are
+   *  kept, and 1,024. */
+  #order: Place[] = []
   #oldestAt = 0
+  #count = 0
   #bytes = 0
   #waiting: Waiting[] = []
   readonly #sweeping: NodeJS.Timeout
@@ -80,6 +89,11 @@ export class MemoryChannelRelay implements ChannelRelay {
     this.#maxChannels = options.maxChannels ?? 100_000
     this.#maxKeys = options.maxKeys ?? 100_000
     this.#sweeping = setInterval(() => this.#sweep(), sweepMs).unref()
+  }
+
+  /** Places of messages that are or were kept. */
+  get places(): number {
+    return this.#order.length
   }
 
   get subscribed(): number {
@@ -136,6 +150,7 @@ export class MemoryChannelRelay implements ChannelRelay {
     this.#sent.clear()
     this.#order = []
     this.#oldestAt = 0
+    this.#count = 0
     this.#bytes = 0
   }
 
@@ -186,7 +201,8 @@ export class MemoryChannelRelay implements ChannelRelay {
     }
     const kept = { message, atMs: this.#options.now(), bytes: overheadBytes + 2 * message.payload.length }
     state.kept.push(kept)
-    this.#order.push({ channel, kept })
+    this.#order.push({ channel, epoch: message.epoch, seq: message.seq })
+    this.#count += 1
     this.#bytes += kept.bytes
     this.#trim(state)
     while (this.#bytes > this.#maxBytes) this.#dropOldest()
@@ -205,6 +221,7 @@ export class MemoryChannelRelay implements ChannelRelay {
 
   #drop(state: ChannelState, count: number): void {
     if (count === 0) return
+    this.#count -= count
     for (const { bytes } of state.kept.splice(0, count)) this.#bytes -= bytes
   }
 
@@ -213,20 +230,17 @@ export class MemoryChannelRelay implements ChannelRelay {
     this.#oldestAt += 1
     if (oldest === undefined) return
     const state = this.#channels.get(oldest.channel)
-    if (state?.kept[0] === oldest.kept) this.#drop(state, 1)
+    const first = state?.kept[0]?.message
+    if (first?.seq === oldest.seq && first.epoch === oldest.epoch) this.#drop(state!, 1)
   }
 
-  /** Forgets the places of messages that are gone. */
+  /** Forgets the places of messages that are gone, once they outnumber those that are not. */
   #shorten(): void {
-    const isKept = ({ channel, kept }: { channel: string; kept: Kept }): boolean => {
-      const oldest = this.#channels.get(channel)?.kept[0]
-      return (
-        oldest !== undefined && oldest.message.epoch === kept.message.epoch && oldest.message.seq <= kept.message.seq
-      )
-    }
-    while (this.#oldestAt < this.#order.length && !isKept(this.#order[this.#oldestAt]!)) this.#oldestAt += 1
-    if (this.#oldestAt < 1024 || this.#oldestAt < this.#order.length / 2) return
-    this.#order = this.#order.slice(this.#oldestAt).filter(isKept)
+    if (this.#order.length < 2 * this.#count + 1024) return
+    this.#order = this.#order.slice(this.#oldestAt).filter(({ channel, epoch, seq }) => {
+      const oldest = this.#channels.get(channel)?.kept[0]?.message
+      return oldest?.epoch === epoch && oldest.seq <= seq
+    })
     this.#oldestAt = 0
   }
 

@@ -35,6 +35,18 @@ test('[P7] in memory: histories hold so many bytes over all channels; past it th
   await relay.close()
 })
 
+test('[P7] in memory: what has left its history is forgotten, however long the oldest message of all stays', async () => {
+  const relay = open()
+  const age = 600_000
+  await relay.publish(draftOf('old'), { history: { length: 1, ageMs: age }, idempotency: null })
+  for (let n = 0; n < 5000; n++)
+    await relay.publish(draftOf('busy', String(n)), { history: { length: 3, ageMs: age }, idempotency: null })
+  expect(relay.places).toBeLessThan(1100)
+  expect((await readAll(relay, 'busy')).map(({ payload }) => payload)).toEqual(['4997', '4998', '4999'])
+  expect(await readAll(relay, 'old')).toHaveLength(1)
+  await relay.close()
+})
+
 test('[P7] in memory: of more channels than are kept the longest unused begins anew, in another epoch, unless somebody listens', async () => {
   const relay = open({ maxChannels: 3 })
   const ear = await listen(relay, 'heard')
