@@ -149,3 +149,23 @@ test.each(['alone', 'with Redis'])(
     expect(after - before).toBeLessThan(1_000_000)
   },
 )
+
+test('[P7] ten thousand channels joined by a hundred connections, each at its limit of subscriptions', {
+  timeout: 120_000,
+}, async () => {
+  const tokens = await Promise.all(Array.from({ length: 100 }, () => tokenFor(person())))
+  const [node, port] = await startNode({ MAX_FRAMES_PER_SECOND: '10000' })
+  await using _node = node
+  await using crowd = new Child<MemberAnswers>('members')
+  await crowd.ask('connect', { port, tokens })
+  const before = (await node.ask('weigh')).live
+  const topics = Array.from({ length: 10_000 }, (_, i) => `public:${i}`)
+  await crowd.ask('join', { topics, each: 100, more: { private: false } })
+  expect(await node.ask('holds')).toMatchObject({ channels: 10_000, members: 10_000, heard: 10_000, permissions: 0 })
+  const each = ((await node.ask('weigh')).live - before) / topics.length
+  console.log(`a channel with its only member takes ${each.toFixed(0)} bytes`)
+  expect(each).toBeLessThan(6000)
+  await expect(crowd.ask('oneMore', { topic: 'public:more' })).resolves.toBe('TOO_MANY_SUBSCRIPTIONS')
+  await crowd.ask('cut')
+  await nothingLeft(node)
+})

@@ -131,6 +131,15 @@ const answers = {
       for (const id of connection.joined) connection.say({ type: 'unsubscribe', id }, 1)
     await answered()
   },
+  /** The first connection enters one more channel. @returns the code of its refusal */
+  async oneMore({ topic }: { topic: string }) {
+    connections[0]!.say({ type: 'join', id: 1_000_000, topic, private: false }, 0)
+    await until(
+      () => faults.length > 0,
+      () => 'not refused',
+    ).catch(() => {})
+    return (JSON.parse(faults.pop()!) as { code: string }).code
+  },
   /** The first connection says something in its first channel. @returns how many got it */
   async send({ payload }: { payload: unknown }) {
     connections[0]!.say({ type: 'send', id: 1, ref: 1, event: 'e', payload }, 1)
