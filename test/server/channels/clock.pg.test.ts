@@ -1,0 +1,128 @@
+// A node whose wall clock is set back and forth: what is measured in channels is time that passed.
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { NodeProcess } from '../../faults/node-process.ts'
+import { ChannelClient, channelPolicies, type JoinedChannel } from '../../support/channel-client.ts'
+import { person, prepareDatabase, roomsSchema, tokenFor } from '../../support/node.ts'
+import { TestDatabase } from '../../support/postgres.ts'
+import { findRedis, type TestRedis } from '../../support/redis.ts'
+
+const minutes = 60_000
+const clock = new URL('../../torture/clock.ts', import.meta.url).href
+const [ann, bob] = [person(), person()]
+const rules = [
+  { pattern: 'room:1', rate: { perSecond: 10, burst: 5 } },
+  { pattern: 'room:2', presence: { grace: '2s', diff: '50ms' } },
+  { pattern: 'room:3', history: { length: 100, age: '1m' } },
+]
+
+let folder: string
+let database: TestDatabase
+let redis: TestRedis
+const nodes: Record<string, NodeProcess> = {}
+const clients: ChannelClient[] = []
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'clock-'))
+  redis = await findRedis()
+  for (const [way, more] of Object.entries({ alone: {}, 'with Redis': { REDIS_URL: redis.url } })) {
+    database = await TestDatabase.create()
+    await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
+    await database.query(
+      `INSERT INTO members SELECT g, u FROM unnest('{${ann},${bob}}'::uuid[]) u, generate_series(1, 3) g`,
+    )
+    nodes[way] = await NodeProcess.start(database.url, {
+      CHANNELS: JSON.stringify(rules),
+      NODE_OPTIONS: `--import ${clock}`,
+      TORTURE_CLOCK_FILE: join(folder, 'clock'),
+      ...more,
+    })
+  }
+}, 60_000)
+
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.cut()
+  await set(0)
+})
+
+afterAll(async () => {
+  for (const node of Object.values(nodes)) await node.kill()
+  await database?.[Symbol.asyncDispose]()
+  await redis?.[Symbol.asyncDispose]()
+  await rm(folder, { recursive: true, force: true })
+})
+
+/** Tokens live for an hour. */
+async function set(offsetMs: number): Promise<void> {
+  await writeFile(join(folder, 'clock'), String(offsetMs))
+  // It is looked at every 50 ms.
+  await sleep(150)
+}
+
+async function enter(way: string, sub: string, topic: string, more = {}): Promise<[ChannelClient, JoinedChannel]> {
+  const client = await ChannelClient.open(nodes[way]!, await tokenFor(sub))
+  clients.push(client)
+  return [client, await client.join(topic, more)]
+}
+
+const jumps = [
+  ['alone', 30],
+  ['alone', -600],
+  ['with Redis', 30],
+  ['with Redis', -600],
+] as const
+
+test.each(jumps)(
+  '[P7] %s, by %i minutes: a sender is slowed as before, not for longer and not less',
+  async (way, by) => {
+    const [, inRoom] = await enter(way, ann, 'room:1')
+    await Promise.all(Array.from({ length: 5 }, (_, n) => inRoom.send('n', n)))
+    await set(by * minutes)
+    const beganAt = performance.now()
+    // Some tokens have come back meanwhile.
+    await Promise.all(Array.from({ length: 15 }, (_, n) => inRoom.send('n', n)))
+    const tookMs = performance.now() - beganAt
+    expect(tookMs).toBeGreaterThan(700)
+    expect(tookMs).toBeLessThan(5000)
+  },
+)
+
+test.each(jumps)(
+  '%s, by %i minutes: who comes back within the grace never left, and who does not leaves in time',
+  async (way, by) => {
+    const [, watching] = await enter(way, ann, 'room:2', { presence: true })
+    const [first] = await enter(way, bob, 'room:2', { track: { meta: 1 } })
+    const events = () => watching.told.filter(each => each.kind === 'presence')
+    const gone = (): boolean => events().some(({ left }) => left !== undefined)
+    await watching.waitFor(() => events().some(({ joined }) => joined?.length === 1))
+    first.cut()
+    await set(by * minutes)
+    const [second] = await enter(way, bob, 'room:2', { track: { meta: 1 } })
+    await sleep(2500)
+    expect(gone()).toBe(false)
+    await set(0)
+    const cutAt = performance.now()
+    second.cut()
+    await set(-30 * minutes)
+    await watching.waitFor(gone)
+    expect(performance.now() - cutAt).toBeGreaterThan(1900)
+  },
+)
+
+test.each(jumps)('[P4] %s, by %i minutes: a history keeps what it kept, and goes on', async (way, by) => {
+  const [, inRoom] = await enter(way, ann, 'room:3')
+  const before = (await enter(way, bob, 'room:3', { last: 100 }))[1]
+  const kept = before.messages.length
+  await inRoom.send('n', 'before')
+  await set(by * minutes)
+  await inRoom.send('n', 'after')
+  const [, late] = await enter(way, ann, 'room:3', { last: 100 })
+  await late.waitFor(() => late.messages.length >= kept + 2)
+  expect(late.payloads.slice(-2)).toEqual(['before', 'after'])
+  // What is told of when it was sent is the clock's.
+  const [first, second] = late.messages.slice(-2).map(({ sentAt }) => Date.parse(sentAt))
+  expect(Math.abs(second! - first! - by * minutes)).toBeLessThan(minutes)
+})
