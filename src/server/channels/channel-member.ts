@@ -184,7 +184,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     }
     const { batch } = turn
     if (!this.#getsAll(turn)) {
-      for (const event of turn.events) if (this.#isFor(event)) this.#give(event)
+      for (const event of turn.events) if (this.#isFor(event)) this.#give(this.#ownGap(event))
     } else if (this.#sink !== null && batch.isJoined) {
       if (this.#sink.pushBatch(batch, this)) return
       this.#outlet.sinkIsFull()
@@ -314,6 +314,16 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     const { to, sender } = message
     if (to !== null) return 'user' in to ? to.user === principal.claims.sub : to.connection === connection
     return this.request.self || sender.connection === null || sender.connection !== connection
+  }
+
+  /** Of a gap whose beginning it was told at another node, what is left. */
+  #ownGap(event: ChannelEvent): ChannelEvent {
+    const upTo = this.#skipUpTo
+    if (upTo === null || event.outgoing.event !== 'gap') return event
+    this.#skipUpTo = null
+    const { missed } = JSON.parse(event.outgoing.json) as { missed: number | null }
+    const left = missed === null ? null : Math.min(missed, Number(event.seq - upTo))
+    return { ...event, outgoing: new Outgoing('gap', gapJson('MESSAGES_LOST', left), event.outgoing.position) }
   }
 
   /** @param last given with the room that there was: others of its turn may come after it */

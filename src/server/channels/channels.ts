@@ -284,10 +284,11 @@ export class Channels implements ChannelDoor, MemberOwner {
     return this.#appender.room()
   }
 
-  /** This node holds the slot now: what the one before may not have appended is appended, once. */
+  /** This node holds the slot now: what the one before may not have appended is appended, once. Also what is not served here yet: of
+   *  a commit that is just being served, some was passed by when another node held it. */
   lead(): void {
-    const { window, head, rules } = this.#options
-    for (const commit of window.between(window.floorLsn, head.lsn)) {
+    const { window, rules } = this.#options
+    for (const commit of window.between(window.floorLsn, maxLsn)) {
       if (!this.#walMessages.concerns(commit)) continue
       for (const draft of this.#saidBy(commit))
         if (rules.of(draft.channel.topic).history !== null) this.#appender.append(draft)
@@ -417,6 +418,7 @@ export class Channels implements ChannelDoor, MemberOwner {
 }
 
 const tellAtOnce = 200
+const maxLsn = 2n ** 64n - 1n
 const maxWarned = 100
 
 /** Told of changes while its member does not stand yet. */
