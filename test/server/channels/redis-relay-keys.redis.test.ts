@@ -1,5 +1,8 @@
 // What channels leave in Redis, and for how long.
+import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ChannelNames } from '../../../src/server/channels/redis-keys.ts'
+import { slotOf } from '../../../src/server/redis.ts'
 import { type RedisProcess, startRedis, until } from '../../support/redis-process.ts'
 import { bare, draftOf, kept, keyOf, listen, RelayNode, underKey } from './relay-world.ts'
 
@@ -66,4 +69,19 @@ test('[P7] topics of one message each take a quarter of a kilobyte, of Redis and
   console.log(`a topic that was published to once takes ${each.toFixed(0)} bytes of Redis, for a minute`)
   expect(each).toBeLessThan(400)
   expect(node.relay.subscribed).toBe(1)
+})
+
+test('whatever a topic and a key are called, what a channel has in Redis is in one slot, and of no other channel', () => {
+  const names = new ChannelNames('tide', node.client)
+  const text = fc.string({ unit: fc.constantFrom('{', '}', '*', '/', ':', '%', '😀', 'a', '\ud800'), maxLength: 8 })
+  fc.assert(
+    fc.property(text, text, text, (topic, other, key) => {
+      const channel = keyOf(topic.toWellFormed())
+      const parts = ['meta', 'log', `sent:${key}`, 'here:order'] as const
+      const all = [...parts.map(part => names.key(channel, part)), names.live(channel), names.probe('n', channel)]
+      expect(new Set(all.map(slotOf)).size).toBe(1)
+      const another = keyOf(other.toWellFormed())
+      if (another !== channel) expect(all.some(name => name.startsWith(names.tag(another)))).toBe(false)
+    }),
+  )
 })
