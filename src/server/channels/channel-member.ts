@@ -7,9 +7,10 @@ import { Outgoing } from '../route/outgoing.ts'
 import type { BatchSink, Outlet } from '../subscribe/subscription.ts'
 import type { Channel } from './channel.ts'
 import type { PresenceWatcher } from './channel-presence.ts'
+import type { Standing } from './channel-relay.ts'
 import type { Caller, ChannelRequest, ChannelSubscription, SendRequest, TrackRequest } from './door.ts'
 import { gapJson } from './event-json.ts'
-import type { Published } from './message.ts'
+import { goesOn, type Published } from './message.ts'
 import type { ChannelPermission, PermissionWatcher } from './permission.ts'
 import { noLonger } from './refusals.ts'
 import type { SendRate } from './send-rate.ts'
@@ -211,6 +212,12 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     this.#skipUpTo = null
     if (this.hasHistory) this.#resync('HISTORY_LOST')
     else this.#give(this.#gapOf(null))
+  }
+
+  /** Who came from a node that was ahead may have been told what was lost with the epoch. */
+  enterEpoch(epoch: string, now: Standing): void {
+    const seq = this.#state.name === 'behind' ? this.#state.seq : this.#skipUpTo
+    if (seq !== null && !goesOn({ epoch, seq }, now)) this.startOver()
   }
 
   resume(): void {

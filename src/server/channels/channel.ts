@@ -267,8 +267,9 @@ export class Channel implements ChannelListener {
     this.#due(this.#sequence.stands(standing))
     if (this.#sequence.isBehind) void this.#read()
     // Its numbers go on in another epoch, of which nobody was told a message yet.
-    if (this.#waiting.length === 0 && this.#told.epoch !== standing.epoch && goesOn(this.#told, standing))
-      this.#told = { ...standing, seq: this.#told.seq }
+    if (this.#waiting.length > 0 || !goesOn(this.#told, standing)) return
+    this.#enter(standing)
+    this.#told = { ...standing, seq: this.#told.seq }
   }
 
   /** Reads what was not heard. */
@@ -344,6 +345,7 @@ export class Channel implements ChannelListener {
     }
     const { epoch, seq } = due.kind === 'message' ? due.message : due
     const before = due.kind === 'message' ? due.message.before : this.#told.before
+    this.#enter({ epoch, seq, ...(before === undefined ? {} : { before }) })
     this.#told = { epoch, seq, ...(before === undefined ? {} : { before }) }
     if (this.#outbox.length === 0) setImmediate(() => this.handOut())
     const event = due.kind === 'message' ? this.#eventOf(due.message) : this.#gap(due.missed)
@@ -351,6 +353,14 @@ export class Channel implements ChannelListener {
     this.#outboxChars += event.outgoing.json.length
     // So that nobody is given much more than fits in one go.
     if (this.#outboxChars > maxOutboxChars) this.handOut()
+  }
+
+  /** Its numbers go on in another epoch: of which who was told more at another node, may have been told what was lost. */
+  #enter(now: Standing): void {
+    const { epoch } = this.#told
+    if (epoch === now.epoch) return
+    this.handOut()
+    for (const member of [...this.members]) member.enterEpoch(epoch, now)
   }
 
   #eventOf(message: ChannelMessage): ChannelEvent {

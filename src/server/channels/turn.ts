@@ -1,6 +1,7 @@
 // What a channel gives its members: types only.
 import type { Batch } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
+import type { Standing } from './channel-relay.ts'
 import type { Draft } from './message.ts'
 
 /** An event on its way to members. */
@@ -29,4 +30,6 @@ export interface ChannelReceiver {
   receive(turn: ChannelTurn): void
   /** Numbers began anew: what it holds leads to nothing. */
   startOver(): void
+  /** Numbers of this epoch go on in another one. */
+  enterEpoch(epoch: string, now: Standing): void
 }

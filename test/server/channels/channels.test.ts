@@ -5,7 +5,7 @@ import { Channels } from '../../../src/server/channels/channels.ts'
 import type { Caller, ChannelRequest, SendRequest } from '../../../src/server/channels/door.ts'
 import { MemoryPresence } from '../../../src/server/channels/memory-presence.ts'
 import { MemoryChannelRelay } from '../../../src/server/channels/memory-relay.ts'
-import type { Draft } from '../../../src/server/channels/message.ts'
+import type { ChannelMessage, Draft } from '../../../src/server/channels/message.ts'
 import type { ChannelGuards, PermissionWatcher } from '../../../src/server/channels/permission.ts'
 import { ChannelRules } from '../../../src/server/channels/rules.ts'
 import { createLog } from '../../../src/server/log.ts'
@@ -280,6 +280,39 @@ test('[P4] [P8] past the history, or in a channel of another name, it is told to
   expect(again.outlet.got).toEqual(['resync HISTORY_PASSED'])
   const other = await enter(on, caller('bob', 'bob-3'), room({ since: { ...at, tag: 'another', lsn: 1n } }))
   expect(other.outlet.got).toEqual(['resync QUERY_CHANGED'])
+})
+
+test('[P4] [P8] who came from a node that was ahead is told when what it has was lost', async () => {
+  const on = bench([kept])
+  const listen = on.relay.listen.bind(on.relay)
+  let hear: (message: ChannelMessage) => void = () => {}
+  on.relay.listen = (key, listener) => {
+    hear = message => listener.message(message)
+    return listen(key, listener)
+  }
+  const ann = await enter(on, caller('ann'))
+  await ann.member.send(said(1))
+  await turns()
+  const at = { ...ann.member.position(), tag: ann.member.tag }
+  const ahead = await enter(on, caller('bob'), room({ since: { ...at, lsn: at.lsn + 3n } }))
+  const even = await enter(on, caller('cid'), room({ since: at }))
+  expect([ahead.member.resumed, even.member.resumed]).toEqual([true, true])
+  // Redis came back with what this node has.
+  hear({
+    channel: room().channel,
+    id: '00000000-0000-4000-8000-000000000000',
+    ...said('anew'),
+    sender: { user: 'dan', connection: null },
+    sentAtMs: 0,
+    stamp: { epoch, lsn: 100n },
+    walIndex: null,
+    epoch: 'bbbbbbbb',
+    seq: at.lsn + 1n,
+    before: [{ epoch: at.epoch, seq: at.lsn }],
+  })
+  await turns()
+  expect(ahead.outlet.got).toEqual(['resync HISTORY_LOST', 'said: "anew"'])
+  expect(even.outlet.got).toEqual(['said: "anew"'])
 })
 
 test('the last messages come first for whoever asks for them', async () => {
