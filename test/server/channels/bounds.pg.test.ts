@@ -17,6 +17,7 @@ const rules = [
   { pattern: 'room:3', backpressure: 'latest', bufferBytes, rate: fast },
   { pattern: 'room:4', history: { length: kept, age: '10m' }, rate: fast },
   { pattern: 'room:6', rate: fast },
+  { pattern: 'once:*', public: true },
 ]
 /** More than the kernel's buffers and the queue hold. */
 const count = 250
@@ -163,4 +164,29 @@ test('[P7] a flood of sends waits in its own socket: others do not, and nothing 
   // What may wait, and one read of the socket.
   expect(grown).toBeLessThan(2_000_000)
   expect(neighbour.payloads).toEqual(counted(100))
+})
+
+test('[P7] a topic for each message: what a node alone remembers of twenty thousand that nobody is in', {
+  timeout: 60_000,
+}, async () => {
+  const headers = { authorization: `Bearer ${await tokenFor(ann)}`, 'content-type': 'application/json' }
+  const post = async (from: number): Promise<void> => {
+    const messages = Array.from({ length: 100 }, (_, i) => ({
+      topic: `once:${from + i}`,
+      private: false,
+      event: 'e',
+      payload: i,
+    }))
+    const body = JSON.stringify({ messages })
+    const answer = await fetch(`${node.url}/v1/channels`, { method: 'POST', headers, body })
+    const { results } = (await answer.json()) as { results: { error?: unknown }[] }
+    expect([answer.status, results.filter(({ error }) => error !== undefined)]).toEqual([200, []])
+  }
+  for (let from = 0; from < 1000; from += 100) await post(from)
+  const before = await weigh()
+  for (let from = 1000; from < 21_000; from += 100) await post(from)
+  const each = ((await weigh()) - before) / 20_000
+  console.log(`a topic that was published to once takes ${each.toFixed(0)} bytes of a node alone`)
+  // Its number, for a day or until there are 100,000.
+  expect(each).toBeLessThan(800)
 })
