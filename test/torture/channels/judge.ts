@@ -279,7 +279,7 @@ export class ChannelJudge {
       return
     }
     for (let seq = from; seq <= to; seq++) {
-      if (this.#ledger.isForOthers(this.room, seq, this.user)) continue
+      if (this.#ledger.isForOthers(this.room, seq, this.user, at)) continue
       for (const line of lines) this.note(`before: ${line}`)
       this.find(
         'lost',

@@ -195,11 +195,17 @@ export class Ledger {
   }
 
   /** Whether this number of a room may be of a message that is for others than this user. */
-  isForOthers(room: Room, seq: bigint, user: string): boolean {
+  isForOthers(room: Room, seq: bigint, user: string, at: number): boolean {
     const targets = this.#targets.get(`${room.id} ${seq}`)
-    if (targets !== undefined) return targets.some(to => to !== user)
+    if (targets?.some(to => to !== user)) return true
+    // Of one that was never answered, or sent again after Redis forgot it, nobody was told this number.
     return this.said.some(
-      said => said.room === room && said.to !== null && said.to !== user && said.outcome === 'unknown',
+      said =>
+        said.room === room &&
+        said.to !== null &&
+        said.to !== user &&
+        said.begunAt < at &&
+        (said.outcome === 'unknown' || this.isHit(said)),
     )
   }
 
