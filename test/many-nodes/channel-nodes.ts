@@ -14,6 +14,8 @@ export class ChannelNodes<N extends Node> implements AsyncDisposable {
   readonly redis: RedisProcess
   /** The second node's way to Redis. */
   readonly link: FaultyLink
+  /** Both nodes' way to Postgres. */
+  readonly toPostgres: FaultyLink
   readonly a: N
   readonly b: N
   readonly #clients: ChannelClient[] = []
@@ -21,13 +23,14 @@ export class ChannelNodes<N extends Node> implements AsyncDisposable {
   #lastRoom = 0
 
   private constructor(
-    services: Pick<ChannelNodes<N>, 'database' | 'redis' | 'link'>,
+    services: Pick<ChannelNodes<N>, 'database' | 'redis' | 'link' | 'toPostgres'>,
     nodes: readonly [N, N],
     end: (node: N) => Promise<unknown>,
   ) {
     this.database = services.database
     this.redis = services.redis
     this.link = services.link
+    this.toPostgres = services.toPostgres
     this.a = nodes[0]
     this.b = nodes[1]
     this.#end = end
@@ -41,8 +44,9 @@ export class ChannelNodes<N extends Node> implements AsyncDisposable {
     const redis = await startRedis({ appendonly: true })
     await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
     const link = await FaultyLink.to(redis.url)
-    const nodes = [await startNode(database.url, redis.url), await startNode(database.url, link.url)] as const
-    return new ChannelNodes({ database, redis, link }, nodes, end)
+    const toPostgres = await FaultyLink.to(database.url)
+    const nodes = [await startNode(toPostgres.url, redis.url), await startNode(toPostgres.url, link.url)] as const
+    return new ChannelNodes({ database, redis, link, toPostgres }, nodes, end)
   }
 
   async open(node: Node, sub: string): Promise<ChannelClient> {
@@ -62,13 +66,13 @@ export class ChannelNodes<N extends Node> implements AsyncDisposable {
   /** Everybody is gone, and every way open. */
   settle(): void {
     for (const client of this.#clients.splice(0)) client.cut()
-    this.link.thaw()
+    for (const link of [this.link, this.toPostgres]) link.thaw()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.settle()
     for (const node of [this.a, this.b]) await this.#end(node)
-    await this.link[Symbol.asyncDispose]()
+    for (const link of [this.link, this.toPostgres]) await link[Symbol.asyncDispose]()
     await this.redis[Symbol.asyncDispose]()
     await this.database[Symbol.asyncDispose]()
   }

@@ -7,6 +7,7 @@ import { person, TestNode } from '../support/node.ts'
 import { ChannelNodes } from './channel-nodes.ts'
 
 const rules = [
+  { pattern: 'news', public: true },
   { pattern: 'room:9*', history: { length: 5000, age: '10m' }, rate: { perSecond: 5000, burst: 5000 } },
   { pattern: '*', rate: { perSecond: 5000, burst: 5000 }, presence: { grace: '2s', diff: '50ms' } },
 ]
@@ -125,3 +126,46 @@ test('[P4] a node that leaves: its members are told to come back, resume at anot
   expect(leaves).toEqual([])
   expect(watcher.told.at(-1)).toMatchObject({ kind: 'presence', count: 1 })
 }, 60_000)
+
+test('[P3] [P8] nothing comes from the database for five seconds: private channels hold, public ones do not, members are told stale', async () => {
+  const [ann, bob] = [person(), person()]
+  const topic = await nodes.roomOf([ann, bob])
+  const sender = await nodes.open(nodes.a, ann)
+  const client = await nodes.open(nodes.b, bob)
+  const [inA, inB] = [await sender.join(topic), await client.join(topic)]
+  const [newsA, newsB] = [await sender.join('news', { private: false }), await client.join('news', { private: false })]
+  await inA.send('said', 'before')
+  await inB.waitFor(() => inB.payloads.length === 1)
+  nodes.toPostgres.isolate()
+  // What was revoked since is not known: nobody private is told anything, nor heard.
+  let refusal: unknown = null
+  await expect
+    .poll(
+      async () => {
+        try {
+          await inA.send('said', 'meanwhile')
+        } catch (error) {
+          refusal = error
+        }
+        return refusal
+      },
+      { timeout: 30_000, interval: 500 },
+    )
+    .toMatchObject({ code: 'UNAVAILABLE' })
+  await newsA.send('said', 'public')
+  await newsB.waitFor(() => newsB.payloads.includes('public'))
+  await client.waitFor(() => client.frames.some(frame => frame.type === 'heartbeat' && frame.stale), 20_000)
+  nodes.toPostgres.thaw()
+  await expect
+    .poll(
+      () =>
+        inA.send('said', 'after').then(
+          () => 'sent',
+          (error: { code: string }) => error.code,
+        ),
+      { timeout: 30_000, interval: 500 },
+    )
+    .toBe('sent')
+  await inB.waitFor(() => inB.payloads.at(-1) === 'after', 20_000)
+  expect(inB.told.every(({ kind }) => kind === 'message')).toBe(true)
+}, 90_000)

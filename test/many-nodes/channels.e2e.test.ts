@@ -291,3 +291,62 @@ test('[P4] [P8] Redis comes back empty: presence is there again, and a history t
     )
     .toBe(2)
 }, 60_000)
+
+test('what a trigger broadcasts of a row comes behind it to both nodes, with the old and the new', async () => {
+  const ann = person()
+  const topic = await nodes.roomOf([ann])
+  const room = Number(topic.slice(5))
+  const { database } = nodes
+  await database.query(`
+    CREATE OR REPLACE FUNCTION public.tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      PERFORM realtime.broadcast_changes('room:' || coalesce(NEW.room_id, OLD.room_id), TG_OP, TG_OP, TG_TABLE_NAME, TG_TABLE_SCHEMA, NEW, OLD);
+      RETURN NULL;
+    END $$;
+    CREATE OR REPLACE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON messages FOR EACH ROW EXECUTE FUNCTION public.tell()`)
+  const ears = [await (await nodes.open(nodes.a, ann)).join(topic), await (await nodes.open(nodes.b, ann)).join(topic)]
+  await database.query(`INSERT INTO messages VALUES (${room}, ${room}, 'ann', 'one')`)
+  await database.query(`UPDATE messages SET body = 'two' WHERE id = ${room}`)
+  await database.query(`DELETE FROM messages WHERE id = ${room}; DROP TRIGGER tell ON messages`)
+  for (const ear of ears) {
+    await got(ear, 3)
+    expect(ear.messages).toMatchObject([
+      {
+        event: 'INSERT',
+        payload: { operation: 'INSERT', table: 'messages', record: { body: 'one' }, old_record: null },
+      },
+      { event: 'UPDATE', payload: { record: { body: 'two' }, old_record: { body: 'one' } } },
+      { event: 'DELETE', payload: { record: null, old_record: { body: 'two' } } },
+    ])
+  }
+})
+
+test('[P4] a history survives the node that took it: the last first, in pages, and from where one was', async () => {
+  const [ann, bob] = [person(), person()]
+  const topic = await nodes.roomOf([ann, bob], true)
+  const victim = await start(nodes.database.url, nodes.redis.url)
+  const sender = await (await nodes.open(victim, ann)).join(topic)
+  const ear = await (await nodes.open(victim, bob)).join(topic)
+  for (let n = 1; n <= 30; n++) await sender.send('n', n)
+  await got(ear, 30)
+  const since = `${ear.messages[9]!.position}.${ear.joined!.tag}`
+  await victim.kill()
+  const back = await (await nodes.open(nodes.b, bob)).join(topic, { since })
+  await got(back, 20)
+  expect([back.joined!.resumed, back.payloads]).toEqual([true, Array.from({ length: 20 }, (_, n) => n + 11)])
+  const late = await (await nodes.open(nodes.a, bob)).join(topic, { last: 3 })
+  await got(late, 3)
+  expect(late.payloads).toEqual([28, 29, 30])
+  const headers = { authorization: `Bearer ${await tokenFor(bob)}` }
+  const paged: unknown[] = []
+  let next: string | null = ''
+  for (let page = 0; page < 10 && next !== null; page++) {
+    const url: string = `${nodes.a.url}/v1/channels/${encodeURIComponent(topic)}/history?limit=12${next === '' ? '' : `&before=${next}`}`
+    const answer = (await (await fetch(url, { headers })).json()) as {
+      messages: { payload: unknown }[]
+      next: string | null
+    }
+    paged.unshift(...answer.messages.map(({ payload }) => payload))
+    next = answer.next
+  }
+  expect(paged).toEqual(Array.from({ length: 30 }, (_, n) => n + 1))
+}, 60_000)
