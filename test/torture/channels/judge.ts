@@ -78,7 +78,6 @@ export class ChannelJudge {
     if (heard.kind !== 'position')
       this.note(`${life} ${short} ${'resumed' in heard ? `resumed ${heard.resumed}` : ''} ${position}`)
     const place = position === null ? null : placeOf(position)
-    if (place !== null && !this.#isOwed && heard.kind !== 'joined') this.#heardAt = performance.now()
     switch (heard.kind) {
       case 'joined':
         this.#joined(heard.resumed, place)
@@ -97,6 +96,7 @@ export class ChannelJudge {
         break
       case 'presence':
     }
+    if (place !== null && !this.#isOwed && heard.kind !== 'joined') this.#heardAt = performance.now()
     if (position !== null && !this.#isOwed) this.since = position
   }
 
@@ -316,7 +316,7 @@ export class ChannelJudge {
   #stepTo(number: bigint): bigint | null {
     if (this.#hasHistory) return number - this.#at!
     const step = BigInt.asIntN(32, number - this.#at!)
-    return this.#ledger.restartsInRound > 0 && (step > maxHole || step < -maxHole) ? null : step
+    return this.#ledger.hasRestartedSince(this.#heardAt) && (step > maxHole || step < -maxHole) ? null : step
   }
 
   #changes() {

@@ -73,10 +73,10 @@ export class Ledger {
   deliveries = 0
   gaps = 0
   readonly resyncs: Record<string, number> = {}
-  /** Of Redis, whether or not it lost anything. */
-  restarts = 0
+  /** performance.now(), when Redis was up again, whether or not it had lost anything. */
+  readonly restarts: number[] = []
   #lossesBefore = 0
-  #restartsBefore = 0
+  #quietAt = 0
   /** By process of a node: up to which change it had surely come, and since when that is known. */
   readonly #floors = new Map<string, { readonly at: number; readonly change: number }[]>()
   /** By room: what its numbers are. */
@@ -175,14 +175,15 @@ export class Ledger {
     return this.losses.some(({ killedAt }) => killedAt > at)
   }
 
-  get restartsInRound(): number {
-    return this.restarts - this.#restartsBefore
+  /** Whether Redis was restarted since, or since all was quiet last: a node may notice later. */
+  hasRestartedSince(at: number): boolean {
+    return this.restarts.some(restartedAt => restartedAt > Math.min(at, this.#quietAt))
   }
 
   /** All have been told of what was lost. */
   quiet(): void {
-    this.#restartsBefore = this.restarts
     this.#lossesBefore = this.losses.length
+    this.#quietAt = performance.now()
   }
 
   /** Whether Redis may have forgotten it. */

@@ -260,7 +260,9 @@ class Run {
 
   #begins(number: number, fault: Fault, { node }: Wound): () => void {
     const name = nameOfFault(fault)
-    if (['redis restarted', 'redis emptied', 'redis rolled back'].includes(name)) this.#ledger.restarts += 1
+    const isRestart = ['redis restarted', 'redis emptied', 'redis rolled back'].includes(name)
+    if (isRestart) this.#ledger.restarts.push(Number.POSITIVE_INFINITY)
+    const restart = this.#ledger.restarts.length - 1
     count(this.#byKind, name)
     const record: FaultRecord = {
       line: `#${number} ${name}${node === null ? '' : ` of ${node.name}`}`,
@@ -270,6 +272,7 @@ class Run {
     this.#records.push(record)
     return () => {
       record.overMs = performance.now() - record.atMs
+      if (isRestart) this.#ledger.restarts[restart] = performance.now()
     }
   }
 
