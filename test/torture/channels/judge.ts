@@ -45,8 +45,8 @@ export class ChannelJudge {
   #told = new Set<number>()
   /** What was said after this must have been told: performance.now(), when it last began anew. */
   #startedAt = Number.POSITIVE_INFINITY
-  /** performance.now(), when it stood somewhere last. */
-  #heardAt = 0
+  /** performance.now(), when it was in, and all that it had been told was found true. */
+  #confirmedAt = 0
   /** It did not resume: a resync or a gap must come before anything else. */
   #isOwed = false
   /** To be judged when all is quiet. */
@@ -96,7 +96,6 @@ export class ChannelJudge {
         break
       case 'presence':
     }
-    if (place !== null && !this.#isOwed && heard.kind !== 'joined') this.#heardAt = performance.now()
     if (position !== null && !this.#isOwed) this.since = position
   }
 
@@ -170,7 +169,7 @@ export class ChannelJudge {
   #resync(code: string): void {
     this.#isOwed = false
     if (!this.#hasHistory) this.find('wrong', `a resync (${code}) where there is no history`)
-    else if (this.#ledger.lossesInRound === 0 && !this.#ledger.hasLostSince(this.#heardAt)) {
+    else if (!this.#ledger.hasLostSince(this.#confirmedAt)) {
       if (code !== 'HISTORY_PASSED' || this.room.kind !== 'short')
         this.find('resync without a cause', `${code}, and Redis lost nothing`)
       else if (this.#at !== null) this.#passed.push({ at: this.#at })
@@ -244,6 +243,7 @@ export class ChannelJudge {
     if (!this.#ledger.isMember(this.user, this.room)) return
     if (history !== null) this.#agrees(history)
     this.#hasAll()
+    this.#confirmedAt = performance.now()
   }
 
   /** What it was told since it began anew is a piece of the history. */
@@ -316,7 +316,7 @@ export class ChannelJudge {
   #stepTo(number: bigint): bigint | null {
     if (this.#hasHistory) return number - this.#at!
     const step = BigInt.asIntN(32, number - this.#at!)
-    return this.#ledger.hasRestartedSince(this.#heardAt) && (step > maxHole || step < -maxHole) ? null : step
+    return this.#ledger.hasRestartedSince(this.#confirmedAt) && (step > maxHole || step < -maxHole) ? null : step
   }
 
   #changes() {

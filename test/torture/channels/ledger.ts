@@ -75,8 +75,6 @@ export class Ledger {
   readonly resyncs: Record<string, number> = {}
   /** performance.now(), when Redis was up again, whether or not it had lost anything. */
   readonly restarts: number[] = []
-  #lossesBefore = 0
-  #quietAt = 0
   /** By process of a node: up to which change it had surely come, and since when that is known. */
   readonly #floors = new Map<string, { readonly at: number; readonly change: number }[]>()
   /** By room: what its numbers are. */
@@ -166,24 +164,13 @@ export class Ledger {
     return said
   }
 
-  /** Of Redis, since all was quiet last. */
-  get lossesInRound(): number {
-    return this.losses.length - this.#lossesBefore
-  }
-
+  /** Whether Redis has since forgotten something, of which whoever was not asked since may be told only now. */
   hasLostSince(at: number): boolean {
     return this.losses.some(({ killedAt }) => killedAt > at)
   }
 
-  /** Whether Redis was restarted since, or since all was quiet last: a node may notice later. */
   hasRestartedSince(at: number): boolean {
-    return this.restarts.some(restartedAt => restartedAt > Math.min(at, this.#quietAt))
-  }
-
-  /** All have been told of what was lost. */
-  quiet(): void {
-    this.#lossesBefore = this.losses.length
-    this.#quietAt = performance.now()
+    return this.restarts.some(restartedAt => restartedAt > at)
   }
 
   /** Whether Redis may have forgotten it. */

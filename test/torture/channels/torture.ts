@@ -223,7 +223,6 @@ class Run {
     })
     await quiet.judge()
     for (const { fault } of this.#deployment.nodes.all) if (fault !== null) this.#ledger.find('wrong', fault)
-    this.#ledger.quiet()
   }
 
   async #speak(signal: AbortSignal): Promise<void> {
