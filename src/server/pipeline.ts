@@ -222,7 +222,10 @@ export class Pipeline {
     const { relay, channels } = this.#options
     this.#outbox.handOut()
     const said = channels.serve(commit)
-    while (life === relay.life && said.next().done !== true) if (slice.over()) await slice.next()
+    while (life === relay.life && said.next().done !== true) {
+      await channels.room()
+      if (slice.over()) await slice.next()
+    }
     await channels.room()
   }
 

@@ -6,7 +6,7 @@ import type { Draft } from './message.ts'
 import type { ChannelRules } from './rules.ts'
 
 export interface WalAppenderOptions {
-  readonly relay: ChannelRelay
+  readonly relay: Pick<ChannelRelay, 'publishAll'>
   readonly rules: ChannelRules
   readonly log: Log
 }

@@ -4,17 +4,22 @@ import { ChannelClient, channelPolicies } from '../../support/channel-client.ts'
 import { person, prepareDatabase, roomsSchema, SseStream, TestNode, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 
+const keptPolicy = `
+  CREATE POLICY "kept" ON realtime.messages FOR SELECT TO authenticated USING (
+    EXISTS (SELECT 1 FROM public.members m WHERE m.user_id = (SELECT auth.uid()) AND 'kept:' || m.room_id = realtime.topic()));
+`
+
 let database: TestDatabase
 let node: TestNode
 const [ann, bob] = [person(), person()]
 
 beforeAll(async () => {
   database = await TestDatabase.create()
-  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
+  await prepareDatabase(database, roomsSchema + channelPolicies + keptPolicy, ['rooms', 'members', 'messages'])
   await database.query(`INSERT INTO members VALUES (1, '${ann}'), (1, '${bob}'), (2, '${ann}')`)
   node = await TestNode.start(database.url, {
     CHANNELS: JSON.stringify([
-      { pattern: 'kept:*', history: { length: 100, age: '10m' } },
+      { pattern: 'kept:*', history: { length: 50_000, age: '10m' } },
       { pattern: 'news', public: true },
     ]),
   })
@@ -78,6 +83,22 @@ test('[P5] what SQL says comes on commit, behind the rows of its transaction, in
     Array.from({ length: 1000 }, (_, n) => n + 1),
   )
   expect(new Set(inA.messages.map(({ event }) => event))).toEqual(new Set(['counted']))
+})
+
+test('[P5] [P7] a transaction that says far more than may wait comes whole into a history, in order', {
+  timeout: 60_000,
+}, async () => {
+  await database.query(`INSERT INTO members VALUES (3, '${ann}')`)
+  using a = await open(ann)
+  const inA = await a.join('kept:3')
+  await database.query(
+    `SELECT realtime.send(jsonb_build_object('n', n, 'text', repeat('x', 500)), 'counted', 'kept:3') FROM generate_series(1, 30000) n`,
+  )
+  await inA.waitFor(() => (inA.messages.at(-1)?.payload as { n: number } | undefined)?.n === 30_000, 50_000)
+  expect(inA.told.every(({ kind }) => kind === 'message')).toBe(true)
+  expect(inA.messages.map(({ payload }) => (payload as { n: number }).n)).toEqual(
+    Array.from({ length: 30_000 }, (_, n) => n + 1),
+  )
 })
 
 test('the same over an event stream, and sent by POST', async () => {
