@@ -41,6 +41,8 @@ const startNode = async (more: Readonly<Record<string, string>> = {}): Promise<[
     PORT: '0',
     MAX_CONNECTIONS: '6000',
     AUDIENCE_GRACE_MS: '0',
+    // A crowd that enters at once keeps a node busy for a second or two: it does not stand still.
+    BEACON_MS: '10000',
     // Who enters may make the heartbeat come, which is kept for so long.
     WINDOW_MAX_AGE_MS: '3000',
     CHANNELS: JSON.stringify([

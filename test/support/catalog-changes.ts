@@ -231,7 +231,7 @@ export function testCatalogChanges(isAnnounced: boolean): void {
     await database.query(`
       CREATE ROLE ${login} LOGIN REPLICATION BYPASSRLS PASSWORD 'p'; CREATE ROLE ${group};
       GRANT anon, authenticated TO ${login};
-      GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT, DELETE ON tidegate.orders TO ${login}`)
+      GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT, DELETE ON tidegate.orders TO ${login}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tidegate TO ${login}`)
     if (isAnnounced) await database.query(`GRANT SELECT ON tidegate.catalog_key TO ${login}`)
     else await database.query('DROP EVENT TRIGGER tidegate_announce; DROP EVENT TRIGGER tidegate_announce_drop')
     node = await TestNode.start(database.urlFor(login, 'p'))

@@ -24,7 +24,7 @@ describe('tokens', () => {
     CREATE ROLE ${superuser} SUPERUSER; CREATE ROLE ${bypass} BYPASSRLS; CREATE ROLE ${stranger};
     CREATE ROLE ${login} LOGIN REPLICATION BYPASSRLS PASSWORD 'p'; GRANT anon, authenticated TO ${login};
     GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${login};
-    GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT, DELETE ON tidegate.orders TO ${login};
+    GRANT USAGE ON SCHEMA tidegate TO ${login}; GRANT SELECT, DELETE ON tidegate.orders TO ${login}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tidegate TO ${login};
     INSERT INTO members VALUES (1, '${ada}')`)
     const node = await LoggedNode.start(database.urlFor(login, 'p'), {
       JWT_AUDIENCE: 'tidegate',
