@@ -44,6 +44,7 @@ type State =
   | { readonly name: 'closed' }
 
 const sent = Promise.resolve()
+
 interface Receives {
   readonly broadcast: boolean
   readonly presence: boolean
@@ -72,8 +73,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   readonly channel: Channel
   readonly caller: Caller
   readonly request: ChannelRequest
-  /** Is in it, or shall be: leaves it with this. */
-  isTracked = false
+  /** As what it is there, or shall be as soon as that can be stored; null: it is not. */
+  tracked: TrackRequest | null = null
   /** Made with its first message. */
   rate: SendRate | null = null
   /** Resolves when its message before was given to the relay. */
@@ -248,7 +249,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     const hasLost =
       (broadcast && !permission.may('receive', 'broadcast')) || (presence && !permission.may('receive', 'presence'))
     if (hasLost) this.fail(noLonger(this.channel.name))
-    else if (this.isTracked && !permission.may('send', 'presence'))
+    else if (this.tracked !== null && !permission.may('send', 'presence'))
       void this.#owner.untrack(this, 'gone').catch(() => {})
   }
 
@@ -300,7 +301,7 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   #gapOf(missed: number | null): ChannelEvent {
     const { told } = this.channel
     const outgoing = new Outgoing('gap', gapJson('MESSAGES_LOST', missed), this.channel.positionAt(told))
-    return { outgoing, event: '', seq: told.seq, message: null }
+    return { outgoing, event: '', seq: told.seq, message: null, missed }
   }
 
   #getsAll({ hasTarget, senders }: ChannelTurn): boolean {
@@ -309,8 +310,8 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
     return this.request.self || connection === null || !senders.has(connection)
   }
 
-  #isFor({ message, seq, outgoing }: ChannelEvent): boolean {
-    if (message === null) return outgoing.event !== 'gap' || this.#skipUpTo === null || seq > this.#skipUpTo
+  #isFor({ message, seq, missed }: ChannelEvent): boolean {
+    if (message === null) return missed === undefined || this.#skipUpTo === null || seq > this.#skipUpTo
     if (!this.#receives.broadcast) return false
     // What the database says without a history has no number of its own.
     if (this.#skipUpTo !== null && (this.hasHistory || message.walIndex === null)) {
@@ -326,11 +327,11 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
   /** Of a gap whose beginning it was told at another node, what is left. */
   #ownGap(event: ChannelEvent): ChannelEvent {
     const upTo = this.#skipUpTo
-    if (upTo === null || event.outgoing.event !== 'gap') return event
+    const { missed, seq, outgoing } = event
+    if (upTo === null || missed === undefined) return event
     this.#skipUpTo = null
-    const { missed } = JSON.parse(event.outgoing.json) as { missed: number | null }
-    const left = missed === null ? null : Math.min(missed, Number(event.seq - upTo))
-    return { ...event, outgoing: new Outgoing('gap', gapJson('MESSAGES_LOST', left), event.outgoing.position) }
+    const left = missed === null ? null : Math.min(missed, Number(seq - upTo))
+    return { ...event, outgoing: new Outgoing('gap', gapJson('MESSAGES_LOST', left), outgoing.position), missed: left }
   }
 
   /** @param last given with the room that there was: others of its turn may come after it */

@@ -26,6 +26,10 @@ export interface ChannelPresenceOptions {
   readonly receivers: Receivers
   /** Where members stand who have all that was told. */
   readonly position: () => Position
+  /** Whether who comes and goes may be told now: what was revoked is known here. */
+  readonly mayTell: () => boolean
+  /** It may not: call `goOn` when it may. */
+  readonly onHeld: () => void
   readonly now: () => number
 }
 
@@ -42,6 +46,7 @@ export class ChannelPresence {
   #here: { readonly position: Position; readonly turn: ChannelTurn } | null = null
   #countTimer: NodeJS.Timeout | null = null
   #countedAtMs = Number.NEGATIVE_INFINITY
+  #isHeld = false
 
   constructor(options: ChannelPresenceOptions) {
     this.#options = options
@@ -50,6 +55,18 @@ export class ChannelPresence {
   /** Whether it holds who is here: somebody watches. */
   get isMirrored(): boolean {
     return this.#mirror !== null
+  }
+
+  /** Somebody is owed who is here, until the stream moves. */
+  get isHeld(): boolean {
+    return this.#isHeld
+  }
+
+  /** The stream may move again: whoever is owed who is here is told. */
+  goOn(): void {
+    if (!this.#isHeld || !this.#options.mayTell()) return
+    this.#isHeld = false
+    for (const watcher of [...this.#watchers]) this.tellHere(watcher)
   }
 
   /** Its first event says who is here. */
@@ -79,7 +96,7 @@ export class ChannelPresence {
   /** Pays what is owed, where it is known. */
   tellHere(watcher: PresenceWatcher): void {
     const here = this.#mirror?.here() ?? null
-    if (here === null || !watcher.isPresenceOwed || !watcher.takesPresence) return
+    if (here === null || !watcher.isPresenceOwed || !watcher.takesPresence || this.#holds()) return
     watcher.isPresenceOwed = false
     // Those who come together share it: of a thousand members it takes 150 kB.
     const position = this.#options.position()
@@ -93,6 +110,7 @@ export class ChannelPresence {
     this.#countTimer = null
     this.#mirror?.close()
     this.#mirror = this.#here = null
+    this.#isHeld = false
   }
 
   #changed(change: MirroredChange): void {
@@ -111,7 +129,7 @@ export class ChannelPresence {
   }
 
   #tell(watcher: PresenceWatcher, turn: ChannelTurn, isWhole: boolean): void {
-    if (!watcher.takesPresence) {
+    if (!watcher.takesPresence || this.#holds()) {
       watcher.isPresenceOwed = true
       return
     }
@@ -121,6 +139,15 @@ export class ChannelPresence {
       return
     }
     watcher.receive(turn)
+  }
+
+  #holds(): boolean {
+    if (this.#options.mayTell()) return false
+    if (!this.#isHeld) {
+      this.#isHeld = true
+      this.#options.onHeld()
+    }
+    return true
   }
 
   /** Tells the count as it is when the time has come. */

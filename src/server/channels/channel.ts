@@ -26,6 +26,8 @@ export interface ChannelSurroundings {
   mayTell(stamp: Stamp, isPrivate: boolean): boolean
   /** Resolves when it has. @throws UNAVAILABLE */
   untilMayTell(stamp: Stamp, isPrivate: boolean): Promise<void>
+  /** What was revoked may not be known here. */
+  standsStill(): boolean
   /** Steady milliseconds. */
   now(): number
 }
@@ -97,7 +99,12 @@ export class Channel implements ChannelListener {
     this.here =
       rule === null
         ? null
-        : new ChannelPresence({ store, channel: this.key, rule, receivers, position: () => this.position, now })
+        : new ChannelPresence({
+            ...{ store, channel: this.key, rule, receivers, now },
+            position: () => this.position,
+            mayTell: () => !(name.isPrivate && this.#surroundings.standsStill()),
+            onHeld: () => this.#onWaiting(this),
+          })
     this.#sequence = new Sequence(this.hasHistory)
     this.#listening = options.surroundings.relay.listen(this.key, this)
     this.ready = this.#begin()
@@ -120,7 +127,7 @@ export class Channel implements ChannelListener {
   }
 
   get isWaiting(): boolean {
-    return this.#waiting.length > 0
+    return this.#waiting.length > 0 || (this.here?.isHeld ?? false)
   }
 
   /** As clients have it, after a number. */
@@ -190,6 +197,7 @@ export class Channel implements ChannelListener {
 
   /** Gives members what the stream has passed the stamps of. */
   drain(): void {
+    this.here?.goOn()
     let count = 0
     for (const due of this.#waiting) {
       if (due.kind === 'message' && !this.#surroundings.mayTell(due.message.stamp, this.name.isPrivate)) break
@@ -371,7 +379,7 @@ export class Channel implements ChannelListener {
 
   #gap(missed: number | null): ChannelEvent {
     const outgoing = new Outgoing('gap', gapJson('MESSAGES_LOST', missed), this.positionAt(this.#told))
-    return { outgoing, event: '', seq: this.#told.seq, message: null }
+    return { outgoing, event: '', seq: this.#told.seq, message: null, missed }
   }
 }
 

@@ -98,6 +98,7 @@ export class Channels implements ChannelDoor, MemberOwner {
       where: () => this.#stand.where(),
       mayTell: (stamp, isPrivate) => this.#stand.mayTell(stamp, isPrivate),
       untilMayTell: (stamp, isPrivate) => this.#stand.untilMayTell(stamp, isPrivate),
+      standsStill: () => this.#stand.standsStill(),
     }
   }
 
@@ -120,9 +121,8 @@ export class Channels implements ChannelDoor, MemberOwner {
     let isTaken = false
     try {
       const { relay, window } = this.#options
-      const beginning = await beginningOf(channel, request, {
-        ...{ relay, window, stand: this.#stand, toldByStream: this.#toldByStream },
-      })
+      const sources = { relay, window, stand: this.#stand, toldByStream: this.#toldByStream }
+      const beginning = await beginningOf(channel, request, sources)
       // Looked at after all waiting: what was revoked meanwhile counts.
       if (watcher.error !== null) throw watcher.error
       assertReceives(permission, name, request.presence)
@@ -171,7 +171,11 @@ export class Channels implements ChannelDoor, MemberOwner {
   ): Promise<PresenceList> {
     assertTopic(channel)
     if (this.#options.rules.of(channel.topic).presence === null) return Promise.reject(presenceOff(channel))
-    return this.#asReceiver(caller, channel, 'presence', () => this.#options.presence.list(channelKey(channel), page))
+    return this.#asReceiver(caller, channel, 'presence', async () => {
+      const list = await this.#options.presence.list(channelKey(channel), page)
+      if (channel.isPrivate) await this.#stand.untilMoving()
+      return list
+    })
   }
 
   async send(member: ChannelMember, request: SendRequest): Promise<Published> {
@@ -191,8 +195,9 @@ export class Channels implements ChannelDoor, MemberOwner {
     }
   }
 
-  async track(member: ChannelMember, { meta, key }: TrackRequest): Promise<void> {
+  async track(member: ChannelMember, request: TrackRequest): Promise<void> {
     const { channel, caller, permission } = member
+    const { meta, key } = request
     const rule = channel.rule.presence
     if (rule === null) throw presenceOff(channel.name)
     if (Buffer.byteLength(meta) > rule.maxMetaBytes)
@@ -200,7 +205,7 @@ export class Channels implements ChannelDoor, MemberOwner {
         'PAYLOAD_TOO_LARGE',
         `meta is larger than the ${rule.maxMetaBytes} bytes that the rule allows`,
       )
-    if (member.isClosed || !permission?.may('send', 'presence')) throw sendRefused(channel.name)
+    if (member.isClosed || permission === null) throw sendRefused(channel.name)
     const user = subjectOf(caller)
     const own = user ?? caller.connection!
     if (key !== null && key !== own && rule.boundToSubject)
@@ -208,14 +213,22 @@ export class Channels implements ChannelDoor, MemberOwner {
         'SEND_REFUSED',
         "the channel's rule lists each member by its token's subject; leave key out",
       )
-    member.isTracked = true
+    const { tracked: before } = member
+    member.tracked = request
+    if (channel.name.isPrivate) await this.#stand.untilMoving()
+    // It asked for something else since, or has left.
+    if (member.tracked !== request) return
+    if (!permission.may('send', 'presence')) {
+      member.tracked = before
+      throw sendRefused(channel.name)
+    }
     const draft = { key: key ?? own, user, connection: caller.connection!, meta }
     await this.#options.presence.track(channel.key, draft, rule)
   }
 
   async untrack(member: ChannelMember, how: 'gone' | 'broken'): Promise<void> {
-    if (!member.isTracked) return
-    member.isTracked = false
+    if (member.tracked === null) return
+    member.tracked = null
     await this.#options.presence.untrack(member.channel.key, member.caller.connection!, how)
   }
 
@@ -306,9 +319,10 @@ export class Channels implements ChannelDoor, MemberOwner {
   async #start(member: ChannelMember): Promise<void> {
     member.start()
     const { track } = member.request
-    if (track === null) return
-    // Redis may be away: it is here all the same, and is told to be as soon as that can be.
-    for (let wait = lookAgainMs; !member.isClosed; wait = Math.min(2 * wait, 5000)) {
+    if (track === null || member.isClosed) return
+    member.tracked = track
+    // Redis may be away: it is here all the same, and is told to be as soon as that can be, unless it asks for something else.
+    for (let wait = lookAgainMs; member.tracked === track; wait = Math.min(2 * wait, 5000)) {
       try {
         await member.track(track)
         return

@@ -12,6 +12,8 @@ export interface ChannelEvent {
   readonly seq: bigint
   /** The message, by which members are told apart: its sender, and whom it is for. Null: everybody gets it. */
   readonly message: Draft | null
+  /** Of a gap: how many it tells of. */
+  readonly missed?: number | null
 }
 
 /** Events of one turn, in order. */

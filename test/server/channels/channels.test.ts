@@ -1,5 +1,6 @@
 // The channels of one node over the relay in memory, with policies that the tests decide.
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
+import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import type { ChannelEntry } from '../../../src/server/channel-entries.ts'
 import { Channels } from '../../../src/server/channels/channels.ts'
 import type { Caller, ChannelRequest, SendRequest } from '../../../src/server/channels/door.ts'
@@ -7,7 +8,7 @@ import { MemoryPresence } from '../../../src/server/channels/memory-presence.ts'
 import { MemoryChannelRelay } from '../../../src/server/channels/memory-relay.ts'
 import type { ChannelMessage, Draft } from '../../../src/server/channels/message.ts'
 import type { ChannelGuards, PermissionWatcher } from '../../../src/server/channels/permission.ts'
-import { ChannelRules } from '../../../src/server/channels/rules.ts'
+import { ChannelRules, defaultRule } from '../../../src/server/channels/rules.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { steadyNow } from '../../../src/server/steady-clock.ts'
@@ -72,6 +73,7 @@ class Policies implements ChannelGuards {
 
 interface Bench {
   readonly relay: MemoryChannelRelay
+  readonly presence: MemoryPresence
   readonly channels: Channels
   readonly head: Head
   readonly policies: Policies
@@ -86,10 +88,11 @@ function bench(rules: readonly ChannelEntry[]): Bench {
   const head = new Head()
   head.begin(100n)
   const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
+  const presence = new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) })
   const policies = new Policies()
   const channels = new Channels({
     relay,
-    presence: new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) }),
+    presence,
     guards: policies,
     rules: new ChannelRules(rules),
     window: { epoch, floorLsn: 50n, life: 1, between: () => [] },
@@ -104,7 +107,7 @@ function bench(rules: readonly ChannelEntry[]): Bench {
     wallNow: Date.now,
   })
   open.push(channels)
-  return { relay, channels, head, policies }
+  return { relay, presence, channels, head, policies }
 }
 
 const caller = (sub: string, connection: string | null = `${sub}-1`): Caller => ({
@@ -538,8 +541,46 @@ test('members are told who is here, who comes and who goes', async () => {
   expect((await on.channels.present(caller('ann'), room().channel, { after: null, limit: 10 })).count).toBe(1)
 })
 
+test('[P3] [P8] while nothing comes from the database nobody is told who comes, nor listed; then all at once', async () => {
+  const on = bench([{ pattern: '*', presence: { diffMs: 10 } }])
+  const ann = await enter(on, caller('ann'), room({ presence: true }))
+  const seen: string[] = []
+  ann.outlet.send = ({ event, json }) => {
+    if (event === 'presence') seen.push(json)
+    return true
+  }
+  const bob = await enter(on, caller('bob'))
+  on.head.movedAtMs = Number.NEGATIVE_INFINITY
+  await expect(bob.member.track({ meta: '1', key: null })).rejects.toMatchObject({ code: 'UNAVAILABLE' })
+  // Entered through another node, whose stream moves.
+  const cid = { key: 'cid', user: 'cid', connection: 'cid-1', meta: '2' }
+  await on.presence.track('private/room:1', cid, { ...defaultRule.presence, diffMs: 10 })
+  await turns()
+  expect(seen).toEqual([])
+  await expect(on.channels.present(caller('ann'), room().channel, { after: null, limit: 10 })).rejects.toMatchObject({
+    code: 'UNAVAILABLE',
+  })
+  on.head.moved()
+  await expect.poll(() => seen.join()).toContain('"here":[{"ref"')
+  expect(seen).toHaveLength(1)
+}, 20_000)
+
+test('[P4] being there, asked for while that cannot be stored, is not tried again once something else was asked for', async () => {
+  const on = bench([{ pattern: '*', presence: { diffMs: 10 } }])
+  const track = vi.spyOn(on.presence, 'track')
+  track.mockRejectedValueOnce(new TidegateError('UNAVAILABLE', 'Redis is away'))
+  const ann = await enter(on, caller('ann'), room({ track: { meta: '"first"', key: null } }))
+  await expect.poll(() => track.mock.calls.length).toBe(1)
+  await ann.member.track({ meta: '"second"', key: null })
+  await expect.poll(() => track.mock.calls.length).toBe(2)
+  await new Promise(resolve => setTimeout(resolve, 400))
+  const { entries } = await on.channels.present(caller('ann'), room().channel, { after: null, limit: 10 })
+  expect(entries.map(({ meta }) => meta)).toEqual(['"second"'])
+  await ann.member.untrack()
+  expect((await on.channels.present(caller('ann'), room().channel, { after: null, limit: 10 })).count).toBe(0)
+})
+
 test('[P3] a kick ends the places that it concerns', async () => {
-  const { TidegateError } = await import('../../../src/protocol/tidegate-error.ts')
   const on = bench([])
   const [ann, bob] = [await enter(on, caller('ann')), await enter(on, caller('bob'))]
   on.channels.kick({ sub: 'bob', topic: null, connection: null }, new TidegateError('KICKED', 'an operator said so'))
