@@ -1,5 +1,5 @@
 // How urgent each of the operator's codes is, for docs/operations.md: a code without an entry here does not compile.
-import { type OperatorCode, operatorCodes } from '../src/protocol/codes.ts'
+import { type OperatorCode, operatorCodes } from '../src/protocol/operator-codes.ts'
 
 export type Urgency = 'start' | 'now' | 'today' | 'look'
 

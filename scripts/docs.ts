@@ -5,7 +5,6 @@ import {
   type CodeEntry,
   clientCodes,
   closeCodeOf,
-  operatorCodes,
   type PeerCode,
   peerCodes,
   type Retry,
@@ -13,6 +12,7 @@ import {
   warningCodes,
   warningRemedies,
 } from '../src/protocol/codes.ts'
+import { operatorCodes } from '../src/protocol/operator-codes.ts'
 import { flagOf, type Option, type OptionGroup, options } from '../src/server/config.ts'
 import { withAlarms } from './alarms.ts'
 
@@ -88,7 +88,7 @@ export function errorsPage(): string {
       ],
     ),
     '',
-    'This page is written by `npm run docs` from the table in `src/protocol/codes.ts`.',
+    'This page is written by `npm run docs` from the tables in `src/protocol/codes.ts` and `src/protocol/operator-codes.ts`.',
     '',
     '## What a client can meet',
     '',

@@ -1,6 +1,7 @@
 // What the terminal shows when a command fails: code, message, remedy. The stack is for those who ask for it.
 import { inspect } from 'node:util'
-import { type OperatorCode, operatorCodes, type PeerCode, peerCodes } from '../protocol/codes.ts'
+import { type PeerCode, peerCodes } from '../protocol/codes.ts'
+import { type OperatorCode, operatorCodes } from '../protocol/operator-codes.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 
 /** @returns lines for standard error, without a line break at the end */

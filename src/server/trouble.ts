@@ -1,6 +1,6 @@
 // What keeps changes from coming, for the log. Many parts notice that the database is away, in any order, and each tries
 // again by itself; an operator is told once what is wrong, and once that it is over.
-import { type OperatorCode, operatorCodes } from '../protocol/codes.ts'
+import { type OperatorCode, operatorCodes } from '../protocol/operator-codes.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { isAway } from './database.ts'
 import type { Log } from './log.ts'

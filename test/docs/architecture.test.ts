@@ -1,7 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { operatorCodes, peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
+import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
+import { operatorCodes } from '../../src/protocol/operator-codes.ts'
 import { options } from '../../src/server/config.ts'
 import { namedFunctions, page } from './architecture.ts'
 

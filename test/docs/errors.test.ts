@@ -5,13 +5,13 @@ import { errorsPage } from '../../scripts/docs.ts'
 import {
   clientCodes,
   closeCodeOf,
-  operatorCodes,
   type PeerCode,
   peerCodes,
   resyncCodes,
   retryOfClose,
   warningCodes,
 } from '../../src/protocol/codes.ts'
+import { operatorCodes } from '../../src/protocol/operator-codes.ts'
 import { options } from '../../src/server/config.ts'
 
 const page = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
@@ -60,7 +60,7 @@ const sourceOf = (folder: string): string => {
   const path = new URL(`../../src/${folder}/`, import.meta.url)
   const files = readdirSync(path, { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts'))
   return files
-    .filter(file => file !== 'protocol/codes.ts')
+    .filter(file => file !== 'protocol/codes.ts' && file !== 'protocol/operator-codes.ts')
     .map(file => readFileSync(new URL(file, path), 'utf8'))
     .join('\n')
 }

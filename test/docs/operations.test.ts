@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { withAlarms } from '../../scripts/alarms.ts'
-import { operatorCodes, peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
+import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
+import { operatorCodes } from '../../src/protocol/operator-codes.ts'
 import { options } from '../../src/server/config.ts'
 
 const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')

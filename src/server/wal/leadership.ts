@@ -4,7 +4,7 @@
 // a lock before trying, and keeps it until the stream stands or has failed.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
-import type { OperatorCode } from '../../protocol/codes.ts'
+import type { OperatorCode } from '../../protocol/operator-codes.ts'
 import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
 import { reach } from './preflight.ts'

@@ -1,7 +1,7 @@
 // The replication session over its many lives: finds or makes the slot, streams from it, and comes back when the
 // connection is lost. Nothing is lost in between, because the slot keeps what was not acknowledged.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { OperatorCode } from '../../protocol/codes.ts'
+import type { OperatorCode } from '../../protocol/operator-codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
