@@ -14,7 +14,8 @@ export interface FingerprintOptions {
 /** Reads values, not row versions: VACUUM and ANALYZE touch pg_class, and a migration that replaces a function by itself
  *  changes nothing. Of functions it reads those that a policy may come to call, so that somebody who makes many of his own
  *  disturbs nobody: Postgres knows which ones a policy or a parsed body names; a body that is text calls all whose names stand
- *  in it, or may stand in it in disguise. @returns 32 hexadecimal digits */
+ *  in it, or may stand in it in disguise. Of roles it reads those that tokens name, that functions run as, and what these are
+ *  members of: the others of a server that many databases share are nothing to this one. @returns 32 hexadecimal digits */
 export async function readFingerprint(db: Kysely<unknown>, options: FingerprintOptions): Promise<string> {
   const { version, publication } = options
   const roles = sql`${options.roles}::text[]`
@@ -43,9 +44,6 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
     ), rel AS (
       SELECT oid FROM tracked
       UNION SELECT i.inhrelid FROM rel JOIN pg_inherits i ON i.inhparent = rel.oid
-    ), role AS (
-      SELECT oid FROM pg_roles WHERE rolname = ANY (${roles}) OR rolname = current_user
-      UNION SELECT m.roleid FROM role JOIN pg_auth_members m ON m.member = role.oid
     ), fn AS MATERIALIZED (
       SELECT oid, lower(proname) AS name FROM pg_proc WHERE oid >= 16384
     ), called AS (
@@ -60,6 +58,10 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
         UNION ALL SELECT lower(c.proname) FROM pg_depend d JOIN pg_proc c ON c.oid = d.refobjid
         WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass
       ) AS word JOIN fn ON fn.name = word.name
+    ), role AS (
+      (SELECT oid FROM pg_roles WHERE rolname = ANY (${roles}) OR rolname = current_user
+        UNION SELECT f.proowner FROM called JOIN pg_proc f ON f.oid = called.oid)
+      UNION SELECT m.roleid FROM role JOIN pg_auth_members m ON m.member = role.oid
     ), part AS (
       SELECT 'publication ' || text AS text FROM pub
       UNION ALL
@@ -77,9 +79,9 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
       FROM pg_policy l JOIN rel ON rel.oid = polrelid
       UNION ALL
       SELECT concat_ws(' ', 'role', r.oid, rolname, rolsuper, rolbypassrls, rolinherit) FROM pg_roles r
-      WHERE rolname = ANY (${roles}) OR rolsuper OR rolbypassrls OR oid IN (SELECT oid FROM role)
+      WHERE oid IN (SELECT oid FROM role)
       UNION ALL
-      SELECT concat_ws(' ', 'member', m.roleid, m.member, ${grants}) FROM pg_auth_members m
+      SELECT concat_ws(' ', 'member', m.roleid, m.member, ${grants}) FROM pg_auth_members m WHERE m.member IN (SELECT oid FROM role)
       UNION ALL
       SELECT concat_ws(' ', 'function', f.oid, proname, pronamespace, prolang, prokind, proowner, prosecdef, proisstrict,
         proretset, prorettype, proargtypes, proargnames, proconfig, proacl,

@@ -12,11 +12,13 @@ let catalog: PostgresCatalog
 const suffix = Math.random().toString(36).slice(2, 8)
 const login = `login_${suffix}`
 const reader = `reader_${suffix}`
+const stranger = `stranger_${suffix}`
+const owner = `owner_${suffix}`
 
 beforeAll(async () => {
   database = await TestDatabase.create()
   await database.query(`
-    CREATE ROLE ${login} LOGIN PASSWORD 'x'; CREATE ROLE ${reader}; GRANT ${reader} TO ${login};
+    CREATE ROLE ${login} LOGIN PASSWORD 'x'; CREATE ROLE ${reader}; CREATE ROLE ${owner}; GRANT ${reader} TO ${login};
     CREATE PUBLICATION tidegate WITH (publish_via_partition_root = true);
     CREATE SCHEMA tidegate;
     CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -57,7 +59,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await pool.end()
-  await database.query(`DROP OWNED BY ${login}, ${reader}; DROP ROLE ${login}, ${reader}`)
+  await database.query(`DROP OWNED BY ${login}, ${reader}, ${owner}; DROP ROLE ${login}, ${reader}, ${owner}; DROP ROLE IF EXISTS ${stranger}`)
   await database[Symbol.asyncDispose]()
 })
 
@@ -237,6 +239,9 @@ test('the fingerprint changes with everything that decides who may see a row, an
     'CREATE TABLE unrelated (id int)',
     'CREATE OR REPLACE FUNCTION idle() RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
     'CREATE FUNCTION idler() RETURNS bool LANGUAGE sql AS $$ SELECT idle() $$',
+    `CREATE ROLE ${stranger} BYPASSRLS`,
+    `GRANT pg_read_all_data TO ${stranger}`,
+    `GRANT ${reader} TO ${stranger}`,
   ]) {
     await database.query(unrelated)
     const after = await catalog.fingerprint()
@@ -255,14 +260,16 @@ test('the fingerprint changes with everything that decides who may see a row, an
     `REVOKE SELECT ON pair FROM ${reader}`,
     'ALTER TABLE pair REPLICA IDENTITY FULL',
     'ALTER TABLE leaf_1 REPLICA IDENTITY FULL',
-    `ALTER ROLE ${login} BYPASSRLS`,
+    `ALTER ROLE ${reader} BYPASSRLS`,
     `GRANT pg_read_all_data TO ${reader}`,
     `REVOKE pg_read_all_data FROM ${reader}`,
     'CREATE OR REPLACE FUNCTION helper() RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
     'CREATE OR REPLACE FUNCTION parsed() RETURNS bool LANGUAGE sql RETURN false',
     'CREATE FUNCTION helper(int) RETURNS bool LANGUAGE sql AS $$ SELECT false $$',
     'ALTER FUNCTION helper() SECURITY DEFINER',
-    `ALTER FUNCTION helper() OWNER TO ${reader}`,
+    `ALTER FUNCTION helper() OWNER TO ${owner}`,
+    `GRANT pg_read_all_data TO ${owner}`,
+    `ALTER ROLE ${owner} BYPASSRLS`,
     'ALTER FUNCTION helper() SET search_path = public',
     'ALTER PUBLICATION tidegate ADD TABLE plain',
     "ALTER TYPE mood ADD VALUE 'new'",
