@@ -5,13 +5,27 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 export type JsonRow = { [column: string]: Json }
 
 export type RowChange =
-  | { op: 'insert'; key: JsonRow; row: JsonRow }
-  | { op: 'update'; key: JsonRow; set: JsonRow }
+  /** `after`, of a query with a limit: the key of the row that it follows once the whole delta is applied; null: it is the first. */
+  | { op: 'insert'; key: JsonRow; row: JsonRow; after?: JsonRow | null }
+  /** `after`, of a query with a limit: the row moved. Left out: it follows the row that it followed, or its forerunners are gone. */
+  | { op: 'update'; key: JsonRow; set: JsonRow; after?: JsonRow | null }
   | { op: 'delete'; key: JsonRow }
   /** The table was truncated: every row of the query is gone. */
   | { op: 'truncate' }
 
-/** Rows of a first or fresh snapshot. A row of a later part replaces one of the same key; `gone` lists keys that left
+/** One column of a live query's order, as the server follows it. */
+export interface OrderTerm {
+  column: string
+  direction: 'asc' | 'desc'
+  nulls: 'first' | 'last'
+  /** How two values of the column compare; see `compareRows` of order.ts. Only with a limit: `server`, by a collation that the server
+   *  alone has; `after` then says where a row goes. */
+  compare: 'number' | 'text' | 'boolean' | 'time' | 'labels' | 'server'
+  /** Of an enum, for `labels`: its values, least first. */
+  labels?: string[]
+}
+
+/** Rows of a first or fresh snapshot, of a query with a limit in their order. A row of a later part replaces one of the same key; `gone` lists keys that left
  *  the query while the parts were read. The state is exact, at the event's position, when `done` is true. */
 export interface SnapshotEvent {
   rows: JsonRow[]
@@ -118,6 +132,10 @@ export type ClientFrame =
       /** PostgREST's grammar, as in a URL's query: `room_id=eq.42&or=(a.eq.1,b.is.null)`. */
       filter?: string
       select?: string[]
+      /** For `live`, in PostgREST's grammar: `created_at.desc.nullslast,id`. The primary key is added where it is not named. */
+      order?: string
+      /** For `live`: the first so many rows of the order. */
+      limit?: number
       /** For `changes`: only these operations. */
       events?: ('insert' | 'update' | 'delete')[]
       /** The position and tag of the last state the client holds. */
@@ -187,6 +205,9 @@ export type ServerFrame =
       key: string[]
       resumed: boolean
       position: string
+      /** Of a live query that was asked for one: all terms, those of the primary key at the end. */
+      order?: OrderTerm[]
+      limit?: number
       /** Left out where it is exact. */
       exact?: false
       warnings?: Warning[]

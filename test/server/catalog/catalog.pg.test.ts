@@ -59,7 +59,9 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await pool.end()
-  await database.query(`DROP OWNED BY ${login}, ${reader}, ${owner}; DROP ROLE ${login}, ${reader}, ${owner}; DROP ROLE IF EXISTS ${stranger}`)
+  await database.query(
+    `DROP OWNED BY ${login}, ${reader}, ${owner}; DROP ROLE ${login}, ${reader}, ${owner}; DROP ROLE IF EXISTS ${stranger}`,
+  )
   await database[Symbol.asyncDispose]()
 })
 
