@@ -1,15 +1,15 @@
 // One changes subscription: each insert, update and delete as an event, once, and where they stand in the stream.
 import type { ChangeEvent } from '../protocol/messages.ts'
-import type { Refusal } from './connection-machine.ts'
-import type { Feed, FeedRequest, FrameOf, Status } from './feeds.ts'
+import type { Entry, Feed, FeedRequest, FrameOf } from './feed.ts'
 import { ProtocolError } from './live-rows.ts'
 import { Stand } from './stand.ts'
+import { type FeedStatus, isLive, type Refusal } from './status.ts'
 
 export interface ChangeListeners {
   readonly onChange: (change: ChangeEvent) => void
   /** Events were missed: away past the window, or a lost slot. Those that follow have no gap between them. */
   readonly onResync: (reason: Refusal) => void
-  readonly onStatus: (status: Status, error: Refusal | null) => void
+  readonly onStatus: (status: FeedStatus, error: Refusal | null) => void
 }
 
 export class ChangeFeed implements Feed {
@@ -17,6 +17,7 @@ export class ChangeFeed implements Feed {
   readonly #listeners: ChangeListeners
   readonly #report: (error: Error) => void
   readonly #stand = new Stand()
+  #status: FeedStatus = 'connecting'
 
   constructor(request: FeedRequest, listeners: ChangeListeners, report: (error: Error) => void) {
     this.request = request
@@ -24,11 +25,17 @@ export class ChangeFeed implements Feed {
     this.#report = report
   }
 
-  get since(): string | null {
-    return this.#stand.since
+  entry(id: number): Entry {
+    const { since } = this.#stand
+    return { type: 'subscribe', id, ...this.request, ...(since === null ? {} : { since }) }
   }
 
-  subscribed(frame: FrameOf<'subscribed'>): void {
+  get isLive(): boolean {
+    return isLive(this.#status)
+  }
+
+  accepted(frame: FrameOf<'subscribed' | 'joined'>): void {
+    if (frame.type !== 'subscribed') return
     // A subscription that resumes still owes what is between our position and the frame's.
     if (!frame.resumed) {
       this.#stand.forget()
@@ -38,7 +45,7 @@ export class ChangeFeed implements Feed {
     this.moved('live', null)
   }
 
-  received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void {
+  received(frame: Parameters<Feed['received']>[0], shared: boolean): void {
     if (frame.type !== 'change') return
     if (this.#stand.hasPassed(frame.position)) {
       if (shared) return
@@ -49,6 +56,8 @@ export class ChangeFeed implements Feed {
     this.#call(() => this.#listeners.onChange(change))
   }
 
+  answered(): void {}
+
   resync(frame: FrameOf<'resync'>): void {
     // The old position stays until a new one comes: a link lost in between must lead to another resync, not to silence.
     this.#call(() => this.#listeners.onResync({ code: frame.code, message: frame.reason }))
@@ -58,7 +67,8 @@ export class ChangeFeed implements Feed {
     if (since !== undefined) this.#stand.moveToSince(since)
   }
 
-  moved(status: Status, error: Refusal | null): void {
+  moved(status: FeedStatus, error: Refusal | null): void {
+    this.#status = status
     this.#call(() => this.#listeners.onStatus(status, error))
   }
 

@@ -7,15 +7,17 @@
 import type { JsonRow } from '../protocol/messages.ts'
 import { ChangeFeed } from './change-feed.ts'
 import { Connection, type TokenSource } from './connection.ts'
-import { type FeedRequest, Feeds } from './feeds.ts'
+import type { ConnectionState } from './connection-machine.ts'
+import type { FeedRequest } from './feed.ts'
+import { Feeds } from './feeds.ts'
 import { LiveFeed, type LiveState } from './live-feed.ts'
+import type { FeedStatus, Refusal } from './status.ts'
 import { TableQuery } from './table-query.ts'
 
-export type { Refusal } from './connection-machine.ts'
-export type { Status } from './feeds.ts'
 export type { Operator } from './filter.ts'
 export type { LiveQuery, LiveUpdate } from './live-query.ts'
 export { type Delta, ProtocolError } from './live-rows.ts'
+export type { FeedStatus, Refusal } from './status.ts'
 export type { Change, ChangesOptions } from './table-query.ts'
 
 export interface ClientOptions {
@@ -49,10 +51,17 @@ export class Client<Database = AnyDatabase> {
       url,
       token: options.token,
       onFrame: frame => this.#feeds.receive(frame),
-      onState: (state, previous) => this.#feeds.connectionMoved(state, previous),
-      onReady: () => this.#feeds.subscribeAll(),
+      onState: (state, previous) => {
+        // A renewed token changes an open connection's state, and nothing for its subscriptions.
+        if (state.name !== previous.name) this.#feeds.moved()
+      },
+      onReady: () => this.#feeds.enterAll(),
     })
-    this.#feeds = new Feeds(this.#connection, this.#report)
+    this.#feeds = new Feeds({
+      send: frame => this.#connection.send(frame),
+      standing: () => standingOf(this.#connection.state),
+      report: this.#report,
+    })
   }
 
   /** @param table `<schema>.<table>`; `public` if left out */
@@ -63,7 +72,7 @@ export class Client<Database = AnyDatabase> {
       { table, conditions: [], columns: null },
       {
         live: (request, listener) => this.#listen(request, listener),
-        changes: (request, listeners) => this.#feeds.add(new ChangeFeed(request, listeners, this.#report)),
+        changes: (request, listeners) => this.#add(new ChangeFeed(request, listeners, this.#report)),
       },
     )
   }
@@ -73,13 +82,19 @@ export class Client<Database = AnyDatabase> {
     this.#connection.stop()
   }
 
+  #add(feed: ChangeFeed | LiveFeed): () => void {
+    const { remove } = this.#feeds.add(feed)
+    this.#connection.start()
+    return remove
+  }
+
   #listen(request: FeedRequest, listener: (state: LiveState) => void): () => void {
     const name = JSON.stringify(request)
     const held = this.#shared.get(name)
     let feed = held?.feed
     if (feed === undefined || feed.state.status === 'refused') {
       feed = new LiveFeed(request, this.#report)
-      this.#shared.set(name, { feed, remove: this.#feeds.add(feed) })
+      this.#shared.set(name, { feed, remove: this.#add(feed) })
     }
     const unlisten = feed.listen(listener)
     return () => {
@@ -89,5 +104,23 @@ export class Client<Database = AnyDatabase> {
       this.#shared.delete(name)
       shared.remove()
     }
+  }
+}
+
+function standingOf(state: ConnectionState): [status: FeedStatus, error: Refusal | null] {
+  switch (state.name) {
+    case 'idle':
+      return ['connecting', null]
+    case 'asking':
+    case 'opening':
+      return [state.attempt === 0 ? 'connecting' : 'offline', state.error]
+    case 'waiting':
+      return ['offline', state.error]
+    case 'open':
+      return ['catching up', null]
+    case 'refused':
+      return ['refused', state.error]
+    case 'closed':
+      return ['closed', null]
   }
 }

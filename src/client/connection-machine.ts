@@ -6,11 +6,7 @@
 //                   └──────── retry, online ◀── waiting ◀───┘          refused: nothing helps but the user · closed
 import { retryOfClose } from '../protocol/codes.ts'
 import type { ErrorEvent } from '../protocol/messages.ts'
-
-export interface Refusal {
-  readonly code: string
-  readonly message: string
-}
+import type { Refusal } from './status.ts'
 
 /** What every state that tries to connect remembers. */
 interface Trying {

@@ -11,7 +11,12 @@ export type Ask =
   | Omit<Extract<ClientFrame, { type: 'track' }>, 'id'>
   | Omit<Extract<ClientFrame, { type: 'untrack' }>, 'id'>
 
+/** The frame that subscribes, without what feeds.ts puts in. */
+export type FeedRequest = Omit<Extract<ClientFrame, { type: 'subscribe' }>, 'type' | 'id' | 'since'>
+
 export interface Feed {
+  /** What it was entered for has been taken up: from now on nothing is lost. True as well when it has ended. */
+  readonly isLive: boolean
   /** The frame that enters it from where it stands: with `since`, unless it begins fresh. */
   entry(id: number): Entry
   accepted(frame: FrameOf<'subscribed' | 'joined'>): void

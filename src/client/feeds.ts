@@ -1,202 +1,212 @@
-// All subscriptions of one client: gives each its number, subscribes them again after every reconnect, and hands each
+// All subscriptions and channels of one client: gives each its number, enters them again after every reconnect, and hands each
 // frame to those it is for.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../protocol/messages.ts'
-import type { Connection } from './connection.ts'
-import type { ConnectionState, Refusal } from './connection-machine.ts'
+import type { Ask, Feed, FeedHandle, FrameOf } from './feed.ts'
 import { ProtocolError } from './live-rows.ts'
-
-export type FrameOf<T extends ServerFrame['type']> = Extract<ServerFrame, { type: T }>
-export type FeedRequest = Omit<Extract<ClientFrame, { type: 'subscribe' }>, 'type' | 'id' | 'since'>
-
-/** How a subscription is doing. `catching up`: connected, and the first or a fresh snapshot is on its way. */
-export type Status = 'connecting' | 'catching up' | 'live' | 'offline' | 'refused' | 'closed'
-
-/** One subscription's state, without the wire. */
-export interface Feed {
-  readonly request: FeedRequest
-  /** Position and tag of the last state held; null to begin fresh. */
-  readonly since: string | null
-  subscribed(frame: FrameOf<'subscribed'>): void
-  /** @param shared another subscription of this client has the same query number: frames may be for that one
-   *  @throws ProtocolError when the frame cannot follow from the state held */
-  received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void
-  resync(frame: FrameOf<'resync'>): void
-  /** @param since what to resume from, when the server says so: position and tag */
-  heartbeat(stale: boolean, since: string | undefined): void
-  /** Without an answer of the server: on the way to it, away from it, or never to come back. */
-  moved(status: Status, error: Refusal | null): void
-  /** What is held is worth nothing: the next `since` is null. */
-  restart(error: Refusal): void
-}
+import type { FeedStatus, Refusal } from './status.ts'
 
 /** Waits between attempts of one subscription that the server could not take: full jitter, from 0.5 to 20 s. */
 const baseDelayMs = 500
 const maxDelayMs = 20_000
 
-interface Entry {
+interface Held {
   readonly feed: Feed
   id: number
-  /** Of the last `subscribed` on this connection. */
-  query: number | null
+  /** Of the last `subscribed` or `joined` on this connection: `q7`, `c12`. */
+  name: string | null
   attempt: number
   retryTimer: ReturnType<typeof setTimeout> | undefined
 }
 
+export interface FeedsOptions {
+  /** Sends when the connection is open; else does nothing: everything is entered when it opens. */
+  readonly send: (frame: ClientFrame) => void
+  /** How subscriptions are doing that no answer of the server has reached. */
+  readonly standing: () => readonly [status: FeedStatus, error: Refusal | null]
+  readonly report: (error: Error) => void
+}
+
 /** Holds what the application subscribed to and nothing else. */
 export class Feeds {
-  readonly #connection: Connection
-  readonly #report: (error: Error) => void
-  readonly #entries = new Map<number, Entry>()
-  readonly #idsByQuery = new Map<number, Set<number>>()
+  readonly #options: FeedsOptions
+  readonly #held = new Map<number, Held>()
+  /** Several may follow one query. */
+  readonly #idsByName = new Map<string, Set<number>>()
   #lastId = 0
+  #stale = false
 
-  constructor(connection: Connection, report: (error: Error) => void) {
-    this.#connection = connection
-    this.#report = report
+  constructor(options: FeedsOptions) {
+    this.#options = options
   }
 
-  /** @returns removes it again */
-  add(feed: Feed): () => void {
-    const entry: Entry = { feed, id: ++this.#lastId, query: null, attempt: 0, retryTimer: undefined }
-    this.#entries.set(entry.id, entry)
-    this.#connection.start()
-    feed.moved(...statusOf(this.#connection.state))
-    this.#subscribe(entry)
-    return () => {
-      if (this.#entries.get(entry.id) !== entry) return
-      this.#forget(entry)
-      this.#connection.send({ type: 'unsubscribe', id: entry.id })
+  /** The server's own way from the database is stalled. */
+  get stale(): boolean {
+    return this.#stale
+  }
+
+  get areLive(): boolean {
+    for (const { feed } of this.#held.values()) if (!feed.isLive) return false
+    return true
+  }
+
+  add(feed: Feed): FeedHandle {
+    const held: Held = { feed, id: ++this.#lastId, name: null, attempt: 0, retryTimer: undefined }
+    this.#held.set(held.id, held)
+    feed.moved(...this.#options.standing())
+    this.#enter(held)
+    return {
+      ask: ask => this.#ask(held, ask),
+      remove: () => {
+        if (this.#held.get(held.id) !== held) return
+        this.#forget(held)
+        this.#options.send({ type: 'unsubscribe', id: held.id })
+      },
     }
+  }
+
+  /** The frames that enter all of them from where they stand, but those that wait to be tried again. */
+  entries(): ClientFrame[] {
+    return [...this.#held.values()].filter(held => held.retryTimer === undefined).map(({ feed, id }) => feed.entry(id))
   }
 
   /** The connection takes subscriptions: all of them, each from where it stands. */
-  subscribeAll(): void {
-    this.#idsByQuery.clear()
-    for (const entry of this.#entries.values()) {
-      entry.query = null
-      clearTimeout(entry.retryTimer)
-      this.#subscribe(entry)
+  enterAll(): void {
+    this.#idsByName.clear()
+    for (const held of this.#held.values()) {
+      held.name = null
+      stopTimer(held)
+      this.#enter(held)
     }
   }
 
-  connectionMoved(state: ConnectionState, previous: ConnectionState): void {
-    // A renewed token changes an open connection's state, and nothing for its subscriptions.
-    if (state.name === previous.name) return
-    for (const entry of this.#entries.values()) {
-      if (state.name !== 'open') clearTimeout(entry.retryTimer)
-      entry.feed.moved(...statusOf(state))
+  /** The connection is on its way, away, or never to come back. */
+  moved(): void {
+    this.#stale = false
+    for (const held of this.#held.values()) {
+      stopTimer(held)
+      held.name = null
+      held.feed.moved(...this.#options.standing())
     }
   }
 
   receive(frame: ServerFrame): void {
     switch (frame.type) {
       case 'subscribed':
-        this.#subscribed(frame)
+        this.#accepted(frame, `q${frame.query}`)
+        break
+      case 'joined':
+        this.#accepted(frame, `c${frame.channel}`)
         break
       case 'snapshot':
         this.#deliver(frame, [frame.id])
         break
       case 'delta':
       case 'change':
-        this.#deliver(frame, [...(this.#idsByQuery.get(frame.query) ?? [])])
+        this.#deliver(frame, [...(this.#idsByName.get(`q${frame.query}`) ?? [])])
+        break
+      case 'message':
+      case 'presence':
+      case 'gap':
+        this.#deliver(frame, [...(this.#idsByName.get(`c${frame.channel}`) ?? [])])
         break
       case 'resync':
-        this.#entries.get(frame.id)?.feed.resync(frame)
+        this.#held.get(frame.id)?.feed.resync(frame)
+        break
+      case 'sent':
+      case 'tracked':
+        this.#held.get(frame.id)?.feed.answered(frame)
         break
       case 'heartbeat':
-        for (const [id, { feed }] of this.#entries) feed.heartbeat(frame.stale, frame.positions[id])
+        this.#stale = frame.stale
+        for (const [id, { feed }] of this.#held) feed.heartbeat(frame.stale, frame.positions[id])
         break
       case 'error':
-        if (frame.id !== undefined) this.#ended(frame.id, frame)
-        break
+        if (frame.id === undefined) break
+        if (frame.ref === undefined) this.#ended(frame.id, frame)
+        else this.#held.get(frame.id)?.feed.answered(frame)
     }
   }
 
-  #subscribe({ id, feed }: Entry): void {
-    const { since } = feed
-    this.#connection.send({ type: 'subscribe', id, ...feed.request, ...(since === null ? {} : { since }) })
+  #enter({ id, feed }: Held): void {
+    this.#options.send(feed.entry(id))
   }
 
-  #subscribed(frame: FrameOf<'subscribed'>): void {
-    const entry = this.#entries.get(frame.id)
-    if (entry === undefined) return
-    this.#leaveQuery(entry)
-    entry.query = frame.query
-    const ids = this.#idsByQuery.get(frame.query)
-    if (ids === undefined) this.#idsByQuery.set(frame.query, new Set([frame.id]))
+  #ask(held: Held, ask: Ask): boolean {
+    if (held.name === null || this.#held.get(held.id) !== held) return false
+    this.#options.send({ ...ask, id: held.id })
+    return true
+  }
+
+  #accepted(frame: FrameOf<'subscribed' | 'joined'>, name: string): void {
+    const held = this.#held.get(frame.id)
+    if (held === undefined) return
+    this.#leaveName(held)
+    held.name = name
+    const ids = this.#idsByName.get(name)
+    if (ids === undefined) this.#idsByName.set(name, new Set([frame.id]))
     else ids.add(frame.id)
-    entry.feed.subscribed(frame)
+    held.feed.accepted(frame)
   }
 
-  #deliver(frame: FrameOf<'snapshot' | 'delta' | 'change'>, ids: readonly number[]): void {
+  #deliver(frame: Parameters<Feed['received']>[0], ids: readonly number[]): void {
     for (const id of ids) {
-      const entry = this.#entries.get(id)
-      if (entry === undefined) continue
+      const held = this.#held.get(id)
+      if (held === undefined) continue
       try {
-        entry.feed.received(frame, ids.length > 1)
-        entry.attempt = 0
+        held.feed.received(frame, ids.length > 1)
+        held.attempt = 0
       } catch (error) {
         if (!(error instanceof ProtocolError)) throw error
-        this.#report(error)
-        this.#connection.send({ type: 'unsubscribe', id })
-        entry.feed.restart({ code: 'PROTOCOL_ERROR', message: error.message })
-        this.#again(entry, 0)
+        this.#options.report(error)
+        this.#options.send({ type: 'unsubscribe', id })
+        held.feed.restart({ code: 'PROTOCOL_ERROR', message: error.message })
+        this.#again(held, 0)
       }
     }
   }
 
   /** The server refused or ended one subscription. */
   #ended(id: number, error: ErrorEvent): void {
-    const entry = this.#entries.get(id)
-    if (entry === undefined) return
+    const held = this.#held.get(id)
+    if (held === undefined) return
     const refusal = { code: error.code, message: error.message }
     if (error.retry) {
-      entry.feed.moved('catching up', refusal)
-      this.#again(entry, error.retryAfterMs ?? 0)
+      held.feed.moved('catching up', refusal)
+      this.#again(held, error.retryAfterMs ?? 0)
     } else {
-      this.#forget(entry)
-      entry.feed.moved('refused', refusal)
+      this.#forget(held)
+      held.feed.moved('refused', refusal)
     }
   }
 
-  /** Subscribes again a little later, under a new number: frames still on their way under the old one find nobody. */
-  #again(entry: Entry, afterMs: number): void {
-    this.#forget(entry)
-    entry.id = ++this.#lastId
-    this.#entries.set(entry.id, entry)
-    const delayMs = afterMs + Math.random() * Math.min(maxDelayMs, baseDelayMs * 2 ** entry.attempt++)
-    entry.retryTimer = setTimeout(() => this.#subscribe(entry), delayMs)
+  /** Enters again a little later, under a new number: frames still on their way under the old one find nobody. */
+  #again(held: Held, afterMs: number): void {
+    this.#forget(held)
+    held.id = ++this.#lastId
+    this.#held.set(held.id, held)
+    const delayMs = afterMs + Math.random() * Math.min(maxDelayMs, baseDelayMs * 2 ** held.attempt++)
+    held.retryTimer = setTimeout(() => {
+      held.retryTimer = undefined
+      this.#enter(held)
+    }, delayMs)
   }
 
-  #forget(entry: Entry): void {
-    clearTimeout(entry.retryTimer)
-    this.#leaveQuery(entry)
-    this.#entries.delete(entry.id)
+  #forget(held: Held): void {
+    stopTimer(held)
+    this.#leaveName(held)
+    this.#held.delete(held.id)
   }
 
-  #leaveQuery(entry: Entry): void {
-    if (entry.query === null) return
-    const ids = this.#idsByQuery.get(entry.query)
-    ids?.delete(entry.id)
-    if (ids?.size === 0) this.#idsByQuery.delete(entry.query)
-    entry.query = null
+  #leaveName(held: Held): void {
+    if (held.name === null) return
+    const ids = this.#idsByName.get(held.name)
+    ids?.delete(held.id)
+    if (ids?.size === 0) this.#idsByName.delete(held.name)
+    held.name = null
   }
 }
 
-function statusOf(state: ConnectionState): [status: Status, error: Refusal | null] {
-  switch (state.name) {
-    case 'idle':
-      return ['connecting', null]
-    case 'asking':
-    case 'opening':
-      return [state.attempt === 0 ? 'connecting' : 'offline', state.error]
-    case 'waiting':
-      return ['offline', state.error]
-    case 'open':
-      return ['catching up', null]
-    case 'refused':
-      return ['refused', state.error]
-    case 'closed':
-      return ['closed', null]
-  }
+function stopTimer(held: Held): void {
+  clearTimeout(held.retryTimer)
+  held.retryTimer = undefined
 }

@@ -1,16 +1,16 @@
 // One live query as the client holds it: its rows, where they stand in the stream, and who wants to know.
 import type { JsonRow, Warning } from '../protocol/messages.ts'
-import type { Refusal } from './connection-machine.ts'
-import type { Feed, FeedRequest, FrameOf, Status } from './feeds.ts'
+import type { Entry, Feed, FeedRequest, FrameOf } from './feed.ts'
 import { type Delta, LiveRows, ProtocolError } from './live-rows.ts'
 import { Stand } from './stand.ts'
+import { type FeedStatus, isLive, type Refusal } from './status.ts'
 
 export interface LiveState {
   /** Equal to the SELECT when `status` is `live`; the last rows known while `offline`. In the order they came. */
   readonly rows: readonly JsonRow[]
   /** What changed since the update before; null when the rows are new as a whole, or only the status moved. */
   readonly delta: Delta | null
-  readonly status: Status
+  readonly status: FeedStatus
   /** The server says that its way from the database is stalled: the rows are old, and right for when they were. */
   readonly stale: boolean
   /** Why the status is not `live`, where there is a reason. */
@@ -41,8 +41,13 @@ export class LiveFeed implements Feed {
     this.#report = report
   }
 
-  get since(): string | null {
-    return this.#stand.since
+  entry(id: number): Entry {
+    const { since } = this.#stand
+    return { type: 'subscribe', id, ...this.request, ...(since === null ? {} : { since }) }
+  }
+
+  get isLive(): boolean {
+    return isLive(this.#state.status)
   }
 
   get state(): LiveState {
@@ -60,7 +65,8 @@ export class LiveFeed implements Feed {
     return () => this.#listeners.delete(listener)
   }
 
-  subscribed(frame: FrameOf<'subscribed'>): void {
+  accepted(frame: FrameOf<'subscribed' | 'joined'>): void {
+    if (frame.type !== 'subscribed') return
     this.#stand.setTag(frame.tag)
     this.#rows.setKey(frame.key)
     const notes = { exact: frame.exact ?? true, warnings: frame.warnings ?? [] }
@@ -72,7 +78,7 @@ export class LiveFeed implements Feed {
     this.#tell({ status: 'catching up', rows: this.#rows.rows, ...notes })
   }
 
-  received(frame: FrameOf<'snapshot' | 'delta' | 'change'>, shared: boolean): void {
+  received(frame: Parameters<Feed['received']>[0], shared: boolean): void {
     if (frame.type === 'snapshot') {
       if (!this.#rows.snapshot(frame)) return
       if (frame.position === undefined) throw new ProtocolError('a whole snapshot came without its position')
@@ -83,6 +89,8 @@ export class LiveFeed implements Feed {
     }
   }
 
+  answered(): void {}
+
   resync(frame: FrameOf<'resync'>): void {
     this.restart({ code: frame.code, message: frame.reason })
   }
@@ -92,7 +100,7 @@ export class LiveFeed implements Feed {
     if (stale !== this.#state.stale) this.#tell({ stale })
   }
 
-  moved(status: Status, error: Refusal | null): void {
+  moved(status: FeedStatus, error: Refusal | null): void {
     // What may not be asked for any longer may not be shown any longer.
     if (status === 'refused') this.#clear()
     if (status === this.#state.status && error === this.#state.error) return

@@ -29,3 +29,6 @@ export type Status =
 /** How one subscription is doing. `live`: from now on nothing is lost, over whichever transport. `catching up`: connected, and its first state,
  *  or what it missed, is on its way. `refused`: it has ended, see its error; `closed`: the client has. */
 export type FeedStatus = 'connecting' | 'catching up' | 'live' | 'offline' | 'refused' | 'closed'
+
+/** Nothing is on its way to it any more: it has all, or has ended. */
+export const isLive = (status: FeedStatus): boolean => status === 'live' || status === 'refused' || status === 'closed'

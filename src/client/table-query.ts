@@ -1,11 +1,11 @@
 // Builds a query on one table: conditions, columns, then `live()` or `changes()`. Each step gives a new query.
 import type { ChangeEvent } from '../protocol/messages.ts'
 import type { ChangeListeners } from './change-feed.ts'
-import type { Refusal } from './connection-machine.ts'
-import type { FeedRequest, Status } from './feeds.ts'
+import type { FeedRequest } from './feed.ts'
 import { condition, type FilterValue, type Operator } from './filter.ts'
 import type { LiveState } from './live-feed.ts'
 import { LiveQuery } from './live-query.ts'
+import type { FeedStatus, Refusal } from './status.ts'
 
 export interface QueryDoor {
   live(request: FeedRequest, listener: (state: LiveState) => void): () => void
@@ -24,7 +24,7 @@ export interface ChangesOptions {
   readonly event?: 'INSERT' | 'UPDATE' | 'DELETE' | '*'
   /** Events were missed: away past the window, or a lost slot. Without it such a gap goes to the client's `onError`. */
   readonly onResync?: (reason: Refusal) => void
-  readonly onStatus?: (status: Status, error: Refusal | null) => void
+  readonly onStatus?: (status: FeedStatus, error: Refusal | null) => void
 }
 
 /** One event, with the rows as far as this reader may see them. */

@@ -1,5 +1,5 @@
 // The page of `tidegate dev`: two people side by side, each with a client of their own, and what each may read.
-import { type Client, createClient, type Status } from '../../client/client.ts'
+import { type Client, createClient, type FeedStatus } from '../../client/client.ts'
 
 interface Example {
   people: { id: string; name: string }[]
@@ -242,7 +242,7 @@ class PersonPanel {
     for (const control of [this.#choice, this.#body, this.#send]) control.disabled = this.#rooms.length === 0
   }
 
-  #showStatus(status: Status, stale: boolean, reason: string | undefined): void {
+  #showStatus(status: FeedStatus, stale: boolean, reason: string | undefined): void {
     const text = status === 'live' && stale ? 'database stalled' : status
     // Told again only when it changed: a screen reader would read it out at every message.
     if (this.#status.textContent !== text) this.#status.textContent = text
