@@ -124,12 +124,18 @@ test('[P3] a revocation that one node has applied holds for what is said there, 
     await (await nodes.open(nodes.b, cid)).join(topic),
   ]
   const bobInA = await (await nodes.open(nodes.a, bob)).join(topic)
+  const [newsA, newsB] = [
+    await (await nodes.open(nodes.a, ann)).join('news', { private: false }),
+    await (await nodes.open(nodes.b, bob)).join('news', { private: false }),
+  ]
   // Rows do not come to the second node; what is published does.
   nodes.link.freeze(['down'], opening => opening.includes('reader'))
   await removeFrom(topic, bob)
   await bobInA.waitFor(() => bobInA.ended !== null)
   await inA.send('said', 'after the revocation')
-  await sleep(500)
+  // Published behind it over the same connection, and for nobody to be shut out from: it waits for no rows.
+  await newsA.send('said', 'public')
+  await got(newsB, 1)
   expect([bobInB.ended, bobInB.messages, cidInB.messages]).toEqual([null, [], []])
   nodes.link.thaw()
   await got(cidInB, 1)

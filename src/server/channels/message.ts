@@ -25,6 +25,9 @@ export type Target = { readonly user: string } | { readonly connection: string }
  *  before it holds. */
 export type Stamp = Pick<Position, 'epoch' | 'lsn'>
 
+/** Of a message that waits for nothing: every node has passed it. */
+export const noStamp: Stamp = { epoch: '', lsn: 0n }
+
 /** A message before it has a number. */
 export interface Draft {
   readonly channel: ChannelName

@@ -4,7 +4,7 @@ import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelRelay } from './channel-relay.ts'
 import type { Caller, SendRequest } from './door.ts'
-import { type ChannelName, channelKey, type Published, type Stamp } from './message.ts'
+import { type ChannelName, channelKey, noStamp, type Published, type Stamp } from './message.ts'
 import type { ChannelPermission } from './permission.ts'
 import { sendRefused } from './refusals.ts'
 import type { ChannelRules } from './rules.ts'
@@ -89,7 +89,8 @@ export class Publisher {
         sender: { user, connection: caller.connection },
         sentAtMs: wallNow(),
         to,
-        stamp: where(),
+        // From a public channel nobody can be shut out: it waits for no rows, unless the sender names some.
+        stamp: channel.isPrivate || after !== null ? where() : noStamp,
         walIndex: null,
       },
       { history: rule.history, idempotency: key === null ? null : { key, ms: rule.idempotencyMs } },

@@ -50,6 +50,7 @@ export class StreamStand {
       if (this.#last !== '') this.#isOver(this.#last)
       this.#last = window.epoch
     }
+    if (lsn === 0n) return true
     if (epoch === window.epoch) return head.lsn >= lsn
     if (this.#over.includes(epoch)) return true
     void this.#learn(epoch)

@@ -84,10 +84,11 @@ afterEach(async () => {
   for (const channels of open.splice(0)) await channels.close()
 })
 
-function bench(rules: readonly ChannelEntry[]): Bench {
+/** @param beside another node's, over the same relay */
+function bench(rules: readonly ChannelEntry[], beside?: Bench): Bench {
   const head = new Head()
   head.begin(100n)
-  const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
+  const relay = beside?.relay ?? new MemoryChannelRelay({ now: steadyNow, random: Math.random })
   const presence = new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) })
   const policies = new Policies()
   const channels = new Channels({
@@ -509,6 +510,23 @@ test('[P2] a public channel takes a rule, and is another than the private one of
   await on.channels.publish(caller('cid', null), { topic: 'news', isPrivate: false }, said(1))
   await turns()
   expect([open.outlet.got, shut.outlet.got]).toEqual([['said: 1'], []])
+})
+
+test('[P5] what is said in a public channel waits for no rows, unless it names a transaction', async () => {
+  const behind = bench([{ pattern: 'news', public: true }])
+  const ahead = bench([{ pattern: 'news', public: true }], behind)
+  ahead.head.begin(200n)
+  const news = { topic: 'news', isPrivate: false }
+  const { outlet } = await enter(behind, caller('ann'), room({ channel: news }))
+  await ahead.channels.publish(caller('cid', null), news, said(1))
+  await turns()
+  expect(outlet.got).toEqual(['said: 1'])
+  await ahead.channels.publish(caller('cid', null), news, said(2, { after: 735n }))
+  await ahead.channels.publish(caller('cid', null), news, said(3))
+  await turns()
+  expect(outlet.got).toEqual(['said: 1'])
+  behind.head.begin(200n)
+  await expect.poll(() => outlet.got).toEqual(['said: 1', 'said: 2', 'said: 3'])
 })
 
 test('[P8] a member whose policies Postgres is asked for is told so', async () => {
