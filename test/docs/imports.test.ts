@@ -26,6 +26,7 @@ const below: Record<string, string[]> = {
   'server/explain': ['server/subscribe', 'server/admin'],
   'server/top': ['server/explain', 'server/deliver', 'server/admin'],
   client: ['protocol'],
+  react: ['client'],
   cli: ['server/top', 'client'],
 }
 
