@@ -373,6 +373,10 @@ export const clientCodes = {
     meaning: 'The server sent what cannot follow from the rows held; the client starts that query over.',
     remedy: 'Report it with the message: this is a fault of Tidegate.',
   },
+  URL_INVALID: {
+    meaning: 'The address given to the client is none of HTTP.',
+    remedy: 'Give the base address of the service: https://tide.example.com.',
+  },
 } as const
 
 /** What to do about a warning, if it was not meant so. */

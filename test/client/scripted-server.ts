@@ -7,12 +7,15 @@ export type Subscribe = Extract<ClientFrame, { type: 'subscribe' }>
 /** One connection as the server sees it. */
 export class Peer {
   readonly frames: ClientFrame[] = []
+  /** The code of the client's close frame. */
+  readonly closed: Promise<number>
   readonly #socket: WebSocket
   #wake = (): void => {}
   #read = 0
 
   constructor(socket: WebSocket) {
     this.#socket = socket
+    this.closed = new Promise(resolve => socket.once('close', resolve))
     socket.on('message', data => {
       this.frames.push(JSON.parse(String(data)) as ClientFrame)
       this.#wake()
@@ -33,7 +36,12 @@ export class Peer {
   }
 
   send(frame: ServerFrame): void {
-    this.#socket.send(JSON.stringify(frame))
+    this.sendText(JSON.stringify(frame))
+  }
+
+  /** Something that need be no frame. */
+  sendText(text: string | Buffer): void {
+    this.#socket.send(text)
   }
 
   close(code: number): void {
@@ -75,22 +83,22 @@ export class ScriptedServer {
   readonly #waiting: Peer[] = []
   #wake = (): void => {}
 
-  private constructor(server: WebSocketServer) {
+  private constructor(server: WebSocketServer, path: string) {
     this.#server = server
     const address = server.address()
     if (address === null || typeof address === 'string') throw new Error('no port')
     this.url = `http://127.0.0.1:${address.port}`
     server.on('connection', (socket, request) => {
-      if (request.url !== '/v1/socket') socket.close(4200)
+      if (request.url !== path) socket.close(4200)
       this.#waiting.push(new Peer(socket))
       this.#wake()
     })
   }
 
-  static async start(): Promise<ScriptedServer> {
+  static async start({ path = '/v1/socket' } = {}): Promise<ScriptedServer> {
     const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
     await new Promise(resolve => server.once('listening', resolve))
-    return new ScriptedServer(server)
+    return new ScriptedServer(server, path)
   }
 
   /** The next connection. */
