@@ -150,6 +150,9 @@ export type ClientFrame =
   | { type: 'untrack'; id: number; ref?: number }
   /** Ends a subscription, or leaves a channel. */
   | { type: 'unsubscribe'; id: number }
+  /** Answered by a `heartbeat` and `waited` once what this transaction did has been sent, or by an `error` of this `ref` without an
+   *  `id`. `txid`: its `pg_current_xact_id()`. */
+  | { type: 'wait'; ref: number; txid: string }
   | { type: 'heartbeat' }
 
 /** What enters a channel. */
@@ -245,5 +248,8 @@ export type ServerFrame =
   | { type: 'sent'; id: number; ref: number; message: string; position: string; duplicate?: true }
   /** Answers `track` and `untrack` with a `ref`. */
   | { type: 'tracked'; id: number; ref: number }
+  /** Answers `wait`: everything up to the transaction's commit has been handed out. What each subscription has had of it, say the `positions`
+   *  of the heartbeat before it. */
+  | { type: 'waited'; ref: number; position: string }
   /** An operator wants newer claims: a token issued later must come within this time. */
   | { type: 'refresh'; withinMs: number }

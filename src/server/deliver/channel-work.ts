@@ -5,7 +5,7 @@ import { type ChannelName, channelKey } from '../channels/message.ts'
 import { doAsk } from './ask.ts'
 import { ChannelLines } from './channel-lines.ts'
 import type { Services } from './services.ts'
-import type { Effect, SessionEvent } from './session.ts'
+import type { Effect, SessionEvent } from './session-parts.ts'
 import { fullBucket, isInDebt, oweToken, type TokenBucket } from './token-bucket.ts'
 
 type Asked = Extract<Effect, { do: 'ask' }>

@@ -28,6 +28,7 @@ export const clientFrameSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('track'), id, ref, ...trackShape }),
   z.strictObject({ type: z.literal('untrack'), id, ref }),
   z.strictObject({ type: z.literal('unsubscribe'), id }),
+  z.strictObject({ type: z.literal('wait'), ref: id, txid: z.string() }),
   z.strictObject({ type: z.literal('heartbeat') }),
 ])
 
@@ -161,6 +162,7 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     duplicate: z.literal(true).optional(),
   }),
   z.strictObject({ type: z.literal('tracked'), id, ref: id }),
+  z.strictObject({ type: z.literal('waited'), ref: id, position }),
   z.strictObject({ type: z.literal('refresh'), ...eventShapes.refresh }),
 ])
 

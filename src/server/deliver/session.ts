@@ -8,113 +8,22 @@
 //
 // An error that names a subscription leaves the connection. Any other closes it: what a peer sends is then not ours to
 // guess at.
-import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
+import type { ClientFrame } from '../../protocol/messages.ts'
+import { formatPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type ChannelName, channelKey } from '../channels/message.ts'
+import { channelKey } from '../channels/message.ts'
 import type { Principal } from '../subscribe/subscription.ts'
-import { type Accepted, acceptedFrame } from './accepted.ts'
-import { type Answer, type Ask, type AskFrame, answerFrame, askOf, withTrack } from './ask.ts'
+import { acceptedFrame } from './accepted.ts'
+import { type Ask, type AskFrame, answerFrame, askOf, withTrack } from './ask.ts'
 import { channelRequestOf } from './channel-request.ts'
 import type { MemberRequest } from './membership.ts'
 import { canRenew, hasSameClaims } from './renewal.ts'
+import type { Effect, Member, OpenSession, Session, SessionEvent, Step } from './session-parts.ts'
+import { transactionIdOf } from './transaction-id.ts'
 import { requestOfFrame } from './url.ts'
 
-export type Session =
-  | { readonly state: 'handshake'; readonly deadlineAt: number }
-  /** The first token is being checked. `waiting`: frames the client sent after it; at most one read of the socket, which
-   *  is paused meanwhile. */
-  | { readonly state: 'authenticating'; readonly deadlineAt: number; readonly waiting: readonly ClientFrame[] }
-  | OpenSession
-  | { readonly state: 'closed' }
-
-export interface OpenSession {
-  readonly state: 'open'
-  readonly principal: Principal
-  /** A new token is being checked. */
-  readonly isRenewing: boolean
-  /** At most `maxSubscriptions`. A list: most have one, and a map of one takes 184 bytes. */
-  readonly members: readonly Member[]
-  /** Numbers every attempt to join, so that a late answer to an id that was used again is told apart. */
-  readonly lastJoin: number
-}
-
-export interface Member {
-  /** The client's id. */
-  readonly id: number
-  readonly join: number
-  readonly request: MemberRequest
-  /** Number of the query or channel; null until it is accepted. */
-  readonly query: number | null
-}
-
-export type SessionEvent =
-  | { readonly type: 'frame'; readonly frame: ClientFrame }
-  /** A token was verified and its role may be taken. */
-  | { readonly type: 'admitted'; readonly principal: Principal }
-  | { readonly type: 'notAdmitted'; readonly error: unknown }
-  | { readonly type: 'joined'; readonly id: number; readonly join: number; readonly accepted: Accepted }
-  /** A subscription was refused, or has ended. */
-  | { readonly type: 'ended'; readonly id: number; readonly join: number; readonly error: unknown }
-  /** What a channel was asked has been done, or refused. */
-  | { readonly type: 'answered'; readonly id: number; readonly ref: number | null; readonly answer: Answer }
-  | {
-      readonly type: 'notAnswered'
-      readonly id: number
-      readonly ref: number | null
-      readonly ask: Ask
-      readonly error: unknown
-    }
-  /** `now` on the steady clock, `wallNow` on that by which tokens expire. */
-  | { readonly type: 'tick'; readonly now: number; readonly wallNow: number }
-  /** The connection must end: a broken frame, a limit, a shutdown. */
-  | { readonly type: 'broken'; readonly error: unknown }
-  /** @param how whether its client said that it goes */
-  | { readonly type: 'disconnected'; readonly how: 'gone' | 'broken' }
-
-export type Effect =
-  | { readonly do: 'authenticate'; readonly token: string }
-  | { readonly do: 'send'; readonly frame: ServerFrame }
-  /** Tells the client that it is welcome: the performer knows the connection's name. */
-  | { readonly do: 'welcome'; readonly expiresAt: number | null }
-  | {
-      readonly do: 'join'
-      readonly id: number
-      readonly join: number
-      readonly principal: Principal
-      readonly request: MemberRequest
-    }
-  /** Leaves `from` and joins anew from where it stood. */
-  | {
-      readonly do: 'rejoin'
-      readonly id: number
-      readonly join: number
-      readonly from: number
-      readonly principal: Principal
-      readonly request: MemberRequest
-    }
-  /** The client knows of the subscription now: its events may flow. */
-  | { readonly do: 'open'; readonly join: number }
-  | { readonly do: 'leave'; readonly join: number }
-  /** The client leaves a channel: it is told when what it asked before has been done. */
-  | { readonly do: 'leaveInTurn'; readonly id: number; readonly join: number; readonly channel: ChannelName }
-  | {
-      readonly do: 'ask'
-      readonly id: number
-      readonly join: number
-      readonly channel: ChannelName
-      readonly ref: number | null
-      readonly ask: Ask
-    }
-  /** An error frame; the connection stays. @param ref left out: the subscription itself is refused, or has ended */
-  | { readonly do: 'refuse'; readonly id: number | null; readonly ref?: number | null; readonly error: unknown }
-  /** An error frame, then the close frame of its code; every subscription ends. */
-  | { readonly do: 'close'; readonly error: unknown }
-  | { readonly do: 'abandon'; readonly how: 'gone' | 'broken' }
-
-export interface Step {
-  readonly session: Session
-  readonly effects: readonly Effect[]
-}
+/** Transactions that one connection may wait for at once: each is asked about four times a second. Past it: RATE_LIMITED. */
+export const maxWaits = 16
 
 export interface SessionLimits {
   readonly maxSubscriptions: number
@@ -230,6 +139,17 @@ function whileOpen(session: OpenSession, event: Ongoing, limits: SessionLimits):
         session: { ...session, members: withTrack(session.members, event.id, event.ask, 'undo') },
         effects: [{ do: 'refuse', id: event.id, ref: event.ref, error: event.error }],
       }
+    case 'waited':
+      return {
+        session: { ...session, waits: session.waits - 1 },
+        // Before the answer, so that its client knows which of its subscriptions are past the commit.
+        effects: [
+          { do: 'beat' },
+          { do: 'send', frame: { type: 'waited', ref: event.ref, position: formatPosition(event.position) } },
+        ],
+      }
+    case 'notWaited':
+      return refuseAsked({ ...session, waits: session.waits - 1 }, event.ref, event.error)
     case 'tick': {
       const { expiresAt } = session.principal
       if (expiresAt === null || event.wallNow < expiresAt) return stay(session)
@@ -256,6 +176,8 @@ function takeFrame(session: OpenSession, frame: ClientFrame, limits: SessionLimi
     case 'track':
     case 'untrack':
       return ask(session, frame)
+    case 'wait':
+      return wait(session, frame)
     case 'unsubscribe': {
       const member = memberOf(session, frame.id)
       const unsubscribed: Effect = { do: 'send', frame: { type: 'unsubscribed', id: frame.id } }
@@ -325,6 +247,20 @@ function ask(session: OpenSession, frame: AskFrame): Step {
   }
 }
 
+function wait(session: OpenSession, { ref, txid }: Extract<ClientFrame, { type: 'wait' }>): Step {
+  if (session.waits >= maxWaits) {
+    const message = `this connection waits for ${session.waits} transactions; wait for one of them first`
+    return refuseAsked(session, ref, new TidegateError('RATE_LIMITED', message))
+  }
+  let xid64: bigint
+  try {
+    xid64 = transactionIdOf(txid)
+  } catch (error) {
+    return refuseAsked(session, ref, error)
+  }
+  return { session: { ...session, waits: session.waits + 1 }, effects: [{ do: 'wait', ref, xid64 }] }
+}
+
 function answered(session: OpenSession, { id, ref, answer }: Extract<SessionEvent, { type: 'answered' }>): Step {
   return ref === null ? stay(session) : { session, effects: [{ do: 'send', frame: answerFrame(id, ref, answer) }] }
 }
@@ -376,11 +312,11 @@ function renew(session: OpenSession, principal: Principal): Step {
     members.push({ id, join: lastJoin, request, query: null })
     effects.push({ do: 'rejoin', id, join: lastJoin, from, principal, request })
   }
-  return { session: { state: 'open', principal, isRenewing: false, members, lastJoin }, effects }
+  return { session: { ...session, principal, isRenewing: false, members, lastJoin }, effects }
 }
 
 const welcome = (principal: Principal): Step => ({
-  session: { state: 'open', principal, isRenewing: false, members: noMembers, lastJoin: 0 },
+  session: { state: 'open', principal, isRenewing: false, members: noMembers, lastJoin: 0, waits: 0 },
   effects: [{ do: 'welcome', expiresAt: principal.expiresAt }],
 })
 
@@ -396,6 +332,12 @@ const close = (error: unknown): Step => ({ session: { state: 'closed' }, effects
 const refuse = (session: OpenSession, id: number, error: unknown): Step => ({
   session,
   effects: [{ do: 'refuse', id, error }],
+})
+
+/** What was asked under a `ref` and no subscription's id. */
+const refuseAsked = (session: OpenSession, ref: number, error: unknown): Step => ({
+  session,
+  effects: [{ do: 'refuse', id: null, ref, error }],
 })
 
 const badFrame = (message: string): TidegateError => new TidegateError('BAD_FRAME', message)

@@ -3,7 +3,6 @@ import type { Socket } from 'node:net'
 import type { RawData } from 'ws'
 import { closeCodeOf } from '../../protocol/codes.ts'
 import type { ServerFrame } from '../../protocol/messages.ts'
-import { comparePositions, formatPosition, formatQueryPositions, type QueryPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
@@ -14,13 +13,15 @@ import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
 import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
 import { parseClientFrame } from './frame-schema.ts'
+import { heartbeatFrame } from './heartbeat-frame.ts'
 import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
 import type { ProtocolSocket, SocketListener } from './protocol-socket.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
 import { closeReason, endOf, refusalOf } from './refusal.ts'
 import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
-import { type Effect, isDue, type Session, type SessionEvent, startSession, step } from './session.ts'
+import { isDue, startSession, step } from './session.ts'
+import type { Effect, Session, SessionEvent } from './session-parts.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
 export class WebSocketConnection implements Connection, MembershipOwner, SocketListener, Vitals {
@@ -279,6 +280,12 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
           event => this.#dispatch(event),
         )
         break
+      case 'wait':
+        this.#wait(effect.ref, effect.xid64)
+        break
+      case 'beat':
+        this.#tellWhereItStands()
+        break
       case 'refuse': {
         const { id, ref } = effect
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
@@ -360,6 +367,14 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     }
   }
 
+  #wait(ref: number, xid64: bigint): void {
+    const { subscriptions, limits } = this.#services
+    subscriptions.waitForTransaction(xid64, limits.waitTimeoutMs).then(
+      position => this.#dispatch({ type: 'waited', ref, position }),
+      (error: unknown) => this.#dispatch({ type: 'notWaited', ref, error }),
+    )
+  }
+
   #inTurn(channel: ChannelName, run: () => Promise<void> | void): void {
     this.#channelWork().inTurn(channel, run)
   }
@@ -396,19 +411,11 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
 
   #tellWhereItStands(): void {
     if (this.#session.state !== 'open') return
-    const { position: head, stale, lagMs } = this.#services.subscriptions.head()
-    const positions: { [id: string]: string } = {}
-    let lowest: QueryPosition | null = null
-    for (const { id, join, request } of this.#session.members) {
-      const position = this.#memberOf(join)?.position() ?? null
-      if (position === null) continue
-      positions[id] = formatQueryPositions([position])
-      if (request.kind === 'channel') continue
-      const isLower = lowest === null || isBefore(position, lowest, head.epoch)
-      if (isLower) lowest = position
-    }
-    const position = lowest === null ? null : formatPosition(lowest)
-    this.#queue.push(serverFrame({ type: 'heartbeat', position, positions, stale, lagMs }), null, 'heartbeat')
+    const standings = this.#session.members.map(({ id, join, request: { kind } }) => {
+      return { id, kind, position: this.#memberOf(join)?.position() ?? null }
+    })
+    const frame = heartbeatFrame(standings, this.#services.subscriptions.head())
+    this.#queue.push(serverFrame(frame), null, 'heartbeat')
   }
 
   #drained(): void {
@@ -436,7 +443,3 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
 const closedNormally = 1000
 
 const noMembers: readonly Membership[] = []
-
-/** Positions of two epochs have no order among them: the one that is not the head's is older. */
-const isBefore = (a: QueryPosition, b: QueryPosition, epoch: string): boolean =>
-  a.epoch === b.epoch ? comparePositions(a, b) < 0 : b.epoch === epoch

@@ -1,15 +1,10 @@
 import { expect, test } from 'vitest'
 import type { ClientFrame } from '../../../src/protocol/messages.ts'
+import { type Position, WHOLE_COMMIT } from '../../../src/protocol/position.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 import type { Accepted } from '../../../src/server/deliver/accepted.ts'
-import {
-  type Effect,
-  isDue,
-  type Session,
-  type SessionEvent,
-  startSession,
-  step,
-} from '../../../src/server/deliver/session.ts'
+import { isDue, maxWaits, startSession, step } from '../../../src/server/deliver/session.ts'
+import type { Effect, Session, SessionEvent } from '../../../src/server/deliver/session-parts.ts'
 import type { Principal } from '../../../src/server/subscribe/subscription.ts'
 
 const limits = { maxSubscriptions: 2, handshakeMs: 1000 }
@@ -36,6 +31,8 @@ const acceptedChannel = (channel: number): Accepted => ({
   maySend: true,
   warnings: [],
 })
+const wait = (ref: number, txid = '735') => frame({ type: 'wait', ref, txid })
+const at: Position = { epoch: '1f2e3d4c', lsn: 1n, index: WHOLE_COMMIT }
 const admitted: SessionEvent = { type: 'admitted', principal: alice }
 
 /** Where a session is after these events, and what was to be done at the last of them. */
@@ -49,6 +46,8 @@ function after(events: SessionEvent[], principal: Principal | null = alice): [st
   })
   return [session.state, names, session]
 }
+
+const waits = Array.from({ length: maxWaits - 1 }, (_, ref) => wait(ref))
 
 const cases: [name: string, events: SessionEvent[], start: Principal | null, state: string, effects: string[]][] = [
   ['a token verified before the upgrade opens it', [], alice, 'open', ['welcome']],
@@ -204,6 +203,34 @@ const cases: [name: string, events: SessionEvent[], start: Principal | null, sta
     'open',
     [],
   ],
+  ['a transaction is waited for', [wait(1)], alice, 'open', ['wait']],
+  [
+    'once it has passed, the client is told where it stands, and then that it has',
+    [wait(1), { type: 'waited', ref: 1, position: at }],
+    alice,
+    'open',
+    ['beat', 'waited'],
+  ],
+  [
+    'one that could not be waited for is refused, and nothing else',
+    [wait(1), { type: 'notWaited', ref: 1, error: new TidegateError('WAIT_TIMEOUT', 'x') }],
+    alice,
+    'open',
+    ['refuse WAIT_TIMEOUT'],
+  ],
+  ['what is no transaction is refused', [wait(1, 'x')], alice, 'open', ['refuse TXID_INVALID']],
+  ['and takes no place', [...waits, wait(1, 'x')], alice, 'open', ['refuse TXID_INVALID']],
+  ['[P7] as many as may be are waited for', waits, alice, 'open', ['wait']],
+  ['[P7] one more is refused', [...waits, wait(1), wait(99)], alice, 'open', ['refuse RATE_LIMITED']],
+  [
+    '[P7] until another one is over, either way',
+    [...waits, wait(98), { type: 'notWaited', ref: 98, error: new Error('x') }, wait(99)],
+    alice,
+    'open',
+    ['wait'],
+  ],
+  ['a renewal gives no places', [...waits, wait(98), admitted, wait(99)], alice, 'open', ['refuse RATE_LIMITED']],
+  ['before there is a token nothing is waited for', [wait(1)], null, 'closed', ['close TOKEN_MISSING']],
   [
     'a peer that leaves is abandoned',
     [subscribe(1), { type: 'disconnected', how: 'broken' }],
@@ -251,6 +278,9 @@ test('the function is total: every event is answered in every state, and a close
     { type: 'notAdmitted', error: new Error('x') },
     { type: 'joined', id: 1, join: 1, accepted: accepted(1) },
     { type: 'ended', id: 1, join: 1, error: new Error('x') },
+    wait(1),
+    { type: 'waited', ref: 1, position: at },
+    { type: 'notWaited', ref: 1, error: new Error('x') },
     { type: 'tick', now: 1e9, wallNow: 1e9 },
     { type: 'broken', error: new Error('x') },
     { type: 'disconnected', how: 'broken' },
@@ -259,9 +289,9 @@ test('the function is total: every event is answered in every state, and a close
     events.map(event => after([...before, event], principal)[0]).join(' '),
   )
   expect(states).toEqual([
-    'authenticating closed closed handshake handshake handshake handshake handshake closed closed closed',
-    'authenticating authenticating authenticating authenticating open closed authenticating authenticating closed closed closed',
-    'open open open open open open open open closed closed closed',
+    'authenticating closed closed handshake handshake handshake handshake handshake closed handshake handshake closed closed closed',
+    'authenticating authenticating authenticating authenticating open closed authenticating authenticating authenticating authenticating authenticating closed closed closed',
+    'open open open open open open open open open open open closed closed closed',
     Array(events.length).fill('closed').join(' '),
   ])
 })
