@@ -1,6 +1,6 @@
 // An event stream of the server's frames, and POSTs of the client's: for where a proxy lets no WebSocket through.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import { addressOf, broken, frameOf, lossOf, post, Refused } from './http.ts'
+import { addressOf, broken, errorOfAll, frameOf, lossOf, post, Refused } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 
 /** Frames of so many milliseconds go in one POST. */
@@ -32,8 +32,7 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
   const take = (frame: ServerFrame): void => {
     if (signal.aborted) return
     if (frame.type === 'welcome') connection = frame.connection
-    if (frame.type === 'error' && frame.id === undefined) error = frame
-    if (frame.type === 'authenticated') error = null
+    error = errorOfAll(frame, error)
     listener.onFrame(frame)
   }
 

@@ -27,6 +27,15 @@ export function frameOf(text: unknown): ServerFrame | null {
   }
 }
 
+/** What the server said of the whole connection. */
+export const errorOfAll = (frame: ServerFrame, before: ErrorEvent | null): ErrorEvent | null =>
+  frame.type === 'error' && frame.id === undefined && frame.ref === undefined
+    ? frame
+    : // What could not be checked was checked after all.
+      frame.type === 'authenticated'
+      ? null
+      : before
+
 /** What an error asks for that came by a frame: its code stands for the range that a close code would have. */
 export function lossOf(error: ErrorEvent | null): Loss {
   if (error === null) return broken
@@ -45,8 +54,16 @@ export class Refused extends Error {
     this.error = error
   }
 
+  /** Not the fault of what was asked: asking anything would have been answered so. */
+  get isOfAll(): boolean {
+    return this.error === null || this.status === 401 || /^(GOING_AWAY|TOO_MANY_CONN)/.test(this.error.code)
+  }
+
   get loss(): Loss {
-    return this.status === 401 ? { error: this.error, retry: 'token' } : lossOf(this.error)
+    const { status, error } = this
+    if (status === 401) return { error, retry: 'token' }
+    // A stream that is not there any more: another one is there at once.
+    return error?.code === 'STREAM_UNKNOWN' ? { error, retry: 'now' } : lossOf(error)
   }
 }
 

@@ -1,7 +1,7 @@
 // One WebSocket to /v1/socket: the whole conversation on one connection.
 import { retryOfClose } from '../../protocol/codes.ts'
 import type { ErrorEvent } from '../../protocol/messages.ts'
-import { addressOf, broken, frameOf } from './http.ts'
+import { addressOf, broken, errorOfAll, frameOf } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 
 /** What may wait in the socket: past it, a link that takes nothing is taken for lost. */
@@ -32,9 +32,7 @@ export const openWebSocket: OpenTransport = ({ url, token, listener }) => {
     socket.addEventListener('message', ({ data }) => {
       const frame = isOver ? null : frameOf(data)
       if (frame === null) return
-      if (frame.type === 'error' && frame.id === undefined) error = frame
-      // What could not be checked was checked after all.
-      if (frame.type === 'authenticated') error = null
+      error = errorOfAll(frame, error)
       listener.onFrame(frame)
     })
     socket.addEventListener('close', ({ code }) => lose({ error, retry: retryOfClose(code) }))
