@@ -174,8 +174,8 @@ export const peerCodes = {
   ORDER_UNSUPPORTED: entry(
     400,
     'never',
-    'Live queries here take no order and no limit.',
-    'Leave order and limit out; sort in the client.',
+    'A live query cannot be ordered by this column exactly, or changes were asked for in an order.',
+    'The message says what to do: order by another column, select it, or add a limit.',
   ),
   POSITION_INVALID: entry(
     400,
@@ -373,6 +373,10 @@ export const clientCodes = {
     meaning: 'The server sent what cannot follow from the rows held; the client starts that query over.',
     remedy: 'Report it with the message: this is a fault of Tidegate.',
   },
+  CLIENT_CLOSED: {
+    meaning: 'The client was closed, or its user logged out, before an answer came.',
+    remedy: 'Nothing, if that was meant; else ask again with a client that is open.',
+  },
   URL_INVALID: {
     meaning: 'The address given to the client is none of HTTP.',
     remedy: 'Give the base address of the service: https://tide.example.com.',
@@ -391,7 +395,7 @@ export type ResyncCode = keyof typeof resyncCodes
 export type GapCode = keyof typeof gapCodes
 export type WarningCode = keyof typeof warningCodes
 export type ClientCode = keyof typeof clientCodes
-export type Code = PeerCode | OperatorCode
+export type Code = PeerCode | OperatorCode | ClientCode
 
 const closeBase: Record<Retry, number> = { now: 4000, later: 4100, never: 4200, token: 4300 }
 

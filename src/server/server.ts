@@ -192,6 +192,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       catalog,
       admit: role => gate.admit(role),
       settingsOf,
+      maxLimit: config.limitMaxRows,
       filterLimits: {
         maxLength: config.maxFilterLength,
         maxDepth: config.maxFilterDepth,

@@ -76,6 +76,7 @@ class Example {
         catalog: this.#catalog,
         admit: async () => {},
         settingsOf: () => [['request.jwt.claims', JSON.stringify(claims)]],
+        maxLimit: 1000,
         filterLimits: { maxLength: 1000, maxDepth: 8, maxTerms: 100 },
       },
       { role: 'authenticated', claims, expiresAt: null },

@@ -1,5 +1,5 @@
 // What the client is told of a subscription that was accepted. Pure.
-import type { ServerFrame, Warning } from '../../protocol/messages.ts'
+import type { OrderTerm, ServerFrame, Warning } from '../../protocol/messages.ts'
 import { formatPosition } from '../../protocol/position.ts'
 import type { ChannelSubscription } from '../channels/door.ts'
 import type { Subscription } from '../subscribe/subscription.ts'
@@ -20,6 +20,8 @@ export interface AcceptedQuery extends AcceptedAny {
   readonly kind: 'query'
   readonly query: number
   readonly key: readonly string[]
+  readonly order?: readonly OrderTerm[]
+  readonly limit?: number
 }
 
 export interface AcceptedChannel extends AcceptedAny {
@@ -33,7 +35,11 @@ export function acceptedOf(subscription: Subscription, channel: ChannelSubscript
   const { query, tag, key, resumed, warnings } = subscription
   const exact = subscription.exact === false ? { exact: false as const } : {}
   const position = formatPosition(subscription.position())
-  if (channel === null) return { kind: 'query', query, tag, key, resumed, position, ...exact, warnings }
+  if (channel === null) {
+    const { order, limit } = subscription
+    const ordering = { ...(order === undefined ? {} : { order }), ...(limit === undefined ? {} : { limit }) }
+    return { kind: 'query', query, tag, key, resumed, position, ...ordering, ...exact, warnings }
+  }
   const { hasHistory, maySend } = channel
   return { kind: 'channel', channel: query, tag, resumed, position, history: hasHistory, maySend, ...exact, warnings }
 }

@@ -17,6 +17,8 @@ export const clientFrameSchema = z.discriminatedUnion('type', [
     table: z.string().min(1),
     filter: z.string().optional(),
     select: z.array(z.string().min(1)).min(1).optional(),
+    order: z.string().min(1).optional(),
+    limit: z.int().min(1).optional(),
     events: z
       .array(z.enum(['insert', 'update', 'delete']))
       .min(1)
@@ -45,12 +47,20 @@ const position = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{1,16}(-[0-9a-f]{1,8})?$
 const queryPosition = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{1,16}(-[0-9a-f]{1,8})?\.[0-9A-Za-z_-]{1,32}$/)
 const instant = z.iso.datetime({ offset: true })
 
+const after = row.nullable().optional()
 const rowChange = z.discriminatedUnion('op', [
-  z.strictObject({ op: z.literal('insert'), key: row, row }),
-  z.strictObject({ op: z.literal('update'), key: row, set: row }),
+  z.strictObject({ op: z.literal('insert'), key: row, row, after }),
+  z.strictObject({ op: z.literal('update'), key: row, set: row, after }),
   z.strictObject({ op: z.literal('delete'), key: row }),
   z.strictObject({ op: z.literal('truncate') }),
 ])
+const orderTerm = z.strictObject({
+  column: z.string(),
+  direction: z.enum(['asc', 'desc']),
+  nulls: z.enum(['first', 'last']),
+  compare: z.enum(['number', 'text', 'boolean', 'time', 'labels', 'server']),
+  labels: z.array(z.string()).optional(),
+})
 const warning = z.strictObject({ code: z.string(), message: z.string() })
 const sender = z.strictObject({ user: z.string().nullable(), connection: z.string().nullable() })
 const target = z.union([z.strictObject({ user: z.string() }), z.strictObject({ connection: z.string() })])
@@ -124,6 +134,8 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     key: z.array(z.string()).min(1),
     resumed: z.boolean(),
     position,
+    order: z.array(orderTerm).min(1).optional(),
+    limit: z.int().optional(),
     exact: z.literal(false).optional(),
     warnings: z.array(warning).optional(),
   }),

@@ -2,7 +2,7 @@
 import type { ClientFrame } from '../../protocol/messages.ts'
 import { parseQueryPositions } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { SubscribeRequest } from '../subscribe/subscription.ts'
+import type { OrderBy, SubscribeRequest } from '../subscribe/subscription.ts'
 import type { MemberRequest } from './membership.ts'
 import { parseStreamPosition, withoutProof } from './stream-position.ts'
 
@@ -20,12 +20,13 @@ export interface StreamRequest<R extends MemberRequest = MemberRequest> {
 type Kind = SubscribeRequest['kind']
 type Operation = 'insert' | 'update' | 'delete'
 
+/** Of a frame; in a URL they stand among the filters. */
+const fields = new Set(['select', 'order', 'limit', 'events'])
 const streamParameters = new Set(['after', 'wait', 'ticket', 'q'])
-const unsupported = new Set(['order', 'limit'])
 
 /** @param table the path behind `/v1/live/`, still percent-encoded; null for a stream of several queries
  *  @param lastEventId the header: an EventSource that comes back repeats its first URL, so it goes before `after`
- *  @throws FILTER_INVALID, TABLE_UNKNOWN, ORDER_UNSUPPORTED, POSITION_INVALID, TOO_MANY_SUBSCRIPTIONS */
+ *  @throws FILTER_INVALID, TABLE_UNKNOWN, POSITION_INVALID, TOO_MANY_SUBSCRIPTIONS */
 export function parseStreamUrl(options: {
   readonly kind: Kind
   readonly table: string | null
@@ -77,7 +78,7 @@ function parseQuery(kind: Kind, text: string, since: SubscribeRequest['since']):
 /** @throws as parseStreamUrl; for the WebSocket's `filter`, which holds conditions only */
 export function requestOfFrame(frame: Extract<ClientFrame, { type: 'subscribe' }>): SubscribeRequest {
   const pairs = [...new URLSearchParams(frame.filter ?? '')]
-  const stray = pairs.find(([name]) => name === 'select' || name === 'events' || streamParameters.has(name))
+  const stray = pairs.find(([name]) => fields.has(name) || streamParameters.has(name))
   if (stray !== undefined) {
     throw new TidegateError(
       'FILTER_INVALID',
@@ -92,7 +93,11 @@ export function requestOfFrame(frame: Extract<ClientFrame, { type: 'subscribe' }
   const events = frame.events === undefined ? null : eventsOf(frame.kind, frame.events)
   // Written out: a spread that sets some again takes 40 bytes more, of every subscription.
   const { kind, schema, table, filters, since } = request
-  return { kind, schema, table, filters, select: frame.select ?? null, events, since }
+  const select = frame.select ?? null
+  if (frame.order === undefined && frame.limit === undefined)
+    return { kind, schema, table, filters, select, events, since }
+  const order = frame.order === undefined ? null : parseOrder(frame.order)
+  return { kind, schema, table, filters, select, events, order, limit: frame.limit ?? null, since }
 }
 
 function requestOf(
@@ -104,12 +109,11 @@ function requestOf(
   let select: readonly string[] | null = null
   let events: ReadonlySet<Operation> | null = null
   const seen = new Set<string>()
+  let order: SubscribeRequest['order'] = null
+  let limit: number | null = null
   const filters: [string, string][] = []
   for (const [name, value] of pairs) {
-    if (unsupported.has(name)) {
-      throw new TidegateError('ORDER_UNSUPPORTED', `${name}=${shown(value)}: leave it out, sort in the client`)
-    }
-    const isReserved = name === 'select' || (name === 'events' && kind === 'changes')
+    const isReserved = fields.has(name) && (name !== 'events' || kind === 'changes')
     if (!isReserved) {
       filters.push([name, value])
       continue
@@ -117,9 +121,18 @@ function requestOf(
     if (seen.has(name)) throw new TidegateError('FILTER_INVALID', `${name} stands twice; write one list`)
     seen.add(name)
     if (name === 'select') select = selectOf(value)
+    else if (name === 'order') order = parseOrder(value)
+    else if (name === 'limit') limit = limitOf(value)
     else events = eventsOf(kind, value.split(','))
   }
-  return { kind, ...tableOf(table), filters, select, events, since }
+  const request = { kind, ...tableOf(table), filters, select, events, since }
+  return order === null && limit === null ? request : { ...request, order, limit }
+}
+
+/** The bound is the server's to know. */
+function limitOf(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text)
+  throw new TidegateError('FILTER_INVALID', `limit=${shown(text)} is no number of rows; leave it out for all`)
 }
 
 // No name holds a NUL: Postgres would refuse the very question whether there is such a table.
@@ -142,6 +155,31 @@ function decodeTable(text: string): string {
   }
 }
 
+const orderTerm = /^(?:"((?:[^"]|"")+)"|([^".]+))(?:\.(asc|desc))?(?:\.(nullsfirst|nullslast))?$/
+
+/** PostgREST's: `created_at.desc.nullslast,id`. Left out, a direction is `asc`, and NULL counts as the greatest value. */
+function parseOrder(text: string): OrderBy[] {
+  const terms: OrderBy[] = []
+  for (let at = 0; ; at++) {
+    const end = endOfName(text, at, 'order')
+    const match = orderTerm.exec(text.slice(at, end).trim())
+    if (match === null) throw notColumns('order', text)
+    const [, quoted, plain, direction, nulls] = match
+    const isDescending = direction === 'desc'
+    terms.push({
+      column: quoted?.replaceAll('""', '"') ?? plain!,
+      direction: isDescending ? 'desc' : 'asc',
+      nulls: (nulls === undefined ? isDescending : nulls === 'nullsfirst') ? 'first' : 'last',
+    })
+    if (terms.length > maxTerms)
+      throw new TidegateError('FILTER_TOO_COMPLEX', `order has more than ${maxTerms} columns`)
+    if (end === text.length) return terms
+    at = end
+  }
+}
+
+const maxTerms = 16
+
 const columnName = /^(?:"(?:[^"]|"")+"|[^"]+)$/
 
 /** `id,body`, a name with a comma or quotes as in SQL: `id,"a,b"`. `*` is every column that the role may read. */
@@ -149,9 +187,9 @@ function selectOf(text: string): string[] | null {
   if (text === '*') return null
   const columns: string[] = []
   for (let at = 0; ; at++) {
-    const end = endOfName(text, at)
+    const end = endOfName(text, at, 'select')
     const name = text.slice(at, end).trim()
-    if (!columnName.test(name)) throw notColumns(text)
+    if (!columnName.test(name)) throw notColumns('select', text)
     columns.push(name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name)
     if (end === text.length) return columns
     at = end
@@ -161,16 +199,16 @@ function selectOf(text: string): string[] | null {
 // By hand: an expression that skips spaces on both sides of a name tries every way to share them out, and held the event
 // loop for minutes over a `select` of spaces.
 /** Where the name ends that begins at `from`: at a comma outside quotes, or with the text. @throws FILTER_INVALID */
-function endOfName(text: string, from: number): number {
+function endOfName(text: string, from: number, parameter: 'select' | 'order'): number {
   let quoted = false
   let at = from
   for (; at < text.length && (quoted || text[at] !== ','); at++) if (text[at] === '"') quoted = !quoted
-  if (quoted) throw notColumns(text)
+  if (quoted) throw notColumns(parameter, text)
   return at
 }
 
-const notColumns = (text: string): TidegateError =>
-  new TidegateError('FILTER_INVALID', `select=${shown(text)} is no list of columns`)
+const notColumns = (parameter: 'select' | 'order', text: string): TidegateError =>
+  new TidegateError('FILTER_INVALID', `${parameter}=${shown(text)} is no list of columns`)
 
 function eventsOf(kind: Kind, names: readonly string[]): ReadonlySet<Operation> {
   if (kind === 'live') throw new TidegateError('FILTER_INVALID', 'events chooses among changes; a live query needs all')

@@ -162,7 +162,7 @@ async function refusalAtTheDoor(
 ): Promise<TidegateError | null> {
   const filterLimits = { maxLength: 0, maxDepth: 0, maxTerms: 0 }
   try {
-    await prepare({ catalog, admit: async () => {}, settingsOf, filterLimits }, principal, {
+    await prepare({ catalog, admit: async () => {}, settingsOf, filterLimits, maxLimit: 0 }, principal, {
       ...{ kind: 'live', schema, table, filters: [], select: null, events: null, since: null },
     })
     return null

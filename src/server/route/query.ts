@@ -4,6 +4,7 @@ import type { Predicate } from '../../predicate/algebra.ts'
 import { fingerprint } from '../../predicate/fingerprint.ts'
 import type { Op } from '../authorize/visibility.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
+import type { Ordering } from './ordering.ts'
 
 export interface Query {
   /** Its number on this node, the `query` of WebSocket frames. */
@@ -18,6 +19,8 @@ export interface Query {
   readonly columns: readonly number[]
   /** For `changes`: the operations wanted. */
   readonly events: ReadonlySet<Op> | null
+  /** Of a live query that was asked for an order or a limit. */
+  readonly ordering?: Ordering | null
 }
 
 /** Gives equal queries one number. Holds what audiences hold: `release` when the last of them goes. */
@@ -53,7 +56,7 @@ export class QueryRegistry {
 /** Holds the table's shape, also what this query does not show: after a change of any column, positions mean other
  *  columns, and what was kept under the old ones must not be taken for the new. */
 function queryText(parts: Omit<Query, 'number' | 'text'>): string {
-  const { table } = parts
+  const { table, ordering = null } = parts
   return JSON.stringify([
     parts.kind,
     table.oid,
@@ -63,5 +66,6 @@ function queryText(parts: Omit<Query, 'number' | 'text'>): string {
     parts.columns,
     fingerprint(parts.filter),
     parts.events === null ? null : [...parts.events].sort(),
+    ...(ordering === null ? [] : [ordering]),
   ])
 }

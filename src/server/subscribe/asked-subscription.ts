@@ -1,11 +1,12 @@
 // A subscription to what only Postgres can tell: rows or events as its query returned them, a moment after they changed.
 import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
-import type { Warning } from '../../protocol/messages.ts'
+import type { OrderTerm, Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AskedAudience, Waiting } from '../ask/asked-audience.ts'
 import type { Batch } from '../route/batch.ts'
 import type { Manner, Member } from '../route/members.ts'
+import { orderTermsOf } from '../route/ordering.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Outlet, Subscription } from './subscription.ts'
 
@@ -85,6 +86,15 @@ export class AskedSubscription implements Subscription, Member, Waiting {
     this.#onClosed = options.onClosed
     this.#untaken = options.untaken
     this.#state = { name: 'waiting', from: since }
+  }
+
+  get order(): OrderTerm[] | undefined {
+    const { table, ordering = null } = this.audience.query
+    return ordering === null ? undefined : orderTermsOf(table, ordering)
+  }
+
+  get limit(): number | undefined {
+    return this.audience.query.ordering?.limit ?? undefined
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands.

@@ -1,12 +1,13 @@
 // A live subscription: rows now, then deltas, always equal to the SELECT.
 
 import { type ResyncCode, resyncCodes } from '../../protocol/codes.ts'
-import type { Warning } from '../../protocol/messages.ts'
+import type { OrderTerm, Warning } from '../../protocol/messages.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Audience } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
 import type { Manner, Member } from '../route/members.ts'
+import { orderTermsOf } from '../route/ordering.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
@@ -83,6 +84,15 @@ export class LiveSubscription implements Subscription, Member {
   get key(): readonly string[] {
     const { primaryKey, columns } = this.audience.query.table
     return primaryKey.map(column => columns[column]!.name)
+  }
+
+  get order(): OrderTerm[] | undefined {
+    const { table, ordering = null } = this.audience.query
+    return ordering === null ? undefined : orderTermsOf(table, ordering)
+  }
+
+  get limit(): number | undefined {
+    return this.audience.query.ordering?.limit ?? undefined
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands. */

@@ -6,6 +6,7 @@ import type { AskedRequest } from '../ask/asked-audiences.ts'
 import { RemedyNeeded } from '../catalog/table.ts'
 import { answered } from '../database.ts'
 import { columnsShown, type PrepareOptions } from './prepare.ts'
+import { orderingOf } from './prepare-order.ts'
 import type { Principal, SubscribeRequest } from './subscription.ts'
 
 export interface PreparedAsked {
@@ -20,7 +21,7 @@ export const isAskable = (error: unknown): error is TidegateError =>
 /** @param reason what `prepare` refused it with: an asked table's replica identity and membership tables do not matter
  *  @throws TidegateError with a peer code */
 export async function prepareAsked(
-  { catalog, settingsOf, filterLimits, recheckMs }: PrepareOptions & { readonly recheckMs: number },
+  { catalog, settingsOf, filterLimits, maxLimit, recheckMs }: PrepareOptions & { readonly recheckMs: number },
   principal: Principal,
   request: SubscribeRequest,
   reason: TidegateError,
@@ -28,12 +29,13 @@ export async function prepareAsked(
   const table = await answered(catalog.table(request.schema, request.table))
   const access = await answered(catalog.accessOrAsked(table, principal.role))
   const columns = columnsShown(access, request.select)
+  const ordering = orderingOf(access, request, columns, maxLimit)
   const readable = table.columns.map((column, i) => (access.readable.has(i) ? column : { ...column, name: '' }))
   const filter = parseFilter(request.filters, readable, filterLimits)
   const message = `Postgres is asked for ${table.schema}.${table.name}, and what its policies grant or revoke is noticed within ${recheckMs} ms: ${reason.message}`
   return {
     request: {
-      query: { kind: request.kind, table, filter, columns, events: request.events },
+      query: { kind: request.kind, table, filter, columns, events: request.events, ordering },
       reader: { role: principal.role, settings: settingsOf(principal) },
     },
     warnings: [{ code: 'POLICY_ASKED', message }],

@@ -10,6 +10,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Catalog, Table, TableAccess } from '../catalog/table.ts'
 import { answered } from '../database.ts'
 import type { AudienceRequest } from './audiences.ts'
+import { orderingOf } from './prepare-order.ts'
 import type { Principal, SubscribeRequest } from './subscription.ts'
 
 export interface PrepareOptions {
@@ -19,6 +20,8 @@ export interface PrepareOptions {
   /** The settings that a principal's queries run under; the compiled path reads the same. */
   readonly settingsOf: (principal: Principal) => readonly (readonly [name: string, value: string])[]
   readonly filterLimits: FilterLimits
+  /** The largest `limit`. */
+  readonly maxLimit: number
 }
 
 export interface Prepared {
@@ -34,10 +37,11 @@ export async function prepare(
   principal: Principal,
   request: SubscribeRequest,
 ): Promise<Prepared> {
-  const { settingsOf, filterLimits } = options
+  const { settingsOf, filterLimits, maxLimit } = options
   const access = await readAccess(options, principal.role, request)
   const { table } = access
   const columns = columnsShown(access, request.select)
+  const ordering = orderingOf(access, request, columns, maxLimit)
   const readable = table.columns.map((column, i) => (access.readable.has(i) ? column : { ...column, name: '' }))
   const filter = parseFilter(request.filters, readable, filterLimits)
   const byName = new Map(settingsOf(principal))
@@ -46,7 +50,7 @@ export async function prepare(
   return {
     access,
     audience: {
-      query: { kind: request.kind, table, filter, columns, events: request.events },
+      query: { kind: request.kind, table, filter, columns, events: request.events, ordering },
       predicate,
       memberships: access.memberships,
     },

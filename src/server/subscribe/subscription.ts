@@ -1,6 +1,6 @@
 // What a subscription is to those above (sessions, transports) and below (audiences): types only.
 
-import type { Warning } from '../../protocol/messages.ts'
+import type { OrderTerm, Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { Batch } from '../route/batch.ts'
 import type { BatchSink, Manner, Owner } from '../route/members.ts'
@@ -18,6 +18,13 @@ export interface Principal {
   readonly expiresAt: number | null
 }
 
+/** One column of the order that is asked for. */
+export interface OrderBy {
+  readonly column: string
+  readonly direction: 'asc' | 'desc'
+  readonly nulls: 'first' | 'last'
+}
+
 export interface SubscribeRequest {
   readonly kind: 'live' | 'changes'
   readonly schema: string
@@ -28,6 +35,10 @@ export interface SubscribeRequest {
   readonly select: readonly string[] | null
   /** For `changes`: the operations wanted; null for all. */
   readonly events: ReadonlySet<'insert' | 'update' | 'delete'> | null
+  /** For `live`. */
+  readonly order?: readonly OrderBy[] | null
+  /** For `live`: the first so many rows of the order. */
+  readonly limit?: number | null
   /** Where the client stands, with the tag of its snapshot; null to begin fresh. */
   readonly since: (Position & { readonly tag: string }) | null
   /** It goes on in the place of one whose policies or table changed: what cannot be taken up is told as POLICY_CHANGED.
@@ -67,6 +78,9 @@ export interface Subscription {
   readonly key: readonly string[]
   /** True when `since` was taken up; false when a snapshot follows (live) or events begin here (changes). */
   readonly resumed: boolean
+  /** Of a live query that was asked for an order or a limit. */
+  readonly order?: readonly OrderTerm[] | undefined
+  readonly limit?: number | undefined
   readonly warnings: readonly Warning[]
   /** False where Postgres is asked: its grants and revocations are noticed a moment later. */
   readonly exact?: false

@@ -69,6 +69,46 @@ test('changes may be chosen by operation, in a URL and in a frame', () => {
   expect(requestOfFrame({ ...frame, events: ['update'] }).events).toEqual(new Set(['update']))
 })
 
+test.each([
+  ['id', [['id', 'asc', 'last']]],
+  ['at.desc', [['at', 'desc', 'first']]],
+  [
+    'at.desc.nullslast,id.asc',
+    [
+      ['at', 'desc', 'last'],
+      ['id', 'asc', 'last'],
+    ],
+  ],
+  [
+    'a.nullsfirst, "b.""c,d".desc',
+    [
+      ['a', 'asc', 'first'],
+      ['b."c,d', 'desc', 'first'],
+    ],
+  ],
+  ['asc.asc', [['asc', 'asc', 'last']]],
+] as const)('order=%s, in a URL and in a frame', (text, terms) => {
+  const order = terms.map(([column, direction, nulls]) => ({ column, direction, nulls }))
+  expect(read(`m?order=${encodeURIComponent(text)}&limit=5&a=eq.1`).asked[0]).toMatchObject({
+    order,
+    limit: 5,
+    filters: [['a', 'eq.1']],
+  })
+  const frame = requestOfFrame({ type: 'subscribe', id: 1, kind: 'live', table: 'm', order: text, limit: 5 })
+  expect(frame).toMatchObject({ order, limit: 5 })
+})
+
+test.each(['', ',', 'id,', 'id.up', 'id.asc.nulls', 'id.nullslast.desc', '"id', 'id.asc.desc', '.asc', '"a"b'])(
+  'order=%s is refused',
+  text => {
+    expect(() => read(`m?order=${encodeURIComponent(text)}`)).toThrow('is no list of columns')
+  },
+)
+
+test.each(['0', '-1', '1.5', '', '1e3', '9999999999', ' 1'])('limit=%s is refused', text => {
+  expect(() => read(`m?limit=${encodeURIComponent(text)}`)).toThrow('is no number of rows')
+})
+
 test('the position of a stream holds each query, and a dash for one that begins fresh', () => {
   const [a, b] = parseQueryPositions('1f2e3d4c-10.aa~1f2e3d4c-20-3.bb')! as [QueryPosition, QueryPosition]
   for (const positions of [[a], [a, b], [null, b], [a, null, b]]) {

@@ -162,7 +162,7 @@ test('[P8] a refused subscription names its id and leaves the connection and its
     [11, { table: 'a.b.c' }, 'TABLE_UNKNOWN', false],
     [12, { table: 'messages', since: 'rubbish' }, 'POSITION_INVALID', false],
     [13, { table: 'messages', since: '1f2e3d4c-1.a~1f2e3d4c-1.b' }, 'POSITION_INVALID', false],
-    [14, { table: 'messages', filter: 'limit=5' }, 'ORDER_UNSUPPORTED', false],
+    [14, { table: 'messages', filter: 'limit=5' }, 'FILTER_INVALID', false],
     [15, { table: 'messages', filter: 'select=id' }, 'FILTER_INVALID', false],
     [16, { table: 'messages', events: ['insert'] }, 'FILTER_INVALID', false],
     [17, { table: 'messages' }, 'ALREADY_SUBSCRIBED', false],

@@ -170,9 +170,10 @@ describe('what is asked for', () => {
     ['FILTER_UNSUPPORTED', filter('t=eq(any).{a,b}')],
     ['FILTER_UNSUPPORTED', filter('jb=eq.{}')],
     ['FILTER_UNSUPPORTED', filter('t=imatch.(a+)+$')],
-    ['ORDER_UNSUPPORTED', filter('order=id')],
-    ['ORDER_UNSUPPORTED', filter('order=id.desc;DROP TABLE kinds')],
-    ['ORDER_UNSUPPORTED', filter('limit=5')],
+    ['FILTER_INVALID', filter('order=id.desc;DROP TABLE kinds')],
+    ['FILTER_INVALID', filter('order=id,,i4')],
+    ['FILTER_INVALID', filter('limit=0')],
+    ['FILTER_INVALID', filter('limit=5 OFFSET 1')],
   ]
 
   /** A value that its type does not take, by column. */
