@@ -3,7 +3,7 @@
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { Log } from '../log.ts'
 
-type Wire = 'WebSocket' | 'event stream' | 'long-poll'
+export type Wire = 'WebSocket' | 'event stream' | 'long-poll'
 type Fault = Extract<PeerCode, 'HEARTBEAT_MISSED' | 'SLOW_CONSUMER'>
 
 const togetherMs = 60_000

@@ -1,7 +1,7 @@
 // Bytes for a wire, made once for everybody who receives them.
-import type { ServerFrame } from '../../protocol/messages.ts'
 import { formatPosition, formatQueryPositions } from '../../protocol/position.ts'
 import type { Batch, Outgoing } from '../subscribe/subscription.ts'
+import type { Encoding } from './carrier.ts'
 
 /** A whole, unmasked WebSocket text frame (RFC 6455, section 5.2), ready for `socket.write`. */
 export function textFrame(text: string): Buffer {
@@ -32,15 +32,11 @@ export function textFrame(text: string): Buffer {
 
 const finText = 0x81
 
-export const serverFrame = (frame: ServerFrame): Buffer => textFrame(JSON.stringify(frame))
-
 /** The frame of an event. Deltas and changes name the shared query, what a channel tells names the channel, so one Buffer serves
  *  its whole audience; a snapshot names the subscription that asked for it, and is made for it alone. */
 export function websocketFrameOf(outgoing: Outgoing, query: number, id: number): Buffer {
-  if (outgoing.event === 'snapshot') return textFrame(frameText(outgoing, `"id":${id}`))
-  outgoing.websocketFrame ??= textFrame(
-    frameText(outgoing, `"${isOfChannel(outgoing) ? 'channel' : 'query'}":${query}`),
-  )
+  if (outgoing.event === 'snapshot') return textFrame(frameText(outgoing, addressOf(outgoing, query, id)))
+  outgoing.websocketFrame ??= textFrame(frameText(outgoing, addressOf(outgoing, query, id)))
   return outgoing.websocketFrame
 }
 
@@ -50,9 +46,47 @@ export function websocketBytesOf(batch: Batch): Buffer {
   return batch.websocketBytes
 }
 
+export const websocketEncoding: Encoding = {
+  frame: frame => textFrame(JSON.stringify(frame)),
+  event: websocketFrameOf,
+  batch: websocketBytesOf,
+}
+
+/** The same frames as the `data:` lines of an event stream. */
+export const streamEncoding: Encoding = {
+  frame: frame => dataLine(JSON.stringify(frame)),
+  event: streamFrameOf,
+  batch: streamBytesOf,
+}
+
+/** As text, for an answer that holds several. */
+export const textEncoding: Encoding = {
+  frame: frame => Buffer.from(JSON.stringify(frame)),
+  event: (outgoing, query, id) => Buffer.from(frameText(outgoing, addressOf(outgoing, query, id))),
+  batch: batch => joined(batch.events.map(event => textEncoding.event(event, batch.audience.query.number, 0))),
+}
+
+function streamFrameOf(outgoing: Outgoing, query: number, id: number): Buffer {
+  if (outgoing.event === 'snapshot') return dataLine(frameText(outgoing, addressOf(outgoing, query, id)))
+  outgoing.streamFrame ??= dataLine(frameText(outgoing, addressOf(outgoing, query, id)))
+  return outgoing.streamFrame
+}
+
+function streamBytesOf(batch: Batch): Buffer {
+  batch.streamBytes ??= joined(batch.events.map(event => streamFrameOf(event, batch.audience.query.number, 0)))
+  return batch.streamBytes
+}
+
+const dataLine = (text: string): Buffer => Buffer.from(`data: ${text}\n\n`)
+
 const isOfChannel = ({ event }: Outgoing): boolean => event === 'message' || event === 'presence' || event === 'gap'
 
 const joined = (buffers: readonly Buffer[]): Buffer => (buffers.length === 1 ? buffers[0]! : Buffer.concat(buffers))
+
+function addressOf(outgoing: Outgoing, query: number, id: number): string {
+  if (outgoing.event === 'snapshot') return `"id":${id}`
+  return `"${isOfChannel(outgoing) ? 'channel' : 'query'}":${query}`
+}
 
 function frameText(outgoing: Outgoing, address: string): string {
   const position = outgoing.position === null ? '' : `"position":"${formatPosition(outgoing.position)}",`

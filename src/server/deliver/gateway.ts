@@ -20,12 +20,11 @@ import { bearerOf } from './identify.ts'
 import { defaultLimits, type GatewayLimits } from './limits.ts'
 import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
-import { ProtocolSocket } from './protocol-socket.ts'
+import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
 import type { Authenticator, Services } from './services.ts'
 import type { TicketLimits, Tickets } from './tickets.ts'
-import { WebSocketConnection } from './websocket.ts'
 
 export interface GatewayOptions {
   readonly subscriptions: Subscriptions
@@ -290,7 +289,7 @@ class HttpGateway implements Gateway {
       this.#websockets.handleUpgrade(request, socket, head, ws => {
         socket.off('close', release)
         ws.place = place
-        place.hold(new WebSocketConnection(this.#services, ws, socket, credentials))
+        place.hold(openWebSocket(this.#services, ws, socket, credentials))
       })
     } catch (error) {
       this.#refuseUpgrade(socket, error)

@@ -12,7 +12,8 @@
 // A slice is at most 64 KiB (or one larger frame), and the next one waits until the kernel has taken it: so a peer that
 // still takes something is told from one that takes nothing. What waits behind it can be taken back: see take-back.ts.
 import type { Socket } from 'node:net'
-import type { Batch, BatchSink, Outgoing, Owner } from '../subscribe/subscription.ts'
+import type { Batch, Outgoing, Owner } from '../subscribe/subscription.ts'
+import type { FrameQueue } from './carrier.ts'
 import { type Content, type TakeBack, takeBack, type Waiting } from './take-back.ts'
 
 const sliceBytes = 64 * 1024
@@ -30,7 +31,7 @@ export interface SendQueueOptions {
   readonly onDrained: () => void
 }
 
-export class SendQueue implements BatchSink {
+export class SendQueue implements FrameQueue {
   // What a batch looks at comes first, in as few lines of the processor's cache as can be.
   readonly #socket: Socket
   readonly #turn: Turn
@@ -184,6 +185,11 @@ export class SendQueue implements BatchSink {
     if (this.#stopped) return
     while (this.#first !== null) this.#socket.write(this.#takeSlice(this.#first))
     this.stop()
+  }
+
+  /** Drops what waits. */
+  clear(): void {
+    this.#empty()
   }
 
   /** Drops what waits, and takes no more. */

@@ -1,4 +1,4 @@
-// What a session is, what happens to it, and what it asks to be done: types only. session.ts decides, websocket.ts does.
+// What a session is, what happens to it, and what it asks to be done: types only. session.ts decides, session-connection.ts does.
 import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import type { ChannelName } from '../channels/message.ts'

@@ -1,5 +1,5 @@
-// The life of one WebSocket session: a total function from (session, event) to (session, effects). It opens no socket
-// and reads no clock; websocket.ts does what the effects say and comes back with what happened.
+// The life of one session, over whatever carries it: a total function from (session, event) to (session, effects). It opens no socket
+// and reads no clock; session-connection.ts does what the effects say and comes back with what happened.
 //
 //   handshake ─auth frame─▶ authenticating ─admitted─▶ open ─▶ closed
 //        (a Bearer token or a ticket was verified before the upgrade: the session starts open)

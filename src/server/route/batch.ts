@@ -26,6 +26,7 @@ export class Batch {
   /** Bytes for a wire, made by the first receiver that needs them. */
   websocketBytes: Buffer | undefined
   sseBytes: Buffer | undefined
+  streamBytes: Buffer | undefined
 
   constructor(audience: Receivers, events: readonly Outgoing[], lsn: bigint, isAhead = false) {
     this.audience = audience

@@ -17,6 +17,7 @@ export class Outgoing {
   /** Bytes for a wire, made by the first transport that needs them. */
   websocketFrame: Buffer | undefined
   sseChunk: Buffer | undefined
+  streamFrame: Buffer | undefined
 
   constructor(event: OutgoingEvent, json: string, position: Position | null, sinceLsn: bigint | null = null) {
     this.event = event

@@ -1,34 +1,38 @@
-// Performs one WebSocket session: does what session.ts decides, and tells it what happened.
-import type { Socket } from 'node:net'
-import type { RawData } from 'ws'
-import { closeCodeOf } from '../../protocol/codes.ts'
-import type { ServerFrame } from '../../protocol/messages.ts'
+// Performs one session over whatever carries it: does what session.ts decides, and tells it what happened.
+import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
+import type { Carrier, FrameQueue } from './carrier.ts'
 import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
-import { serverFrame, websocketBytesOf, websocketFrameOf } from './encode.ts'
-import { parseClientFrame } from './frame-schema.ts'
 import { heartbeatFrame } from './heartbeat-frame.ts'
 import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
-import type { ProtocolSocket, SocketListener } from './protocol-socket.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
-import { closeReason, endOf, refusalOf } from './refusal.ts'
-import { SendQueue } from './send-queue.ts'
+import { endOf, refusalOf } from './refusal.ts'
 import type { Services } from './services.ts'
 import { isDue, startSession, step } from './session.ts'
 import type { Effect, Session, SessionEvent } from './session-parts.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
-export class WebSocketConnection implements Connection, MembershipOwner, SocketListener, Vitals {
-  readonly name = newConnectionName()
+export interface SessionConnectionOptions {
+  readonly services: Services
+  readonly carrier: Carrier
+  /** @param onDrained to be called when there is room again, after the queue was past its bound */
+  readonly queue: (onDrained: () => void) => FrameQueue
+  /** What was verified before it began: a principal, an error to close with, or null when the first frame must bring the token. */
+  readonly credentials: Principal | TidegateError | null
+  readonly name?: string
+}
+
+export class SessionConnection implements Connection, MembershipOwner, Vitals {
+  readonly name: string
   readonly #services: Services
-  readonly #ws: ProtocolSocket
-  readonly #queue: SendQueue
+  readonly #carrier: Carrier
+  readonly #queue: FrameQueue
   readonly #bucket: TokenBucket
   /** Null while it asked nothing of channels. */
   #work: ChannelWork | null = null
@@ -40,42 +44,33 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
   #isPaused = false
   #isSuspect = false
 
-  /** @param credentials what was verified before the upgrade: a principal, an error to close with, or null when the
-   *  first frame must bring the token */
-  constructor(services: Services, ws: ProtocolSocket, socket: Socket, credentials: Principal | TidegateError | null) {
+  constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionConnectionOptions) {
     const { limits } = services
     const now = services.now()
+    this.name = name
     this.#services = services
-    this.#ws = ws
-    this.#queue = new SendQueue({
-      turn: services.turn,
-      socket,
-      maxBytes: limits.sendQueueBytes,
-      bytesOf: websocketBytesOf,
-      now: services.now,
-      onDrained: () => this.#drained(),
-    })
+    this.#carrier = carrier
+    this.#queue = queue(() => this.#drained())
     this.#bucket = fullBucket(limits.frameBurst, now)
     this.#heardAt = now
     // The first at a random fraction: connections that came together would otherwise beat together for ever.
     this.#nextBeatAt = now + services.random() * limits.heartbeatMs
-    ws.listener = this
     const refused = credentials instanceof TidegateError
     const start = startSession(refused ? null : credentials, now, limits)
     this.#session = start.session
     for (const effect of start.effects) this.#perform(effect)
-    if (refused) this.#dispatch({ type: 'broken', error: credentials })
+    if (refused) this.broke(credentials)
   }
 
   tick(now: number): void {
-    if (this.#session.state === 'closed') return
+    if (this.isOver) return
     const { heartbeatMs, slowConsumerMs } = this.#services.limits
     switch (pulseOf(this, now, heartbeatMs, slowConsumerMs)) {
       case 'slow':
-        this.#services.departures.gaveUp('SLOW_CONSUMER', 'WebSocket')
-        // What waits would only stand before the close frame.
-        this.#queue.stop()
-        this.#break(new TidegateError('SLOW_CONSUMER', `nothing was taken for ${slowConsumerMs} ms; connect again`))
+        this.#services.departures.gaveUp('SLOW_CONSUMER', this.#carrier.what)
+        // What waits would only stand before the word why.
+        this.#queue.clear()
+        this.broke(new TidegateError('SLOW_CONSUMER', `nothing was taken for ${slowConsumerMs} ms; connect again`))
         return
       case 'silent':
         // After a long pause of our own, its answers may lie unread: the loop reads them before the next tick.
@@ -83,9 +78,9 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
           this.#isSuspect = true
           return
         }
-        this.#services.departures.gaveUp('HEARTBEAT_MISSED', 'WebSocket')
-        this.#break(new TidegateError('HEARTBEAT_MISSED', `nothing was heard for ${2 * heartbeatMs} ms; connect again`))
-        this.#ws.terminate()
+        this.#services.departures.gaveUp('HEARTBEAT_MISSED', this.#carrier.what)
+        this.broke(new TidegateError('HEARTBEAT_MISSED', `nothing was heard for ${2 * heartbeatMs} ms; connect again`))
+        this.#carrier.terminate()
         return
       case 'beat':
         this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
@@ -105,7 +100,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
   }
 
   get heardAt(): number | null {
-    return this.#isPaused ? null : this.#heardAt
+    return this.#isPaused || !this.#carrier.isAnswering ? null : this.#heardAt
   }
 
   get stalledSince(): number | null {
@@ -118,18 +113,18 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
 
   goAway(error: TidegateError): void {
     this.#tellWhereItStands()
-    this.#break(error)
+    this.broke(error)
   }
 
   moveAway(error: TidegateError): boolean {
-    if (this.#session.state === 'closed') return false
+    if (this.isOver) return false
     this.goAway(error)
     return true
   }
 
   cutOff(error: TidegateError): void {
     for (const member of this.#members) member.takeBack('firmly')
-    this.#break(error)
+    this.broke(error)
   }
 
   refresh(withinMs: number): void {
@@ -138,13 +133,14 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
 
   terminate(): void {
     this.#dispatch({ type: 'disconnected', how: 'broken' })
-    this.#ws.terminate()
+    this.#carrier.terminate()
   }
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const { subscription, id } = member
     if (subscription === null) return true
-    if (this.#queue.push(websocketFrameOf(outgoing, subscription.query, id), subscription, outgoing)) return true
+    if (this.#queue.push(this.#carrier.encoding.event(outgoing, subscription.query, id), subscription, outgoing))
+      return true
     this.#pauseOrRead()
     return false
   }
@@ -170,7 +166,8 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {
-    this.#queue.push(serverFrame({ type: 'resync', id: member.id, code, reason }), member.subscription, 'resync')
+    const frame = this.#carrier.encoding.frame({ type: 'resync', id: member.id, code, reason })
+    this.#queue.push(frame, member.subscription, 'resync')
   }
 
   memberFails({ id, join }: Membership, error: unknown): void {
@@ -181,54 +178,47 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     if (this.#session.state === 'open') void this.#enter(member, this.#session.principal)
   }
 
-  message(data: RawData, isBinary: boolean): void {
-    if (!this.#isListening()) return
-    try {
-      if (isBinary) throw new TidegateError('BAD_FRAME', 'the frame is binary; frames are JSON text')
-      const frame = parseClientFrame(data.toString())
-      if (frame.type === 'send' || frame.type === 'track' || frame.type === 'untrack') this.#channelWork().count()
-      else if (!this.#takeFrame()) return
-      this.#dispatch({ type: 'frame', frame })
-    } catch (error) {
-      this.#break(error)
-    }
+  /** A frame of its client. */
+  take(frame: ClientFrame): void {
+    if (!this.hears()) return
+    if (frame.type === 'send' || frame.type === 'track' || frame.type === 'untrack') this.#channelWork().count()
+    else if (!this.pays()) return
+    this.#dispatch({ type: 'frame', frame })
   }
 
-  /** Any frame is a sign of life. */
-  #isListening(): boolean {
+  /** Anything that its client sends is a sign of life. @returns false when the session is over */
+  hears(): boolean {
     this.#heardAt = this.#services.now()
     this.#isSuspect = false
-    return this.#session.state !== 'closed'
+    return !this.isOver
   }
 
-  /** Any other frame costs a token. @returns false when it was one too many */
-  #takeFrame(): boolean {
+  /** Anything but what a channel is asked costs a token. @returns false when it was one too many, and the session is over */
+  pays(): boolean {
     const { limits } = this.#services
     if (takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) return true
     const message = `more than ${limits.framesPerSecond} frames per second, and ${limits.frameBurst} at once`
-    this.#break(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
+    this.broke(new TidegateError('RATE_LIMITED', message, { retryAfterMs: 1000 }))
     return false
   }
 
-  // Answered here and not by ws, which would cut a flood off without a code.
-  ping(data: Buffer): void {
-    if (this.#isListening() && this.#takeFrame()) this.#ws.pong(data)
+  get isOver(): boolean {
+    return this.#session.state === 'closed'
   }
 
-  pong(): void {
-    if (this.#isListening()) this.#takeFrame()
-  }
-
-  broke(error: Error): void {
-    this.#services.log.debug({ err: error }, 'a WebSocket broke')
-  }
-
-  disconnected(code: number): void {
-    this.#dispatch({ type: 'disconnected', how: code === closedNormally ? 'gone' : 'broken' })
-  }
-
-  #break(error: unknown): void {
+  /** What its client sent cannot be understood, or something else ends it. */
+  broke(error: unknown): void {
     this.#dispatch({ type: 'broken', error })
+  }
+
+  /** What carries it broke; `disconnected` follows. */
+  linkFailed(error: Error): void {
+    this.#services.log.debug({ err: error }, `a ${this.#carrier.what} broke`)
+  }
+
+  /** @param how whether its client said that it goes */
+  disconnected(how: 'gone' | 'broken'): void {
+    this.#dispatch({ type: 'disconnected', how })
   }
 
   #dispatch(event: SessionEvent): void {
@@ -249,6 +239,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
           connection: this.name,
           heartbeatMs: this.#services.limits.heartbeatMs,
           expiresAt: effect.expiresAt,
+          ...this.#carrier.greeting,
         })
         break
       case 'send':
@@ -299,7 +290,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
         for (const member of this.#members) member.close(endOf(refusal.code))
         this.#members = noMembers
         this.#queue.finish()
-        this.#ws.close(closeCodeOf(refusal.code), closeReason(refusal))
+        this.#carrier.end(refusal)
         break
       }
       case 'abandon':
@@ -316,7 +307,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
     admit(this.#services, token).then(
       principal => {
         this.#dispatch({ type: 'admitted', principal })
-        this.#ws.place?.hold(this)
+        this.#carrier.place?.hold(this)
       },
       (error: unknown) => this.#dispatch({ type: 'notAdmitted', error }),
     )
@@ -394,12 +385,12 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
   }
 
   #send(frame: ServerFrame): void {
-    this.#queue.push(serverFrame(frame))
+    this.#queue.push(this.#carrier.encoding.frame(frame))
   }
 
   #beat(): void {
     // Browsers answer a ping by themselves; the frame tells their page what they cannot see.
-    this.#ws.ping()
+    this.#carrier.ping()
     // A full queue would only grow, and its reader is not waiting for news.
     if (!this.#queue.isFull) this.#tellWhereItStands()
   }
@@ -415,7 +406,7 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
       return { id, kind, position: this.#memberOf(join)?.position() ?? null }
     })
     const frame = heartbeatFrame(standings, this.#services.subscriptions.head())
-    this.#queue.push(serverFrame(frame), null, 'heartbeat')
+    this.#queue.push(this.#carrier.encoding.frame(frame), null, 'heartbeat')
   }
 
   #drained(): void {
@@ -431,15 +422,12 @@ export class WebSocketConnection implements Connection, MembershipOwner, SocketL
       state === 'authenticating' || (state === 'open' && (this.#queue.isFull || this.#work?.isTooMuch === true))
     if (shouldPause === this.#isPaused) return
     this.#isPaused = shouldPause
-    if (shouldPause) this.#ws.pause()
+    if (shouldPause) this.#carrier.pause()
     else {
       this.#heardAt = this.#services.now()
-      this.#ws.resume()
+      this.#carrier.resume()
     }
   }
 }
-
-/** Of RFC 6455. A page that is closed or loaded anew sends 1001: it may come back in a moment. */
-const closedNormally = 1000
 
 const noMembers: readonly Membership[] = []
