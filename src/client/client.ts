@@ -1,28 +1,36 @@
-// Tidegate's client for browsers and Node: live queries and change events of tables, over one WebSocket that comes back
-// by itself and continues where it stood.
+// Tidegate's client for browsers, workers, Node, Deno and Bun: live queries and change events of tables, and channels, over one
+// connection that comes back by itself and continues where it stood.
 //
 //   const tide = createClient<Database>('https://tide.example.com', { token: () => fetchToken() })
 //   const messages = tide.from('messages').where('room_id', '=', 42).select(['id', 'body']).live()
 //   const unsubscribe = messages.subscribe(({ rows, delta, status }) => render(rows))
-import type { JsonRow } from '../protocol/messages.ts'
+import type { JsonRow, ServerFrame } from '../protocol/messages.ts'
 import { ChangeFeed } from './change-feed.ts'
 import { Connection, type TokenSource } from './connection.ts'
-import type { ConnectionState } from './connection-machine.ts'
 import type { FeedRequest } from './feed.ts'
 import { Feeds } from './feeds.ts'
 import { LiveFeed, type LiveState } from './live-feed.ts'
-import type { FeedStatus, Refusal } from './status.ts'
+import { standingOf, statusOf } from './standing.ts'
+import type { Status } from './status.ts'
 import { TableQuery } from './table-query.ts'
+import type { TransportName } from './transports/transport.ts'
+import { Waits } from './waits.ts'
 
+export { TidegateError } from '../protocol/tidegate-error.ts'
+export type { TokenSource } from './connection.ts'
 export type { Operator } from './filter.ts'
 export type { LiveQuery, LiveUpdate } from './live-query.ts'
 export { type Delta, ProtocolError } from './live-rows.ts'
-export type { FeedStatus, Refusal } from './status.ts'
+export type { FeedStatus, Refusal, Status } from './status.ts'
 export type { Change, ChangesOptions } from './table-query.ts'
+export type { TransportName } from './transports/transport.ts'
 
 export interface ClientOptions {
   /** A JWT, or what fetches one: asked again when the server wants a new token, and ahead of its expiry. */
   readonly token: TokenSource
+  /** Those that may be used, the best first. Default: all three, `websocket`, `sse`, `long-poll`. What carried is remembered for a day, and
+   *  a better one is taken as soon as it carries. */
+  readonly transports?: readonly TransportName[]
   /** Errors nobody else hears of: a listener that throws, a frame that cannot follow from the state held (the query
    *  then starts over by itself). Default: console.error. */
   readonly onError?: (error: Error) => void
@@ -38,30 +46,59 @@ export function createClient<Database = AnyDatabase>(url: string, options: Clien
   return new Client<Database>(url, options)
 }
 
+const allTransports: readonly TransportName[] = ['websocket', 'sse', 'long-poll']
+
 export class Client<Database = AnyDatabase> {
   readonly #connection: Connection
   readonly #feeds: Feeds
+  readonly #waits: Waits
   readonly #report: (error: Error) => void
   /** Live queries that somebody listens to, by their request: one subscription each, however many listeners. */
   readonly #shared = new Map<string, { readonly feed: LiveFeed; readonly remove: () => void }>()
+  readonly #listeners = new Set<(status: Status) => void>()
+  #status: Status = { name: 'idle' }
 
   constructor(url: string, options: ClientOptions) {
     this.#report = options.onError ?? (error => console.error(error))
+    const { transports = allTransports } = options
     this.#connection = new Connection({
       url,
       token: options.token,
-      onFrame: frame => this.#feeds.receive(frame),
+      transports: transports.length === 0 ? allTransports : transports,
+      entries: () => this.#feeds.entries(),
+      onFrame: frame => this.#received(frame),
+      onToken: () => {},
       onState: (state, previous) => {
         // A renewed token changes an open connection's state, and nothing for its subscriptions.
         if (state.name !== previous.name) this.#feeds.moved()
+        if (state.name === 'closed' || state.name === 'refused') this.#waits.end()
+        this.#tellStatus()
       },
-      onReady: () => this.#feeds.enterAll(),
+      onReady: () => {
+        this.#feeds.enterAll()
+        this.#waits.sendAll()
+      },
     })
     this.#feeds = new Feeds({
       send: frame => this.#connection.send(frame),
       standing: () => standingOf(this.#connection.state),
       report: this.#report,
     })
+    this.#waits = new Waits({
+      send: frame => this.#connection.send(frame),
+      reached: position => this.#feeds.haveReached(position),
+    })
+  }
+
+  /** How the client is connected; stays the same object until something changes. */
+  get status(): Status {
+    return this.#status
+  }
+
+  /** Calls the listener after every change of `status`. @returns ends it */
+  onStatus(listener: (status: Status) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   /** @param table `<schema>.<table>`; `public` if left out */
@@ -77,15 +114,43 @@ export class Client<Database = AnyDatabase> {
     )
   }
 
+  /** Resolves when everything that a transaction did, and this client may see, has reached its queries: an optimistic write may then be
+   *  dropped. Waits through lost connections too.
+   *  @param txid the writer's `pg_current_xact_id()`, as text
+   *  @throws TidegateError WAIT_TIMEOUT when it has not ended in time, TXID_INVALID when it was rolled back or never began,
+   *  CLIENT_CLOSED */
+  waitFor(txid: string | bigint, { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {}): Promise<void> {
+    const done = this.#waits.add(String(txid), timeoutMs)
+    this.#start()
+    return done
+  }
+
+  /** The user leaves: ends every subscription, forgets the token and all rows. The client may be used anew, for whomever `token` then
+   *  speaks of. */
+  async logout(): Promise<void> {
+    this.#feeds.end()
+    this.#waits.end()
+    this.#shared.clear()
+    this.#connection.reset()
+  }
+
   /** Ends the connection and every subscription, for good. */
   close(): void {
     this.#connection.stop()
   }
 
+  #start(): void {
+    this.#connection.start()
+  }
+
   #add(feed: ChangeFeed | LiveFeed): () => void {
     const { remove } = this.#feeds.add(feed)
-    this.#connection.start()
-    return remove
+    this.#start()
+    this.#tellStatus()
+    return () => {
+      remove()
+      this.#tellStatus()
+    }
   }
 
   #listen(request: FeedRequest, listener: (state: LiveState) => void): () => void {
@@ -105,22 +170,29 @@ export class Client<Database = AnyDatabase> {
       shared.remove()
     }
   }
-}
 
-function standingOf(state: ConnectionState): [status: FeedStatus, error: Refusal | null] {
-  switch (state.name) {
-    case 'idle':
-      return ['connecting', null]
-    case 'asking':
-    case 'opening':
-      return [state.attempt === 0 ? 'connecting' : 'offline', state.error]
-    case 'waiting':
-      return ['offline', state.error]
-    case 'open':
-      return ['catching up', null]
-    case 'refused':
-      return ['refused', state.error]
-    case 'closed':
-      return ['closed', null]
+  #received(frame: ServerFrame): void {
+    this.#feeds.receive(frame)
+    this.#waits.receive(frame)
+    this.#tellStatus()
+  }
+
+  #tellStatus(): void {
+    const { state, transport } = this.#connection
+    const status = statusOf(state, { transport, areLive: this.#feeds.areLive, stale: this.#feeds.stale })
+    if (isSame(status, this.#status)) return
+    this.#status = status
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(status)
+      } catch (error) {
+        this.#report(error instanceof Error ? error : new Error(String(error)))
+      }
+    }
   }
 }
+
+/** Of the same fields with the same values: reasons are objects that stay the same. */
+const isSame = (a: Status, b: Status): boolean =>
+  Object.keys(a).length === Object.keys(b).length &&
+  Object.entries(a).every(([name, value]) => (b as unknown as Record<string, unknown>)[name] === value)

@@ -2,67 +2,73 @@
 // clock; connection.ts does what the actions say and comes back with what happened.
 //
 //   idle ─start─▶ asking ─token─▶ opening ─welcome─▶ open ─┐
-//                   ▲                                       │ closed, silent
-//                   └──────── retry, online ◀── waiting ◀───┘          refused: nothing helps but the user · closed
-import { retryOfClose } from '../protocol/codes.ts'
+//                   ▲                                       │ lost, silent
+//                   └──────── retry, awake ◀── waiting ◀────┘          refused: nothing helps but the user · closed
 import type { ErrorEvent } from '../protocol/messages.ts'
+import { carried, failed, firstRung, type Ladder, probeAfterMs, probedRung, risen } from './ladder.ts'
 import type { Refusal } from './status.ts'
+import type { Loss } from './transports/transport.ts'
 
 /** What every state that tries to connect remembers. */
-interface Trying {
+export interface Trying {
   /** Failed attempts since the connection was last stable. */
   readonly attempt: number
   /** Null: ask for one before the next attempt. */
   readonly token: string | null
+  /** Of the token, in milliseconds since 1970; null: not known, or never. */
+  readonly expiresAt: number | null
   /** The last thing that went wrong, until the connection is open again. */
   readonly error: Refusal | null
+  readonly ladder: Ladder
 }
 
 export type ConnectionState =
-  | { readonly name: 'idle' }
-  | ({ readonly name: 'waiting' } & Trying)
+  | { readonly name: 'idle'; readonly ladder: Ladder }
+  | ({ readonly name: 'waiting'; readonly retryAt: number } & Trying)
   | ({ readonly name: 'asking' } & Trying)
-  /** From opening the socket to the server's welcome. `hintMs` is when the server said to come back. */
-  | ({ readonly name: 'opening'; readonly hintMs: number | null } & Trying)
-  | ({
-      readonly name: 'open'
-      readonly openedAt: number
-      readonly heartbeatMs: number
-      readonly expiresAt: number | null
-      readonly hintMs: number | null
-    } & Trying)
-  | { readonly name: 'refused'; readonly error: Refusal }
+  /** From opening the transport to the server's welcome. */
+  | ({ readonly name: 'opening' } & Trying)
+  | ({ readonly name: 'open'; readonly openedAt: number; readonly heartbeatMs: number } & Trying)
+  | { readonly name: 'refused'; readonly error: Refusal; readonly ladder: Ladder }
   | { readonly name: 'closed' }
 
 export type ConnectionEvent =
   | { readonly name: 'start' }
   | { readonly name: 'token'; readonly token: string }
   | { readonly name: 'tokenFailed'; readonly message: string }
-  | { readonly name: 'opened' }
   | { readonly name: 'welcome'; readonly heartbeatMs: number; readonly expiresAt: number | null }
   | { readonly name: 'authenticated'; readonly expiresAt: number | null }
   /** The server wants a token with newer claims within this time, or it closes. */
   | { readonly name: 'refresh'; readonly withinMs: number }
-  /** An error frame that belongs to no subscription: it announces why the server is about to close. */
+  /** An error frame that belongs to no subscription: a renewal could not be checked, or the end is near. */
   | { readonly name: 'error'; readonly error: ErrorEvent }
-  | { readonly name: 'lost'; readonly closeCode: number }
+  /** The server's heartbeat. */
+  | { readonly name: 'beat' }
+  | { readonly name: 'lost'; readonly loss: Loss }
   /** The time of one of the timers has come. `silentMs`: since the last frame of the server. */
   | { readonly name: 'timer'; readonly timer: Timer; readonly silentMs: number }
-  /** The machine is on a network again, or the page is looked at again. */
-  | { readonly name: 'online' }
+  /** A better transport was probed. */
+  | { readonly name: 'probed'; readonly rung: number; readonly carries: boolean }
+  /** The machine is on a network again, or was woken, or the page is looked at again. */
+  | { readonly name: 'awake' }
+  /** The user logs out: nothing of what was is known any more. */
+  | { readonly name: 'reset' }
   | { readonly name: 'stop' }
 
-/** Each name has one timer: setting it again replaces it. Leaving the states of a socket clears them all. */
-export type Timer = 'retry' | 'handshake' | 'watchdog' | 'heartbeat' | 'renew' | 'refresh'
+/** Each name has one timer: setting it again replaces it. Leaving a transport clears them all. */
+export type Timer = 'retry' | 'handshake' | 'watchdog' | 'heartbeat' | 'renew' | 'refresh' | 'probe'
 
 export type Action =
   | { readonly do: 'fetchToken' }
-  | { readonly do: 'openSocket' }
-  | { readonly do: 'dropSocket' }
+  | { readonly do: 'open'; readonly rung: number; readonly token: string }
+  | { readonly do: 'drop' }
   | { readonly do: 'sendAuth'; readonly token: string }
   | { readonly do: 'sendHeartbeat' }
   /** The server takes subscriptions now. */
-  | { readonly do: 'subscribeAll' }
+  | { readonly do: 'enterAll' }
+  | { readonly do: 'probe'; readonly rung: number; readonly token: string }
+  /** Which transport carried, for the next life of the page. */
+  | { readonly do: 'remember'; readonly ladder: Ladder }
   | { readonly do: 'setTimer'; readonly timer: Timer; readonly afterMs: number }
   | { readonly do: 'clearTimers' }
 
@@ -73,6 +79,10 @@ export interface Surroundings {
   readonly random: number
   /** False: the token is a constant, asking again gives the same. */
   readonly renewable: boolean
+  /** Transports there are to choose from. */
+  readonly rungs: number
+  /** False: the machine knows that it has no network, and no transport is to blame. */
+  readonly online: boolean
 }
 
 export interface Step {
@@ -87,94 +97,162 @@ const maxDelayMs = 20_000
 const laterMs = 1000
 /** A connection that held so long was good: the next loss starts from attempt 0. */
 const stableMs = 5000
+/** A shorter time where another transport can be tried: the next one is then there while somebody still waits. */
 const handshakeMs = 15_000
+const impatientMs = 8000
+/** What fetches a token may take so long. */
+const tokenMs = 30_000
 /** Renew so long before the token expires, or at four fifths of a short life. */
 const renewLeadMs = 60_000
 const refreshSpreadMs = 1000
 /** setTimeout takes no more than 31 bits, and fires at once when given more. */
 const longestTimerMs = 2_000_000_000
 
+export type Name = ConnectionState['name']
 type Of<U extends { name: string }, N extends U['name']> = Extract<U, { name: N }>
-/** What a state does at each event; an event it does not name changes nothing. */
-type Row<S extends ConnectionState['name']> = {
-  readonly [E in ConnectionEvent['name']]?: (
+type Row<S extends Name> = {
+  readonly [E in ConnectionEvent['name']]: (
     state: Of<ConnectionState, S>,
     event: Of<ConnectionEvent, E>,
     around: Surroundings,
   ) => Step
 }
 
-// A state without a row does not compile.
-const table: { readonly [S in ConnectionState['name']]: Row<S> } = {
+const stay = (state: ConnectionState): Step => ({ state, actions: [] })
+const leave: readonly Action[] = [{ do: 'clearTimers' }, { do: 'drop' }]
+const close = (): Step => ({ state: { name: 'closed' }, actions: leave })
+const reset = ({ ladder }: { ladder: Ladder }): Step => ({ state: { name: 'idle', ladder }, actions: leave })
+
+// A state or an event without its place does not compile.
+const table: { readonly [S in Name]: Row<S> } = {
   idle: {
-    start: () => ask({ attempt: 0, token: null, error: null }, []),
-    stop: () => ({ state: { name: 'closed' }, actions: [] }),
+    start: ({ ladder }) => ask({ attempt: 0, token: null, expiresAt: null, error: null, ladder }),
+    token: stay,
+    tokenFailed: stay,
+    welcome: stay,
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: stay,
+    timer: stay,
+    probed: stay,
+    awake: stay,
+    reset: stay,
+    stop: close,
   },
   waiting: {
-    timer: (state, event) => (event.timer === 'retry' ? connect(state) : stay(state)),
-    online: state => connect(state),
-    stop: () => close(),
+    start: stay,
+    token: stay,
+    tokenFailed: stay,
+    welcome: stay,
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: stay,
+    timer: (state, { timer }, around) => (timer === 'retry' ? connect(state, around) : stay(state)),
+    probed: stay,
+    awake: (state, _event, around) => connect(state, around),
+    reset,
+    stop: close,
   },
   asking: {
-    token: (state, event) => open({ ...state, token: event.token }),
-    tokenFailed: (state, event, around) =>
-      wait({ ...state, error: { code: 'TOKEN_UNAVAILABLE', message: event.message } }, null, 'later', around),
-    stop: () => close(),
+    start: stay,
+    token: (state, { token }, around) => open({ ...state, token, expiresAt: null }, around),
+    tokenFailed: (state, { message }, around) =>
+      wait({ ...state, error: { code: 'TOKEN_UNAVAILABLE', message } }, null, 'later', around),
+    welcome: stay,
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: stay,
+    timer: (state, { timer }, around) =>
+      timer === 'handshake' ? wait({ ...state, error: noToken }, null, 'later', around) : stay(state),
+    probed: stay,
+    awake: stay,
+    reset,
+    stop: close,
   },
   opening: {
-    opened: state => ({ state, actions: state.token === null ? [] : [{ do: 'sendAuth', token: state.token }] }),
-    welcome: (state, event, around) => {
-      const { heartbeatMs, expiresAt } = event
+    start: stay,
+    token: stay,
+    tokenFailed: stay,
+    welcome: (state, { heartbeatMs, expiresAt }, around) => {
+      const probeMs = probeAfterMs(state.ladder, around.random)
       return {
-        state: { ...state, name: 'open', openedAt: around.now, heartbeatMs, expiresAt, hintMs: null, error: null },
+        state: { ...state, name: 'open', openedAt: around.now, heartbeatMs, expiresAt, error: null },
         actions: [
           { do: 'clearTimers' },
           { do: 'setTimer', timer: 'watchdog', afterMs: 2 * heartbeatMs },
           // The first at a random fraction: clients that came together would beat together for ever.
           { do: 'setTimer', timer: 'heartbeat', afterMs: around.random * heartbeatMs },
+          ...(probeMs === null ? [] : [{ do: 'setTimer', timer: 'probe', afterMs: probeMs } as const]),
           ...renewal(expiresAt, around),
-          { do: 'subscribeAll' },
+          { do: 'remember', ladder: state.ladder },
+          { do: 'enterAll' },
         ],
       }
     },
-    error: (state, event) => ({ state: { ...state, ...told(event.error) }, actions: [] }),
-    lost: (state, event, around) => afterClose(state, event.closeCode, around),
-    timer: (state, event, around) =>
-      event.timer === 'handshake' ? wait({ ...state, error: silent }, null, 'now', around) : stay(state),
-    stop: () => close(),
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: (state, { loss }, around) => afterLoss(blamed(state, loss, around), loss, around),
+    timer: (state, { timer }, around) =>
+      timer === 'handshake' ? wait(blamed(state, silence, around), null, 'now', around) : stay(state),
+    probed: stay,
+    awake: stay,
+    reset,
+    stop: close,
   },
   open: {
-    authenticated: (state, event, around) => ({
-      state: { ...state, expiresAt: event.expiresAt },
-      actions: [...renewal(event.expiresAt, around)],
+    start: stay,
+    token: (state, { token }) => ({ state: { ...state, token }, actions: [{ do: 'sendAuth', token }] }),
+    // The connection still holds: ask again in half the time that is left, until the server ends it.
+    tokenFailed: (state, _event, around) => askAgain(state, around),
+    welcome: stay,
+    authenticated: (state, { expiresAt }, around) => ({
+      state: { ...state, expiresAt },
+      actions: [...renewal(expiresAt, around)],
     }),
     // Spread: a callback that gives the old token once more is asked for again, and not in a tight loop.
-    refresh: (state, event, around) => {
-      if (!around.renewable) return stay(state)
-      const afterMs = around.random * Math.min(refreshSpreadMs, event.withinMs / 4)
-      return { state, actions: [{ do: 'setTimer', timer: 'refresh', afterMs }] }
-    },
-    error: (state, event) => ({ state: { ...state, ...told(event.error) }, actions: [] }),
-    token: (state, event) => ({
-      state: { ...state, token: event.token },
-      actions: [{ do: 'sendAuth', token: event.token }],
-    }),
-    // The connection still holds: ask again in half the time that is left, until the server ends it.
-    tokenFailed: (state, _event, around) => {
-      const leftMs = (state.expiresAt ?? around.now) - around.now
-      return { state, actions: [{ do: 'setTimer', timer: 'renew', afterMs: Math.max(laterMs, leftMs / 2) }] }
-    },
-    timer: (state, event, around) => {
-      switch (event.timer) {
-        case 'heartbeat':
-          return {
+    refresh: (state, { withinMs }, around) =>
+      around.renewable
+        ? {
             state,
-            actions: [{ do: 'sendHeartbeat' }, { do: 'setTimer', timer: 'heartbeat', afterMs: state.heartbeatMs }],
+            actions: [
+              {
+                do: 'setTimer',
+                timer: 'refresh',
+                afterMs: around.random * Math.min(refreshSpreadMs, withinMs / 4),
+              },
+            ],
           }
+        : stay(state),
+    error: (state, _event, around) => (around.renewable ? askAgain(state, around) : stay(state)),
+    // A page in the background has its timers slowed down to one a minute, but hears what comes.
+    beat: state => beat(state),
+    lost: (state, { loss }, around) => {
+      const wasStable = around.now - state.openedAt >= stableMs
+      return afterLoss(
+        wasStable || loss.error !== null ? settled(state, around) : blamed(state, loss, around),
+        loss,
+        around,
+      )
+    },
+    timer: (state, { timer, silentMs }, around) => {
+      switch (timer) {
+        case 'heartbeat':
+          return beat(state)
         case 'watchdog': {
-          const leftMs = 2 * state.heartbeatMs - event.silentMs
+          const leftMs = 2 * state.heartbeatMs - silentMs
           if (leftMs > 0) return { state, actions: [{ do: 'setTimer', timer: 'watchdog', afterMs: leftMs }] }
-          return wait({ ...settled(state, around), error: silent }, null, 'now', around)
+          // One that never carried more than its welcome is held against the transport.
+          const carriedNothing = around.now - state.openedAt <= silentMs + stableMs
+          const next = carriedNothing ? blamed(state, silence, around) : settled(state, around)
+          return wait({ ...next, error: silent }, null, 'now', around)
         }
         case 'renew':
           // A life longer than the longest timer is waited out in pieces.
@@ -183,83 +261,155 @@ const table: { readonly [S in ConnectionState['name']]: Row<S> } = {
             : { state, actions: [{ do: 'fetchToken' }] }
         case 'refresh':
           return { state, actions: [{ do: 'fetchToken' }] }
+        case 'probe':
+          return state.ladder.rung === 0 || state.token === null
+            ? stay(state)
+            : { state, actions: [{ do: 'probe', rung: probedRung(state.ladder), token: state.token }] }
         default:
           return stay(state)
       }
     },
+    probed: (state, { rung, carries }, around) => {
+      if (rung >= state.ladder.rung) return stay(state)
+      if (carries) {
+        const step = connect({ ...state, ladder: risen(state.ladder, rung) }, around)
+        return { state: step.state, actions: [...leave, ...step.actions] }
+      }
+      const ladder = { ...state.ladder, probes: state.ladder.probes + 1 }
+      const afterMs = probeAfterMs(ladder, around.random)!
+      return { state: { ...state, ladder }, actions: [{ do: 'setTimer', timer: 'probe', afterMs }] }
+    },
     // A laptop that slept may hold a dead socket: ask the watchdog now instead of when its timer remembers.
-    online: state => ({
+    awake: state => ({
       state,
       actions: [{ do: 'sendHeartbeat' }, { do: 'setTimer', timer: 'watchdog', afterMs: 0 }],
     }),
-    lost: (state, event, around) => afterClose(settled(state, around), event.closeCode, around),
-    stop: () => close(),
+    reset,
+    stop: close,
   },
-  refused: { stop: () => close() },
-  closed: {},
+  refused: {
+    start: stay,
+    token: stay,
+    tokenFailed: stay,
+    welcome: stay,
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: stay,
+    timer: stay,
+    probed: stay,
+    awake: stay,
+    reset,
+    stop: close,
+  },
+  closed: {
+    start: stay,
+    token: stay,
+    tokenFailed: stay,
+    welcome: stay,
+    authenticated: stay,
+    refresh: stay,
+    error: stay,
+    beat: stay,
+    lost: stay,
+    timer: stay,
+    probed: stay,
+    awake: stay,
+    reset: stay,
+    stop: stay,
+  },
 }
 
 /** @returns the state after the event, and what to do, in order */
 export function nextState(state: ConnectionState, event: ConnectionEvent, around: Surroundings): Step {
   const row = table[state.name] as Record<
     string,
-    ((state: ConnectionState, event: ConnectionEvent, around: Surroundings) => Step) | undefined
+    (state: ConnectionState, event: ConnectionEvent, around: Surroundings) => Step
   >
-  return row[event.name]?.(state, event, around) ?? stay(state)
+  return row[event.name]!(state, event, around)
 }
+
+export const idle = (ladder: Ladder = firstRung): ConnectionState => ({ name: 'idle', ladder })
 
 const silent: Refusal = { code: 'HEARTBEAT_MISSED', message: 'the server was silent for too long' }
+const noToken: Refusal = { code: 'TOKEN_UNAVAILABLE', message: `the token callback took more than ${tokenMs} ms` }
+const silence: Loss = { error: null, retry: 'now' }
 
-const stay = (state: ConnectionState): Step => ({ state, actions: [] })
-
-const close = (): Step => ({ state: { name: 'closed' }, actions: [{ do: 'clearTimers' }, { do: 'dropSocket' }] })
-
-const ask = ({ attempt, token, error }: Trying, before: Action[]): Step => ({
-  state: { name: 'asking', attempt, token, error },
-  actions: [...before, { do: 'fetchToken' }],
+const beat = (state: Of<ConnectionState, 'open'>): Step => ({
+  state,
+  actions: [{ do: 'sendHeartbeat' }, { do: 'setTimer', timer: 'heartbeat', afterMs: state.heartbeatMs }],
 })
 
-const open = ({ attempt, token, error }: Trying): Step => ({
-  state: { name: 'opening', attempt, token, error, hintMs: null },
-  actions: [{ do: 'clearTimers' }, { do: 'openSocket' }, { do: 'setTimer', timer: 'handshake', afterMs: handshakeMs }],
-})
-
-const connect = (state: Trying): Step => (state.token === null ? ask(state, [{ do: 'clearTimers' }]) : open(state))
-
-/** The state as the next attempt sees it: a connection that was stable has no failures behind it, and a token that
- *  is about to expire is not worth a round trip. */
-const settled = <S extends Of<ConnectionState, 'open'>>(state: S, around: Surroundings): S => ({
-  ...state,
-  attempt: around.now - state.openedAt >= stableMs ? 0 : state.attempt,
-  token: around.renewable && state.expiresAt !== null && state.expiresAt - around.now < laterMs ? null : state.token,
-})
-
-const told = (error: ErrorEvent): { error: Refusal; hintMs: number | null } => ({
-  error: { code: error.code, message: error.message },
-  hintMs: error.retryAfterMs ?? null,
-})
-
-function afterClose(state: Trying & { hintMs: number | null }, closeCode: number, around: Surroundings): Step {
-  const retry = retryOfClose(closeCode)
-  const error = state.error ?? { code: 'CONNECTION_LOST', message: `the connection closed with ${closeCode}` }
-  // A constant token that was refused will be refused again.
-  if (retry === 'never' || (retry === 'token' && !around.renewable)) {
-    return { state: { name: 'refused', error }, actions: [{ do: 'clearTimers' }, { do: 'dropSocket' }] }
-  }
-  return wait({ ...state, error, token: retry === 'token' ? null : state.token }, state.hintMs, retry, around)
+function askAgain(state: Of<ConnectionState, 'open'>, around: Surroundings): Step {
+  const leftMs = (state.expiresAt ?? around.now) - around.now
+  const afterMs = Math.min(Math.max(laterMs, leftMs / 2), longestTimerMs)
+  return { state, actions: [{ do: 'setTimer', timer: 'renew', afterMs }] }
 }
 
-function wait(
-  { attempt, token, error }: Trying,
-  hintMs: number | null,
-  retry: 'now' | 'later' | 'token',
-  around: Surroundings,
-): Step {
+const trying = ({ attempt, token, expiresAt, error, ladder }: Trying): Trying => ({
+  attempt,
+  token,
+  expiresAt,
+  error,
+  ladder,
+})
+
+const ask = (state: Trying): Step => ({
+  state: { name: 'asking', ...trying(state), token: null },
+  actions: [{ do: 'clearTimers' }, { do: 'fetchToken' }, { do: 'setTimer', timer: 'handshake', afterMs: tokenMs }],
+})
+
+const open = (state: Trying & { readonly token: string }, around: Surroundings): Step => ({
+  state: { name: 'opening', ...trying(state) },
+  actions: [
+    { do: 'clearTimers' },
+    { do: 'open', rung: state.ladder.rung, token: state.token },
+    { do: 'setTimer', timer: 'handshake', afterMs: around.rungs > 1 ? impatientMs : handshakeMs },
+  ],
+})
+
+/** A token that is about to expire is not worth a round trip. */
+function connect(state: Trying, around: Surroundings): Step {
+  const { token } = state
+  const isOld = around.renewable && state.expiresAt !== null && state.expiresAt - around.now < laterMs
+  return token === null || isOld ? ask(state) : open({ ...state, token }, around)
+}
+
+/** A connection that was stable has no failures behind it. */
+const settled = (state: Of<ConnectionState, 'open'>, around: Surroundings): Trying =>
+  around.now - state.openedAt >= stableMs ? { ...state, attempt: 0, ladder: carried(state.ladder) } : state
+
+/** What speaks against the transport: it broke, or was silent, without a word of the server. */
+function blamed(state: Trying, loss: Loss, around: Surroundings): Trying {
+  // The page's own policy forbids it, say: there is nothing to wait for.
+  const isBlocked = loss.error?.code === 'TRANSPORT_BLOCKED'
+  if ((loss.error !== null && !isBlocked) || !around.online) return state
+  const error = isBlocked ? refusalOf(loss.error) : loss === silence ? silent : broken
+  const ladder = failed(state.ladder, { silent: isBlocked || loss === silence, error, rungs: around.rungs })
+  return { ...state, error, ladder }
+}
+
+const refusalOf = ({ code, message }: Refusal): Refusal => ({ code, message })
+
+const broken: Refusal = { code: 'CONNECTION_LOST', message: 'the connection was cut, or did not come about' }
+
+function afterLoss(state: Trying, { error, retry }: Loss, around: Surroundings): Step {
+  const refusal = error === null ? broken : refusalOf(error)
+  // A constant token that was refused will be refused again.
+  if (retry === 'never' || (retry === 'token' && !around.renewable)) {
+    return { state: { name: 'refused', error: refusal, ladder: state.ladder }, actions: leave }
+  }
+  const token = retry === 'token' ? null : state.token
+  return wait({ ...state, error: refusal, token }, error?.retryAfterMs ?? null, retry, around)
+}
+
+function wait(state: Trying, hintMs: number | null, retry: 'now' | 'later' | 'token', around: Surroundings): Step {
   const floorMs = hintMs ?? (retry === 'later' ? laterMs : 0)
-  const afterMs = floorMs + around.random * Math.min(maxDelayMs, baseDelayMs * 2 ** attempt)
+  const afterMs = floorMs + around.random * Math.min(maxDelayMs, baseDelayMs * 2 ** state.attempt)
   return {
-    state: { name: 'waiting', attempt: attempt + 1, token, error },
-    actions: [{ do: 'clearTimers' }, { do: 'dropSocket' }, { do: 'setTimer', timer: 'retry', afterMs }],
+    state: { name: 'waiting', ...trying(state), attempt: state.attempt + 1, retryAt: around.now + afterMs },
+    actions: [...leave, { do: 'setTimer', timer: 'retry', afterMs }],
   }
 }
 

@@ -1,6 +1,21 @@
-// One WebSocket to the server at a time, kept up: does what the connection machine says, and tells it what happened.
+// One connection to the server at a time, kept up over whichever transport carries: does what the connection machine says, and
+// tells it what happened.
 import type { ClientFrame, ServerFrame } from '../protocol/messages.ts'
-import { type Action, type ConnectionEvent, type ConnectionState, nextState, type Timer } from './connection-machine.ts'
+import { TidegateError } from '../protocol/tidegate-error.ts'
+import {
+  type Action,
+  type ConnectionEvent,
+  type ConnectionState,
+  idle,
+  nextState,
+  type Timer,
+} from './connection-machine.ts'
+import { recall, remember } from './recall.ts'
+import { openEventStream } from './transports/event-stream.ts'
+import { addressOf } from './transports/http.ts'
+import { openLongPoll } from './transports/long-poll.ts'
+import type { OpenTransport, Transport, TransportName } from './transports/transport.ts'
+import { openWebSocket } from './transports/websocket.ts'
 
 export type TokenSource = string | (() => string | Promise<string>)
 
@@ -8,52 +23,112 @@ export interface ConnectionOptions {
   /** Base address of the service: `https://tide.example.com`, or `wss:`. */
   readonly url: string
   readonly token: TokenSource
+  /** Those that may be used, the first choice first; at least one. */
+  readonly transports: readonly TransportName[]
   /** Every frame of the server, in order. */
   readonly onFrame: (frame: ServerFrame) => void
   /** After every change of state. `previous` and `state` differ. */
   readonly onState: (state: ConnectionState, previous: ConnectionState) => void
+  /** A token was fetched that goes to the server next. */
+  readonly onToken: (token: string) => void
   /** The server takes subscriptions now; those of an earlier connection are gone. */
   readonly onReady: () => void
+  /** The frames that enter all that was asked for. */
+  readonly entries: () => readonly ClientFrame[]
 }
+
+const openers: { readonly [N in TransportName]: OpenTransport } = {
+  websocket: openWebSocket,
+  sse: openEventStream,
+  'long-poll': openLongPoll,
+}
+
+/** A timer that comes so late was slept through. */
+const sleptMs = 10_000
+const probeTimeoutMs = 10_000
 
 export class Connection {
   readonly #options: ConnectionOptions
-  readonly #address: string
+  readonly #base: URL
   readonly #timers = new Map<Timer, ReturnType<typeof setTimeout>>()
-  readonly #wakeUp = (): void => {
-    if (typeof document === 'undefined' || document.visibilityState === 'visible') this.#happened({ name: 'online' })
-  }
-  #state: ConnectionState = { name: 'idle' }
-  #socket: WebSocket | null = null
+  #state: ConnectionState
+  #transport: Transport | null = null
+  #probe: Transport | null = null
   #lastFrameAt = 0
   /** Grows with every question for a token: an answer to an older one is ignored. */
   #question = 0
+  #unlisten = (): void => {}
 
   constructor(options: ConnectionOptions) {
     this.#options = options
-    this.#address = socketAddress(options.url)
-    // Browsers only: Node has neither, and finds dead links by the heartbeat.
-    globalThis.addEventListener?.('online', this.#wakeUp)
-    if (typeof document !== 'undefined') document.addEventListener('visibilitychange', this.#wakeUp)
+    this.#base = new URL(options.url)
+    this.#base.protocol = this.#base.protocol.replace(/^ws/, 'http')
+    this.#state = idle(recall(this.#base, options.transports))
   }
 
   get state(): ConnectionState {
     return this.#state
   }
 
+  /** Those of the address that tell one service from another. */
+  get base(): URL {
+    return this.#base
+  }
+
+  get transport(): TransportName {
+    const ladder = 'ladder' in this.#state ? this.#state.ladder : null
+    return this.#options.transports[ladder?.rung ?? 0]!
+  }
+
   start(): void {
+    if (this.#state.name !== 'idle') return
+    this.#unlisten = listenToWaking(() => this.#happened({ name: 'awake' }))
     this.#happened({ name: 'start' })
   }
 
+  /** Forgets the token and whom it was for; `start` begins anew. */
+  reset(): void {
+    this.#end({ name: 'reset' })
+  }
+
   stop(): void {
-    globalThis.removeEventListener?.('online', this.#wakeUp)
-    if (typeof document !== 'undefined') document.removeEventListener('visibilitychange', this.#wakeUp)
-    this.#happened({ name: 'stop' })
+    this.#end({ name: 'stop' })
   }
 
   /** Sends when the connection is open; else does nothing, because whoever needs it is called by `onReady`. */
   send(frame: ClientFrame): void {
-    if (this.#state.name === 'open') this.#write(frame)
+    if (this.#state.name === 'open') this.#transport?.send(frame)
+  }
+
+  /** A request of its own, with the token. @param path behind `/v1/`: `channels/room/history?last=20`
+   *  @throws TidegateError with the server's code; CONNECTION_LOST when there is no answer */
+  async request(path: string, init: RequestInit = {}): Promise<Response> {
+    const [name = '', query = ''] = path.split('?')
+    const address = addressOf(this.#base, name)
+    address.search = query
+    for (const isLast of [false, true]) {
+      const held = !isLast && 'token' in this.#state ? this.#state.token : null
+      const token = held ?? (await this.#askToken())
+      const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${token}`, ...init.headers }
+      const response = await fetch(address, { ...init, headers }).catch((cause: unknown) => {
+        throw new TidegateError('CONNECTION_LOST', `no answer of ${address.host}: ${String(cause)}`, { cause })
+      })
+      if (response.ok) return response
+      // The one that is held may have expired since.
+      if (response.status === 401 && !isLast && typeof this.#options.token === 'function') continue
+      const error = await response.json().catch(() => null)
+      throw new TidegateError(
+        error?.code ?? 'CONNECTION_LOST',
+        error?.message ?? `${address.host} answered ${response.status}`,
+      )
+    }
+    throw new Error('unreachable')
+  }
+
+  #end(event: ConnectionEvent): void {
+    this.#unlisten()
+    this.#question++
+    this.#happened(event)
   }
 
   #happened(event: ConnectionEvent): void {
@@ -62,10 +137,16 @@ export class Connection {
       now: Date.now(),
       random: Math.random(),
       renewable: typeof this.#options.token === 'function',
+      rungs: this.#options.transports.length,
+      online: globalThis.navigator?.onLine !== false,
     })
     this.#state = step.state
     if (step.state !== previous) this.#options.onState(step.state, previous)
-    for (const action of step.actions) this.#act(action)
+    for (const action of step.actions) {
+      // Whoever was told may have ended it meanwhile.
+      if (this.#state !== step.state) return
+      this.#act(action)
+    }
   }
 
   #act(action: Action): void {
@@ -73,20 +154,26 @@ export class Connection {
       case 'fetchToken':
         this.#fetchToken()
         break
-      case 'openSocket':
-        this.#openSocket()
+      case 'open':
+        this.#open(this.#options.transports[action.rung]!, action.token)
         break
-      case 'dropSocket':
-        this.#dropSocket()
+      case 'drop':
+        this.#drop()
         break
       case 'sendAuth':
-        this.#write({ type: 'auth', token: action.token })
+        this.#transport?.send({ type: 'auth', token: action.token })
         break
       case 'sendHeartbeat':
-        this.#write({ type: 'heartbeat' })
+        this.#transport?.send({ type: 'heartbeat' })
         break
-      case 'subscribeAll':
+      case 'enterAll':
         this.#options.onReady()
+        break
+      case 'probe':
+        this.#look(action.rung, action.token)
+        break
+      case 'remember':
+        remember(this.#base, this.#options.transports, action.ladder)
         break
       case 'setTimer':
         this.#setTimer(action.timer, action.afterMs)
@@ -94,61 +181,95 @@ export class Connection {
       case 'clearTimers':
         for (const timer of this.#timers.values()) clearTimeout(timer)
         this.#timers.clear()
-        break
     }
   }
 
   #setTimer(timer: Timer, afterMs: number): void {
     clearTimeout(this.#timers.get(timer))
-    const fire = (): void => this.#happened({ name: 'timer', timer, silentMs: Date.now() - this.#lastFrameAt })
+    const due = Date.now() + afterMs
+    const fire = (): void => {
+      this.#timers.delete(timer)
+      // A machine that slept reads its sockets only after its timers: the server's last words may be waiting there.
+      if (Date.now() - due > sleptMs && timer !== 'retry') this.#setTimer(timer, 0)
+      else this.#happened({ name: 'timer', timer, silentMs: Date.now() - this.#lastFrameAt })
+    }
     this.#timers.set(timer, setTimeout(fire, afterMs))
+  }
+
+  async #askToken(): Promise<string> {
+    const { token } = this.#options
+    const text = typeof token === 'function' ? await token() : token
+    if (typeof text !== 'string') throw new TypeError('it gave no text')
+    return text
   }
 
   #fetchToken(): void {
     const question = ++this.#question
-    const { token } = this.#options
     const answered = (event: ConnectionEvent): void => {
       if (question === this.#question) this.#happened(event)
     }
-    // Called inside a promise, so that a callback that throws at once is a failure like any other.
-    Promise.resolve()
-      .then(() => (typeof token === 'function' ? token() : token))
-      .then(
-        text => answered({ name: 'token', token: text }),
-        (error: unknown) => answered({ name: 'tokenFailed', message: `the token callback failed: ${String(error)}` }),
-      )
-  }
-
-  #openSocket(): void {
-    const socket = new WebSocket(this.#address)
-    this.#socket = socket
-    this.#lastFrameAt = Date.now()
-    // A socket that was dropped may still speak: only the current one is heard.
-    const ifCurrent = (then: () => void): void => {
-      if (this.#socket === socket) then()
-    }
-    socket.addEventListener('open', () => ifCurrent(() => this.#happened({ name: 'opened' })))
-    socket.addEventListener('message', event => ifCurrent(() => this.#received(event.data)))
-    socket.addEventListener('close', event =>
-      ifCurrent(() => {
-        this.#socket = null
-        this.#happened({ name: 'lost', closeCode: event.code })
-      }),
+    this.#askToken().then(
+      token => {
+        if (question === this.#question) this.#options.onToken(token)
+        answered({ name: 'token', token })
+      },
+      (error: unknown) => answered({ name: 'tokenFailed', message: `the token callback failed: ${String(error)}` }),
     )
-    // Browsers tell nothing in `error`; `close` follows it.
-    socket.addEventListener('error', () => {})
   }
 
-  #dropSocket(): void {
-    const socket = this.#socket
-    this.#socket = null
-    socket?.close(1000)
-  }
-
-  #received(data: unknown): void {
+  #open(name: TransportName, token: string): void {
     this.#lastFrameAt = Date.now()
-    const frame = parseFrame(data)
-    if (frame === null) return
+    // One that was dropped may still speak: only the current one is heard.
+    const ifCurrent = (then: () => void): void => {
+      if (this.#transport === transport) then()
+    }
+    const transport = openers[name]({
+      url: this.#base,
+      token,
+      entries: this.#options.entries,
+      listener: {
+        onFrame: frame => ifCurrent(() => this.#received(frame)),
+        onLost: loss =>
+          ifCurrent(() => {
+            this.#transport = null
+            this.#happened({ name: 'lost', loss })
+          }),
+      },
+    })
+    this.#transport = transport
+  }
+
+  #drop(): void {
+    const transport = this.#transport
+    this.#transport = null
+    transport?.close()
+    this.#probe?.close()
+    this.#probe = null
+  }
+
+  /** Whether a better transport carries: as far as the welcome. */
+  #look(rung: number, token: string): void {
+    this.#probe?.close()
+    const found = (carries: boolean): void => {
+      if (this.#probe !== probe) return
+      clearTimeout(timer)
+      this.#probe = null
+      probe.close()
+      this.#happened({ name: 'probed', rung, carries })
+    }
+    const timer = setTimeout(() => found(false), probeTimeoutMs)
+    const listener = {
+      onFrame: (frame: ServerFrame) => {
+        if (frame.type === 'welcome') found(true)
+      },
+      onLost: () => found(false),
+    }
+    const probe = openers[this.#options.transports[rung]!]({ url: this.#base, token, entries: () => [], listener })
+    this.#probe = probe
+  }
+
+  #received(frame: ServerFrame): void {
+    this.#lastFrameAt = Date.now()
     switch (frame.type) {
       case 'welcome':
         this.#happened({ name: 'welcome', heartbeatMs: frame.heartbeatMs, expiresAt: frame.expiresAt })
@@ -159,35 +280,26 @@ export class Connection {
       case 'refresh':
         this.#happened({ name: 'refresh', withinMs: frame.withinMs })
         break
-      case 'error':
-        if (frame.id === undefined) this.#happened({ name: 'error', error: frame })
+      case 'heartbeat':
+        this.#happened({ name: 'beat' })
         break
+      case 'error':
+        if (frame.id === undefined && !('ref' in frame)) this.#happened({ name: 'error', error: frame })
     }
     this.#options.onFrame(frame)
   }
-
-  #write(frame: ClientFrame): void {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame))
-  }
 }
 
-/** A frame of a later server with a type unknown here passes; text that is no JSON object is dropped. */
-function parseFrame(data: unknown): ServerFrame | null {
-  if (typeof data !== 'string') return null
-  try {
-    const value: unknown = JSON.parse(data)
-    return typeof value === 'object' && value !== null && 'type' in value ? (value as ServerFrame) : null
-  } catch {
-    return null
+/** Browsers only: Node has neither, and finds dead links by the heartbeat. */
+function listenToWaking(awake: () => void): () => void {
+  const { document } = globalThis
+  const looked = (): void => {
+    if (document.visibilityState === 'visible') awake()
   }
-}
-
-/** `https://host/base/` becomes `wss://host/base/v1/socket`. */
-function socketAddress(url: string): string {
-  const address = new URL(url)
-  address.protocol = address.protocol.replace(/^http/, 'ws')
-  address.pathname = `${address.pathname.replace(/\/+$/, '')}/v1/socket`
-  address.search = ''
-  address.hash = ''
-  return address.href
+  globalThis.addEventListener?.('online', awake)
+  document?.addEventListener('visibilitychange', looked)
+  return () => {
+    globalThis.removeEventListener?.('online', awake)
+    document?.removeEventListener('visibilitychange', looked)
+  }
 }

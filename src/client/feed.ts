@@ -17,6 +17,8 @@ export type FeedRequest = Omit<Extract<ClientFrame, { type: 'subscribe' }>, 'typ
 export interface Feed {
   /** What it was entered for has been taken up: from now on nothing is lost. True as well when it has ended. */
   readonly isLive: boolean
+  /** It has all that was committed up to there, as far as it may; also when it has ended, or is no query. */
+  hasReached(position: string): boolean
   /** The frame that enters it from where it stands: with `since`, unless it begins fresh. */
   entry(id: number): Entry
   accepted(frame: FrameOf<'subscribed' | 'joined'>): void

@@ -49,6 +49,20 @@ export class Feeds {
     return true
   }
 
+  /** Whether all of them have what was committed up to there. */
+  haveReached(position: string): boolean {
+    for (const { feed } of this.#held.values()) if (!feed.hasReached(position)) return false
+    return true
+  }
+
+  /** The user has gone: nobody is told anything any more, but that it is over. */
+  end(): void {
+    for (const held of [...this.#held.values()]) {
+      this.#forget(held)
+      held.feed.moved('closed', null)
+    }
+  }
+
   add(feed: Feed): FeedHandle {
     const held: Held = { feed, id: ++this.#lastId, name: null, attempt: 0, retryTimer: undefined }
     this.#held.set(held.id, held)
