@@ -58,6 +58,10 @@ export class ChangeFeed implements Feed {
 
   answered(): void {}
 
+  hasReached(position: string): boolean {
+    return this.#stand.hasPassed(position) || this.#status === 'refused'
+  }
+
   resync(frame: FrameOf<'resync'>): void {
     // The old position stays until a new one comes: a link lost in between must lead to another resync, not to silence.
     this.#call(() => this.#listeners.onResync({ code: frame.code, message: frame.reason }))

@@ -91,6 +91,10 @@ export class LiveFeed implements Feed {
 
   answered(): void {}
 
+  hasReached(position: string): boolean {
+    return this.#stand.hasPassed(position) || this.#state.status === 'refused'
+  }
+
   resync(frame: FrameOf<'resync'>): void {
     this.restart({ code: frame.code, message: frame.reason })
   }
