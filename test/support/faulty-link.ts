@@ -51,10 +51,15 @@ export class FaultyLink {
   readonly url: string
   /** How long every chunk is under way. */
   delayMs = 0
+  /** What passes in a second, on each way of each connection; null: as fast as it can. */
+  bytesPerSecond: number | null = null
+  /** Who connects is reset at once. */
+  isRefusing = false
   /** Connections made in all. */
   accepted = 0
   readonly #server: Server
   #target: URL
+  #idleMs: number | null = null
   readonly #pairs = new Set<Pair>()
   /** For connections still to come. */
   readonly #frozen = new Set<Direction>()
@@ -85,6 +90,12 @@ export class FaultyLink {
   /** Ports from which the link's connections come, as its target sees them. */
   get ports(): (number | undefined)[] {
     return [...this.#pairs].map(({ far }) => far.localPort)
+  }
+
+  /** A connection over which nothing passes for so long is closed, as by a proxy that has waited long enough; null: never. */
+  set idleMs(ms: number | null) {
+    this.#idleMs = ms
+    for (const { near } of this.#pairs) near.setTimeout(ms ?? 0)
   }
 
   /** Nothing passes any more over the connections that are there, in these directions.
@@ -152,11 +163,18 @@ export class FaultyLink {
 
   #join(near: Socket): void {
     this.accepted += 1
+    if (this.isRefusing) {
+      near.on('error', () => {})
+      near.resetAndDestroy()
+      return
+    }
     const { hostname, port } = this.#target
     const far = connect({ host: hostname, port: Number(port), allowHalfOpen: true, noDelay: true })
     near.setNoDelay()
     const pair = new Pair(near, far)
     this.#pairs.add(pair)
+    near.setTimeout(this.#idleMs ?? 0)
+    near.on('timeout', () => pair.destroy())
     near.once('data', chunk => {
       pair.opening = chunk
     })
@@ -175,6 +193,17 @@ export class FaultyLink {
   #carry(way: Way): void {
     const { from, to } = way
     from.on('data', chunk => {
+      if (this.bytesPerSecond !== null) {
+        from.pause()
+        way.delayed += 1
+        way.arrived = way.arrived
+          .then(() => this.#trickle(way, chunk))
+          .then(() => {
+            way.delayed -= 1
+            if (!way.isFrozen) from.resume()
+          })
+        return
+      }
       // One after the other, however the timers fire and whatever the delay is by then.
       if (this.delayMs > 0 || way.delayed > 0) {
         way.delayed += 1
@@ -186,7 +215,7 @@ export class FaultyLink {
       } else if (!to.write(chunk)) from.pause()
     })
     to.on('drain', () => {
-      if (!way.isFrozen) from.resume()
+      if (!way.isFrozen && way.delayed === 0) from.resume()
     })
     from.on('end', () => void way.arrived.then(() => to.end()))
     from.on('close', () => {
@@ -194,7 +223,22 @@ export class FaultyLink {
       if (!way.isFrozen) void way.arrived.then(() => to.destroySoon())
     })
   }
+
+  /** At the pace of each moment; a way that is frozen meanwhile keeps the rest until it thaws. */
+  async #trickle(way: Way, chunk: Buffer): Promise<void> {
+    for (let at = 0; at < chunk.length && !way.to.destroyed; ) {
+      const { bytesPerSecond } = this
+      if (bytesPerSecond !== null || way.isFrozen) await new Promise(resolve => setTimeout(resolve, trickleMs))
+      if (way.isFrozen) continue
+      const size = bytesPerSecond === null ? chunk.length : Math.max(1, Math.round((bytesPerSecond * trickleMs) / 1000))
+      way.to.write(chunk.subarray(at, at + size))
+      at += size
+    }
+  }
 }
+
+/** How often a slow way lets something through. */
+const trickleMs = 20
 
 function halt(way: Way): void {
   way.isFrozen = true
