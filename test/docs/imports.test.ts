@@ -28,6 +28,7 @@ const below: Record<string, string[]> = {
   client: ['protocol'],
   react: ['client'],
   cli: ['server/top', 'client'],
+  testing: ['cli'],
 }
 
 const source = fileURLToPath(new URL('../../src/', import.meta.url))

@@ -16,8 +16,23 @@ export interface TokenWishes {
   readonly expires: string
 }
 
+export interface TokenContents {
+  readonly role: string
+  readonly sub?: string | undefined
+  readonly claims: Readonly<Record<string, unknown>>
+  /** Null: it does not expire. */
+  readonly lifetimeSeconds: number | null
+}
+
 /** @throws CONFIG_INVALID when there is no secret to sign with, or a wish does not parse */
 export async function mintToken(options: SigningOptions, wishes: TokenWishes, nowMs: number): Promise<string> {
+  const { role, sub } = wishes
+  const claims = claimsOf(wishes.claims ?? [])
+  return await signToken(options, { role, sub, claims, lifetimeSeconds: lifetimeSeconds(wishes.expires) }, nowMs)
+}
+
+/** @throws CONFIG_INVALID when there is no secret to sign with */
+export async function signToken(options: SigningOptions, contents: TokenContents, nowMs: number): Promise<string> {
   if (options.jwtSecret === null && options.jwtJwksUrl !== null)
     throw new TidegateError(
       'CONFIG_INVALID',
@@ -25,14 +40,13 @@ export async function mintToken(options: SigningOptions, wishes: TokenWishes, no
     )
   const [algorithm = 'HS256'] = verificationOf(options).jwtAlgorithms
   const seconds = Math.floor(nowMs / 1000)
-  const token = new SignJWT({ ...claimsOf(wishes.claims ?? []), [options.jwtRoleClaim]: wishes.role })
+  const token = new SignJWT({ ...contents.claims, [options.jwtRoleClaim]: contents.role })
     .setProtectedHeader({ alg: algorithm, typ: 'JWT' })
     .setIssuedAt(seconds)
-  if (wishes.sub !== undefined) token.setSubject(wishes.sub)
+  if (contents.sub !== undefined) token.setSubject(contents.sub)
   if (options.jwtIssuer !== null) token.setIssuer(options.jwtIssuer)
   if (options.jwtAudience !== null) token.setAudience(options.jwtAudience)
-  const lifetime = lifetimeSeconds(wishes.expires)
-  if (lifetime !== null) token.setExpirationTime(seconds + lifetime)
+  if (contents.lifetimeSeconds !== null) token.setExpirationTime(seconds + contents.lifetimeSeconds)
   return token.sign(new TextEncoder().encode(options.jwtSecret ?? ''))
 }
 
