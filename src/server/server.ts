@@ -52,6 +52,9 @@ import { Beacon } from './wal/heartbeat.ts'
 import { Replication, type ReplicationOptions } from './wal/replication.ts'
 import { slotExists } from './wal/slot.ts'
 
+export { type Config, loadConfig } from './config.ts'
+export { createLog, type Log } from './log.ts'
+
 /** How long one snapshot's statement, or its wait for the stream, may take. */
 const snapshotTimeoutMs = 30_000
 

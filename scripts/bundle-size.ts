@@ -1,0 +1,67 @@
+// How large the client is in a page: minified and gzipped, whole and by part. Fails above the limit. Run: npm run size
+import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import { rolldown } from 'rolldown'
+
+/** Of `tidegate/client` as a page loads it, minified and gzipped. */
+export const maxBytes = 15_000
+
+const root = fileURLToPath(new URL('../', import.meta.url))
+const entry = `${root}src/client/client.ts`
+const transports = ['websocket', 'event-stream', 'long-poll'] as const
+
+/** One module of an entry and all that it imports, as a page loads it.
+ *  @param leftOut files of `src/client` that are not to be in it, and what they alone import */
+export async function bundle(
+  input: string,
+  leftOut: readonly string[] = [],
+): Promise<{ readonly code: string; readonly imports: readonly string[] }> {
+  await using build = await rolldown({
+    input,
+    cwd: root,
+    platform: 'browser',
+    external: leftOut.map(file => `${root}src/client/${file}`),
+    logLevel: 'silent',
+  })
+  const { output } = await build.generate({ format: 'esm', minify: true, codeSplitting: false })
+  const chunks = output.filter(each => each.type === 'chunk')
+  return { code: chunks.map(({ code }) => code).join(''), imports: chunks.flatMap(({ imports }) => imports) }
+}
+
+export interface Size {
+  readonly name: string
+  /** Bytes. */
+  readonly minified: number
+  /** Of the same with level 9. */
+  readonly gzip: number
+}
+
+/** The client, then what it would be smaller by without each transport. */
+export async function sizes(): Promise<Size[]> {
+  const whole = sizeOf('tidegate/client', await bundle(entry))
+  const rows = [whole]
+  for (const transport of transports) {
+    const rest = sizeOf(`  of it ${transport}`, await bundle(entry, [`transports/${transport}.ts`]))
+    rows.push({ ...rest, minified: whole.minified - rest.minified, gzip: whole.gzip - rest.gzip })
+  }
+  return rows
+}
+
+const sizeOf = (name: string, { code }: { readonly code: string }): Size => ({
+  name,
+  minified: Buffer.byteLength(code),
+  gzip: gzipSync(code, { level: 9 }).length,
+})
+
+if (import.meta.main) {
+  const rows = await sizes()
+  const line = (name: string, ...columns: readonly (string | number)[]): void =>
+    console.log(name.padEnd(22) + columns.map(column => String(column).padStart(10)).join(''))
+  line('bytes', 'minified', 'gzipped')
+  for (const { name, minified, gzip } of rows) line(name, minified, gzip)
+  const { gzip } = rows[0]!
+  if (gzip > maxBytes) {
+    console.error(`tidegate/client is ${gzip} bytes, ${gzip - maxBytes} more than the ${maxBytes} it may be`)
+    process.exitCode = 1
+  }
+}
