@@ -34,6 +34,13 @@ export function heartbeatFrame(
   return { type: 'heartbeat', position, positions, stale: head.stale, lagMs: head.lagMs }
 }
 
+/** Whether every query that came back has what was committed up to `owed`. One that still reads its first snapshot says so itself. */
+export const haveCaughtUp = (standings: readonly Standing[], owed: Position): boolean =>
+  standings.every(
+    ({ kind, position }) =>
+      kind === 'channel' || position === null || position.epoch !== owed.epoch || comparePositions(position, owed) >= 0,
+  )
+
 /** Positions of two epochs have no order among them: the one that is not the head's is older. */
 const isBefore = (a: QueryPosition, b: QueryPosition, epoch: string): boolean =>
   a.epoch === b.epoch ? comparePositions(a, b) < 0 : b.epoch === epoch

@@ -1,5 +1,6 @@
 // Performs one session over whatever carries it: does what session.ts decides, and tells it what happened.
 import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
+import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
@@ -9,7 +10,7 @@ import type { Carrier, FrameQueue } from './carrier.ts'
 import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
-import { heartbeatFrame } from './heartbeat-frame.ts'
+import { haveCaughtUp, heartbeatFrame, type Standing } from './heartbeat-frame.ts'
 import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
 import { endOf, refusalOf } from './refusal.ts'
@@ -43,6 +44,8 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   #nextBeatAt: number
   #isPaused = false
   #isSuspect = false
+  /** Where the stream stood when a subscription came back: its client is told once it has what it missed. Null: nobody came back. */
+  #owed: Position | null = null
 
   constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionConnectionOptions) {
     const { limits } = services
@@ -86,6 +89,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
         this.#beat()
     }
+    if (this.#owed !== null) this.#tellIfCaughtUp(this.#owed)
     const wallNow = this.#services.wallNow()
     if (isDue(this.#session, now, wallNow)) this.#dispatch({ type: 'tick', now, wallNow })
     else this.#pauseOrRead()
@@ -251,10 +255,13 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
       case 'rejoin':
         this.#rejoin(effect)
         break
-      case 'open':
-        this.#memberOf(effect.join)?.open()
+      case 'open': {
+        const member = this.#memberOf(effect.join)
+        if (member?.subscription?.resumed) this.#owed = this.#services.subscriptions.head().position
+        member?.open()
         this.#tellIfStale()
         break
+      }
       case 'leave':
         this.#leave(effect.join)
         break
@@ -395,6 +402,12 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
     if (!this.#queue.isFull) this.#tellWhereItStands()
   }
 
+  #tellIfCaughtUp(owed: Position): void {
+    if (this.#queue.isFull || !haveCaughtUp(this.#standings(), owed)) return
+    this.#owed = null
+    this.#tellWhereItStands()
+  }
+
   /** Whoever comes now would not know before its first heartbeat. */
   #tellIfStale(): void {
     if (this.#services.subscriptions.head().stale) this.tellPulse()
@@ -402,11 +415,15 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
 
   #tellWhereItStands(): void {
     if (this.#session.state !== 'open') return
-    const standings = this.#session.members.map(({ id, join, request: { kind } }) => {
+    const frame = heartbeatFrame(this.#standings(), this.#services.subscriptions.head())
+    this.#queue.push(this.#carrier.encoding.frame(frame), null, 'heartbeat')
+  }
+
+  #standings(): readonly Standing[] {
+    if (this.#session.state !== 'open') return []
+    return this.#session.members.map(({ id, join, request: { kind } }) => {
       return { id, kind, position: this.#memberOf(join)?.position() ?? null }
     })
-    const frame = heartbeatFrame(standings, this.#services.subscriptions.head())
-    this.#queue.push(this.#carrier.encoding.frame(frame), null, 'heartbeat')
   }
 
   #drained(): void {
