@@ -329,6 +329,12 @@ export const peerCodes = {
     'A parameter in the URL of a channel is unknown, stands twice, or has a value that does not fit.',
     'See docs/protocol.md for the parameters.',
   ),
+  STREAM_UNKNOWN: entry(
+    404,
+    'now',
+    'Frames were sent to a stream that is over, never was, or is of another subject.',
+    'Open a new stream and resume.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */
@@ -376,6 +382,23 @@ export const clientCodes = {
   CLIENT_CLOSED: {
     meaning: 'The client was closed, or its user logged out, before an answer came.',
     remedy: 'Nothing, if that was meant; else ask again with a client that is open.',
+  },
+  OFFLINE: {
+    meaning: 'A message was to be sent to a channel while the client was offline, and was not to wait.',
+    remedy: 'Send it when the status says so, or let it wait: `offlineSends`, or `offline: "wait"` with the message.',
+  },
+  SEND_QUEUE_FULL: {
+    meaning: 'As many messages wait to be sent to a channel as may.',
+    remedy: 'Await what is sent, or raise `max` and `maxBytes` of `offlineSends`.',
+  },
+  SEND_TIMEOUT: {
+    meaning: 'A message was not answered within its `timeoutMs`: it was sent or not.',
+    remedy: 'Send it again under the same `idempotencyKey`, or leave it.',
+  },
+  SEND_UNCERTAIN: {
+    meaning:
+      'The link was lost before the answer to a message, and the client was away for longer than the channel knows idempotency keys: it was sent or not.',
+    remedy: 'Look into the history or ask the user; raise `idempotency` in the rule of the channel.',
   },
   URL_INVALID: {
     meaning: 'The address given to the client is none of HTTP.',

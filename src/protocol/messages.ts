@@ -194,7 +194,8 @@ export interface Track {
 
 /** Server to client, over WebSocket. */
 export type ServerFrame =
-  | { type: 'welcome'; connection: string; heartbeatMs: number; expiresAt: number | null }
+  /** `stream`, of `POST /v1/stream`: later frames go to `POST /v1/stream/<stream>`. A secret, unlike `connection`, which others see. */
+  | { type: 'welcome'; connection: string; heartbeatMs: number; expiresAt: number | null; stream?: string }
   | { type: 'authenticated'; expiresAt: number | null }
   /** `query` numbers the frames of this subscription from now on; `tag` goes with the position into `since`:
    *  `<position>.<tag>`. `resumed` says that the position was taken up: no snapshot follows. `key` names the primary

@@ -124,6 +124,7 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     connection: z.string(),
     heartbeatMs: z.number(),
     expiresAt: z.number().nullable(),
+    stream: z.string().optional(),
   }),
   z.strictObject({ type: z.literal('authenticated'), expiresAt: z.number().nullable() }),
   z.strictObject({

@@ -20,10 +20,12 @@ import { bearerOf } from './identify.ts'
 import { defaultLimits, type GatewayLimits } from './limits.ts'
 import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
+import type { Peers } from './peers.ts'
 import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
 import type { Authenticator, Services } from './services.ts'
+import { Streams } from './streams.ts'
 import type { TicketLimits, Tickets } from './tickets.ts'
 
 export interface GatewayOptions {
@@ -43,6 +45,8 @@ export interface GatewayOptions {
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
   /** Left out: in the memory of this node. */
   readonly tickets?: (limits: TicketLimits) => Tickets
+  /** The other nodes; left out: there are none. */
+  readonly peers?: Peers
   /** Left out: no address for operators. */
   readonly operator?: NonNullable<HttpOptions['operator']>
   /** Milliseconds on a steady clock; tells tokens' expiry too unless `wallNow` is given. */
@@ -133,6 +137,7 @@ class HttpGateway implements Gateway {
       services,
       connections: this.#connections,
       tickets: this.#tickets,
+      streams: new Streams({ maxFrameBytes: limits.maxFrameBytes, peers: options.peers ?? null }),
       allowedOrigins: this.#allowedOrigins,
       health: options.health ?? (() => ({ ok: true })),
       ready: options.ready,

@@ -8,7 +8,7 @@ import type { Caller } from '../channels/door.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import { type Answered, answerHistory, answerPresence, answerSend } from './channel-requests.ts'
 import { type ChannelStreamRequest, parseChannelsUrl } from './channel-url.ts'
-import type { Connection, Connections } from './connections.ts'
+import type { Connection, Connections, Place } from './connections.ts'
 import {
   allowCors,
   answerJson,
@@ -19,11 +19,14 @@ import {
   readBody,
   whenOver,
 } from './exchange.ts'
+import { framesOfBody, openingOf } from './frame-body.ts'
 import { bearerOf, identify, lastEventIdOf } from './identify.ts'
 import { LongPoll, type PollAnswer } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
 import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
+import { openStream } from './stream-carrier.ts'
+import type { Streams } from './streams.ts'
 import type { Tickets } from './tickets.ts'
 import { transactionIdOf } from './transaction-id.ts'
 import { parseStreamUrl, type StreamRequest } from './url.ts'
@@ -51,6 +54,7 @@ export interface HttpOptions {
   readonly services: Services
   readonly connections: Connections
   readonly tickets: Tickets
+  readonly streams: Streams
   readonly allowedOrigins: AllowedOrigins
   health(): { readonly ok: boolean }
   ready(scope: 'service' | 'node'): Readiness | Promise<Readiness>
@@ -127,6 +131,11 @@ export class HttpRoutes {
     const channels = /^\/v1\/channels(?:\/([^/]+)(?:\/(presence|history))?)?$/.exec(path)
     if (channels !== null)
       return this.#channelsAt(channels[1] ?? null, channels[2] as 'presence' | 'history' | undefined)
+    const posted = /^\/v1\/stream(?:\/([^/]+))?$/.exec(path)
+    if (posted !== null) {
+      const [, key = null] = posted
+      return { POST: exchange => (key === null ? this.#openStream(exchange) : this.#postTo(exchange, key)) }
+    }
     if (path === '/v1/tickets') return { POST: exchange => this.#ticket(exchange) }
     if (path === '/v1/wait') return { POST: exchange => this.#wait(exchange) }
     if (path === '/v1/explain' && operator !== null) return { GET: exchange => this.#explain(exchange, operator) }
@@ -186,6 +195,47 @@ export class HttpRoutes {
       hold(stream)
       await stream.start(exchange.cors)
     })
+  }
+
+  /** A session without a WebSocket. */
+  async #openStream(exchange: Exchange): Promise<void> {
+    const { services, streams, connections } = this.#options
+    const { response } = exchange
+    await this.#inPlace(exchange, async (hold, place) => {
+      const { principal, body } = await this.#sentBy(exchange)
+      const { frames } = openingOf(body, services.limits.maxFrameBytes)
+      if (isGone(exchange)) return
+      connections.refuseIfDraining()
+      const key = streams.newKey()
+      const stream = openStream({ services, response, place, principal, key, headers: exchange.cors })
+      streams.add(key, stream)
+      whenOver(exchange, () => {
+        streams.remove(key)
+        stream.over()
+      })
+      hold(stream.session)
+      // Nobody waits for its answer: what becomes of it stands in the stream.
+      stream.inbox.post(0, frames).catch(() => {})
+    })
+  }
+
+  /** Frames for a stream. */
+  async #postTo(exchange: Exchange, key: string): Promise<void> {
+    await this.#inPlace(exchange, async hold => {
+      const { principal, body } = await this.#sentBy(exchange)
+      hold(this.#waiting(exchange, principal))
+      await this.#options.streams.post(key, principal, body)
+      const { response } = exchange
+      if (response.headersSent || response.destroyed) return
+      response.writeHead(204, { 'Cache-Control': 'no-store', ...exchange.cors }).end()
+    })
+  }
+
+  /** Whose it is, and only then what is sent. */
+  async #sentBy({ request }: Exchange): Promise<{ principal: Principal; body: string }> {
+    const { services, tickets } = this.#options
+    const { principal } = await identify(services, tickets, request, new URLSearchParams())
+    return { principal, body: await readBody(request, framesOfBody * services.limits.maxFrameBytes) }
   }
 
   /** A request about channels that one answer is all to. */
@@ -255,7 +305,10 @@ export class HttpRoutes {
   }
 
   /** Counts the request among the connections until its response is closed. */
-  async #inPlace(exchange: Exchange, serve: (hold: (connection: Connection) => void) => Promise<void>): Promise<void> {
+  async #inPlace(
+    exchange: Exchange,
+    serve: (hold: (connection: Connection) => void, place: Place) => Promise<void>,
+  ): Promise<void> {
     const place = this.#options.connections.takePlace()
     whenOver(exchange, () => place.release())
     await serve(connection => {
@@ -263,7 +316,7 @@ export class HttpRoutes {
       if (isGone(exchange)) connection.terminate()
       this.#options.connections.refuseIfDraining()
       place.hold(connection)
-    })
+    }, place)
   }
 }
 

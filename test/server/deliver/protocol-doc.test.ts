@@ -8,6 +8,7 @@ import { maxChars, maxTasks } from '../../../src/server/deliver/channel-lines.ts
 import { channelRequestOf, sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
 import { maxPage } from '../../../src/server/deliver/channel-requests.ts'
 import { maxLast } from '../../../src/server/deliver/channel-schema.ts'
+import { framesOfBody, openingSchema, postingSchema } from '../../../src/server/deliver/frame-body.ts'
 import {
   clientFrameSchema,
   eventShapes,
@@ -15,6 +16,8 @@ import {
   serverFrameSchema,
 } from '../../../src/server/deliver/frame-schema.ts'
 import { defaultLimits } from '../../../src/server/deliver/limits.ts'
+import { maxWaits } from '../../../src/server/deliver/session.ts'
+import { takenWithinMs } from '../../../src/server/deliver/streams.ts'
 import { requestOfFrame } from '../../../src/server/deliver/url.ts'
 
 const text = readFileSync(new URL('../../../docs/protocol.md', import.meta.url), 'utf8')
@@ -53,6 +56,8 @@ const schemas: Record<string, z.ZodType> = {
   ]),
   send: z.union([sendSchema, z.array(sendSchema)]),
   batch: batchSchema,
+  stream: openingSchema,
+  posting: postingSchema,
   published,
   results: z.strictObject({
     results: z.array(z.union([published, z.strictObject({ error: z.strictObject(eventShapes.error) })])),
@@ -110,6 +115,14 @@ test('the events shown as a stream are what the schema says too', () => {
   }
 })
 
+test('the stream without a WebSocket shows frames of the server, the welcome with where to send', () => {
+  const lines = [...text.matchAll(/^data: (\{"type".+)$/gm)].map(([, json]) =>
+    serverFrameSchema.parse(JSON.parse(json!)),
+  )
+  expect(lines.map(({ type }) => type)).toEqual(['welcome', 'subscribed'])
+  expect(lines[0]).toHaveProperty('stream')
+})
+
 test('every code that the page names exists, and its limits are the defaults', () => {
   const known = { ...peerCodes, ...resyncCodes, ...gapCodes, ...warningCodes }
   const settings = new Set(['ALLOWED_ORIGINS'])
@@ -120,6 +133,7 @@ test('every code that the page names exists, and its limits are the defaults', (
   expect([maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections]).toEqual([
     65_536, 100, 50, 200, 10_000,
   ])
+  expect([framesOfBody * maxFrameBytes, takenWithinMs, maxWaits]).toEqual([256 * 1024, 8000, 16])
   expect([maxMessages, maxLast, maxPage, maxTasks, maxChars]).toEqual([100, 10_000, 1000, 64, 256 * 1024])
   const { handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs } = defaultLimits
   expect([handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs]).toEqual([

@@ -63,41 +63,17 @@ export async function startGateway(
 
 type FrameOf<T extends ServerFrame['type']> = Extract<ServerFrame, { type: T }>
 
-export class TestSocket implements AsyncDisposable {
-  readonly ws: WebSocket
+/** A session's frames, over whatever carries them. */
+export abstract class TestSession {
   readonly frames: ServerFrame[] = []
-  readonly closed: Promise<{ code: number; reason: string }>
   #wake: (() => void)[] = []
   #isClosed = false
 
-  constructor(url: string, options: WebSocket.ClientOptions = {}) {
-    this.ws = new WebSocket(url, options)
-    this.ws.on('error', () => {})
-    this.ws.on('message', data => {
-      this.frames.push(JSON.parse(data.toString()))
-      this.#notify()
-    })
-    this.closed = new Promise(resolve => {
-      this.ws.on('close', (code, reason) => {
-        this.#isClosed = true
-        this.#notify()
-        resolve({ code, reason: reason.toString() })
-      })
-    })
-  }
+  abstract send(frame: ClientFrame): void
 
-  /** Connected and welcome. */
-  static async open({ port }: TestGateway, token: string | null = alice, query = ''): Promise<TestSocket> {
-    const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
-    const socket = new TestSocket(`ws://127.0.0.1:${port}/v1/socket${query}`, { headers })
-    if (token !== null || query !== '') await socket.frame('welcome')
-    else await new Promise((resolve, reject) => socket.ws.on('open', resolve).on('error', reject))
-    return socket
-  }
-
-  send(frame: ClientFrame): void {
-    this.ws.send(JSON.stringify(frame))
-  }
+  /** Reads nothing more. */
+  abstract pause(): void
+  abstract resume(): void
 
   async subscribe(id: number, table: string, more: Partial<Extract<ClientFrame, { type: 'subscribe' }>> = {}) {
     const before = this.frames.length
@@ -134,10 +110,63 @@ export class TestSocket implements AsyncDisposable {
     }
   }
 
+  protected take(text: string): void {
+    this.frames.push(JSON.parse(text))
+    this.#notify()
+  }
+
+  protected end(): void {
+    this.#isClosed = true
+    this.#notify()
+  }
+
   #notify(): void {
     const wake = this.#wake
     this.#wake = []
     for (const resolve of wake) resolve()
+  }
+}
+
+export class TestSocket extends TestSession implements AsyncDisposable {
+  readonly ws: WebSocket
+  readonly closed: Promise<{ code: number; reason: string }>
+
+  constructor(url: string, options: WebSocket.ClientOptions = {}) {
+    super()
+    this.ws = new WebSocket(url, options)
+    this.ws.on('error', () => {})
+    this.ws.on('message', data => this.take(data.toString()))
+    this.closed = new Promise(resolve => {
+      this.ws.on('close', (code, reason) => {
+        this.end()
+        resolve({ code, reason: reason.toString() })
+      })
+    })
+  }
+
+  /** Connected and welcome. */
+  static async open(
+    { port }: Pick<TestGateway, 'port'>,
+    token: string | null = alice,
+    query = '',
+  ): Promise<TestSocket> {
+    const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
+    const socket = new TestSocket(`ws://127.0.0.1:${port}/v1/socket${query}`, { headers })
+    if (token !== null || query !== '') await socket.frame('welcome')
+    else await new Promise((resolve, reject) => socket.ws.on('open', resolve).on('error', reject))
+    return socket
+  }
+
+  send(frame: ClientFrame): void {
+    this.ws.send(JSON.stringify(frame))
+  }
+
+  pause(): void {
+    this.ws.pause()
+  }
+
+  resume(): void {
+    this.ws.resume()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,51 @@
+// The bodies that hold a client's frames: of streams and of polls. Pure.
+import { z } from 'zod'
+import type { ClientFrame } from '../../protocol/messages.ts'
+import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { clientFrameSchema } from './frame-schema.ts'
+import { parseShape } from './parse-shape.ts'
+
+/** A body may be as large as so many of the largest frames. */
+export const framesOfBody = 4
+
+const frames = z.array(clientFrameSchema)
+
+/** What opens a stream. */
+export const openingSchema = z.strictObject({ frames })
+
+/** What is sent to one. `close`: its client goes. */
+export const postingSchema = z.strictObject({
+  seq: z.int().min(1).max(Number.MAX_SAFE_INTEGER),
+  frames,
+  close: z.literal(true).optional(),
+})
+
+export interface Opening {
+  readonly frames: readonly ClientFrame[]
+}
+
+export interface Posting extends Opening {
+  readonly seq: number
+  readonly close?: true
+}
+
+/** @throws BAD_FRAME, FRAME_TOO_LARGE */
+export const openingOf = (body: string, maxFrameBytes: number): Opening =>
+  bodyOf<Opening>(body, openingSchema, maxFrameBytes)
+
+/** @throws BAD_FRAME, FRAME_TOO_LARGE */
+export const postingOf = (body: string, maxFrameBytes: number): Posting =>
+  bodyOf<Posting>(body, postingSchema, maxFrameBytes)
+
+// zod types an optional field as possibly undefined; parsed from JSON it is there or it is not.
+function bodyOf<T extends Opening>(body: string, schema: z.ZodType, maxFrameBytes: number): T {
+  const parsed = parseShape(body, schema, 'the body') as T
+  if (body.length > maxFrameBytes / 4) for (const frame of parsed.frames) refuseTooLarge(frame, maxFrameBytes)
+  return parsed
+}
+
+function refuseTooLarge(frame: ClientFrame, maxFrameBytes: number): void {
+  const bytes = Buffer.byteLength(JSON.stringify(frame))
+  if (bytes <= maxFrameBytes) return
+  throw new TidegateError('FRAME_TOO_LARGE', `a ${frame.type} frame has ${bytes} bytes; it may have ${maxFrameBytes}`)
+}
