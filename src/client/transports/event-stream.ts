@@ -1,57 +1,78 @@
 // An event stream of the server's frames, and POSTs of the client's: for where a proxy lets no WebSocket through.
-import type { ClientFrame, ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import { addressOf, broken, errorOfAll, frameOf, lossOf, post, Refused } from './http.ts'
+import type { ClientFrame, ErrorEvent } from '../../protocol/messages.ts'
+import { addressOf, broken, errorOfAll, frameOf, lossOf, post, Refused, tell } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 
 /** Frames of so many milliseconds go in one POST. */
 const tickMs = 5
-/** What one POST holds, and what may wait in all: past it, a way that takes nothing is taken for lost. */
-const maxFrames = 100
+/** Characters after which a POST takes no frame more: a server takes four of the largest frames, of 64 KiB each. */
+const maxLength = 32_768
+/** Frames that may wait: past it, a way that takes nothing is taken for lost. */
 const maxQueued = 10_000
+/** A server that takes no frames now says when; else so long. */
+const againMs = 1000
+const goodbyeMs = 3000
 
 export const openEventStream: OpenTransport = ({ url, token, listener }) => {
   const ending = new AbortController()
   const { signal } = ending
-  let queue: ClientFrame[] = []
-  let connection: string | null = null
+  const queue: string[] = []
+  /** What the server calls it. */
+  let name: string | undefined
   let seq = 0
   let isPosting = false
+  let posted = Promise.resolve()
+  let isOver = false
   let error: ErrorEvent | null = null
   let timer: ReturnType<typeof setTimeout> | undefined
 
   const lose = (loss: Loss): void => {
-    if (signal.aborted) return
+    if (isOver) return
     end()
     listener.onLost(loss)
   }
+  const fail = (failure: unknown): void => lose(failure instanceof Refused ? failure.loss : lossOf(error))
   const end = (): void => {
+    isOver = true
     clearTimeout(timer)
-    queue = []
     ending.abort()
   }
-  const take = (frame: ServerFrame): void => {
-    if (signal.aborted) return
-    if (frame.type === 'welcome') connection = frame.connection
-    error = errorOfAll(frame, error)
-    listener.onFrame(frame)
-  }
 
-  const fail = (failure: unknown): void => lose(failure instanceof Refused ? failure.loss : lossOf(error))
-
-  const say = async (frames: ClientFrame[]): Promise<void> => {
-    // The number tells the server a second try from another frame of the same words.
-    const request = { address: addressOf(url, `stream/${connection}`), token, body: { seq: seq++, frames }, signal }
-    const read = (response: Response): Promise<unknown> => response.text()
-    await post({ ...request, read }).catch(failure => {
-      if (failure instanceof Refused || signal.aborted) throw failure
-      return post({ ...request, read })
+  /** @param fields of the body beside the frames, and the number by which the server knows a second try */
+  const say = (frames: string[], fields = ''): Promise<unknown> =>
+    post({
+      address: addressOf(url, `stream/${name}`),
+      token,
+      body: `{"seq":${seq},"frames":[${frames}]${fields}}`,
+      signal,
+      read: response => response.text(),
     })
+  const sayUntilTaken = async (frames: string[]): Promise<void> => {
+    for (let isAgain = false; !isOver; )
+      try {
+        await say(frames)
+        return
+      } catch (failure) {
+        if (failure instanceof Refused && failure.error?.code === 'UNAVAILABLE') {
+          const { retryAfterMs = againMs } = failure.error
+          await new Promise(resolve => {
+            timer = setTimeout(resolve, retryAfterMs)
+          })
+        } else if (isAgain || failure instanceof Refused) throw failure
+        else isAgain = true
+      }
   }
   const flush = async (): Promise<void> => {
     timer = undefined
     isPosting = true
     try {
-      while (queue.length > 0) await say(queue.splice(0, maxFrames))
+      while (queue.length > 0 && !isOver) {
+        let count = 0
+        for (let length = 0; count < queue.length && (count === 0 || length < maxLength); count++)
+          length += queue[count]!.length
+        seq++
+        await sayUntilTaken(queue.splice(0, count))
+      }
     } catch (failure) {
       fail(failure)
     }
@@ -61,25 +82,48 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
   post({
     address: addressOf(url, 'stream'),
     token,
-    body: { frames: [] },
+    body: '{"frames":[]}',
     signal,
     timeoutMs: null,
     read: async response => {
       for await (const data of eventsOf(response.body!)) {
-        const frame = frameOf(data)
-        if (frame !== null) take(frame)
+        const frame = isOver ? null : frameOf(data)
+        if (frame === null) continue
+        if (frame.type === 'welcome') name = frame.stream
+        error = errorOfAll(frame, error)
+        tell(listener, frame)
       }
     },
   }).then(fail, fail)
   return {
     name: 'sse',
-    send(frame) {
-      if (signal.aborted) return
+    send(frame: ClientFrame) {
+      // It lives as long as its answer flows.
+      if (isOver || frame.type === 'heartbeat') return
       if (frame.type === 'auth') token = frame.token
-      if (queue.push(frame) > maxQueued) lose(broken)
-      else if (!isPosting) timer ??= setTimeout(flush, tickMs)
+      if (queue.push(JSON.stringify(frame)) > maxQueued) lose(broken)
+      else if (!isPosting)
+        timer ??= setTimeout(() => {
+          posted = flush()
+        }, tickMs)
     },
-    close: end,
+    close(comesBack) {
+      if (isOver) return
+      if (comesBack || name === undefined) {
+        end()
+        return
+      }
+      // The server ends it when it knows that this client goes: one that is only cut may come back.
+      isOver = true
+      clearTimeout(timer)
+      timer = setTimeout(end, goodbyeMs)
+      posted
+        .then(() => {
+          seq++
+          return say(queue, ',"close":true')
+        })
+        .then(end, end)
+    },
   }
 }
 

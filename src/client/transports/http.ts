@@ -1,6 +1,6 @@
 // What the transports share: addresses, frames as text, requests whose refusals are read as a Loss.
 import type { ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import type { Loss } from './transport.ts'
+import type { Loss, TransportListener } from './transport.ts'
 
 /** The link broke, and nobody said why. */
 export const broken: Loss = { error: null, retry: 'now' }
@@ -24,6 +24,17 @@ export function frameOf(text: unknown): ServerFrame | null {
     return typeof value === 'object' && value !== null && 'type' in value ? (value as ServerFrame) : null
   } catch {
     return null
+  }
+}
+
+/** An error of whoever listens is not the transport's. */
+export function tell(listener: TransportListener, frame: ServerFrame): void {
+  try {
+    listener.onFrame(frame)
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error
+    })
   }
 }
 
@@ -70,7 +81,8 @@ export class Refused extends Error {
 export interface Post<T> {
   readonly address: URL
   readonly token: string
-  readonly body: unknown
+  /** JSON. */
+  readonly body: string
   readonly signal: AbortSignal
   /** Until the whole answer is read. Null: for ever. */
   readonly timeoutMs?: number | null
@@ -88,7 +100,7 @@ export async function post<T>({ address, token, body, signal, timeoutMs = answer
     const response = await fetch(address, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: JSON.stringify(body),
+      body,
       signal: one.signal,
     })
     if (response.ok) return await read(response)

@@ -1,7 +1,7 @@
 // One request after another, for where nothing streams. The server keeps nothing between two of them: each enters everything again,
 // from where it stands. To the layer above it looks like one connection.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import { addressOf, broken, post, Refused } from './http.ts'
+import { addressOf, broken, post, Refused, tell } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 
 type Asked<T extends ClientFrame['type']> = Extract<ClientFrame, { type: T }>
@@ -61,7 +61,7 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
     }, tickMs)
   }
   const up = (frame: ServerFrame): void => {
-    if (!signal.aborted) listener.onFrame(frame)
+    if (!signal.aborted) tell(listener, frame)
   }
 
   const take = (frame: ServerFrame): void => {
@@ -118,7 +118,7 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
       const answer = await post({
         address: addressOf(url, 'poll'),
         token,
-        body: { frames: entering(), wait, ...keys },
+        body: JSON.stringify({ frames: entering(), wait, ...keys }),
         signal: wait === 0 ? signal : one.signal,
         timeoutMs: wait * 1000 + patienceMs,
         read: response => response.json() as Promise<Answer>,
@@ -150,7 +150,7 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
     if (ref !== undefined) up({ type: 'sent', id, ref, ...said })
   }
   const request = <T>(address: URL, body: unknown): Promise<T> =>
-    post({ address, token, body, signal, read: response => response.json() as Promise<T> })
+    post({ address, token, body: JSON.stringify(body), signal, read: response => response.json() as Promise<T> })
   const runAll = async (): Promise<void> => {
     isOnErrand = true
     for (let errand = errands.shift(); errand !== undefined && !signal.aborted; errand = errands.shift()) {

@@ -36,8 +36,9 @@ export interface Transport {
   readonly name: TransportName
   /** Sends after `welcome`, in order. `auth` renews the token. What cannot be delivered ends in `onLost`. */
   send(frame: ClientFrame): void
-  /** Ends it, and tells the server that this client goes. */
-  close(): void
+  /** Ends it, and tells the server that this client goes; or, with `comesBack`, lets it keep for a while what it keeps of a client whose
+   *  link broke: its place among those who are present. */
+  close(comesBack?: boolean): void
 }
 
 export type OpenTransport = (options: TransportOptions) => Transport

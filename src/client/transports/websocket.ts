@@ -48,9 +48,9 @@ export const openWebSocket: OpenTransport = ({ url, token, listener }) => {
   return {
     name: 'websocket',
     send,
-    close() {
+    close(comesBack) {
       isOver = true
-      socket?.close(1000)
+      socket?.close(comesBack ? 4000 : 1000)
     },
   }
 }

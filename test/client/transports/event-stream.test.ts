@@ -6,7 +6,7 @@ import { eventually } from '../../support/eventually.ts'
 import { Hearing } from './hearing.ts'
 import { type Asked, ScriptedRequests } from './scripted-requests.ts'
 
-const welcome: ServerFrame = { type: 'welcome', connection: 'abc', heartbeatMs: 25_000, expiresAt: null }
+const welcome: ServerFrame = { type: 'welcome', connection: 'c', heartbeatMs: 25_000, expiresAt: null, stream: 'abc' }
 const heartbeat: ServerFrame = { type: 'heartbeat', position: null, positions: {}, stale: false, lagMs: 0 }
 const leave = (id: number) => ({ type: 'unsubscribe' as const, id })
 
@@ -73,7 +73,7 @@ test('opens with the token and no frames; what comes is handed up as it comes', 
   await hearing.frame('heartbeat')
   expect(hearing.types).toEqual(['welcome', 'later', 'heartbeat'])
   hearing.transport.close()
-  await stream.over
+  expect((await server.next('/base/v1/stream/abc')).body).toEqual({ seq: 1, frames: [], close: true })
   expect(hearing.losses).toEqual([])
 })
 
@@ -84,18 +84,18 @@ test('frames of one moment go together, one POST at a time, numbered, in order',
   hearing.transport.send(leave(1))
   hearing.transport.send(leave(2))
   const first = await server.next('/v1/stream/abc')
-  expect([first.token, first.body]).toEqual(['token', { seq: 0, frames: [leave(1), leave(2)] }])
+  expect([first.token, first.body]).toEqual(['token', { seq: 1, frames: [leave(1), leave(2)] }])
   hearing.transport.send(leave(3))
   hearing.transport.send({ type: 'auth', token: 'renewed' })
   hearing.transport.send(leave(4))
   expect(server.waiting).toEqual([])
-  first.answer(200, {})
+  first.answer(204, null)
   const second = await server.next('/v1/stream/abc')
-  expect(second.body).toEqual({ seq: 1, frames: [leave(3), { type: 'auth', token: 'renewed' }, leave(4)] })
-  second.answer(200, {})
+  expect(second.body).toEqual({ seq: 2, frames: [leave(3), { type: 'auth', token: 'renewed' }, leave(4)] })
+  second.answer(204, null)
   hearing.transport.send(leave(5))
   const third = await server.next('/v1/stream/abc')
-  expect([third.token, third.body]).toEqual(['renewed', { seq: 2, frames: [leave(5)] }])
+  expect([third.token, third.body]).toEqual(['renewed', { seq: 3, frames: [leave(5)] }])
 })
 
 test('[P4] a POST whose answer was lost is tried once more under the same number, and then the connection is lost', async () => {
@@ -106,7 +106,7 @@ test('[P4] a POST whose answer was lost is tried once more under the same number
   first.cut()
   const again = await server.next('/v1/stream/abc')
   expect(again.body).toEqual(first.body)
-  again.answer(200, {})
+  again.answer(204, null)
   hearing.transport.send(leave(2))
   ;(await server.next('/v1/stream/abc')).cut()
   ;(await server.next('/v1/stream/abc')).cut()
@@ -173,20 +173,73 @@ test('[P7] more than may wait for a way that takes nothing is a loss', async () 
   await eventually(() => expect(server.waiting).toEqual([]))
 })
 
-test('after close nothing comes up, nothing is sent, and nothing is lost', async () => {
+test('a client that goes says so with what it had still to say, behind what it is saying, and waits for no answer for ever', async () => {
   await using server = await ScriptedRequests.start()
   const { hearing, stream } = await connected(server)
   hearing.transport.send(leave(1))
-  hearing.transport.close()
+  const first = await server.next('/v1/stream/abc')
   hearing.transport.send(leave(2))
+  hearing.transport.close()
+  hearing.transport.send(leave(3))
+  first.answer(204, null)
+  const last = await server.next('/v1/stream/abc')
+  expect(last.body).toEqual({ seq: 2, frames: [leave(2)], close: true })
   stream.say(heartbeat)
+  // It is not answered: the stream ends all the same.
+  await Promise.all([stream.over, last.over])
+  expect([hearing.types, hearing.losses]).toEqual([['welcome'], []])
+})
+
+test('a client that comes back only ends its stream', async () => {
+  await using server = await ScriptedRequests.start()
+  const { hearing, stream } = await connected(server)
+  hearing.transport.send(leave(1))
+  hearing.transport.close(true)
   await stream.over
   const early = new Hearing(openEventStream, server.url)
   early.transport.close()
   // Another one goes all the way: what the first two had to say would have come before.
   const { hearing: other } = await connected(server)
   other.transport.send(leave(3))
-  await server.next('/v1/stream/abc')
-  other.transport.close()
-  expect([hearing.types, hearing.losses, early.losses]).toEqual([['welcome'], [], []])
+  expect((await server.next('/v1/stream/abc')).body).toEqual({ seq: 1, frames: [leave(3)] })
+  other.transport.close(true)
+  expect([hearing.losses, early.losses]).toEqual([[], []])
+})
+
+test('frames that the server cannot take yet come again under the same number', async () => {
+  await using server = await ScriptedRequests.start()
+  const { hearing } = await connected(server)
+  hearing.transport.send(leave(1))
+  const error = { code: 'UNAVAILABLE', message: 'read first', retry: true, retryAfterMs: 10 }
+  const bodies: unknown[] = []
+  for (let i = 0; i < 3; i++) {
+    const asked = await server.next('/v1/stream/abc')
+    bodies.push(asked.body)
+    if (i < 2) asked.answer(503, error)
+    else asked.answer(204, null)
+  }
+  expect(bodies).toEqual(bodies.map(() => ({ seq: 1, frames: [leave(1)] })))
+  hearing.transport.send(leave(2))
+  expect((await server.next('/v1/stream/abc')).body).toEqual({ seq: 2, frames: [leave(2)] })
+  expect(hearing.losses).toEqual([])
+  hearing.transport.close(true)
+})
+
+test('many frames go in several POSTs, none larger than a server takes, and a heartbeat in none', async () => {
+  await using server = await ScriptedRequests.start()
+  const { hearing } = await connected(server)
+  const payload = 'x'.repeat(30_000)
+  const sends = Array.from({ length: 7 }, (_, ref) => ({ type: 'send' as const, id: 1, ref, event: 'large', payload }))
+  hearing.transport.send({ type: 'heartbeat' })
+  for (const send of sends) hearing.transport.send(send)
+  const taken: unknown[] = []
+  for (let seq = 1; taken.length < sends.length; seq++) {
+    const asked = await server.next('/v1/stream/abc')
+    expect(JSON.stringify(asked.body).length).toBeLessThan(70_000)
+    expect(asked.body).toMatchObject({ seq })
+    taken.push(...(asked.body as { frames: unknown[] }).frames)
+    asked.answer(204, null)
+  }
+  expect(taken).toEqual(sends)
+  hearing.transport.close(true)
 })

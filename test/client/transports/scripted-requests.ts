@@ -22,8 +22,10 @@ export class Asked {
     this.#response = response
   }
 
+  /** @param body null: none */
   answer(status: number, body: unknown): void {
-    this.#response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+    if (body === null) this.#response.writeHead(status).end()
+    else this.#response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
   }
 
   /** As somebody on the way answers. */
