@@ -239,6 +239,8 @@ export type ServerFrame =
       history: boolean
       /** Whether policies let it send, as things stand. */
       maySend: boolean
+      /** How long the channel knows an idempotency key, where that is not five minutes. */
+      idempotencyMs?: number
       exact?: false
       warnings?: Warning[]
     }
