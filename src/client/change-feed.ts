@@ -2,6 +2,7 @@
 import type { ChangeEvent } from '../protocol/messages.ts'
 import type { Entry, Feed, FeedRequest, FrameOf } from './feed.ts'
 import { ProtocolError } from './live-rows.ts'
+import type { SharedFeed } from './shared-feeds.ts'
 import { Stand } from './stand.ts'
 import { type FeedStatus, isLive, type Refusal } from './status.ts'
 
@@ -12,17 +13,32 @@ export interface ChangeListeners {
   readonly onStatus: (status: FeedStatus, error: Refusal | null) => void
 }
 
-export class ChangeFeed implements Feed {
+export class ChangeFeed implements SharedFeed {
   readonly request: FeedRequest
-  readonly #listeners: ChangeListeners
+  readonly #listeners = new Set<ChangeListeners>()
   readonly #report: (error: Error) => void
   readonly #stand = new Stand()
   #status: FeedStatus = 'connecting'
+  #error: Refusal | null = null
 
-  constructor(request: FeedRequest, listeners: ChangeListeners, report: (error: Error) => void) {
+  constructor(request: FeedRequest, report: (error: Error) => void) {
     this.request = request
-    this.#listeners = listeners
     this.#report = report
+  }
+
+  /** Tells how it is doing, at once, and everything from now on. @returns ends it */
+  listen(listeners: ChangeListeners): () => void {
+    this.#listeners.add(listeners)
+    this.#tell(({ onStatus }) => onStatus(this.#status, this.#error), [listeners])
+    return () => this.#listeners.delete(listeners)
+  }
+
+  get listenerCount(): number {
+    return this.#listeners.size
+  }
+
+  get hasEnded(): boolean {
+    return this.#status === 'refused' || this.#status === 'closed'
   }
 
   entry(id: number): Entry {
@@ -53,7 +69,7 @@ export class ChangeFeed implements Feed {
     }
     this.#stand.moveTo(frame.position)
     const { type, query, position, ...change } = frame
-    this.#call(() => this.#listeners.onChange(change))
+    this.#tell(({ onChange }) => onChange(change))
   }
 
   answered(): void {}
@@ -64,7 +80,7 @@ export class ChangeFeed implements Feed {
 
   resync(frame: FrameOf<'resync'>): void {
     // The old position stays until a new one comes: a link lost in between must lead to another resync, not to silence.
-    this.#call(() => this.#listeners.onResync({ code: frame.code, message: frame.reason }))
+    this.restart({ code: frame.code, message: frame.reason })
   }
 
   heartbeat(_stale: boolean, since: string | undefined): void {
@@ -72,19 +88,24 @@ export class ChangeFeed implements Feed {
   }
 
   moved(status: FeedStatus, error: Refusal | null): void {
+    if (status === this.#status && error === this.#error) return
     this.#status = status
-    this.#call(() => this.#listeners.onStatus(status, error))
+    this.#error = error
+    this.#tell(({ onStatus }) => onStatus(status, error))
   }
 
   restart(error: Refusal): void {
-    this.#call(() => this.#listeners.onResync(error))
+    this.#tell(({ onResync }) => onResync(error))
   }
 
-  #call(listen: () => void): void {
-    try {
-      listen()
-    } catch (error) {
-      this.#report(error instanceof Error ? error : new Error(String(error)))
+  /** A listener that throws harms no other. */
+  #tell(tell: (listeners: ChangeListeners) => void, all: Iterable<ChangeListeners> = [...this.#listeners]): void {
+    for (const listeners of all) {
+      try {
+        tell(listeners)
+      } catch (error) {
+        this.#report(error instanceof Error ? error : new Error(String(error)))
+      }
     }
   }
 }

@@ -5,24 +5,28 @@
 //   const messages = tide.from('messages').where('room_id', '=', 42).select(['id', 'body']).live()
 //   const unsubscribe = messages.subscribe(({ rows, delta, status }) => render(rows))
 import type { JsonRow, ServerFrame } from '../protocol/messages.ts'
-import { ChangeFeed } from './change-feed.ts'
 import { Connection, type TokenSource } from './connection.ts'
-import type { FeedRequest } from './feed.ts'
+import type { Feed } from './feed.ts'
 import { Feeds } from './feeds.ts'
-import { LiveFeed, type LiveState } from './live-feed.ts'
+import { LiveQueries } from './live-queries.ts'
+import type { RowOf } from './row-types.ts'
 import { standingOf, statusOf } from './standing.ts'
 import type { Status } from './status.ts'
+import type { Store } from './store.ts'
+import { StoredQueries } from './stored-queries.ts'
 import { TableQuery } from './table-query.ts'
 import type { TransportName } from './transports/transport.ts'
 import { Waits } from './waits.ts'
 
 export { TidegateError } from '../protocol/tidegate-error.ts'
+export type { Change, ChangesOptions } from './changes.ts'
 export type { TokenSource } from './connection.ts'
-export type { Operator } from './filter.ts'
+export type { Filter, Operator } from './filter.ts'
 export type { LiveQuery, LiveUpdate } from './live-query.ts'
 export { type Delta, ProtocolError } from './live-rows.ts'
 export type { FeedStatus, Refusal, Status } from './status.ts'
-export type { Change, ChangesOptions } from './table-query.ts'
+export { indexedDbStore, memoryStore, type Store, webStore } from './store.ts'
+export type { ConditionBuilder, OrderOptions, TableQuery } from './table-query.ts'
 export type { TransportName } from './transports/transport.ts'
 
 export interface ClientOptions {
@@ -31,14 +35,26 @@ export interface ClientOptions {
   /** Those that may be used, the best first. Default: all three, `websocket`, `sse`, `long-poll`. What carried is remembered for a day, and
    *  a better one is taken as soon as it carries. */
   readonly transports?: readonly TransportName[]
+  /** Keeps the rows of live queries, and where they stand, over a reload of the page: they are seen at once, and taken up from there. Each
+   *  user's are their own, by role and subject of the token. Default: they are not kept. */
+  readonly store?: Store | StoreOptions
+  /** Names the user whose rows are stored, where the token is no JWT. */
+  readonly user?: string
   /** Errors nobody else hears of: a listener that throws, a frame that cannot follow from the state held (the query
    *  then starts over by itself). Default: console.error. */
   readonly onError?: (error: Error) => void
 }
 
-/** A column's type as SELECT gives it; understands Kysely's `Generated` and `ColumnType`. */
-type Selected<Column> = Column extends { readonly __select__: infer Value } ? Value : Column
-type RowOf<Table> = { [Column in keyof Table]: Selected<Table[Column]> }
+export interface StoreOptions {
+  readonly store: Store
+  /** Of its keys. Default: `tidegate`. */
+  readonly prefix?: string
+  /** Default: 50. Past it, what was written longest ago goes. */
+  readonly maxQueries?: number
+  /** Of all that is stored. Default: 4,000,000. Past it, what was written longest ago goes; a query that is larger by itself is not kept. */
+  readonly maxCharacters?: number
+}
+
 export type AnyDatabase = Record<string, JsonRow>
 
 /** @param url base address of the service; `http`, `https`, `ws` and `wss` are all understood */
@@ -53,21 +69,27 @@ export class Client<Database = AnyDatabase> {
   readonly #feeds: Feeds
   readonly #waits: Waits
   readonly #report: (error: Error) => void
-  /** Live queries that somebody listens to, by their request: one subscription each, however many listeners. */
-  readonly #shared = new Map<string, { readonly feed: LiveFeed; readonly remove: () => void }>()
+  readonly #queries: LiveQueries
   readonly #listeners = new Set<(status: Status) => void>()
   #status: Status = { name: 'idle' }
 
   constructor(url: string, options: ClientOptions) {
     this.#report = options.onError ?? (error => console.error(error))
-    const { transports = allTransports } = options
+    const { transports = allTransports, store, user } = options
+    const kept = store === undefined || 'store' in store ? store : { store }
+    this.#queries = new LiveQueries({
+      add: feed => this.#add(feed),
+      report: this.#report,
+      stored: kept === undefined ? null : new StoredQueries({ ...kept, address: url, report: this.#report }),
+      user,
+    })
     this.#connection = new Connection({
       url,
       token: options.token,
       transports: transports.length === 0 ? allTransports : transports,
       entries: () => this.#feeds.entries(),
       onFrame: frame => this.#received(frame),
-      onToken: () => {},
+      onToken: token => this.#queries.signedIn(token),
       onState: (state, previous) => {
         // A renewed token changes an open connection's state, and nothing for its subscriptions.
         if (state.name !== previous.name) this.#feeds.moved()
@@ -102,16 +124,8 @@ export class Client<Database = AnyDatabase> {
   }
 
   /** @param table `<schema>.<table>`; `public` if left out */
-  from<Table extends keyof Database & string>(
-    table: Table,
-  ): TableQuery<RowOf<Database[Table]>, RowOf<Database[Table]>> {
-    return new TableQuery(
-      { table, conditions: [], columns: null },
-      {
-        live: (request, listener) => this.#listen(request, listener),
-        changes: (request, listeners) => this.#add(new ChangeFeed(request, listeners, this.#report)),
-      },
-    )
+  from<Table extends keyof Database & string>(table: Table): TableQuery<Database[Table], RowOf<Database[Table]>> {
+    return new TableQuery({ table }, this.#queries)
   }
 
   /** Resolves when everything that a transaction did, and this client may see, has reached its queries: an optimistic write may then be
@@ -128,14 +142,17 @@ export class Client<Database = AnyDatabase> {
   /** The user leaves: ends every subscription, forgets the token and all rows. The client may be used anew, for whomever `token` then
    *  speaks of. */
   async logout(): Promise<void> {
+    // First: what ends below must not be written.
+    const forgotten = this.#queries.signedOut()
     this.#feeds.end()
     this.#waits.end()
-    this.#shared.clear()
     this.#connection.reset()
+    await forgotten
   }
 
   /** Ends the connection and every subscription, for good. */
   close(): void {
+    void this.#queries.close()
     this.#connection.stop()
   }
 
@@ -143,31 +160,13 @@ export class Client<Database = AnyDatabase> {
     this.#connection.start()
   }
 
-  #add(feed: ChangeFeed | LiveFeed): () => void {
+  #add(feed: Feed): () => void {
     const { remove } = this.#feeds.add(feed)
     this.#start()
     this.#tellStatus()
     return () => {
       remove()
       this.#tellStatus()
-    }
-  }
-
-  #listen(request: FeedRequest, listener: (state: LiveState) => void): () => void {
-    const name = JSON.stringify(request)
-    const held = this.#shared.get(name)
-    let feed = held?.feed
-    if (feed === undefined || feed.state.status === 'refused') {
-      feed = new LiveFeed(request, this.#report)
-      this.#shared.set(name, { feed, remove: this.#add(feed) })
-    }
-    const unlisten = feed.listen(listener)
-    return () => {
-      unlisten()
-      const shared = this.#shared.get(name)
-      if (shared?.feed !== feed || feed.listenerCount > 0) return
-      this.#shared.delete(name)
-      shared.remove()
     }
   }
 

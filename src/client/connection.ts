@@ -29,8 +29,8 @@ export interface ConnectionOptions {
   readonly onFrame: (frame: ServerFrame) => void
   /** After every change of state. `previous` and `state` differ. */
   readonly onState: (state: ConnectionState, previous: ConnectionState) => void
-  /** A token was fetched that goes to the server next. */
-  readonly onToken: (token: string) => void
+  /** A token was fetched; it goes to the server once this has resolved. Must not reject. */
+  readonly onToken: (token: string) => Promise<void>
   /** The server takes subscriptions now; those of an earlier connection are gone. */
   readonly onReady: () => void
   /** The frames that enter all that was asked for. */
@@ -209,8 +209,8 @@ export class Connection {
       if (question === this.#question) this.#happened(event)
     }
     this.#askToken().then(
-      token => {
-        if (question === this.#question) this.#options.onToken(token)
+      async token => {
+        if (question === this.#question) await this.#options.onToken(token)
         answered({ name: 'token', token })
       },
       (error: unknown) => answered({ name: 'tokenFailed', message: `the token callback failed: ${String(error)}` }),
@@ -242,7 +242,8 @@ export class Connection {
   #drop(): void {
     const transport = this.#transport
     this.#transport = null
-    transport?.close()
+    // Only who leaves for good is to be missing at once where others see who is there.
+    transport?.close('attempt' in this.#state)
     this.#probe?.close()
     this.#probe = null
   }

@@ -2,11 +2,14 @@
 import type { JsonRow, Warning } from '../protocol/messages.ts'
 import type { Entry, Feed, FeedRequest, FrameOf } from './feed.ts'
 import { type Delta, LiveRows, ProtocolError } from './live-rows.ts'
+import type { SharedFeed } from './shared-feeds.ts'
 import { Stand } from './stand.ts'
 import { type FeedStatus, isLive, type Refusal } from './status.ts'
+import type { StoredQuery, StoredSlot } from './stored-queries.ts'
 
 export interface LiveState {
-  /** Equal to the SELECT when `status` is `live`; the last rows known while `offline`. In the order they came. */
+  /** Equal to the SELECT when `status` is `live`; the last rows known while it is not, and none once it is `refused` or `closed`. In the
+   *  query's order, else as they came. A row that did not change stays the same object. */
   readonly rows: readonly JsonRow[]
   /** What changed since the update before; null when the rows are new as a whole, or only the status moved. */
   readonly delta: Delta | null
@@ -20,25 +23,36 @@ export interface LiveState {
   readonly warnings: readonly Warning[]
 }
 
-export class LiveFeed implements Feed {
+/** Of a query that nobody has asked for yet. */
+export const waiting: LiveState = {
+  rows: [],
+  delta: null,
+  status: 'connecting',
+  stale: false,
+  error: null,
+  exact: true,
+  warnings: [],
+}
+
+/** The rows are void as a place to go on from, and were right when they were read: they stay to be seen until the fresh ones are
+ *  here. All other reasons speak of who may see them. */
+const rowsStayAfter = new Set(['WINDOW_PASSED', 'EPOCH_CHANGED', 'PROTOCOL_ERROR'])
+
+export class LiveFeed implements SharedFeed {
   readonly request: FeedRequest
   readonly #rows = new LiveRows()
   readonly #stand = new Stand()
   readonly #listeners = new Set<(state: LiveState) => void>()
   readonly #report: (error: Error) => void
-  #state: LiveState = {
-    rows: [],
-    delta: null,
-    status: 'connecting',
-    stale: false,
-    error: null,
-    exact: true,
-    warnings: [],
-  }
+  readonly #stored: StoredSlot | null
+  #state: LiveState = waiting
 
-  constructor(request: FeedRequest, report: (error: Error) => void) {
+  /** @param stored where its rows are kept over a reload */
+  constructor(request: FeedRequest, report: (error: Error) => void, stored: StoredSlot | null = null) {
     this.request = request
     this.#report = report
+    this.#stored = stored
+    this.restoreStored()
   }
 
   entry(id: number): Entry {
@@ -48,6 +62,10 @@ export class LiveFeed implements Feed {
 
   get isLive(): boolean {
     return isLive(this.#state.status)
+  }
+
+  get hasEnded(): boolean {
+    return this.#state.status === 'refused' || this.#state.status === 'closed'
   }
 
   get state(): LiveState {
@@ -60,30 +78,53 @@ export class LiveFeed implements Feed {
 
   /** Tells the listener the state as it is, at once, and from now on. */
   listen(listener: (state: LiveState) => void): () => void {
-    this.#listeners.add(listener)
-    this.#call(listener, { ...this.#state, delta: null })
-    return () => this.#listeners.delete(listener)
+    // A copy: the same function may listen twice.
+    const own = (state: LiveState): void => listener(state)
+    this.#listeners.add(own)
+    this.#call(own, this.#state.delta === null ? this.#state : { ...this.#state, delta: null })
+    return () => this.#listeners.delete(own)
+  }
+
+  /** Rows that were kept are seen at once, and taken up from where they stand; unless others have come meanwhile. */
+  restoreStored(): void {
+    if (this.#stand.since !== null || this.hasEnded) return
+    const query = this.#stored?.read()
+    if (query === undefined) return
+    const { since, rows, key, order, limit } = query
+    this.#rows.setShape({ key, order, limit })
+    this.#rows.restore(rows)
+    this.#stand.moveToSince(since)
+    this.#tell({ rows })
+  }
+
+  /** Rows and where they stand, to be kept; null while they are not exact. */
+  get kept(): StoredQuery | null {
+    const { since } = this.#stand
+    return since === null || !this.#rows.exact ? null : { since, rows: this.#rows.rows, ...this.#rows.shape }
   }
 
   accepted(frame: FrameOf<'subscribed' | 'joined'>): void {
     if (frame.type !== 'subscribed') return
-    this.#stand.setTag(frame.tag)
-    this.#rows.setKey(frame.key)
-    const notes = { exact: frame.exact ?? true, warnings: frame.warnings ?? [] }
-    if (frame.resumed) {
-      this.#tell({ status: 'live', error: null, ...notes })
-      return
-    }
-    this.#clear()
-    this.#tell({ status: 'catching up', rows: this.#rows.rows, ...notes })
+    const { tag, key, order, limit, exact = true, warnings = [] } = frame
+    // Under another tag the rows may be others' to see.
+    const isSame = this.#stand.tag === tag && String(this.#rows.shape.key) === String(key)
+    this.#stand.setTag(tag)
+    if (!isSame) this.#stored?.drop()
+    if (!frame.resumed) this.#expectSnapshot(isSame)
+    this.#rows.setShape({ key, order, limit })
+    const { rows } = this.#rows
+    if (frame.resumed) this.#tell({ rows, status: 'live', error: null, exact, warnings })
+    else this.#tell({ rows, status: 'catching up', exact, warnings })
   }
 
   received(frame: Parameters<Feed['received']>[0], shared: boolean): void {
     if (frame.type === 'snapshot') {
-      if (!this.#rows.snapshot(frame)) return
+      const whole = this.#rows.snapshot(frame)
+      if (whole === null) return
       if (frame.position === undefined) throw new ProtocolError('a whole snapshot came without its position')
       this.#stand.moveTo(frame.position)
-      this.#tell({ rows: this.#rows.rows, status: 'live', error: null })
+      this.#tell({ rows: this.#rows.rows, delta: whole.delta, status: 'live', error: null })
+      this.#stored?.changed(this)
     } else if (frame.type === 'delta') {
       this.#delta(frame, shared)
     }
@@ -100,19 +141,25 @@ export class LiveFeed implements Feed {
   }
 
   heartbeat(stale: boolean, since: string | undefined): void {
-    if (since !== undefined && this.#rows.exact) this.#stand.moveToSince(since)
+    if (since !== undefined && this.#rows.exact) {
+      this.#stand.moveToSince(since)
+      this.#stored?.moved(this)
+    }
     if (stale !== this.#state.stale) this.#tell({ stale })
   }
 
   moved(status: FeedStatus, error: Refusal | null): void {
     // What may not be asked for any longer may not be shown any longer.
-    if (status === 'refused') this.#clear()
+    if (status === 'closed') this.#stored?.flush()
+    if (status === 'refused') this.#stored?.drop()
+    if (status === 'refused' || status === 'closed') this.#expectSnapshot(false)
     if (status === this.#state.status && error === this.#state.error) return
     this.#tell({ status, error, rows: this.#rows.rows })
   }
 
   restart(error: Refusal): void {
-    this.#clear()
+    this.#stored?.drop()
+    this.#expectSnapshot(rowsStayAfter.has(error.code))
     this.#tell({ status: 'catching up', rows: this.#rows.rows, error })
   }
 
@@ -131,10 +178,11 @@ export class LiveFeed implements Feed {
     this.#rows.apply(delta)
     this.#stand.moveTo(frame.position)
     this.#tell({ rows: this.#rows.rows, delta })
+    this.#stored?.changed(this)
   }
 
-  #clear(): void {
-    this.#rows.expectSnapshot()
+  #expectSnapshot(keep: boolean): void {
+    this.#rows.expectSnapshot(keep)
     this.#stand.forget()
   }
 

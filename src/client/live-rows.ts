@@ -1,60 +1,112 @@
 // The rows of one live query as the client holds them. Strict: what does not fit the rows held is an error, because an
 // upsert that shrugs would hide a lost or repeated change from everybody.
-import type { DeltaEvent, JsonRow, RowChange, SnapshotEvent } from '../protocol/messages.ts'
+import type { DeltaEvent, JsonRow, OrderTerm, RowChange, SnapshotEvent } from '../protocol/messages.ts'
+import { compareRows } from '../protocol/order.ts'
+import { differences, sameJson } from './row-differences.ts'
+import { placeInWindow } from './window-order.ts'
 
 export interface Delta {
   readonly changes: readonly RowChange[]
-  /** Commit time of the last commit folded in, ISO 8601 with microseconds. */
-  readonly committedAt: string
+  /** Commit time of the last commit folded in, ISO 8601 with microseconds; null where a fresh snapshot took the place of older rows. */
+  readonly committedAt: string | null
 }
 
-/** The server sent what cannot follow from the rows held. The holder clears and asks for a fresh snapshot. */
+/** The server sent what cannot follow from the rows held. The holder asks for a fresh snapshot. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'
 }
 
-/** Holds what the query selects and nothing else: its size is the query's, plus the parts of one unfinished delta. */
+/** What a subscription says of its rows. */
+export interface RowsShape {
+  /** Columns of the primary key. */
+  readonly key: readonly string[]
+  readonly order?: readonly OrderTerm[] | undefined
+  readonly limit?: number | undefined
+}
+
+/** More changes than this are sorted in together: each by itself moves the rows behind it. */
+const maxSingleMoves = 64
+
+/** Holds what the query selects and nothing else: its size is the query's, plus the parts of one unfinished delta or snapshot. */
 export class LiveRows {
-  readonly #rows = new Map<string, JsonRow>()
-  #key: readonly string[] = []
+  #shape: RowsShape = { key: [] }
+  #compare: ((a: JsonRow, b: JsonRow) => number) | null = null
+  #rows = new Map<string, JsonRow>()
+  #list: readonly JsonRow[] = []
+  /** Rows of a snapshot whose last part is not here; null: the rows are exact. */
+  #coming: Map<string, JsonRow> | null = new Map()
+  /** `#list` was a whole state once. */
+  #wasWhole = false
   #parts: RowChange[] = []
-  #exact = false
-  #list: readonly JsonRow[] | null = null
 
   /** False from the start, or from `expectSnapshot`, to the last part of a snapshot. */
   get exact(): boolean {
-    return this.#exact
+    return this.#coming === null
   }
 
-  /** The rows in the order they came; a new array after every change. */
+  /** In the query's order, else as they came; a new array after every change. */
   get rows(): readonly JsonRow[] {
-    this.#list ??= [...this.#rows.values()]
     return this.#list
   }
 
-  /** Forgets the rows: a snapshot follows. */
-  expectSnapshot(): void {
-    this.#rows.clear()
-    this.#parts = []
-    this.#exact = false
-    this.#list = null
+  get shape(): RowsShape {
+    return this.#shape
   }
 
-  /** Names the primary key's columns, before the first event of a (new) subscription. Rows stay. */
-  setKey(columns: readonly string[]): void {
-    this.#key = columns
-    // Parts of a delta that the lost connection did not finish come again, whole.
+  /** Before the first event of a (new) subscription. Rows stay. */
+  setShape(shape: RowsShape): void {
+    this.#shape = shape
+    const { order, limit } = shape
+    // With a limit the server says where each row goes.
+    this.#compare = order === undefined || limit !== undefined ? null : compareRows(order)
     this.#parts = []
+    if (this.#compare === null) return
+    const sorted = this.#list.toSorted(this.#compare)
+    if (sorted.some((row, at) => row !== this.#list[at])) this.#list = sorted
   }
 
-  /** @returns true when the snapshot is whole */
-  snapshot(event: SnapshotEvent): boolean {
-    if (this.#exact) throw new ProtocolError('a snapshot came that nobody asked for')
-    for (const key of event.gone ?? []) this.#rows.delete(this.#name(key))
-    for (const row of event.rows) this.#rows.set(this.#name(row), row)
-    this.#list = null
-    this.#exact = event.done
-    return event.done
+  /** A snapshot follows.
+   *  @param keep the rows held stay to be seen until it is whole */
+  expectSnapshot(keep: boolean): void {
+    this.#parts = []
+    this.#coming = new Map()
+    if (!keep) {
+      this.#wasWhole = false
+      this.#list = []
+    }
+    // Anew from what was shown: a delta that did not fit may have been applied in part.
+    this.#rows = this.#named(this.#list)
+  }
+
+  /** Rows that were whole at a position, from a store.
+   *  @throws ProtocolError when one lacks a column of the key */
+  restore(rows: readonly JsonRow[]): void {
+    this.#rows = this.#named(rows)
+    this.#list = rows
+    this.#wasWhole = true
+    this.#coming = null
+  }
+
+  /** @returns null while parts are missing; then what became of the rows shown before, which is null where there were none */
+  snapshot(event: SnapshotEvent): { readonly delta: Delta | null } | null {
+    const coming = this.#coming
+    if (coming === null) throw new ProtocolError('a snapshot came that nobody asked for')
+    for (const key of event.gone ?? []) coming.delete(this.#name(key))
+    for (const row of event.rows) coming.set(this.#name(row), row)
+    if (!event.done) return null
+    const before = this.#rows
+    for (const [name, row] of coming) {
+      const held = before.get(name)
+      if (held !== undefined && sameJson(held, row)) coming.set(name, held)
+    }
+    const list = [...coming.values()]
+    if (this.#compare !== null) list.sort(this.#compare)
+    this.#show(list)
+    this.#rows = coming
+    this.#coming = null
+    const delta = this.#wasWhole ? { changes: differences(before, coming, this.#shape.key), committedAt: null } : null
+    this.#wasWhole = true
+    return { delta }
   }
 
   /** @returns the delta once its last part is here, not yet applied; else null */
@@ -66,45 +118,102 @@ export class LiveRows {
     return { changes, committedAt: event.committedAt }
   }
 
-  /** @throws ProtocolError when a change does not fit; the rows are then worth nothing */
+  /** @throws ProtocolError when a change does not fit; the rows then need `expectSnapshot` */
   apply(delta: Delta): void {
-    if (!this.#exact) throw new ProtocolError('a delta came before the snapshot was whole')
-    this.#list = null
-    for (const change of delta.changes) this.#apply(change)
-  }
-
-  #apply(change: RowChange): void {
-    if (change.op === 'truncate') {
-      this.#rows.clear()
+    if (this.#coming !== null) throw new ProtocolError('a delta came before the snapshot was whole')
+    const { changes } = delta
+    const compare = this.#compare
+    if (compare !== null && changes.length <= maxSingleMoves) {
+      const list = [...this.#list]
+      for (const change of changes) {
+        const { before, after } = this.#apply(change)
+        if (change.op === 'truncate') list.length = 0
+        else move(list, before, after, compare)
+      }
+      this.#list = list
       return
     }
-    const name = this.#name(change.key)
-    const held = this.#rows.get(name)
-    switch (change.op) {
-      case 'insert':
-        if (held !== undefined) throw new ProtocolError(`insert of the known key ${name}`)
-        this.#rows.set(name, change.row)
-        return
-      case 'update':
-        if (held === undefined) throw new ProtocolError(`update of the unknown key ${name}`)
-        this.#rows.set(name, { ...held, ...change.set })
-        return
-      case 'delete':
-        if (held === undefined) throw new ProtocolError(`delete of the unknown key ${name}`)
-        this.#rows.delete(name)
-        return
-      default:
-        throw new ProtocolError(`a change with the unknown op ${JSON.stringify((change as { op: unknown }).op)}`)
+    for (const change of changes) this.#apply(change)
+    if (compare !== null) this.#list = [...this.#rows.values()].sort(compare)
+    else if (this.#shape.limit === undefined) this.#list = [...this.#rows.values()]
+    else {
+      const list = placeInWindow(this.#list.map(this.#name), changes, this.#rows, this.#name)
+      if (list === null) throw new ProtocolError('a row follows one that is not there')
+      this.#show(list)
     }
   }
 
-  #name(row: JsonRow): string {
-    return JSON.stringify(
-      this.#key.map(column => {
+  #apply(change: RowChange): { before?: JsonRow; after?: JsonRow } {
+    if (change.op === 'truncate') {
+      this.#rows.clear()
+      return {}
+    }
+    const name = this.#name(change.key)
+    const before = this.#rows.get(name)
+    if (change.op === 'insert') {
+      if (before !== undefined) throw new ProtocolError(`insert of the known key ${name}`)
+      this.#rows.set(name, change.row)
+      return { after: change.row }
+    }
+    if (before === undefined) throw new ProtocolError(`${change.op} of the unknown key ${name}`)
+    if (change.op === 'delete') {
+      this.#rows.delete(name)
+      return { before }
+    }
+    if (change.op !== 'update') throw new ProtocolError(`a change with the unknown op ${JSON.stringify(change)}`)
+    const after = { ...before, ...change.set }
+    this.#rows.set(name, after)
+    return { before, after }
+  }
+
+  #show(list: readonly JsonRow[]): void {
+    const { limit } = this.#shape
+    if (limit !== undefined && list.length > limit)
+      throw new ProtocolError(`${list.length} rows for a limit of ${limit}`)
+    this.#list = list
+  }
+
+  #named(rows: readonly JsonRow[]): Map<string, JsonRow> {
+    return new Map(rows.map(row => [this.#name(row), row]))
+  }
+
+  readonly #name = (row: JsonRow): string =>
+    JSON.stringify(
+      this.#shape.key.map(column => {
         const value = row[column]
         if (value === undefined) throw new ProtocolError(`a row without its key column "${column}"`)
         return value
       }),
     )
+}
+
+/** Takes a row out of a sorted list, and puts another in. */
+function move(
+  list: JsonRow[],
+  before: JsonRow | undefined,
+  after: JsonRow | undefined,
+  compare: (a: JsonRow, b: JsonRow) => number,
+): void {
+  if (before !== undefined) {
+    const at = placeOf(list, before, compare)
+    if (list[at] !== before) throw new ProtocolError('the order does not tell the rows apart')
+    if (after !== undefined && compare(before, after) === 0) {
+      list[at] = after
+      return
+    }
+    list.splice(at, 1)
   }
+  if (after !== undefined) list.splice(placeOf(list, after, compare), 0, after)
+}
+
+/** The first place whose row does not stand before this one. */
+function placeOf(list: readonly JsonRow[], row: JsonRow, compare: (a: JsonRow, b: JsonRow) => number): number {
+  let low = 0
+  let high = list.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (compare(list[middle]!, row) < 0) low = middle + 1
+    else high = middle
+  }
+  return low
 }

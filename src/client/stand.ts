@@ -12,6 +12,10 @@ export class Stand {
     return this.#text === null || this.#tag === null ? null : `${this.#text}.${this.#tag}`
   }
 
+  get tag(): string | null {
+    return this.#tag
+  }
+
   setTag(tag: string): void {
     this.#tag = tag
   }

@@ -1,15 +1,26 @@
-// Builds a query on one table: conditions, columns, then `live()` or `changes()`. Each step gives a new query.
-import type { ChangeEvent } from '../protocol/messages.ts'
-import type { ChangeListeners } from './change-feed.ts'
+// Builds a query on one table: conditions, columns, order, then `live()` or `changes()`. Each step gives a new query.
+import { TidegateError } from '../protocol/tidegate-error.ts'
+import { type Change, type ChangesDoor, type ChangesOptions, iterateChanges, listenToChanges } from './changes.ts'
 import type { FeedRequest } from './feed.ts'
-import { condition, type FilterValue, type Operator } from './filter.ts'
-import type { LiveState } from './live-feed.ts'
-import { LiveQuery } from './live-query.ts'
-import type { FeedStatus, Refusal } from './status.ts'
+import { condition, type Filter, type FilterValue, group, not, type Operator, pairOf } from './filter.ts'
+import { type LiveDoor, LiveQuery } from './live-query.ts'
+import type { RowOf, ValueFor } from './row-types.ts'
 
-export interface QueryDoor {
-  live(request: FeedRequest, listener: (state: LiveState) => void): () => void
-  changes(request: FeedRequest, listeners: ChangeListeners): () => void
+type Name<Table> = keyof Table & string
+
+/** Makes conditions that are joined otherwise than by AND.
+ *  @example query.where(c => c.any([c('room_id', '=', 1), c.not(c('author', 'in', [7, 8]))])) */
+export interface ConditionBuilder<Table> {
+  <Column extends Name<Table>, Op extends Operator>(
+    column: Column,
+    operator: Op,
+    value: ValueFor<Table[Column], Op>,
+  ): Filter
+  /** At least one holds: OR. */
+  any(conditions: readonly Filter[]): Filter
+  /** Every one holds: AND. */
+  all(conditions: readonly Filter[]): Filter
+  not(condition: Filter): Filter
 }
 
 interface QueryParts {
@@ -17,83 +28,133 @@ interface QueryParts {
   /** Pairs of a URL's query, AND-ed. */
   readonly conditions: readonly string[]
   readonly columns: readonly string[] | null
+  readonly order: readonly OrderBy[]
+  readonly limit: number | null
 }
 
-export interface ChangesOptions {
-  /** Default: all three, and truncate. */
-  readonly event?: 'INSERT' | 'UPDATE' | 'DELETE' | '*'
-  /** Events were missed: away past the window, or a lost slot. Without it such a gap goes to the client's `onError`. */
-  readonly onResync?: (reason: Refusal) => void
-  readonly onStatus?: (status: FeedStatus, error: Refusal | null) => void
+interface OrderBy {
+  readonly column: string
+  /** In PostgREST's grammar: `created_at.desc.nullslast`. */
+  readonly text: string
 }
 
-/** One event, with the rows as far as this reader may see them. */
-export type Change<Row> = Omit<ChangeEvent, 'new' | 'old'> & { readonly new?: Row; readonly old?: Partial<Row> }
+export interface OrderOptions {
+  /** Where NULL stands. Default, as in Postgres: last, with `desc` first. */
+  readonly nulls?: 'first' | 'last'
+}
 
-type Value<Row, Column extends keyof Row, Op extends Operator> = Op extends 'in' | 'not in'
-  ? readonly NonNullable<Row[Column]>[]
-  : Op extends 'is' | 'is not'
-    ? null | boolean
-    : Op extends 'like' | 'ilike' | 'not like' | 'not ilike'
-      ? string
-      : NonNullable<Row[Column]>
+const builder: ConditionBuilder<Record<string, never>> = Object.assign(
+  (column: string, operator: Operator, value: FilterValue) => condition(column, operator, value),
+  {
+    any: (items: readonly Filter[]) => group('or', items),
+    all: (items: readonly Filter[]) => group('and', items),
+    not,
+  },
+)
 
-/** @typeParam Row the table's columns @typeParam Result the columns asked for */
-export class TableQuery<Row, Result> {
+/** @typeParam Table the table's columns, as in Kysely's interface @typeParam Result the row of the columns asked for */
+export class TableQuery<Table, Result = RowOf<Table>> {
   readonly #parts: QueryParts
-  readonly #door: QueryDoor
+  readonly #door: LiveDoor & ChangesDoor
 
-  constructor(parts: QueryParts, door: QueryDoor) {
-    this.#parts = parts
+  constructor(parts: Pick<QueryParts, 'table'> & Partial<QueryParts>, door: LiveDoor & ChangesDoor) {
+    this.#parts = { conditions: [], columns: null, order: [], limit: null, ...parts }
     this.#door = door
   }
 
-  /** @throws FILTER_INVALID when the value does not fit the operator */
-  where<Column extends keyof Row & string, Op extends Operator>(
+  /** Keeps the rows for which this holds too. `like` and `ilike` take `*` for `%`.
+   *  @throws FILTER_INVALID when the value does not fit the operator */
+  where<Column extends Name<Table>, Op extends Operator>(
     column: Column,
     operator: Op,
-    value: Value<Row, Column, Op>,
-  ): TableQuery<Row, Result> {
-    return this.filter(condition(column, operator, value as FilterValue))
+    value: ValueFor<Table[Column], Op>,
+  ): TableQuery<Table, Result>
+  where(build: (condition: ConditionBuilder<Table>) => Filter): TableQuery<Table, Result>
+  where(
+    column: string | ((condition: ConditionBuilder<Table>) => Filter),
+    operator?: Operator,
+    value?: unknown,
+  ): TableQuery<Table, Result> {
+    const filter =
+      typeof column === 'function'
+        ? column(builder as unknown as ConditionBuilder<Table>)
+        : condition(column, operator!, value as FilterValue)
+    return this.filter(pairOf(filter))
   }
 
   /** A condition in PostgREST's own words, percent-encoded as in a URL: `or=(room_id.eq.1,author.is.null)`. */
-  filter(text: string): TableQuery<Row, Result> {
-    return new TableQuery({ ...this.#parts, conditions: [...this.#parts.conditions, text] }, this.#door)
+  filter(text: string): TableQuery<Table, Result> {
+    return this.#with({ conditions: [...this.#parts.conditions, text] })
   }
 
-  /** The primary key always comes along. */
-  select<Column extends keyof Row & string>(columns: readonly Column[]): TableQuery<Row, Pick<Row, Column>> {
-    return new TableQuery({ ...this.#parts, columns }, this.#door)
+  /** The primary key always comes along, and so do the columns of the order. */
+  select<Column extends Name<Table>>(columns: readonly Column[]): TableQuery<Table, Pick<RowOf<Table>, Column>> {
+    return this.#with({ columns })
+  }
+
+  /** Orders the rows of `live()`; again for what decides where this does not. The primary key decides last. */
+  orderBy(
+    column: Name<Table>,
+    direction: 'asc' | 'desc' = 'asc',
+    { nulls }: OrderOptions = {},
+  ): TableQuery<Table, Result> {
+    // Quoted as in SQL, unlike in a filter.
+    const name = /^\w+$/.test(column) ? column : `"${column.replaceAll('"', '""')}"`
+    const text = `${name}.${direction}${nulls === undefined ? '' : `.nulls${nulls}`}`
+    return this.#with({ order: [...this.#parts.order, { column, text }] })
+  }
+
+  /** The first so many rows of the order; `live()` fills up as rows leave.
+   *  @throws PARAMETER_INVALID unless it is a whole number from 1 on */
+  limit(rows: number): TableQuery<Table, Result> {
+    if (!Number.isSafeInteger(rows) || rows < 1) {
+      throw new TidegateError('PARAMETER_INVALID', `limit(${rows}): a limit is a whole number from 1 on`)
+    }
+    return this.#with({ limit: rows })
   }
 
   /** The rows now and from now on. Nothing is asked before somebody listens. */
   live(): LiveQuery<Result> {
-    const request = this.#request('live')
-    return new LiveQuery(listener => this.#door.live(request, listener))
+    const { order, limit } = this.#parts
+    const request = this.#request('live', limit === null ? order.map(({ column }) => column) : [])
+    if (order.length > 0) request.order = order.map(({ text }) => text).join(',')
+    if (limit !== null) request.limit = limit
+    return new LiveQuery(request, this.#door)
   }
 
-  /** Every insert, update and delete as an event, each once.
-   *  @returns ends it */
-  changes(options: ChangesOptions, listener: (change: Change<Result>) => void): () => void {
+  /** Every insert, update and delete as an event, each once, in the order of the commits.
+   *  @returns ends it; without a listener, the events one after another: see `iterateChanges`
+   *  @throws ORDER_UNSUPPORTED after `orderBy` or `limit`: events come as they happen */
+  changes(options: ChangesOptions, listener: (change: Change<Result>) => void): () => void
+  changes(options?: ChangesOptions & { readonly buffer?: number }): AsyncIterableIterator<Change<Result>>
+  changes(
+    options: ChangesOptions & { readonly buffer?: number } = {},
+    listener?: (change: Change<Result>) => void,
+  ): (() => void) | AsyncIterableIterator<Change<Result>> {
+    if (this.#parts.order.length > 0 || this.#parts.limit !== null) {
+      throw new TidegateError(
+        'ORDER_UNSUPPORTED',
+        'changes() comes in the order of the commits; leave out orderBy and limit',
+      )
+    }
     const { event = '*' } = options
-    const request = this.#request('changes')
+    const request = this.#request('changes', [])
     if (event !== '*') request.events = [event.toLowerCase() as 'insert' | 'update' | 'delete']
-    return this.#door.changes(request, {
-      onChange: change => listener(change as unknown as Change<Result>),
-      onResync: reason => {
-        if (options.onResync === undefined) throw new Error(`events of ${request.table} were missed: ${reason.message}`)
-        options.onResync(reason)
-      },
-      onStatus: options.onStatus ?? (() => {}),
-    })
+    if (listener === undefined) return iterateChanges(request, options, this.#door)
+    return listenToChanges(request, options, this.#door, listener)
   }
 
-  #request(kind: 'live' | 'changes'): FeedRequest {
+  /** One text for one query, however it was put together: a connection follows a query once.
+   *  @param needed columns that come along with those of `select` */
+  #request(kind: 'live' | 'changes', needed: readonly string[]): FeedRequest {
     const { table, conditions, columns } = this.#parts
-    const request: FeedRequest = { kind, table }
-    if (conditions.length > 0) request.filter = conditions.join('&')
-    if (columns !== null) request.select = [...columns]
+    const request: FeedRequest = { kind, table: table.replace(/^public\.(?=[^.]+$)/, '') }
+    if (conditions.length > 0) request.filter = [...new Set(conditions)].sort().join('&')
+    if (columns !== null) request.select = [...new Set([...columns, ...needed])].sort()
     return request
+  }
+
+  #with<Row = Result>(parts: Partial<QueryParts>): TableQuery<Table, Row> {
+    return new TableQuery({ ...this.#parts, ...parts }, this.#door)
   }
 }

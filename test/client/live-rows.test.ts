@@ -6,7 +6,7 @@ const committedAt = '2026-01-01T00:00:00.000001Z'
 
 function holding(...rows: JsonRow[]): LiveRows {
   const held = new LiveRows()
-  held.setKey(['id'])
+  held.setShape({ key: ['id'] })
   held.snapshot({ rows, done: true })
   return held
 }
@@ -19,10 +19,12 @@ function apply(held: LiveRows, ...changes: RowChange[]): void {
 
 test('[P1] a row of a later part replaces one of the same key, and `gone` removes one', () => {
   const held = new LiveRows()
-  held.setKey(['id'])
-  expect(held.snapshot({ rows: [{ id: 1, v: 'old' }, { id: 2 }], done: false })).toBe(false)
+  held.setShape({ key: ['id'] })
+  expect(held.snapshot({ rows: [{ id: 1, v: 'old' }, { id: 2 }], done: false })).toBe(null)
   expect(held.exact).toBe(false)
-  expect(held.snapshot({ rows: [{ id: 1, v: 'new' }], gone: [{ id: 2 }, { id: 9 }], done: true })).toBe(true)
+  expect(held.snapshot({ rows: [{ id: 1, v: 'new' }], gone: [{ id: 2 }, { id: 9 }], done: true })).toEqual({
+    delta: null,
+  })
   expect(held.exact).toBe(true)
   expect(held.rows).toEqual([{ id: 1, v: 'new' }])
 })
@@ -66,14 +68,14 @@ test('[P4] parts of a delta that a lost connection cut off are forgotten: they c
   const held = holding()
   const changes: RowChange[] = [{ op: 'insert', key: { id: 1 }, row: { id: 1 } }]
   held.collect({ changes, done: false, committedAt })
-  held.setKey(['id'])
+  held.setShape({ key: ['id'] })
   apply(held, ...changes)
   expect(held.rows).toEqual([{ id: 1 }])
 })
 
 test('keys of several columns, and of values that look alike, are told apart', () => {
   const held = new LiveRows()
-  held.setKey(['a', 'b'])
+  held.setShape({ key: ['a', 'b'] })
   held.snapshot({
     rows: [
       { a: 1, b: '2' },
@@ -107,7 +109,7 @@ test.each(misfits)('[P4] %s is an error, never shrugged off', (_, change) => {
 
 test('a delta before the snapshot is whole is an error, and so is a second snapshot', () => {
   const held = new LiveRows()
-  held.setKey(['id'])
+  held.setShape({ key: ['id'] })
   expect(() => apply(held)).toThrow(ProtocolError)
   expect(() => holding().snapshot({ rows: [], done: true })).toThrow(ProtocolError)
 })

@@ -1,0 +1,76 @@
+// All live queries and changes of one client, shared by name, and the user whose rows they are.
+import { ChangeFeed, type ChangeListeners } from './change-feed.ts'
+import type { ChangesDoor } from './changes.ts'
+import type { Feed, FeedRequest } from './feed.ts'
+import { LiveFeed, type LiveState } from './live-feed.ts'
+import type { LiveDoor } from './live-query.ts'
+import { SharedFeeds } from './shared-feeds.ts'
+import { type StoredQueries, userOf } from './stored-queries.ts'
+
+export interface LiveQueriesOptions {
+  /** Enters a feed; returns what removes it. */
+  readonly add: (feed: Feed) => () => void
+  readonly report: (error: Error) => void
+  /** Null: rows are not kept over a reload. */
+  readonly stored: StoredQueries | null
+  /** Names the user where the token is no JWT. */
+  readonly user?: string | undefined
+}
+
+/** Holds what somebody listens to, or did a moment ago. */
+export class LiveQueries implements LiveDoor, ChangesDoor {
+  readonly #options: LiveQueriesOptions
+  readonly #live: SharedFeeds<LiveFeed>
+  readonly #changes: SharedFeeds<ChangeFeed>
+  #user: string | null = null
+
+  constructor(options: LiveQueriesOptions) {
+    this.#options = options
+    this.#live = new SharedFeeds<LiveFeed>(options.add)
+    this.#changes = new SharedFeeds<ChangeFeed>(options.add)
+  }
+
+  state(name: string): LiveState | undefined {
+    return this.#live.get(name)?.state
+  }
+
+  listen(name: string, request: FeedRequest, listener: (state: LiveState) => void): () => void {
+    const { report, stored } = this.#options
+    const make = (): LiveFeed => new LiveFeed(request, report, stored?.slot(name) ?? null)
+    return this.#live.listen(name, make, feed => feed.listen(listener))
+  }
+
+  changes(name: string, request: FeedRequest, listeners: ChangeListeners): () => void {
+    const make = (): ChangeFeed => new ChangeFeed(request, this.#options.report)
+    return this.#changes.listen(name, make, feed => feed.listen(listeners))
+  }
+
+  /** A token was fetched. Rows of another user are forgotten, and those that are kept of this one are there when it resolves. */
+  async signedIn(token: string): Promise<void> {
+    const { stored, report } = this.#options
+    const user = userOf(token) ?? this.#options.user
+    if (user === this.#user) return
+    if (user === undefined) {
+      if (stored !== null) report(new Error('rows are not stored: the token is no JWT, and there is no option `user`'))
+      return
+    }
+    if (this.#user !== null) {
+      const error = { code: 'QUERY_CHANGED', message: 'the token is another user’s' }
+      for (const feed of this.#live) if (!feed.hasEnded) feed.restart(error)
+    }
+    this.#user = user
+    if (stored === null) return
+    await stored.signedIn(user)
+    for (const feed of this.#live) feed.restoreStored()
+  }
+
+  /** The user leaves: nothing of theirs stays in the store. */
+  async signedOut(): Promise<void> {
+    this.#user = null
+    await this.#options.stored?.forgetUser()
+  }
+
+  close(): Promise<void> {
+    return this.#options.stored?.close() ?? Promise.resolve()
+  }
+}

@@ -1,0 +1,272 @@
+// Rows of live queries over a reload: each query's rows, and where they stand, in one value of the store, so that there is
+// never a position without its rows. Values are a user's own: role and subject stand in the key.
+import type { JsonRow, OrderTerm } from '../protocol/messages.ts'
+import type { Store } from './store.ts'
+
+export interface StoredQuery {
+  /** Position and tag. */
+  readonly since: string
+  readonly rows: readonly JsonRow[]
+  readonly key: readonly string[]
+  readonly order?: readonly OrderTerm[] | undefined
+  readonly limit?: number | undefined
+}
+
+interface Keeper {
+  /** What is to be kept now; null: nothing that is exact. */
+  readonly kept: StoredQuery | null
+}
+
+/** A query's place in the store. */
+export interface StoredSlot {
+  /** What an earlier page kept. Once: after that it is old. */
+  read(): StoredQuery | undefined
+  /** The rows are others. */
+  changed(keeper: Keeper): void
+  /** They stand further on, and are the same. */
+  moved(keeper: Keeper): void
+  /** What is stored is void. */
+  drop(): void
+  /** Writes what was not written yet. */
+  flush(): void
+}
+
+export interface StoredQueriesOptions {
+  readonly store: Store
+  /** Base address of the service. */
+  readonly address: string
+  readonly report: (error: Error) => void
+  /** Default: `tidegate`. */
+  readonly prefix?: string | undefined
+  /** Default: 50. Past it, what was written longest ago goes. */
+  readonly maxQueries?: number | undefined
+  /** Of all values together. Default: 4,000,000. Past it, what was written longest ago goes; a query that is larger by itself is not kept. */
+  readonly maxCharacters?: number | undefined
+}
+
+/** Of all values: another is not read. */
+const version = 1
+/** Written so long after the last change, and so long after the first that was not written. */
+const quietMs = 500
+const maxUnwrittenMs = 5000
+/** A query in which nothing happens, to stay within the server's window. */
+const movedMs = 30_000
+/** A store that does not answer holds up nobody longer than this. */
+const loadMs = 1000
+
+/** Holds what was stored until it is read, within the bounds of the store, and the names of what has not been written yet. */
+export class StoredQueries {
+  readonly #store: Store
+  readonly #report: (error: Error) => void
+  readonly #root: string
+  readonly #base: string
+  readonly #maxQueries: number
+  readonly #maxCharacters: number
+  /** Prefix of the user's keys; null: nobody is known, and nothing is read or written. */
+  #user: string | null = null
+  readonly #loaded = new Map<string, string>()
+  /** Everything under the prefix: how large, and when it was written. */
+  readonly #known = new Map<string, { readonly size: number; readonly at: number }>()
+  readonly #unwritten = new Map<string, Keeper>()
+  #firstUnwrittenAt: number | null = null
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #dueAt = Infinity
+  #work: Promise<void> = Promise.resolve()
+  readonly #leaving = (): void => {
+    if (globalThis.document?.visibilityState !== 'visible') this.flush()
+  }
+
+  constructor(options: StoredQueriesOptions) {
+    const { store, address, report, prefix = 'tidegate', maxQueries = 50, maxCharacters = 4_000_000 } = options
+    const { origin, pathname } = new URL(address)
+    this.#store = store
+    this.#report = report
+    this.#root = `${prefix}/`
+    this.#base = `${prefix}/${encodeURIComponent(origin.replace(/^ws/, 'http') + pathname.replace(/\/+$/, ''))}/`
+    this.#maxQueries = maxQueries
+    this.#maxCharacters = maxCharacters
+    globalThis.addEventListener?.('pagehide', this.#leaving)
+    globalThis.document?.addEventListener('visibilitychange', this.#leaving)
+  }
+
+  /** From now on it is this user's rows that are read and written.
+   *  @returns when those that are stored can be read, or the store has taken too long */
+  async signedIn(user: string): Promise<void> {
+    this.#forgetUnwritten()
+    this.#loaded.clear()
+    const own = `${this.#base}${encodeURIComponent(user)}/`
+    this.#user = own
+    const loaded = this.#enqueue(async () => {
+      for (const key of await this.#store.keys(own)) {
+        const value = await this.#store.get(key)
+        if (value !== null && this.#user === own) this.#loaded.set(key, value)
+      }
+    })
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, loadMs)
+    })
+    await Promise.race([loaded, late])
+    clearTimeout(timer)
+  }
+
+  /** Deletes every value of the user; where none is known, of everybody at this address. */
+  forgetUser(): Promise<void> {
+    const prefix = this.#user ?? this.#base
+    this.#user = null
+    this.#forgetUnwritten()
+    this.#loaded.clear()
+    return this.#enqueue(() => this.#store.clear(prefix))
+  }
+
+  slot(name: string): StoredSlot {
+    return {
+      read: () => this.#read(name),
+      changed: keeper => {
+        this.#firstUnwrittenAt ??= Date.now()
+        this.#later(name, keeper, Math.min(Date.now() + quietMs, this.#firstUnwrittenAt + maxUnwrittenMs))
+      },
+      moved: keeper => this.#later(name, keeper, Math.min(this.#dueAt, Date.now() + movedMs)),
+      drop: () => this.#drop(name),
+      flush: () => void this.flush(),
+    }
+  }
+
+  /** @returns when everything is written */
+  flush(): Promise<void> {
+    const user = this.#user
+    if (user !== null) {
+      for (const [name, keeper] of this.#unwritten) {
+        const { kept } = keeper
+        if (kept !== null) this.#write(user + name, JSON.stringify({ version, at: Date.now(), ...kept }))
+      }
+    }
+    this.#forgetUnwritten()
+    return this.#work
+  }
+
+  /** Writes what there is, and listens to the page no longer. */
+  close(): Promise<void> {
+    globalThis.removeEventListener?.('pagehide', this.#leaving)
+    globalThis.document?.removeEventListener('visibilitychange', this.#leaving)
+    return this.flush()
+  }
+
+  #read(name: string): StoredQuery | undefined {
+    if (this.#user === null) return undefined
+    const key = this.#user + name
+    const value = this.#loaded.get(key)
+    if (value === undefined) return undefined
+    this.#loaded.delete(key)
+    const query = parseStored(value)
+    if (query === null) this.#drop(name)
+    return query ?? undefined
+  }
+
+  #later(name: string, keeper: Keeper, dueAt: number): void {
+    if (this.#user === null) return
+    this.#loaded.delete(this.#user + name)
+    this.#unwritten.set(name, keeper)
+    if (dueAt === this.#dueAt) return
+    clearTimeout(this.#timer)
+    this.#dueAt = dueAt
+    this.#timer = setTimeout(() => this.flush(), Math.max(0, dueAt - Date.now()))
+    // Node alone: a process does not stay up to write.
+    if (typeof this.#timer === 'object') (this.#timer as { unref?: () => void }).unref?.()
+  }
+
+  #drop(name: string): void {
+    this.#unwritten.delete(name)
+    if (this.#user === null) return
+    const key = this.#user + name
+    this.#loaded.delete(key)
+    void this.#enqueue(() => this.#delete(key))
+  }
+
+  #forgetUnwritten(): void {
+    clearTimeout(this.#timer)
+    this.#unwritten.clear()
+    this.#firstUnwrittenAt = null
+    this.#dueAt = Infinity
+  }
+
+  #write(key: string, value: string): void {
+    void this.#enqueue(async () => {
+      if (value.length > this.#maxCharacters) return this.#delete(key)
+      await this.#look()
+      this.#known.delete(key)
+      await this.#makeRoom(value.length)
+      await this.#store.set(key, value).catch(async (error: unknown) => {
+        // What stands there is old: better nothing than a value that is never replaced.
+        await this.#delete(key)
+        throw error
+      })
+      this.#known.set(key, { size: value.length, at: Date.now() })
+    })
+  }
+
+  async #makeRoom(size: number): Promise<void> {
+    const oldestFirst = [...this.#known].sort(([, a], [, b]) => a.at - b.at)
+    let total = oldestFirst.reduce((sum, [, known]) => sum + known.size, size)
+    for (const [key, known] of oldestFirst) {
+      if (this.#known.size < this.#maxQueries && total <= this.#maxCharacters) return
+      await this.#delete(key)
+      total -= known.size
+    }
+  }
+
+  /** Other pages write too. */
+  async #look(): Promise<void> {
+    const keys = new Set(await this.#store.keys(this.#root))
+    for (const key of this.#known.keys()) if (!keys.has(key)) this.#known.delete(key)
+    for (const key of keys) {
+      if (this.#known.has(key)) continue
+      const value = await this.#store.get(key)
+      if (value !== null) this.#known.set(key, { size: value.length, at: Number(/"at":(\d+)/.exec(value)?.[1] ?? 0) })
+    }
+  }
+
+  #delete(key: string): Promise<void> {
+    this.#known.delete(key)
+    return this.#store.delete(key)
+  }
+
+  /** One after another: what was asked for later is there later. */
+  #enqueue(work: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(work).catch((error: unknown) => {
+      this.#report(new Error(`rows could not be stored: ${String(error)}`, { cause: error }))
+    })
+    return this.#work
+  }
+}
+
+/** @returns null when it is nothing that this version wrote */
+function parseStored(text: string): StoredQuery | null {
+  try {
+    const { version: written, since, rows, key, order, limit } = JSON.parse(text)
+    const isWhole =
+      written === version &&
+      typeof since === 'string' &&
+      Array.isArray(rows) &&
+      Array.isArray(key) &&
+      rows.every(row => key.every((column: string) => row[column] !== undefined)) &&
+      (order === undefined || Array.isArray(order)) &&
+      (limit === undefined || rows.length <= limit)
+    return isWhole ? { since, rows, key, order, limit } : null
+  } catch {
+    return null
+  }
+}
+
+/** Of a JWT, read without being verified: the server does that. @returns null when it is none */
+export function userOf(token: string): string | null {
+  try {
+    const payload = token.split('.')[1]!.replaceAll('-', '+').replaceAll('_', '/')
+    const bytes = Uint8Array.from(atob(payload), char => char.charCodeAt(0))
+    const { role, sub, exp, iat, nbf, jti, ...claims } = JSON.parse(new TextDecoder().decode(bytes))
+    // Without a subject, all other claims tell who it is.
+    return JSON.stringify(sub === undefined ? [role, claims] : [role, sub])
+  } catch {
+    return null
+  }
+}
