@@ -4,11 +4,14 @@
 //   const tide = createClient<Database>('https://tide.example.com', { token: () => fetchToken() })
 //   const messages = tide.from('messages').where('room_id', '=', 42).select(['id', 'body']).live()
 //   const unsubscribe = messages.subscribe(({ rows, delta, status }) => render(rows))
-import type { JsonRow, ServerFrame } from '../protocol/messages.ts'
+import type { Json, JsonRow, ServerFrame } from '../protocol/messages.ts'
+import { type AnyEvents, Channel, type ChannelOptions } from './channel.ts'
+import { ChannelPlaces } from './channel-places.ts'
 import { Connection, type TokenSource } from './connection.ts'
-import type { Feed } from './feed.ts'
+import type { Feed, FeedHandle } from './feed.ts'
 import { Feeds } from './feeds.ts'
 import { LiveQueries } from './live-queries.ts'
+import type { OfflineSends } from './outbox.ts'
 import type { RowOf } from './row-types.ts'
 import { standingOf, statusOf } from './standing.ts'
 import type { Status } from './status.ts'
@@ -20,10 +23,23 @@ import { Waits } from './waits.ts'
 
 export { TidegateError } from '../protocol/tidegate-error.ts'
 export type { Change, ChangesOptions } from './changes.ts'
+export type {
+  AnyEvents,
+  Channel,
+  ChannelOptions,
+  ChannelPresence,
+  PresenceUpdate,
+  SendOptions,
+} from './channel.ts'
+export type { ChannelStatus, Gap } from './channel-feed.ts'
+export type { HistoryPage, HistoryRange } from './channel-history.ts'
+export type { AnyMessage, Message, Payload } from './channel-message.ts'
 export type { TokenSource } from './connection.ts'
 export type { Filter, Operator } from './filter.ts'
 export type { LiveQuery, LiveUpdate } from './live-query.ts'
 export { type Delta, ProtocolError } from './live-rows.ts'
+export type { OfflineSends, Sent } from './outbox.ts'
+export type { Member, PresenceChange, PresenceState } from './presence.ts'
 export type { FeedStatus, Refusal, Status } from './status.ts'
 export { indexedDbStore, memoryStore, type Store, webStore } from './store.ts'
 export type { ConditionBuilder, OrderOptions, TableQuery } from './table-query.ts'
@@ -40,6 +56,11 @@ export interface ClientOptions {
   readonly store?: Store | StoreOptions
   /** Names the user whose rows are stored, where the token is no JWT. */
   readonly user?: string
+  /** What is sent to channels while the client is offline: how much of it waits in each, or `refuse`, and it is rejected with OFFLINE.
+   *  Default: 100 messages and 1 MiB wait. */
+  readonly offlineSends?: OfflineSends | 'refuse'
+  /** What the server takes as one frame, its MAX_FRAME_BYTES: a larger message is refused here. Default: 65,536. */
+  readonly maxFrameBytes?: number
   /** Errors nobody else hears of: a listener that throws, a frame that cannot follow from the state held (the query
    *  then starts over by itself). Default: console.error. */
   readonly onError?: (error: Error) => void
@@ -70,6 +91,7 @@ export class Client<Database = AnyDatabase> {
   readonly #waits: Waits
   readonly #report: (error: Error) => void
   readonly #queries: LiveQueries
+  readonly #channels: ChannelPlaces
   readonly #listeners = new Set<(status: Status) => void>()
   #status: Status = { name: 'idle' }
 
@@ -82,6 +104,14 @@ export class Client<Database = AnyDatabase> {
       report: this.#report,
       stored: kept === undefined ? null : new StoredQueries({ ...kept, address: url, report: this.#report }),
       user,
+    })
+    const { offlineSends, maxFrameBytes } = options
+    this.#channels = new ChannelPlaces({
+      add: feed => this.#enter(feed),
+      request: path => this.#connection.request(path),
+      report: this.#report,
+      offlineSends,
+      maxFrameBytes,
     })
     this.#connection = new Connection({
       url,
@@ -128,6 +158,15 @@ export class Client<Database = AnyDatabase> {
     return new TableQuery({ table }, this.#queries)
   }
 
+  /** Nothing is asked before somebody listens, sends, or is there; all that is made of one topic share one place in its channel.
+   *  @typeParam Events what may be said: `{ typing: { on: boolean } }` @typeParam Meta what members tell of themselves */
+  channel<Events extends object = AnyEvents, Meta = Json>(
+    topic: string,
+    options?: ChannelOptions,
+  ): Channel<Events, Meta> {
+    return new Channel<Events, Meta>(this.#channels, topic, options)
+  }
+
   /** Resolves when everything that a transaction did, and this client may see, has reached its queries: an optimistic write may then be
    *  dropped. Waits through lost connections too.
    *  @param txid the writer's `pg_current_xact_id()`, as text
@@ -145,6 +184,7 @@ export class Client<Database = AnyDatabase> {
     // First: what ends below must not be written.
     const forgotten = this.#queries.signedOut()
     this.#feeds.end()
+    this.#channels.end()
     this.#waits.end()
     this.#connection.reset()
     await forgotten
@@ -161,16 +201,24 @@ export class Client<Database = AnyDatabase> {
   }
 
   #add(feed: Feed): () => void {
-    const { remove } = this.#feeds.add(feed)
+    return this.#enter(feed).remove
+  }
+
+  #enter(feed: Feed): FeedHandle {
+    const { ask, remove } = this.#feeds.add(feed)
     this.#start()
     this.#tellStatus()
-    return () => {
-      remove()
-      this.#tellStatus()
+    return {
+      ask,
+      remove: () => {
+        remove()
+        this.#tellStatus()
+      },
     }
   }
 
   #received(frame: ServerFrame): void {
+    if (frame.type === 'welcome') this.#channels.connected(frame.connection)
     this.#feeds.receive(frame)
     this.#waits.receive(frame)
     this.#tellStatus()
