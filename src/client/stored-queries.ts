@@ -72,8 +72,9 @@ export class StoredQueries {
   #timer: ReturnType<typeof setTimeout> | undefined
   #dueAt = Infinity
   #work: Promise<void> = Promise.resolve()
-  readonly #leaving = (): void => {
-    if (globalThis.document?.visibilityState !== 'visible') this.flush()
+  readonly #leaving = (): void => void this.flush()
+  readonly #hidden = (): void => {
+    if (document.visibilityState === 'hidden') void this.flush()
   }
 
   constructor(options: StoredQueriesOptions) {
@@ -86,7 +87,7 @@ export class StoredQueries {
     this.#maxQueries = maxQueries
     this.#maxCharacters = maxCharacters
     globalThis.addEventListener?.('pagehide', this.#leaving)
-    globalThis.document?.addEventListener('visibilitychange', this.#leaving)
+    globalThis.document?.addEventListener('visibilitychange', this.#hidden)
   }
 
   /** From now on it is this user's rows that are read and written.
@@ -148,7 +149,7 @@ export class StoredQueries {
   /** Writes what there is, and listens to the page no longer. */
   close(): Promise<void> {
     globalThis.removeEventListener?.('pagehide', this.#leaving)
-    globalThis.document?.removeEventListener('visibilitychange', this.#leaving)
+    globalThis.document?.removeEventListener('visibilitychange', this.#hidden)
     return this.flush()
   }
 
@@ -265,6 +266,7 @@ export function userOf(token: string): string | null {
     const bytes = Uint8Array.from(atob(payload), char => char.charCodeAt(0))
     const { role, sub, exp, iat, nbf, jti, ...claims } = JSON.parse(new TextDecoder().decode(bytes))
     // Without a subject, all other claims tell who it is.
+    if (sub === undefined && Object.keys(claims).length === 0 && role === undefined) return null
     return JSON.stringify(sub === undefined ? [role, claims] : [role, sub])
   } catch {
     return null
