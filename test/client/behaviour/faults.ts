@@ -1,0 +1,143 @@
+// Scenarios of one client for each transport alone: what breaks, who notices, and that nobody lost anything.
+import { connect } from 'node:net'
+import { test } from 'vitest'
+import type { FaultProxy } from '../../support/fault-proxy.ts'
+import { until } from '../../support/stalled.ts'
+import type { Player, Scene } from './scene.ts'
+
+interface Fault {
+  readonly name: string
+  inflict(proxy: FaultProxy): void
+  /** Transports that lose their connection by it; the others go on. */
+  readonly loses: readonly string[]
+  /** Of those, who is live again before it is mended. */
+  readonly returns: readonly string[]
+}
+
+const all = ['websocket', 'sse']
+const none: readonly string[] = []
+
+const table: readonly Fault[] = [
+  { name: 'connections cut', inflict: ({ link }) => link.cut(), loses: all, returns: all },
+  { name: 'connections stalled both ways', inflict: ({ link }) => link.freeze(), loses: all, returns: all },
+  { name: 'stalled on the way to the client', inflict: ({ link }) => link.freeze(['down']), loses: all, returns: all },
+  {
+    name: 'stalled on the way to the server',
+    inflict: ({ link }) => link.freeze(['up']),
+    // A stream says all that it has to say.
+    loses: ['websocket', 'long-poll'],
+    returns: ['websocket', 'long-poll'],
+  },
+  { name: 'everything stalled, new connections too', inflict: ({ link }) => link.isolate(), loses: all, returns: none },
+  {
+    name: 'half-open: the server is gone, and the client is not told',
+    inflict: ({ link }) => link.leaveHalfOpen('far'),
+    loses: all,
+    returns: all,
+  },
+  {
+    name: 'slow',
+    inflict: ({ link }) => {
+      link.bytesPerSecond = 60_000
+    },
+    loses: none,
+    returns: none,
+  },
+  {
+    name: 'Upgrade refused',
+    inflict: proxy => {
+      proxy.upgradeStatus = 403
+      proxy.link.cut()
+    },
+    loses: all,
+    returns: ['sse', 'long-poll'],
+  },
+  {
+    name: 'frames to the client swallowed',
+    inflict: proxy => proxy.swallow(['down']),
+    loses: ['websocket'],
+    returns: none,
+  },
+  {
+    name: 'frames to the server swallowed',
+    inflict: proxy => proxy.swallow(['up']),
+    loses: ['websocket'],
+    returns: none,
+  },
+  {
+    name: 'responses buffered',
+    inflict: proxy => {
+      proxy.isBuffering = true
+      proxy.link.cut()
+    },
+    loses: all,
+    returns: ['websocket', 'long-poll'],
+  },
+  {
+    name: 'connections refused',
+    inflict: ({ link }) => {
+      link.isRefusing = true
+      link.cut()
+    },
+    loses: all,
+    returns: none,
+  },
+]
+
+/** @param sceneOf where there is a player for each transport, of that name */
+export function faults(sceneOf: () => Scene): void {
+  for (const { name, inflict, loses, returns } of table)
+    test(`[P1] [P4] [P8] ${name}`, async () => {
+      const scene = sceneOf()
+      const players = (names: readonly string[]): Player[] =>
+        scene.players.filter(player => names.includes(player.name))
+      const before = new Map(scene.players.map(player => [player, player.glance.losses]))
+      const hasLost = (player: Player): boolean => player.glance.losses > before.get(player)!
+      for (const { proxy } of scene.players) inflict(proxy)
+      await scene.until('lost', hasLost, players(loses))
+      await scene.areLive(players(returns))
+      await scene.progress(30, players([...returns, ...all.filter(each => !loses.includes(each))]))
+      for (const { proxy } of scene.players) proxy.mend()
+      await scene.areLive()
+      await scene.progress(10)
+      await scene.expectWhole()
+      await scene.until(
+        'not lost',
+        player => !hasLost(player),
+        scene.players.filter(player => !loses.includes(player.name)),
+      )
+    })
+
+  test('[P1] [P4] [P8] idle connections cut, sooner than a heartbeat comes', async () => {
+    const scene = sceneOf()
+    const before = new Map(scene.players.map(player => [player, player.glance.losses]))
+    await scene.quiet(async () => {
+      for (const { proxy } of scene.players) proxy.link.idleMs = 400
+      await scene.until('lost', player => player.glance.losses > before.get(player)!)
+    })
+    for (const { proxy } of scene.players) proxy.mend()
+    await scene.areLive()
+    await scene.expectWhole()
+  })
+
+  test('[P1] [P4] [P8] idle connections cut, later than a heartbeat comes: nobody is cut, however quiet it is', async () => {
+    const scene = sceneOf()
+    const before = scene.players.map(({ glance }) => glance.losses)
+    await scene.quiet(async () => {
+      for (const { proxy } of scene.players) proxy.link.idleMs = 1600
+      // As long as it takes that others are cut three times.
+      for (let time = 0; time < 3; time++) await untilCut(scene.players[0]!.proxy.url)
+    })
+    await scene.until('never lost', player => player.glance.losses === before[scene.players.indexOf(player)])
+    for (const { proxy } of scene.players) proxy.mend()
+    await scene.expectWhole()
+  })
+}
+
+/** Opens a connection and says nothing. */
+async function untilCut(url: string): Promise<void> {
+  const { hostname, port } = new URL(url)
+  const socket = connect({ host: hostname, port: Number(port) })
+  socket.on('error', () => {})
+  await until(() => socket.closed)
+}
