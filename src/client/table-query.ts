@@ -62,6 +62,16 @@ export class TableQuery<Table, Result = RowOf<Table>> {
     this.#door = door
   }
 
+  /** The same text for the same table, columns and filters. */
+  get key(): string {
+    return JSON.stringify(this.#request('changes', []))
+  }
+
+  /** The same object for all queries of one client. */
+  get client(): object {
+    return this.#door
+  }
+
   /** Keeps the rows for which this holds too. `like` and `ilike` take `*` for `%`.
    *  @throws FILTER_INVALID when the value does not fit the operator */
   where<Column extends Name<Table>, Op extends Operator>(
