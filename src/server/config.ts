@@ -187,6 +187,7 @@ export const options = {
   AUDIENCE_GRACE_MS: option('stream', milliseconds(0), 60_000, 'How long a query nobody follows stays loaded.'),
   SNAPSHOT_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows a live query may begin with.'),
   LIMIT_MAX_ROWS: option('stream', integer(1, 10_000), 1000, 'The largest limit of a live query.'),
+  WINDOWS_MAX_BYTES: option('stream', bytes(), 256 * MiB, 'Rows that are held for queries with a limit, all together; past it new ones are refused for a while.'),
   SNAPSHOT_CHUNK_ROWS: option('stream', integer(1, 100_000), 2000, 'Rows of a snapshot read and sent at a time.'),
   SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time, as far as DATABASE_POOL has room; the others wait.'),
   MEMBERSHIP_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows of a membership table that may decide for one reader.'),

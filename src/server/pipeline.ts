@@ -19,6 +19,7 @@ import { Outbox } from './route/batch.ts'
 import { CommitOutcomes } from './route/commit-outcomes.ts'
 import { Found } from './route/found.ts'
 import { lacksValues, type Outcome, OutcomeEncoder } from './route/outcome.ts'
+import type { Outgoing } from './route/outgoing.ts'
 import type { Router } from './route/router.ts'
 import { Slice } from './route/slice.ts'
 import { ViewsBefore } from './route/views-before.ts'
@@ -299,7 +300,7 @@ export class Pipeline {
         router.collect(route, row, found)
         outcomes.turnTo(row)
         for (const audience of found.items) {
-          if (audience.members.size === 0 || audience.hold !== null) continue
+          if (!audience.isFed) continue
           const was = before === null ? audience.now : before.of(audience)
           const op = judge(audience.visible, row.truncated ? null : row.old, row.new, was, audience.now)
           if (op !== null) outcomes.add(audience, op)
@@ -317,7 +318,7 @@ export class Pipeline {
     if (outcomes.size > 0) {
       for (let place = 0; place < outcomes.size; place++) {
         const audience = outcomes.audiences[place]!
-        if (audience.query.kind !== 'live' || audience.hold !== null) continue
+        if (audience.query.kind !== 'live' || audience.window !== null || audience.hold !== null) continue
         if (!outcomes.lists[place]!.some(outcome => lacksValues(audience.query, outcome))) continue
         outbox.handOut()
         holds.begin(audience, head.lsn, null)
@@ -326,13 +327,13 @@ export class Pipeline {
       const encoder = new OutcomeEncoder(relay.epoch, span, commit.committedAtMicros)
       for (let place = 0; place < outcomes.size; place++) {
         const audience = outcomes.audiences[place]!
-        if (audience.hold !== null || audience.members.size === 0) continue
+        if (!audience.isFed) continue
         const list = outcomes.lists[place]!
         // Its older versions must not come after it has gone from view. Who would have to start over for that, keeps them: a row
         // that leaves a filter is no revocation.
         if (audience.query.kind === 'live' && list.some(leavesView)) audience.members.retract('gently')
-        const events = encoder.encode(audience.query, truncated.has(audience), list)
-        if (events.length > 0) outbox.add(audience, events, commit.commitLsn)
+        const events = this.#eventsOf(audience, truncated.has(audience), list, encoder)
+        if (events.length > 0 && audience.members.size > 0) outbox.add(audience, events, commit.commitLsn)
         decisions += list.length
         if (decisions >= decisionsAtOnce) {
           decisions = 0
@@ -341,6 +342,24 @@ export class Pipeline {
       }
     }
     writer?.settle()
+  }
+
+  /** What a commit is for an audience. A window that it leaves without an answer is read again, and nothing is sent till then. */
+  #eventsOf(
+    audience: Audience,
+    truncated: boolean,
+    list: readonly Outcome[],
+    encoder: OutcomeEncoder,
+  ): readonly Outgoing[] {
+    const { query, window } = audience
+    if (window === null) return encoder.encode(query, truncated, list)
+    const changes = window.isLoaded
+      ? window.apply(truncated, list, encoder.lsn, row => encoder.rowJson(query, row))
+      : null
+    if (changes !== null) return encoder.windowDelta(query, changes)
+    this.#outbox.handOut()
+    this.#options.holds.begin(audience, this.#options.head.lsn, null)
+    return []
   }
 
   #moveMemberships(commit: Commit): MembershipWriter {

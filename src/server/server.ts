@@ -139,6 +139,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       snapshotChunkRows: config.snapshotChunkRows,
       membershipMaxRows: config.membershipMaxRows,
       ringMaxBytes: config.ringMaxBytes,
+      windowsMaxBytes: config.windowsMaxBytes,
       maxHeldMs: config.maxHeldMs,
       audienceGraceMs: config.audienceGraceMs,
       resumeWaitMs: config.resumeWaitMs,

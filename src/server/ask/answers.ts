@@ -2,6 +2,7 @@
 // was away for a moment can be told the difference.
 import type { Row } from '../../predicate/algebra.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
+import { stayingAmong } from '../route/staying.ts'
 
 export type Op = 'insert' | 'update' | 'delete'
 
@@ -10,6 +11,10 @@ export interface Difference {
   readonly key: string
   /** As the query returned it; null for a delete. */
   readonly row: Row | null
+  /** Of a query with a limit, where it came or moved: the key of the row before it; null: it is the first. */
+  readonly after?: string | null
+  /** It moved, and nothing that is shown of it changed. */
+  readonly isMoveOnly?: boolean
 }
 
 /** A row that the query returned. */
@@ -33,14 +38,21 @@ const maxRemembered = 10_000
 export class Answers {
   /** Hash by key. */
   readonly #held = new Map<string, string>()
+  /** Of a query with a limit: the keys held, in order; null for others. */
+  #sequence: readonly string[] | null
   #xor = 0n
   #told: Told[] = []
   #remembered = 0
   /** Who stands before it cannot be told the difference. */
   #floorLsn: bigint
 
-  constructor(lsn: bigint) {
+  /** Of the rows in their order, as Postgres computes it; of a query with a limit. */
+  digest: bigint | null = null
+
+  /** @param isLimited of a query with a limit */
+  constructor(lsn: bigint, isLimited = false) {
     this.#floorLsn = lsn
+    this.#sequence = isLimited ? [] : null
   }
 
   get size(): number {
@@ -83,9 +95,29 @@ export class Answers {
     return differences
   }
 
+  /** The same of a query with a limit. @param found all of its rows, in order */
+  moves(found: ReadonlyMap<string, FoundRow>): Difference[] {
+    const held = new Map((this.#sequence ?? []).map((key, place) => [key, place]))
+    const gone = this.#sequence!.filter(key => !found.has(key)).map(key => ({ op: 'delete' as const, key, row: null }))
+    const keys = [...found.keys()]
+    const places = keys.map(key => held.get(key) ?? -1)
+    const stays = stayingAmong(places, at => found.get(keys[at]!)!.hash === this.#held.get(keys[at]!))
+    const there = keys.flatMap((key, at): Difference[] => {
+      const { hash, row } = found.get(key)!
+      const isSame = this.#held.get(key) === hash
+      if (stays[at]) return isSame ? [] : [{ op: 'update', key, row }]
+      const after = keys[at - 1] ?? null
+      return [
+        places[at]! < 0 ? { op: 'insert', key, row, after } : { op: 'update', key, row, after, isMoveOnly: isSame },
+      ]
+    })
+    return [...gone, ...there]
+  }
+
   /** Takes the differences as told at this position. */
   tell(differences: readonly Difference[], found: ReadonlyMap<string, FoundRow>, lsn: bigint): void {
     for (const { op, key } of differences) this.#hold(key, op === 'delete' ? null : found.get(key)!.hash)
+    if (this.#sequence !== null) this.#sequence = [...found.keys()]
     const ops = differences.map(({ key, op }) => ({ key, op }))
     this.#told.push({ lsn, ops })
     this.#remembered += ops.length
@@ -99,9 +131,11 @@ export class Answers {
   /** Takes what is there to begin with: told to nobody. */
   begin(hashes: ReadonlyMap<string, string>): void {
     for (const [key, hash] of hashes) this.#hold(key, hash)
+    if (this.#sequence !== null) this.#sequence = [...hashes.keys()]
   }
 
-  /** What changed for whoever stands at a position: by key, whether the row was held there; null when that is forgotten. */
+  /** What changed for whoever stands at a position: by key, whether the row was held there; null when that is forgotten, as where
+   *  rows stood always is. */
   since({ lsn, index }: Position): ReadonlyMap<string, boolean> | null {
     if (lsn < this.#floorLsn || (index >= ownIndexes && index !== WHOLE_COMMIT)) return null
     const held = new Map<string, boolean>()
@@ -114,7 +148,7 @@ export class Answers {
       for (const { key, op } of isOwn ? told.ops.slice(index) : told.ops)
         if (!held.has(key)) held.set(key, op !== 'insert')
     }
-    return held
+    return this.#sequence !== null && held.size > 0 ? null : held
   }
 
   #hold(key: string, hash: string | null): void {

@@ -10,6 +10,7 @@ import {
 } from 'kysely'
 import { renderPredicate } from '../../predicate/render.ts'
 import { castNameOf } from '../../predicate/sql-types.ts'
+import { orderSql } from '../route/order-sql.ts'
 import type { Query } from '../route/query.ts'
 
 /** Compiles only. */
@@ -35,13 +36,21 @@ export function digestSql(query: Query, seed: bigint, limit: number): Statement 
     FROM (SELECT ${row} AS text FROM ${from(query)} WHERE ${renderPredicate(query.filter, { alias: 't' })} LIMIT ${limit}) AS r`)
 }
 
+/** The same of a query with a limit, where the hash is that of the rows in their order. */
+export function sequenceSql(query: Query, seed: bigint): Statement {
+  const text = sql`string_agg(pg_catalog.hashtextextended(r.text COLLATE "C", ${String(seed)}::int8)::text, ',' ORDER BY r.place)`
+  return compiled(sql`SELECT pg_catalog.count(*), coalesce(pg_catalog.hashtextextended(${text}, ${String(seed)}::int8), 0), coalesce(pg_catalog.sum(pg_catalog.length(r.text)), 0)
+    FROM (SELECT ROW(${shown(query)})::text AS text, pg_catalog.row_number() OVER (ORDER BY ${order(query)}) AS place
+      FROM ${from(query)} WHERE ${renderPredicate(query.filter, { alias: 't' })} ORDER BY ${order(query)} LIMIT ${query.ordering!.limit}) AS r`)
+}
+
 /** Each row's key columns and, last, its hash. */
 export function hashesSql(query: Query, seed: bigint, limit: number): Statement {
   return compiled(sql`SELECT ${key(query)}, ${hash(query, seed)} FROM ${from(query)}
-    WHERE ${renderPredicate(query.filter, { alias: 't' })} LIMIT ${limit}`)
+    WHERE ${renderPredicate(query.filter, { alias: 't' })} ${first(query, limit)}`)
 }
 
-/** Rows in the order of their key: the query's columns as their types print them, and last the hash.
+/** Rows in the order of their key, or of a query with a limit in its own: the query's columns as their types print them, and last the hash.
  *  @param keys one list of texts for each column of the key; null: every row */
 export function rowsSql(
   query: Query,
@@ -51,9 +60,14 @@ export function rowsSql(
 ): Statement {
   const condition = keys === null ? sql`true` : isOneOf(query, keys)
   return compiled(sql`SELECT ${shown(query)}, ${hash(query, seed)} FROM ${from(query)}
-    WHERE (${renderPredicate(query.filter, { alias: 't' })}) AND ${condition} ORDER BY ${key(query)} LIMIT ${limit}`)
+    WHERE (${renderPredicate(query.filter, { alias: 't' })}) AND ${condition} ${query.ordering?.limit == null ? sql`ORDER BY ${key(query)} LIMIT ${limit}` : first(query, limit)}`)
 }
 
+const order = ({ table, ordering }: Query) => orderSql(table, ordering!)
+const first = (query: Query, limit: number) =>
+  query.ordering?.limit == null
+    ? sql`LIMIT ${limit}`
+    : sql`ORDER BY ${order(query)} LIMIT ${Math.min(limit, query.ordering.limit)}`
 const column = ({ table }: Query, position: number) => sql.id('t', table.columns[position]!.name)
 const shown = (query: Query) => sql.join(query.columns.map(position => column(query, position)))
 const key = (query: Query) => sql.join(query.table.primaryKey.map(position => column(query, position)))

@@ -266,7 +266,7 @@ export class AskedAudience implements Receivers {
   #take(looked: Looked, view: View, waiting: readonly Waiting[]): boolean {
     const { standing, takenAtMicros } = view
     const { epoch, maxRows } = this.#options
-    const answers = this.#answers ?? new Answers(standing.lsn)
+    const answers = this.#answers ?? new Answers(standing.lsn, this.query.ordering?.limit != null)
     const differences = this.#answers === null ? [] : looked.differences
     let lsn = laterOf(standing.lsn, this.#lsn)
     // What the same commits show otherwise than before, because of the time or by chance, has a position of its own.
@@ -278,6 +278,7 @@ export class AskedAudience implements Receivers {
       this.#answers = answers
     } else if (differences.length > 0) answers.tell(differences, looked.rows, lsn)
     if (answers.size > maxRows) throw tooLarge(this.query, maxRows)
+    answers.digest = looked.digest
     this.#lsn = lsn
     if (looked.isWhole) this.#askedMs = performance.now()
     if (this.#movedLsn !== null && looked.isWhole && this.#movedLsn <= standing.lsn) this.#movedLsn = null

@@ -3,12 +3,12 @@ import { baseOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { TextRow } from '../database.ts'
 import { knownKey } from '../decode/fold.ts'
+import { keyValues } from '../route/key-row.ts'
 import type { Query } from '../route/query.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import type { Answers, Difference, FoundRow } from './answers.ts'
-import { digestSql, hashesSql, rowsSql } from './ask-sql.ts'
+import { digestSql, hashesSql, rowsSql, type Statement, sequenceSql } from './ask-sql.ts'
 import type { View } from './asker.ts'
-import { keyValues } from './tell.ts'
 
 export interface Looking {
   readonly query: Query
@@ -32,6 +32,8 @@ export interface Looked {
   readonly differences: readonly Difference[]
   /** Of all rows; filled by the first look only. */
   readonly hashes: ReadonlyMap<string, string>
+  /** Of a query with a limit: see `Answers.digest`. */
+  readonly digest: bigint | null
 }
 
 /** Rows read by key in one statement. */
@@ -42,34 +44,51 @@ const maxChars = 16 * 1024 * 1024
 /** @throws ASKED_TOO_LARGE, and what the view throws */
 export async function look(view: View, looking: Looking): Promise<Looked> {
   const { answers, keys, alsoKeys } = looking
+  if (looking.query.ordering?.limit != null) return lookAtFirst(view, looking)
+  const digest = null
   if (keys !== null) {
     const rows = await rowsByKey(view, looking, keys)
-    return { isWhole: false, rows, differences: answers!.differences(keys, rows), hashes: new Map() }
+    return { isWhole: false, rows, differences: answers!.differences(keys, rows), hashes: new Map(), digest }
   }
-  const digest = await digestOf(view, looking)
+  const all = await digestOf(view, looking, digestSql(looking.query, looking.seed, looking.maxRows + 1))
   if (looking.wantsRows) {
     const rows = await readRows(view, looking, null)
     const hashes = new Map([...rows].map(([key, { hash }]) => [key, hash]))
-    return { isWhole: true, rows, differences: answers?.differences(null, rows) ?? [], hashes }
+    return { isWhole: true, rows, differences: answers?.differences(null, rows) ?? [], hashes, digest }
   }
-  const isSame = answers !== null && answers.size === digest.count && answers.xor === digest.xor
+  const isSame = answers !== null && answers.size === all.count && answers.xor === all.hash
   if (isSame) {
-    return { isWhole: true, rows: await rowsByKey(view, looking, alsoKeys), differences: [], hashes: new Map() }
+    return { isWhole: true, rows: await rowsByKey(view, looking, alsoKeys), differences: [], hashes: new Map(), digest }
   }
   const hashes = await readHashes(view, looking)
-  if (answers === null) return { isWhole: true, rows: new Map(), differences: [], hashes }
+  if (answers === null) return { isWhole: true, rows: new Map(), differences: [], hashes, digest }
   const other = [...hashes].filter(([key, hash]) => answers.hashOf(key) !== hash).map(([key]) => key)
   const rows = await rowsByKey(view, looking, [...new Set([...other, ...alsoKeys])])
   const same = new Set([...hashes].filter(([key, hash]) => answers.hashOf(key) === hash).map(([key]) => key))
   const differences = answers.differences(null, rows, same)
-  return { isWhole: true, rows, differences, hashes: new Map() }
+  return { isWhole: true, rows, differences, hashes: new Map(), digest }
 }
 
-async function digestOf(view: View, { query, seed, maxRows }: Looking): Promise<{ count: number; xor: bigint }> {
-  const [row] = await view.ask(digestSql(query, seed, maxRows + 1))
-  const [count, xor, chars] = row as [string, string, string]
+/** Of a query with a limit. Which rows are the first, any row can change: none is looked at alone. */
+async function lookAtFirst(view: View, looking: Looking): Promise<Looked> {
+  const { answers, query, seed } = looking
+  const { hash: digest } = await digestOf(view, looking, sequenceSql(query, seed))
+  if (!looking.wantsRows && answers?.digest === digest)
+    return { isWhole: true, rows: new Map(), differences: [], hashes: new Map(), digest }
+  const rows = await readRows(view, looking, null)
+  const hashes = new Map([...rows].map(([key, { hash }]) => [key, hash]))
+  return { isWhole: true, rows, differences: answers?.moves(rows) ?? [], hashes, digest }
+}
+
+async function digestOf(
+  view: View,
+  { query, maxRows }: Looking,
+  statement: Statement,
+): Promise<{ count: number; hash: bigint }> {
+  const [row] = await view.ask(statement)
+  const [count, hash, chars] = row as [string, string, string]
   if (Number(count) > maxRows || Number(chars) > maxChars) throw tooLarge(query, maxRows)
-  return { count: Number(count), xor: BigInt.asUintN(64, BigInt(xor)) }
+  return { count: Number(count), hash: BigInt.asUintN(64, BigInt(hash)) }
 }
 
 async function readHashes(view: View, { query, seed, maxRows }: Looking): Promise<Map<string, string>> {

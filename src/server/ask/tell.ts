@@ -1,8 +1,8 @@
 // The words for what has changed in an answer of Postgres: rows as its query returned them, of rows that went the key alone.
 import type { Row } from '../../predicate/algebra.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import type { Table } from '../catalog/table.ts'
 import { isoOf, keyJson, objectJson, partsOf } from '../route/encode.ts'
+import { keyRow } from '../route/key-row.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import type { Query } from '../route/query.ts'
 import { type Difference, ownIndexes } from './answers.ts'
@@ -42,11 +42,13 @@ function deltaOf(query: Query, differences: readonly Difference[], telling: Tell
 }
 
 /** What a row was is not held, only its hash: an update carries all that the query shows. */
-function itemOf({ table, columns }: Query, { op, key, row }: Difference): string {
+function itemOf({ table, columns }: Query, { op, key, row, after, isMoveOnly = false }: Difference): string {
   if (row === null) return `{"op":"delete","key":${keyJson(table, keyRow(table, key))}}`
-  if (op === 'insert') return `{"op":"insert","key":${keyJson(table, row)},"row":${objectJson(table, columns, row)}}`
-  const set = columns.filter(column => !table.primaryKey.includes(column))
-  return `{"op":"update","key":${keyJson(table, row)},"set":${objectJson(table, set, row)}}`
+  const where = after === undefined ? '' : `,"after":${after === null ? 'null' : keyJson(table, keyRow(table, after))}`
+  if (op === 'insert')
+    return `{"op":"insert","key":${keyJson(table, row)},"row":${objectJson(table, columns, row)}${where}}`
+  const set = isMoveOnly ? [] : columns.filter(column => !table.primaryKey.includes(column))
+  return `{"op":"update","key":${keyJson(table, row)},"set":${objectJson(table, set, row)}${where}}`
 }
 
 function changesOf(query: Query, differences: readonly Difference[], telling: Telling): readonly Outgoing[] {
@@ -66,28 +68,3 @@ function changesOf(query: Query, differences: readonly Difference[], telling: Te
 }
 
 const positionOf = ({ epoch, lsn }: Telling, index: number): Position => ({ epoch, lsn, index })
-
-/** A row of which only the key is known. @param key as `knownKey` makes it */
-export function keyRow({ primaryKey }: Table, key: string): Row {
-  const values = keyValues(key, primaryKey.length)
-  return {
-    text: column => {
-      const place = primaryKey.indexOf(column)
-      return place < 0 ? undefined : values[place]
-    },
-  }
-}
-
-/** The texts of a key's columns. */
-export function keyValues(key: string, count: number): readonly string[] {
-  if (count === 1) return [key]
-  const values: string[] = []
-  let at = 0
-  while (values.length < count) {
-    const colon = key.indexOf(':', at)
-    const end = colon + 1 + Number(key.slice(at, colon))
-    values.push(key.slice(colon + 1, end))
-    at = end
-  }
-  return values
-}

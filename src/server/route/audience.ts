@@ -16,6 +16,7 @@ import { shapeOf, type Table } from '../catalog/table.ts'
 import { Members } from './members.ts'
 import type { Query } from './query.ts'
 import type { BoundAnchor } from './row-index.ts'
+import type { Window } from './window.ts'
 
 /** From `since` on, the audience's frames wait: rows that its flipped memberships name are being fetched. */
 export interface Hold {
@@ -41,6 +42,10 @@ export class Audience {
   readonly key: string
   readonly now: MembershipView
   readonly members = new Members()
+  /** Of a query with a limit: followed also while nobody stands at the head, so that whoever comes back need not read. */
+  readonly window: Window | null
+  /** Nobody uses it any more. */
+  isClosed = false
   hold: Hold | null = null
   /** Commit LSN up to which its members have been told, where that is ahead of the head: see `Outbox`. */
   toldLsn = 0n
@@ -58,8 +63,10 @@ export class Audience {
     sets: ReadonlyMap<SemiJoin, InnerSet>,
     clock: Clock,
     onFailure: OnFailure = () => {},
+    window: Window | null = null,
   ) {
     this.query = query
+    this.window = window
     this.predicate = predicate
     this.#onFailure = onFailure
     // Thrown now, made again when a row comes: most readers' own rows are long in coming, and it takes 0.7 kB.
@@ -70,6 +77,11 @@ export class Audience {
     this.readsTime = readsTime(predicate)
     this.#clock = clock
     this.now = new MembershipView(sets, clock)
+  }
+
+  /** Whether commits concern it: somebody stands at the head, or its window does. */
+  get isFed(): boolean {
+    return this.hold === null && (this.members.size > 0 || this.window?.isLoaded === true)
   }
 
   /** The ways in which a row that concerns it may be looked up. */

@@ -90,7 +90,7 @@ export class OutcomeEncoder {
           if (json !== null) items.push(json)
         }
       }
-      delta = items.length === 0 ? [] : this.#deltaOf(items)
+      delta = this.deltaOf(items)
       this.#deltas.set(signature, delta)
     }
     return delta
@@ -148,9 +148,34 @@ export class OutcomeEncoder {
     return json
   }
 
-  #deltaOf(items: readonly string[]): Outgoing[] {
-    const parts = partsOf(items)
+  /** The delta of these changes, as JSON; empty when there are none. */
+  deltaOf(changes: readonly string[]): readonly Outgoing[] {
+    if (changes.length === 0) return []
+    const parts = partsOf(changes)
     return parts.map((part, i) => this.part(part, i === parts.length - 1, i === 0))
+  }
+
+  /** The same of a window, whose readers are few and whose neighbours often show the same. */
+  windowDelta(query: Query, changes: readonly string[]): readonly Outgoing[] {
+    if (changes.length === 0) return []
+    const signature = `${query.number}${changes.join()}`
+    let delta = this.#deltas.get(signature)
+    if (delta === undefined) {
+      delta = this.deltaOf(changes)
+      this.#deltas.set(signature, delta)
+    }
+    return delta
+  }
+
+  /** A row as the query shows it, made once for all whose windows take it. */
+  rowJson(query: Query, row: RowEnds): string {
+    const name = `${query.number}:${this.#ordinalOf(row)}`
+    let json = this.#rows.get(name)
+    if (json == null) {
+      json = objectJson(query.table, query.columns, row.new!)
+      this.#rows.set(name, json)
+    }
+    return json
   }
 
   #ordinalOf(row: RowEnds): number {

@@ -169,8 +169,10 @@ export class AskedDoor {
     if (since === null || since.lsn === 0n) return { since: null, code: null }
     if (since.epoch !== relay.epoch) return { since: null, code: 'EPOCH_CHANGED' }
     if (since.tag === audience.tag && audience.remembers(since)) return { since, code: null }
+    // Its first rows of now are as good as the difference.
+    const isLimited = audience.query.ordering?.limit != null
     const isSameQuery = since.tag.startsWith(tagOf(this.#audiences.keyOf(prepared.request)))
-    return { since: null, code: isSameQuery ? 'ASKED_FORGOTTEN' : 'QUERY_CHANGED' }
+    return { since: null, code: !isSameQuery ? 'QUERY_CHANGED' : isLimited ? null : 'ASKED_FORGOTTEN' }
   }
 }
 

@@ -13,6 +13,7 @@ import { MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
 import { type Query, QueryRegistry } from '../route/query.ts'
+import { Window, type WindowSizes } from '../route/window.ts'
 import type { HopUse } from './hop-use.ts'
 import { failureOf } from './inner-reads.ts'
 import { MembershipSets } from './membership-sets.ts'
@@ -35,6 +36,8 @@ export interface Holdings {
   readonly routes: number
   /** Snapshots being read and joined to the stream. */
   readonly splices: number
+  /** Characters of the rows of windows. */
+  readonly windowChars: number
 }
 
 interface Held {
@@ -66,6 +69,7 @@ export class Audiences {
   readonly #maxWarm: number
   readonly #queries: QueryRegistry
   readonly #sets: MembershipSets
+  readonly #windows: WindowSizes = { chars: 0 }
   /** Bounded by the subscriptions, which are bounded per connection, and those in their grace. */
   readonly #held = new Map<string, Held>()
   readonly #watches = new WeakMap<Audience, readonly Watch[]>()
@@ -93,6 +97,7 @@ export class Audiences {
       memberships: this.#sets.size + this.#stream.reach.size,
       routes: router.routes.size,
       splices: relay.pins,
+      windowChars: this.#windows.chars,
     }
   }
 
@@ -272,7 +277,7 @@ export class Audiences {
       // What others hold of this table has other columns: they are about to be ended, or this one was asked too early.
       const route = query.kind === 'channel' ? undefined : router.routeOf(query.table.oid)
       if (route !== undefined && shapeOf(route.table) !== shapeOf(query.table)) throw changed(query.table)
-      const audience = new Audience(query, request.predicate, sets, head, this.#onFailure)
+      const audience = new Audience(query, request.predicate, sets, head, this.#onFailure, this.#windowOf(query))
       if (uses.length > 0) reach.attach(audience, uses)
       if (watches.length > 0) {
         times.attach(audience, watches)
@@ -328,7 +333,24 @@ export class Audiences {
     this.#warm.delete(key)
   }
 
+  /** @throws BUSY when the rows of all windows together are too many */
+  #windowOf(query: Query): Window | null {
+    const limit = query.ordering?.limit ?? null
+    if (limit === null) return null
+    if (this.#windows.chars > this.#stream.limits.windowsMaxBytes)
+      throw new TidegateError('BUSY', 'the rows of queries with a limit are more than WINDOWS_MAX_BYTES here')
+    return new Window(query, limit, this.#windows)
+  }
+
+  /** Rows of these tables are other ones now, without a word in the stream: windows are read again. */
+  interruptWindows(oids: ReadonlySet<number>): void {
+    for (const { opened } of this.#held.values())
+      if (opened !== null && oids.has(opened.query.table.oid)) opened.window?.interrupt(this.#stream.head.lsn)
+  }
+
   #dispose(audience: Audience): void {
+    audience.isClosed = true
+    audience.window?.close()
     this.#stream.router.removeAudience(audience)
     this.#release(audience.sets.values(), this.#stream.reach.usesOf(audience))
     this.#stream.times.unwatch(this.#watches.get(audience) ?? [], audience)

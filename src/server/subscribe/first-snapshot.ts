@@ -177,7 +177,7 @@ function finish(stream: Stream, request: FirstSnapshotRequest, { rows, gone }: F
 }
 
 /** Where each of the table's columns stands in a row read; -1 for those not read. */
-function columnPositions(count: number, columns: readonly number[]): number[] {
+export function columnPositions(count: number, columns: readonly number[]): number[] {
   const positions = new Array<number>(count).fill(-1)
   columns.forEach((column, i) => {
     positions[column] = i
@@ -191,5 +191,5 @@ const tooLarge = (limit: number): TidegateError =>
     `the query has more than ${limit} rows; filter it, or raise SNAPSHOT_MAX_ROWS`,
   )
 
-const ringFull = (): TidegateError =>
+export const ringFull = (): TidegateError =>
   new TidegateError('BUSY', 'a transaction that is not visible yet holds too many commits back', { retryAfterMs: 5000 })

@@ -5,12 +5,16 @@ import { MembershipsBefore, type MembershipWriter } from '../authorize/membershi
 import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
 import { Found } from '../route/found.ts'
+import type { Member } from '../route/members.ts'
+import { OutcomeEncoder } from '../route/outcome.ts'
+import type { Window } from '../route/window.ts'
 import { type Advanced, advance } from './advance.ts'
 import { changedKeysOf } from './changed-keys.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { lasting } from './inner-reads.ts'
 import { LiveSubscription } from './live-subscription.ts'
 import { couldConcern } from './moved-rows.ts'
+import { readWindow } from './read-window.ts'
 import type { Stream } from './stream.ts'
 
 export class Holds {
@@ -30,6 +34,7 @@ export class Holds {
       const isMoved = !members.isDeserted && moves(this.#stream, audience, writer.before)
       // What waits for slow readers may be hidden now: they are told anew, from where they stand.
       if (isMoved) members.retract('firmly')
+      if (audience.window !== null && members.size === 0 && audience.hold === null) audience.window.interrupt(lsn)
       if (audience.hold !== null) audience.hold.before.merge(writer.before, set => reads(audience, set))
       else if (members.size === 0) continue
       else if (audience.query.kind === 'live') {
@@ -44,13 +49,17 @@ export class Holds {
   /** The time has passed what changes an answer. @param beforeMicros the time at `lsn` */
   timePassed(audience: Audience, lsn: bigint, beforeMicros: bigint): void {
     audience.members.retract('firmly')
+    if (audience.hold === null && audience.members.size === 0) audience.window?.interrupt(lsn)
     if (audience.hold === null && audience.query.kind === 'live' && audience.members.size > 0)
       this.begin(audience, lsn, new MembershipsBefore(beforeMicros))
   }
 
   /** @param lsn where the audience stands
-   *  @param before null when no membership moved: only large values must be read */
+   *  @param before null when no membership moved: only large values must be read, or a window */
   begin(audience: Audience, lsn: bigint, before: MembershipsBefore | null): void {
+    audience.window?.interrupt(lsn)
+    // Whoever comes back reads it.
+    if (audience.members.size === 0) return
     audience.hold = { since: lsn, before: before ?? new MembershipsBefore(this.#stream.head.nowMicros) }
     void this.#release(audience)
   }
@@ -99,6 +108,27 @@ export class Holds {
     finish({ resync: 'INPUTS_CHANGED', outgoing: null })
   }
 
+  /** A window is read whole: whatever moved is part of the difference. */
+  async #refill(audience: Audience, window: Window, hold: Hold, finish: (result: Advanced) => void): Promise<void> {
+    const { relay, head } = this.#stream
+    const cancelled = (): boolean => audience.hold !== hold
+    // All its readers see the same.
+    const reader = [...audience.members].find(isReader)?.reader()
+    if (reader === undefined) {
+      finish({ resync: null, outgoing: [] })
+      return
+    }
+    const { interruptions } = window
+    await readWindow(this.#stream, { audience, window, reader, isHeld: true, cancelled }, read => {
+      // The table was rewritten meanwhile: it is read once more.
+      if (window.interruptions !== interruptions) return
+      const changes = window.load(read, head.lsn)
+      const span = { since: hold.since, lsn: head.lsn }
+      const encoder = new OutcomeEncoder(relay.epoch, span, relay.at(head.lsn)?.committedAtMicros ?? 0n)
+      finish({ resync: null, outgoing: encoder.deltaOf(changes) })
+    })
+  }
+
   /** Reads what moved and ends the hold with it, unless that ended otherwise. */
   async #fetch(audience: Audience, hold: Hold, finish: (result: Advanced) => void): Promise<void> {
     const { log } = this.#stream
@@ -107,7 +137,9 @@ export class Holds {
     await new Promise<void>(resolve => setImmediate(resolve))
     for (let attempt = 0; !cancelled(); attempt++) {
       try {
-        await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
+        if (audience.window === null)
+          await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
+        else await this.#refill(audience, audience.window, hold, finish)
       } catch (error) {
         if (error instanceof TidegateError && lasting.has(error.code)) {
           if (!cancelled()) this.#end(audience, error)
@@ -123,6 +155,8 @@ export class Holds {
     }
   }
 }
+
+const isReader = (member: Member): member is LiveSubscription => member instanceof LiveSubscription
 
 const reads = (audience: Audience, set: object): boolean => {
   for (const each of audience.sets.values()) if (each === set) return true

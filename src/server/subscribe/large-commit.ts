@@ -170,8 +170,10 @@ class LargeTable {
         } else router.collect(this.#route, row, found)
         if (this.#made.size > 0) this.#made = new Map()
         for (const audience of found.items) {
-          if (audience.members.size === 0 || audience.hold !== null) continue
-          if (row === 'truncate') this.#truncate(audience)
+          if (!audience.isFed) continue
+          // Read again, once the commit has been served: what is judged here one by one, its window would have to take at once.
+          if (audience.window !== null) this.#options.holds.begin(audience, this.#options.head.lsn, null)
+          else if (row === 'truncate') this.#truncate(audience)
           else this.#judge(audience, row)
         }
       }

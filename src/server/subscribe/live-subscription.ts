@@ -11,10 +11,12 @@ import { orderTermsOf } from '../route/ordering.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
-import { firstSnapshot } from './first-snapshot.ts'
+import { type FirstSnapshotRequest, firstSnapshot } from './first-snapshot.ts'
+import { reached } from './reached.ts'
 import { SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
 import type { Outlet, Subscription } from './subscription.ts'
+import { atWindow, windowSince, windowSnapshot } from './window-stand.ts'
 
 /** Where it stands:
  *  - `joining`: its first snapshot is being read; nothing it holds may be resumed from.
@@ -46,6 +48,8 @@ export interface LiveOptions {
   readonly warnings: readonly Warning[]
   /** Commit LSN to resume from; null for a fresh snapshot. */
   readonly since: bigint | null
+  /** The fresh snapshot is not older than this commit. */
+  readonly notBefore?: bigint
 }
 
 export class LiveSubscription implements Subscription, Member {
@@ -57,6 +61,7 @@ export class LiveSubscription implements Subscription, Member {
   readonly #stream: Stream
   readonly #owner: LiveOwner
   readonly #outlet: Outlet
+  readonly #notBefore: bigint
   #state: State
   /** Counts the runs of `joining` and `advancing`, so that one that was overtaken knows. */
   #run = 0
@@ -74,6 +79,7 @@ export class LiveSubscription implements Subscription, Member {
     this.resumed = options.since !== null
     this.warnings = options.warnings
     this.#state = options.since === null ? joining : { name: 'behind', lsn: options.since, advancing: false }
+    this.#notBefore = options.notBefore ?? 0n
     this.audience.members.stepBack(this)
   }
 
@@ -99,6 +105,10 @@ export class LiveSubscription implements Subscription, Member {
   start(): void {
     if (this.#state.name === 'joining') void this.#join(null)
     else void this.#advance()
+  }
+
+  reader(): Reader {
+    return this.#owner.reader()
   }
 
   get isClosed(): boolean {
@@ -151,6 +161,7 @@ export class LiveSubscription implements Subscription, Member {
   /** A commit too large to be kept was cut short for this subscriber, or what it holds is void for another reason. */
   resync(code: ResyncCode): void {
     if (this.#state.name === 'closed') return
+    this.audience.window?.interrupt(this.#stream.head.lsn)
     this.#outlet.resync(code, resyncCodes[code])
     this.#startOver(null)
   }
@@ -234,28 +245,30 @@ export class LiveSubscription implements Subscription, Member {
     const run = this.#run
     const cancelled = (): boolean => this.#run !== run || this.#state.name !== 'joining'
     const { audience } = this
-    const [stream, outlet, reader] = [this.#stream, this.#outlet, this.#owner.reader()]
+    const [stream, outlet, reader] = [this.#stream, this.#outlet, this.reader()]
     let sent = false
+    const request: FirstSnapshotRequest = {
+      audience,
+      reader,
+      cancelled,
+      send: part => {
+        sent = true
+        hasRoom = outlet.send(part)
+        return hasRoom
+      },
+      drained: () => this.#room(),
+      joined: () => {
+        if (hasRoom) this.#attach()
+        else this.#fallBehind(stream.head.lsn)
+      },
+    }
+    let hasRoom = true
     try {
       if (room !== null) await room
       for (let attempt = 1; !cancelled(); attempt++) {
         try {
-          let room = true
-          await firstSnapshot(stream, {
-            audience,
-            reader,
-            cancelled,
-            send: part => {
-              sent = true
-              room = outlet.send(part)
-              return room
-            },
-            drained: () => this.#room(),
-            joined: () => {
-              if (room) this.#attach()
-              else this.#fallBehind(stream.head.lsn)
-            },
-          })
+          if (audience.window === null) await firstSnapshot(stream, request)
+          else await windowSnapshot(stream, audience.window, request, this.#notBefore)
           return
         } catch (error) {
           // While the snapshot was read, memberships changed in a way that names no rows, or a commit passed that is too
@@ -286,6 +299,14 @@ export class LiveSubscription implements Subscription, Member {
         if (!cancelled()) throw new TidegateError('UNAVAILABLE', 'the stream has not come to this position yet')
         return
       }
+      if (audience.window !== null) {
+        const { window } = audience
+        await atWindow(stream, { audience, window, reader: () => this.reader(), cancelled }, () => {
+          this.#attach()
+          this.deliver(new Batch(audience, windowSince(stream, window, lsn), stream.head.lsn))
+        })
+        return
+      }
       await advance(stream, { audience, from: lsn, held: null, cancelled }, result => {
         if (result.resync !== null) {
           this.resync(result.resync)
@@ -313,17 +334,3 @@ const unsettled = ({ query }: Audience, cause: unknown): TidegateError =>
       cause,
     },
   )
-
-/** After a restart the relay is refilled from the slot: a position may lie ahead of what has come again.
- *  @returns false when the stream does not get there in time */
-export async function reached(stream: Stream, lsn: bigint, cancelled: () => boolean): Promise<boolean> {
-  const { head, limits } = stream
-  if (head.lsn >= lsn) return true
-  const deadline = AbortSignal.timeout(limits.resumeWaitMs)
-  const late = new Promise<void>(resolve => deadline.addEventListener('abort', () => resolve(), { once: true }))
-  while (head.lsn < lsn) {
-    if (deadline.aborted || cancelled()) return false
-    await Promise.race([head.change(), late])
-  }
-  return true
-}

@@ -19,7 +19,6 @@ export function orderingOf(
       'ORDER_UNSUPPORTED',
       'changes come in the order of their commits; leave order and limit out',
     )
-  if (limit !== null) throw new TidegateError('ORDER_UNSUPPORTED', 'leave the limit out: no window is kept yet')
   if (limit !== null && (limit < 1 || limit > maxLimit))
     throw new TidegateError('FILTER_INVALID', `limit=${limit} is not between 1 and ${maxLimit}`)
   const columns: OrderColumn[] = []

@@ -5,7 +5,7 @@ import { castNameOf } from '../../predicate/sql-types.ts'
 import type { Query } from '../route/query.ts'
 
 /** Compiles only. */
-const compiler = new Kysely<unknown>({
+export const compiler = new Kysely<unknown>({
   dialect: {
     createAdapter: () => new PostgresAdapter(),
     createDriver: () => new DummyDriver(),

@@ -15,6 +15,8 @@ export interface StreamLimits {
   readonly membershipMaxRows: number
   /** Bytes of commits kept only because a snapshot being spliced may not see them. */
   readonly ringMaxBytes: number
+  /** Of the rows that all windows hold, in characters; past it new queries with a limit are refused for a while. */
+  readonly windowsMaxBytes: number
   /** How long an audience's frames wait for the rows that a grant or revocation names. */
   readonly maxHeldMs: number
   /** How long an audience without subscribers stays warm. */

@@ -298,6 +298,7 @@ export class SubscriptionDoor implements Subscriptions {
     try {
       const rewritten = await this.#rewrites.look(() => this.#passedNow())
       if (rewritten.size === 0) return
+      this.#audiences.interruptWindows(rewritten)
       // Of memberships: the sets that hold them are not true, and whoever reads them subscribes anew.
       const memberships = this.#audiences.membershipOids()
       this.retire(new Set([...rewritten].filter(oid => memberships.has(oid))))
@@ -370,7 +371,7 @@ export class SubscriptionDoor implements Subscriptions {
       owner: user,
     }
     return audience.query.kind === 'live'
-      ? new LiveSubscription({ ...options, since: since?.lsn ?? null })
+      ? new LiveSubscription({ ...options, since: since?.lsn ?? null, notBefore: seenUpTo(user.request, stream) })
       : new ChangesSubscription({ ...options, since })
   }
 
@@ -388,6 +389,8 @@ export class SubscriptionDoor implements Subscriptions {
     if (since === null || since.lsn === 0n) return { since: null, code: null }
     if (since.epoch !== relay.epoch) return { since: null, code: 'EPOCH_CHANGED' }
     if (since.tag !== audience.tag) return { since: null, code: 'QUERY_CHANGED' }
+    // Of few rows: those of now are as good as the difference, and the client sees it by itself.
+    if (audience.window !== null) return { since: audience.window.remembers(since.lsn) ? since : null, code: null }
     if (!relay.covers(since.lsn)) return { since: null, code: 'WINDOW_PASSED' }
     const memberships = [...audience.sets.values()].map(set => set.table)
     const isVoid = [audience.query.table, ...memberships].some(({ oid }) => this.#rewrites.isVoid(oid, since.lsn))
@@ -395,3 +398,7 @@ export class SubscriptionDoor implements Subscriptions {
     return { since, code: null }
   }
 }
+
+/** What a client has seen already, as far as it can be told by a position of this epoch. */
+const seenUpTo = ({ since }: SubscribeRequest, { relay }: Stream): bigint =>
+  since === null || since.epoch !== relay.epoch ? 0n : since.lsn

@@ -58,6 +58,7 @@ function streamOf(): Stream {
       snapshotChunkRows: 1,
       membershipMaxRows: 1,
       ringMaxBytes: 1,
+      windowsMaxBytes: 1e6,
       maxHeldMs: 1,
       audienceGraceMs: 3_600_000,
       resumeWaitMs: 1,
