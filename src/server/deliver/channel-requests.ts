@@ -11,6 +11,7 @@ import { type PublishedAnswer, publishedOf } from './ask.ts'
 import { type Posted, type PostedBody, postedAnywhere, postedBytes, postedTo } from './channel-body.ts'
 import { sendRequestOf } from './channel-request.ts'
 import { channelNameOf, numberOf, positionOf, refuseOthers, single } from './channel-url.ts'
+import { connectionNameOf } from './connection-name.ts'
 import { type Exchange, readBytes } from './exchange.ts'
 import { doorOf } from './membership.ts'
 import { type Refusal, refusalOf } from './refusal.ts'
@@ -24,8 +25,8 @@ export interface Answered {
 export const maxPage = 1000
 const defaultPage = 100
 
-const sendParameters = new Set(['private', 'event', 'after', 'ticket'])
-const batchParameters = new Set(['after', 'ticket'])
+const sendParameters = new Set(['private', 'event', 'after', 'ticket', 'poll'])
+const batchParameters = new Set(['after', 'ticket', 'poll'])
 const presenceParameters = new Set(['private', 'after', 'limit', 'ticket'])
 const historyParameters = new Set(['private', 'after', 'before', 'last', 'limit', 'ticket'])
 
@@ -34,11 +35,14 @@ const historyParameters = new Set(['private', 'after', 'before', 'last', 'limit'
 export async function answerSend(
   services: Services,
   { request, parameters }: Exchange,
-  caller: Caller,
+  { principal }: Caller,
   topic: string | null,
 ): Promise<Answered> {
   const door = doorOf(services.channels)
   refuseOthers(parameters, [topic === null ? batchParameters : sendParameters])
+  // Of a client that polls, so that its own messages do not come back to it.
+  const poll = single(parameters, 'poll')
+  const caller: Caller = { principal, connection: poll === null ? null : connectionNameOf(poll, principal) }
   const body = await readBytes(request, services.limits.maxFrameBytes)
   const defaults = {
     idempotencyKey: idempotencyKeyOf(request),

@@ -54,12 +54,12 @@ export function allowCors(exchange: Exchange): void {
 export function answerJson(
   exchange: Exchange,
   status: number,
-  body: string,
+  body: string | Buffer,
   headers: Readonly<Record<string, string>> = {},
 ): void {
   const { response, request } = exchange
   if (response.headersSent || response.destroyed) return
-  const bytes = Buffer.from(body)
+  const bytes = typeof body === 'string' ? Buffer.from(body) : body
   // A body nobody read would be taken for the next request on this connection.
   const connection: Record<string, string> = request.complete ? {} : { Connection: 'close' }
   response.writeHead(status, {

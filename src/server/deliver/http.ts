@@ -19,7 +19,8 @@ import {
   readBody,
   whenOver,
 } from './exchange.ts'
-import { framesOfBody, openingOf } from './frame-body.ts'
+import { framesOfBody, openingOf, pollingOf } from './frame-body.ts'
+import { FramePoll } from './frame-poll.ts'
 import { bearerOf, identify, lastEventIdOf } from './identify.ts'
 import { LongPoll, type PollAnswer } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
@@ -136,6 +137,7 @@ export class HttpRoutes {
       const [, key = null] = posted
       return { POST: exchange => (key === null ? this.#openStream(exchange) : this.#postTo(exchange, key)) }
     }
+    if (path === '/v1/poll') return { POST: exchange => this.#poll(exchange) }
     if (path === '/v1/tickets') return { POST: exchange => this.#ticket(exchange) }
     if (path === '/v1/wait') return { POST: exchange => this.#wait(exchange) }
     if (path === '/v1/explain' && operator !== null) return { GET: exchange => this.#explain(exchange, operator) }
@@ -228,6 +230,22 @@ export class HttpRoutes {
       const { response } = exchange
       if (response.headersSent || response.destroyed) return
       response.writeHead(204, { 'Cache-Control': 'no-store', ...exchange.cors }).end()
+    })
+  }
+
+  /** A session for as long as one answer takes. */
+  async #poll(exchange: Exchange): Promise<void> {
+    const { services } = this.#options
+    const { response } = exchange
+    await this.#inPlace(exchange, async hold => {
+      const { principal, body } = await this.#sentBy(exchange)
+      const polling = pollingOf(body, services.limits.maxFrameBytes)
+      const poll = new FramePoll({ services, response, principal, polling })
+      whenOver(exchange, () => poll.leave())
+      hold(poll)
+      const answer = await poll.answer()
+      if (poll.isMovedAway) response.setHeader('Connection', 'close')
+      answerJson(exchange, 200, answer)
     })
   }
 

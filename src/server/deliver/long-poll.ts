@@ -6,6 +6,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Caller } from '../channels/door.ts'
 import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { joinedOf } from './accepted.ts'
+import { AnswerTaken } from './answer-taken.ts'
 import type { ChannelStreamRequest } from './channel-url.ts'
 import { connectionNameOf, newPollKey } from './connection-name.ts'
 import type { Connection } from './connections.ts'
@@ -71,9 +72,7 @@ export class LongPoll implements Connection, MembershipOwner {
   /** Where its client stood when this node began to leave. */
   #lastPosition: string | null = null
   #wake: (() => void) | null = null
-  /** Bytes of the answer that the socket was given, and when it was given the last of them. */
-  #handedOver = -1
-  #takenAt = 0
+  readonly #taken = new AnswerTaken()
 
   constructor({ services, response, principal, request }: LongPollOptions) {
     this.#services = services
@@ -117,15 +116,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   /** An answer that nobody takes is held in memory, up to `longPollMaxBytes` of it. */
   tick(now: number): void {
-    const { headersSent, socket } = this.#response
-    if (!headersSent || socket === null) return
-    if (this.#handedOver !== socket.bytesWritten) {
-      this.#handedOver = socket.bytesWritten
-      this.#takenAt = now
-    } else if (now - this.#takenAt >= this.#services.limits.slowConsumerMs) {
-      this.#services.departures.gaveUp('SLOW_CONSUMER', 'long-poll')
-      this.terminate()
-    }
+    if (this.#taken.isStalled(this.#response, now, this.#services)) this.terminate()
   }
 
   tellPulse(): void {

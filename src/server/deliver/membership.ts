@@ -98,6 +98,12 @@ export class Membership implements Outlet {
     return subscription?.kind === 'channel' && !this.#isClosed() ? (subscription as ChannelSubscription) : null
   }
 
+  /** Whether its client has been handed all that it is owed before anything happens: a complete state or a resync, who is there. */
+  get isWhole(): boolean {
+    if (this.#state !== 'open' || this.#subscription === null) return false
+    return this.channel?.hasCaughtUp ?? (this.#isSettled && !this.#owesResync)
+  }
+
   /** @returns null when it was closed meanwhile. @throws what the door throws, CHANNELS_OFF */
   async enter(doors: Doors, caller: Caller): Promise<Subscription | null> {
     if (this.#isClosed()) return null

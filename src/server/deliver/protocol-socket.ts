@@ -14,7 +14,7 @@ import { SendQueue } from './send-queue.ts'
 import type { Services } from './services.ts'
 import { SessionConnection } from './session-connection.ts'
 
-/** @param credentials what was verified before the upgrade; see `SessionConnectionOptions` */
+/** @param credentials what was verified before the upgrade; see `SessionOptions` */
 export function openWebSocket(
   services: Services,
   ws: ProtocolSocket,

@@ -6,7 +6,7 @@ import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
-import type { Carrier, FrameQueue } from './carrier.ts'
+import type { Carrier, FrameQueue, SessionOptions } from './carrier.ts'
 import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
@@ -18,16 +18,6 @@ import type { Services } from './services.ts'
 import { isDue, startSession, step } from './session.ts'
 import type { Effect, Session, SessionEvent } from './session-parts.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
-
-export interface SessionConnectionOptions {
-  readonly services: Services
-  readonly carrier: Carrier
-  /** @param onDrained to be called when there is room again, after the queue was past its bound */
-  readonly queue: (onDrained: () => void) => FrameQueue
-  /** What was verified before it began: a principal, an error to close with, or null when the first frame must bring the token. */
-  readonly credentials: Principal | TidegateError | null
-  readonly name?: string
-}
 
 export class SessionConnection implements Connection, MembershipOwner, Vitals {
   readonly name: string
@@ -46,8 +36,10 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   #isSuspect = false
   /** Where the stream stood when a subscription came back: its client is told once it has what it missed. Null: nobody came back. */
   #owed: Position | null = null
+  /** The same of channels, which stand in no stream of commits. */
+  #owesChannels = false
 
-  constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionConnectionOptions) {
+  constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionOptions) {
     const { limits } = services
     const now = services.now()
     this.name = name
@@ -90,6 +82,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         this.#beat()
     }
     if (this.#owed !== null) this.#tellIfCaughtUp(this.#owed)
+    if (this.#owesChannels) this.#tellIfChannelsCaughtUp()
     const wallNow = this.#services.wallNow()
     if (isDue(this.#session, now, wallNow)) this.#dispatch({ type: 'tick', now, wallNow })
     else this.#pauseOrRead()
@@ -206,6 +199,10 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
     return false
   }
 
+  get members(): readonly Membership[] {
+    return this.#members
+  }
+
   get isOver(): boolean {
     return this.#session.state === 'closed'
   }
@@ -257,7 +254,10 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         break
       case 'open': {
         const member = this.#memberOf(effect.join)
-        if (member?.subscription?.resumed) this.#owed = this.#services.subscriptions.head().position
+        if (member?.subscription?.resumed) {
+          if (member.channel === null) this.#owed = this.#services.subscriptions.head().position
+          else this.#owesChannels = true
+        }
         member?.open()
         this.#tellIfStale()
         break
@@ -403,8 +403,14 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   }
 
   #tellIfCaughtUp(owed: Position): void {
-    if (this.#queue.isFull || !haveCaughtUp(this.#standings(), owed)) return
+    if (this.#queue.isFull || !haveCaughtUp(this.standings, owed)) return
     this.#owed = null
+    this.#tellWhereItStands()
+  }
+
+  #tellIfChannelsCaughtUp(): void {
+    if (this.#queue.isFull || this.#members.some(member => member.channel !== null && !member.isWhole)) return
+    this.#owesChannels = false
     this.#tellWhereItStands()
   }
 
@@ -415,14 +421,17 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
 
   #tellWhereItStands(): void {
     if (this.#session.state !== 'open') return
-    const frame = heartbeatFrame(this.#standings(), this.#services.subscriptions.head())
+    const frame = heartbeatFrame(this.standings, this.#services.subscriptions.head())
     this.#queue.push(this.#carrier.encoding.frame(frame), null, 'heartbeat')
   }
 
-  #standings(): readonly Standing[] {
+  get standings(): readonly Standing[] {
     if (this.#session.state !== 'open') return []
     return this.#session.members.map(({ id, join, request: { kind } }) => {
-      return { id, kind, position: this.#memberOf(join)?.position() ?? null }
+      const member = this.#memberOf(join)
+      // Of a channel that still reads what was missed, its messages say where its client stands.
+      const isBehind = kind === 'channel' && member?.isWhole === false
+      return { id, kind, position: isBehind ? null : (member?.position() ?? null) }
     })
   }
 

@@ -8,7 +8,7 @@ import { maxChars, maxTasks } from '../../../src/server/deliver/channel-lines.ts
 import { channelRequestOf, sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
 import { maxPage } from '../../../src/server/deliver/channel-requests.ts'
 import { maxLast } from '../../../src/server/deliver/channel-schema.ts'
-import { framesOfBody, openingSchema, postingSchema } from '../../../src/server/deliver/frame-body.ts'
+import { framesOfBody, openingSchema, pollingSchema, postingSchema } from '../../../src/server/deliver/frame-body.ts'
 import {
   clientFrameSchema,
   eventShapes,
@@ -58,6 +58,8 @@ const schemas: Record<string, z.ZodType> = {
   batch: batchSchema,
   stream: openingSchema,
   posting: postingSchema,
+  polling: pollingSchema,
+  polled: z.strictObject({ frames: z.array(serverFrameSchema), poll: z.string(), here: z.string().optional() }),
   published,
   results: z.strictObject({
     results: z.array(z.union([published, z.strictObject({ error: z.strictObject(eventShapes.error) })])),

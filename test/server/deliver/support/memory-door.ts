@@ -240,6 +240,11 @@ export class MemoryMember implements ChannelSubscription {
     else entries[place] = { ...entries[place]!, meta }
   }
 
+  /** Somebody else comes. */
+  change(): void {
+    this.outlet.send(new Outgoing('presence', '{"joined":[],"count":1}', null))
+  }
+
   async untrack(): Promise<void> {
     this.#door.log.push(`untrack ${this.held.name.topic}`)
     const { entries } = this.held
