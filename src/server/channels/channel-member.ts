@@ -13,6 +13,7 @@ import { gapJson } from './event-json.ts'
 import { goesOn, type Published } from './message.ts'
 import type { ChannelPermission, PermissionWatcher } from './permission.ts'
 import { noLonger } from './refusals.ts'
+import { defaultRule } from './rules.ts'
 import type { SendRate } from './send-rate.ts'
 import { SlowBuffer } from './slow-buffer.ts'
 import type { ChannelEvent, ChannelReceiver, ChannelTurn } from './turn.ts'
@@ -135,6 +136,11 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
 
   get maySend(): boolean {
     return this.#permission?.may('send', 'broadcast') ?? false
+  }
+
+  get idempotencyMs(): number | undefined {
+    const { idempotencyMs } = this.channel.rule
+    return idempotencyMs === defaultRule.idempotencyMs ? undefined : idempotencyMs
   }
 
   get hasCaughtUp(): boolean {

@@ -46,6 +46,8 @@ export interface ChannelSubscription extends Subscription {
   readonly kind: 'channel'
   readonly hasHistory: boolean
   readonly maySend: boolean
+  /** How long the channel knows an idempotency key, where its rule says something else than the default. */
+  readonly idempotencyMs?: number | undefined
   /** Whether all that was there when it was joined has been handed to the outlet: messages, a gap or a resync, and who is there.
    *  A poll waits for it. */
   readonly hasCaughtUp: boolean

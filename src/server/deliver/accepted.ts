@@ -29,6 +29,7 @@ export interface AcceptedChannel extends AcceptedAny {
   readonly channel: number
   readonly history: boolean
   readonly maySend: boolean
+  readonly idempotencyMs?: number
 }
 
 export function acceptedOf(subscription: Subscription, channel: ChannelSubscription | null): Accepted {
@@ -40,25 +41,27 @@ export function acceptedOf(subscription: Subscription, channel: ChannelSubscript
     const ordering = { ...(order === undefined ? {} : { order }), ...(limit === undefined ? {} : { limit }) }
     return { kind: 'query', query, tag, key, resumed, position, ...ordering, ...exact, warnings }
   }
-  const { hasHistory, maySend } = channel
-  return { kind: 'channel', channel: query, tag, resumed, position, history: hasHistory, maySend, ...exact, warnings }
+  return { kind: 'channel', channel: query, tag, position, ...placeOf(channel), ...exact, warnings }
 }
 
 export function acceptedFrame(id: number, accepted: Accepted): ServerFrame {
   const { tag, resumed, position } = accepted
   const notes = notesOf(accepted)
   if (accepted.kind === 'channel') {
-    const { channel, history, maySend } = accepted
-    return { type: 'joined', id, channel, tag, resumed, position, history, maySend, ...notes }
+    const { channel, history, maySend, idempotencyMs } = accepted
+    const kept = idempotencyMs === undefined ? {} : { idempotencyMs }
+    return { type: 'joined', id, channel, tag, resumed, position, history, maySend, ...kept, ...notes }
   }
   const { query, key } = accepted
   return { type: 'subscribed', id, query, tag, key: [...key], resumed, position, ...notes }
 }
 
 /** The same without numbers, for streams and polls. */
-export const joinedOf = (channel: ChannelSubscription) => ({
-  resumed: channel.resumed,
-  history: channel.hasHistory,
-  maySend: channel.maySend,
-  ...notesOf(channel),
+export const joinedOf = (channel: ChannelSubscription) => ({ ...placeOf(channel), ...notesOf(channel) })
+
+const placeOf = ({ resumed, hasHistory, maySend, idempotencyMs }: ChannelSubscription) => ({
+  resumed,
+  history: hasHistory,
+  maySend,
+  ...(idempotencyMs === undefined ? {} : { idempotencyMs }),
 })

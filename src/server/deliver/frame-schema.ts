@@ -78,6 +78,7 @@ export const joinedShape = {
   resumed: z.boolean(),
   history: z.boolean(),
   maySend: z.boolean(),
+  idempotencyMs: z.int().optional(),
   exact: z.literal(false).optional(),
   warnings: z.array(warning).optional(),
 } as const
