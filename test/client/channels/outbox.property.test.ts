@@ -28,7 +28,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('cancel' as const), which: fc.nat(20) }) },
     { weight: 3, arbitrary: fc.constant({ do: 'connect' as const }) },
-    { weight: 1, arbitrary: fc.constant({ do: 'lose' as const }) },
+    { weight: 3, arbitrary: fc.constant({ do: 'lose' as const }) },
     {
       weight: 6,
       arbitrary: fc.record({
@@ -37,9 +37,12 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
       }),
     },
     { weight: 6, arbitrary: fc.constant({ do: 'answer' as const }) },
-    { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), ms: fc.integer({ min: 0, max: 400_000 }) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ do: fc.constant('wait' as const), ms: fc.constantFrom(1000, 150_000, 310_000) }),
+    },
   ),
-  { maxLength: 120 },
+  { maxLength: 120, size: 'max' },
 )
 
 const limits = fc.record({
