@@ -41,6 +41,8 @@ export class ChangeFeed implements SharedFeed {
     return this.#status === 'refused' || this.#status === 'closed'
   }
 
+  left(): void {}
+
   entry(id: number): Entry {
     const { since } = this.#stand
     return { type: 'subscribe', id, ...this.request, ...(since === null ? {} : { since }) }
@@ -58,7 +60,7 @@ export class ChangeFeed implements SharedFeed {
       this.#stand.moveTo(frame.position)
     }
     this.#stand.setTag(frame.tag)
-    this.moved('live', null)
+    this.moved(frame.resumed ? 'catching up' : 'live', null)
   }
 
   received(frame: Parameters<Feed['received']>[0], shared: boolean): void {
@@ -84,7 +86,9 @@ export class ChangeFeed implements SharedFeed {
   }
 
   heartbeat(_stale: boolean, since: string | undefined): void {
-    if (since !== undefined) this.#stand.moveToSince(since)
+    if (since === undefined) return
+    this.#stand.moveToSince(since)
+    if (this.#status === 'catching up') this.moved('live', null)
   }
 
   moved(status: FeedStatus, error: Refusal | null): void {

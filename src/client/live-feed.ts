@@ -103,6 +103,10 @@ export class LiveFeed implements SharedFeed {
     return since === null || !this.#rows.exact ? null : { since, rows: this.#rows.rows, ...this.#rows.shape }
   }
 
+  left(): void {
+    if (!this.hasEnded) this.#stored?.leave(this)
+  }
+
   accepted(frame: FrameOf<'subscribed' | 'joined'>): void {
     if (frame.type !== 'subscribed') return
     const { tag, key, order, limit, exact = true, warnings = [] } = frame
@@ -113,8 +117,8 @@ export class LiveFeed implements SharedFeed {
     if (!frame.resumed) this.#expectSnapshot(isSame)
     this.#rows.setShape({ key, order, limit })
     const { rows } = this.#rows
-    if (frame.resumed) this.#tell({ rows, status: 'live', error: null, exact, warnings })
-    else this.#tell({ rows, status: 'catching up', exact, warnings })
+    // What a resumed query missed comes behind it, and a heartbeat when that was all.
+    this.#tell({ rows, status: 'catching up', exact, warnings })
   }
 
   received(frame: Parameters<Feed['received']>[0], shared: boolean): void {
@@ -144,6 +148,7 @@ export class LiveFeed implements SharedFeed {
     if (since !== undefined && this.#rows.exact) {
       this.#stand.moveToSince(since)
       this.#stored?.moved(this)
+      if (this.#state.status === 'catching up') this.#tell({ status: 'live', error: null, stale })
     }
     if (stale !== this.#state.stale) this.#tell({ stale })
   }

@@ -5,6 +5,8 @@ export interface SharedFeed extends Feed {
   readonly listenerCount: number
   /** Refused, or closed: whoever comes next begins anew. */
   readonly hasEnded: boolean
+  /** Nobody listens any more, and it is about to be removed. */
+  left(): void
 }
 
 /** A subscription that nobody listens to is kept so long: a page that draws itself anew, and React's StrictMode, leave and
@@ -60,6 +62,7 @@ export class SharedFeeds<F extends SharedFeed> {
 
   #drop(name: string, held: Held<F>): void {
     if (this.#held.get(name) === held) this.#held.delete(name)
+    held.feed.left()
     held.remove()
   }
 }

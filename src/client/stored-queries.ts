@@ -19,12 +19,14 @@ interface Keeper {
 
 /** A query's place in the store. */
 export interface StoredSlot {
-  /** What an earlier page kept. Once: after that it is old. */
+  /** What an earlier page kept, or `leave` here. Once: after that it is old. */
   read(): StoredQuery | undefined
   /** The rows are others. */
   changed(keeper: Keeper): void
   /** They stand further on, and are the same. */
   moved(keeper: Keeper): void
+  /** Nobody listens for now: what is kept can be read again. */
+  leave(keeper: Keeper): void
   /** What is stored is void. */
   drop(): void
   /** Writes what was not written yet. */
@@ -128,6 +130,7 @@ export class StoredQueries {
         this.#later(name, keeper, Math.min(Date.now() + quietMs, this.#firstUnwrittenAt + maxUnwrittenMs))
       },
       moved: keeper => this.#later(name, keeper, Math.min(this.#dueAt, Date.now() + movedMs)),
+      leave: keeper => this.#write(name, keeper, true),
       drop: () => this.#drop(name),
       flush: () => void this.flush(),
     }
@@ -135,13 +138,7 @@ export class StoredQueries {
 
   /** @returns when everything is written */
   flush(): Promise<void> {
-    const user = this.#user
-    if (user !== null) {
-      for (const [name, keeper] of this.#unwritten) {
-        const { kept } = keeper
-        if (kept !== null) this.#write(user + name, JSON.stringify({ version, at: Date.now(), ...kept }))
-      }
-    }
+    for (const [name, keeper] of this.#unwritten) this.#write(name, keeper, false)
     this.#forgetUnwritten()
     return this.#work
   }
@@ -191,7 +188,12 @@ export class StoredQueries {
     this.#dueAt = Infinity
   }
 
-  #write(key: string, value: string): void {
+  #write(name: string, { kept }: Keeper, canBeRead: boolean): void {
+    this.#unwritten.delete(name)
+    if (this.#user === null || kept === null) return
+    const key = this.#user + name
+    const value = JSON.stringify({ version, at: Date.now(), ...kept })
+    if (canBeRead) this.#loaded.set(key, value)
     void this.#enqueue(async () => {
       if (value.length > this.#maxCharacters) return this.#delete(key)
       await this.#look()
@@ -229,6 +231,7 @@ export class StoredQueries {
 
   #delete(key: string): Promise<void> {
     this.#known.delete(key)
+    this.#loaded.delete(key)
     return this.#store.delete(key)
   }
 

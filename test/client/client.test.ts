@@ -44,6 +44,9 @@ const insert = (id: number) => ({ op: 'insert' as const, key: { id }, row: { id 
 async function resume(peer: Peer): Promise<string | undefined> {
   const { id, since } = await peer.next('subscribe')
   peer.send({ type: 'subscribed', id, query: 8, tag: 'tag', key: ['id'], resumed: true, position: at(99) })
+  // That was all it missed.
+  if (since !== undefined)
+    peer.send({ type: 'heartbeat', position: null, positions: { [id]: since }, stale: false, lagMs: 1 })
   return since
 }
 
