@@ -34,7 +34,8 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   #nextBeatAt: number
   #isPaused = false
   #isSuspect = false
-  /** Where the stream stood when a subscription came back: its client is told once it has what it missed. Null: nobody came back. */
+  /** Where the stream stood when a subscription came back, or lagged behind what was waited for: its client is told once it is there.
+   *  Null: nobody waits. */
   #owed: Position | null = null
   /** The same of channels, which stand in no stream of commits. */
   #owesChannels = false
@@ -368,7 +369,13 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   #wait(ref: number, xid64: bigint): void {
     const { subscriptions, limits } = this.#services
     subscriptions.waitForTransaction(xid64, limits.waitTimeoutMs).then(
-      position => this.#dispatch({ type: 'waited', ref, position }),
+      position => {
+        this.#dispatch({ type: 'waited', ref, position })
+        // A query that lags, or still fetches what the commit did to it, says when it is past it: perhaps nothing comes of it.
+        if (haveCaughtUp(this.standings, position)) return
+        this.#owed = subscriptions.head().position
+        this.#lookSoon(5)
+      },
       (error: unknown) => this.#dispatch({ type: 'notWaited', ref, error }),
     )
   }
@@ -406,6 +413,14 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
     if (this.#queue.isFull || !haveCaughtUp(this.standings, owed)) return
     this.#owed = null
     this.#tellWhereItStands()
+  }
+
+  /** Between the ticks: who waits for a write of its own waits for some milliseconds then. */
+  #lookSoon(afterMs: number): void {
+    setTimeout(() => {
+      if (this.#owed !== null) this.#tellIfCaughtUp(this.#owed)
+      if (this.#owed !== null && afterMs < 100) this.#lookSoon(2 * afterMs)
+    }, afterMs)
   }
 
   #tellIfChannelsCaughtUp(): void {
