@@ -1,86 +1,47 @@
 // The published package, as somebody has it who ran `npm install tidegate` in an empty folder.
-import { spawn } from 'node:child_process'
-import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { PackedPackage, repository } from './support/packed.ts'
 
-const root = fileURLToPath(new URL('../', import.meta.url))
-const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+const manifest = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
   exports: Record<string, string | { types: string; default: string }>
   peerDependencies: Record<string, string>
   peerDependenciesMeta: Record<string, { optional: boolean }>
 }
-let folder: string
-/** Paths in the tarball. */
-let packed: string[]
-
-interface Result {
-  readonly code: number | null
-  readonly out: string
-}
-
-/** @returns how it ended, and all that it said */
-async function run(program: string, args: readonly string[], env: Record<string, string> = {}): Promise<Result> {
-  const { PATH = '', HOME = '' } = process.env
-  const child = spawn(program, args, { cwd: folder, env: { PATH, HOME, NODE_NO_WARNINGS: '1', ...env } })
-  let out = ''
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => (out += text))
-  const code = await new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
-  return { code, out }
-}
-
-async function succeed(program: string, args: readonly string[], env?: Record<string, string>): Promise<string> {
-  const { code, out } = await run(program, args, env)
-  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${out}`)
-  return out
-}
-
-const runModule = (text: string, env?: Record<string, string>): Promise<string> =>
-  succeed(process.execPath, ['--input-type=module', '-e', text], env)
-
-/** Of a package that an entry needs and that comes with nothing. */
-const link = (name: string): Promise<void> =>
-  symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
-
+let installed: PackedPackage
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'tidegate-package-'))
-  const told = await succeed('npm', ['pack', root, '--json', '--loglevel=error', '--foreground-scripts=false'])
-  const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [
-    { filename: string; files: { path: string }[] },
-  ]
-  packed = tarball.files.map(({ path }) => path)
-  await writeFile(join(folder, 'package.json'), '{ "type": "module", "private": true }')
-  await succeed('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', `./${tarball.filename}`])
+  installed = await PackedPackage.install()
 }, 300_000)
-afterAll(() => rm(folder, { recursive: true, force: true }))
+afterAll(() => installed?.[Symbol.asyncDispose]())
 
 test('it holds what runs, its types, migrations and documents, and no source or test', () => {
-  const tops = new Set(packed.map(path => path.split('/')[0]))
+  const tops = new Set(installed.files.map(path => path.split('/')[0]))
   expect([...tops].sort()).toEqual(
     ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'docs', 'migrations', 'package.json'].sort(),
   )
-  expect(packed.filter(path => /\.tsx?$/.test(path) && !path.endsWith('.d.ts'))).toEqual([])
+  expect(installed.files.filter(path => /\.tsx?$/.test(path) && !path.endsWith('.d.ts'))).toEqual([])
   for (const entry of Object.values(manifest.exports))
     for (const path of typeof entry === 'string' ? [entry] : Object.values(entry))
-      expect(packed).toContain(path.replace('./', ''))
+      expect(installed.files).toContain(path.replace('./', ''))
 })
 
 test('npm installs nothing that only some need: those packages are optional', async () => {
   for (const name of Object.keys(manifest.peerDependencies)) {
     expect(manifest.peerDependenciesMeta[name]).toEqual({ optional: true })
-    await expect(readFile(join(folder, 'node_modules', name, 'package.json'))).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(readFile(join(installed.folder, 'node_modules', name, 'package.json'))).rejects.toMatchObject({
+      code: 'ENOENT',
+    })
   }
 })
 
 test('each entry is imported by its name', async () => {
-  if ('./react' in manifest.exports) await link('react')
+  if ('./react' in manifest.exports) await installed.link('react')
   const entries = Object.keys(manifest.exports).filter(entry => entry !== './package.json')
   expect(entries.length).toBeGreaterThanOrEqual(3)
   for (const entry of entries) {
     const name = entry.replace('.', 'tidegate')
-    const names = await runModule(`console.log(Object.keys(await import('${name}')).join(' '))`)
+    const names = await installed.runModule(`console.log(Object.keys(await import('${name}')).join(' '))`)
     expect([name, names.trim()]).toEqual([name, expect.stringMatching(/\w/)])
   }
 })
@@ -102,9 +63,9 @@ test('its types hold: what fits compiles, a wrong table, column or value does no
     tide.from('tasks').where('titel', '=', 'x')
     // @ts-expect-error another type
     tide.from('tasks').where('id', '=', true)`
-  await writeFile(join(folder, 'client.ts'), program)
+  await writeFile(join(installed.folder, 'client.ts'), program)
   await writeFile(
-    join(folder, 'server.ts'),
+    join(installed.folder, 'server.ts'),
     `import { createLog, loadConfig, startServer, type TidegateServer } from 'tidegate/server'
     import { startTidegate, type TestTidegate } from 'tidegate/testing'
     export const server: Promise<TidegateServer> = startServer(loadConfig(process.env), { log: createLog('info') })
@@ -116,7 +77,7 @@ test('its types hold: what fits compiles, a wrong table, column or value does no
       return row!.id + (await server).port
     }`,
   )
-  const compiler = join(root, 'node_modules/typescript/bin/tsc')
+  const compiler = join(repository, 'node_modules/typescript/bin/tsc')
   const strict = ['--noEmit', '--strict', '--target', 'es2024', '--exactOptionalPropertyTypes']
   for (const resolution of [
     ['--module', 'nodenext'],
@@ -124,31 +85,33 @@ test('its types hold: what fits compiles, a wrong table, column or value does no
   ]) {
     // In a page: no types of Node, and every declaration of ours is checked too.
     const page = ['--lib', 'es2024,dom,dom.iterable', '--types', '', ...resolution]
-    await succeed(process.execPath, [compiler, 'client.ts', ...strict, ...page])
+    await installed.succeed(process.execPath, [compiler, 'client.ts', ...strict, ...page])
     const ofNode = [
       '--types',
       'node',
       '--typeRoots',
-      join(root, 'node_modules/@types'),
+      join(repository, 'node_modules/@types'),
       '--skipLibCheck',
       ...resolution,
     ]
     const lib = ['--lib', 'es2024,esnext.disposable,dom']
-    await succeed(process.execPath, [compiler, 'server.ts', ...strict, ...lib, ...ofNode])
+    await installed.succeed(process.execPath, [compiler, 'server.ts', ...strict, ...lib, ...ofNode])
   }
 }, 120_000)
 
 test('the command line is there, and has the migrations with it', async () => {
-  const tidegate = join(folder, 'node_modules/.bin/tidegate')
-  expect(await succeed(tidegate, ['--help'])).toContain('tidegate')
-  const token = await succeed(tidegate, ['token', '--sub', 'ada'], { JWT_SECRET: 'x'.repeat(32) })
+  const tidegate = join(installed.folder, 'node_modules/.bin/tidegate')
+  expect(await installed.succeed(tidegate, ['--help'])).toContain('tidegate')
+  const token = await installed.succeed(tidegate, ['token', '--sub', 'ada'], { JWT_SECRET: 'x'.repeat(32) })
   expect(token.trim().split('.')).toHaveLength(3)
-  const script = await succeed(tidegate, ['migrate', '--print'], { DATABASE_URL: 'postgres://tidegate@localhost/app' })
+  const script = await installed.succeed(tidegate, ['migrate', '--print'], {
+    DATABASE_URL: 'postgres://tidegate@localhost/app',
+  })
   expect(script).toContain('CREATE PUBLICATION')
 })
 
 test('tidegate/testing runs a test against a Postgres that is given', async () => {
-  const told = await runModule(
+  const told = await installed.runModule(
     `import { startTidegate } from 'tidegate/testing'
     await using tide = await startTidegate({
       setup: 'CREATE TABLE tasks (id int PRIMARY KEY); GRANT SELECT ON tasks TO authenticated; GRANT USAGE ON SCHEMA public TO authenticated',
@@ -164,7 +127,7 @@ test('tidegate/testing runs a test against a Postgres that is given', async () =
 })
 
 test('[P8] tidegate/testing without testcontainers names it', async () => {
-  const told = await runModule(
+  const told = await installed.runModule(
     `import { startTidegate } from 'tidegate/testing'
     await startTidegate().catch(error => console.log(error.code, error.message))`,
   )

@@ -6,9 +6,9 @@ export interface Service extends AsyncDisposable {
 }
 
 export interface ServiceWishes {
-  /** Wins over the environment. */
+  /** Wins over the environment, as the image does. */
   readonly url: string | undefined
-  readonly image: string
+  readonly image: string | undefined
   /** The container is left running, and taken again by whoever asks for the same. */
   readonly isReused: boolean
 }
@@ -17,7 +17,9 @@ interface Kind {
   readonly title: string
   readonly variable: string
   readonly option: string
-  readonly start: (wishes: ServiceWishes) => Promise<RunningContainer>
+  readonly imageVariable: string
+  readonly image: string
+  readonly start: (image: string, isReused: boolean) => Promise<RunningContainer>
 }
 
 interface RunningContainer {
@@ -31,8 +33,22 @@ interface Shared {
 }
 
 const kinds = {
-  postgres: { title: 'Postgres', variable: 'TEST_DATABASE_URL', option: 'databaseUrl', start: startPostgres },
-  redis: { title: 'Redis', variable: 'TEST_REDIS_URL', option: 'redisUrl', start: startRedis },
+  postgres: {
+    title: 'Postgres',
+    variable: 'TEST_DATABASE_URL',
+    option: 'databaseUrl',
+    imageVariable: 'TEST_POSTGRES_IMAGE',
+    image: 'postgres:17',
+    start: startPostgres,
+  },
+  redis: {
+    title: 'Redis',
+    variable: 'TEST_REDIS_URL',
+    option: 'redisUrl',
+    imageVariable: 'TEST_REDIS_IMAGE',
+    image: 'redis:7',
+    start: startRedis,
+  },
 } as const satisfies Record<string, Kind>
 
 /** By kind and image: as many as a process asks for. One ends with its last user. */
@@ -42,11 +58,12 @@ const answerMs = 10_000
 
 /** @throws SERVICES_MISSING that says what to install, start or set */
 export async function findService(kind: keyof typeof kinds, wishes: ServiceWishes): Promise<Service> {
-  const { variable } = kinds[kind]
+  const { variable, imageVariable } = kinds[kind]
   const given = wishes.url ?? process.env[variable]
   if (given) return { url: given, [Symbol.asyncDispose]: async () => {} }
-  const name = `${kind} ${wishes.image}`
-  const one = shared.get(name) ?? { container: startContainer(kinds[kind], wishes), users: 0 }
+  const image = wishes.image ?? process.env[imageVariable] ?? kinds[kind].image
+  const name = `${kind} ${image}`
+  const one = shared.get(name) ?? { container: startContainer(kinds[kind], image, wishes.isReused), users: 0 }
   shared.set(name, one)
   one.users += 1
   const leave = (): boolean => {
@@ -69,7 +86,7 @@ export async function findService(kind: keyof typeof kinds, wishes: ServiceWishe
   }
 }
 
-async function startContainer(kind: Kind, wishes: ServiceWishes): Promise<RunningContainer> {
+async function startContainer(kind: Kind, image: string, isReused: boolean): Promise<RunningContainer> {
   const { getContainerRuntimeClient } = await loadTestcontainers(kind)
   const late = Promise.withResolvers<never>()
   const timer = setTimeout(() => late.reject(new Error(`no answer within ${answerMs} ms`)), answerMs)
@@ -81,14 +98,9 @@ async function startContainer(kind: Kind, wishes: ServiceWishes): Promise<Runnin
     clearTimeout(timer)
   }
   try {
-    return await kind.start(wishes)
+    return await kind.start(image, isReused)
   } catch (cause) {
-    throw missing(
-      kind,
-      `Docker cannot start ${wishes.image} (${messageOf(cause)})`,
-      `docker pull ${wishes.image}`,
-      cause,
-    )
+    throw missing(kind, `Docker cannot start ${image} (${messageOf(cause)})`, `Run docker pull ${image}`, cause)
   }
 }
 
@@ -120,7 +132,7 @@ const postgresSettings = {
   fsync: 'off',
 }
 
-async function startPostgres({ image, isReused }: ServiceWishes): Promise<RunningContainer> {
+async function startPostgres(image: string, isReused: boolean): Promise<RunningContainer> {
   const { GenericContainer, Wait } = await import('testcontainers')
   const asked = new GenericContainer(image)
     .withEnvironment({ POSTGRES_PASSWORD: 'postgres', POSTGRES_INITDB_ARGS: '--locale=C --encoding=UTF8' })
@@ -133,7 +145,7 @@ async function startPostgres({ image, isReused }: ServiceWishes): Promise<Runnin
   return { url: `postgres://postgres:postgres@${address}/postgres`, stop: () => container.stop() }
 }
 
-async function startRedis({ image, isReused }: ServiceWishes): Promise<RunningContainer> {
+async function startRedis(image: string, isReused: boolean): Promise<RunningContainer> {
   const { GenericContainer } = await import('testcontainers')
   const asked = new GenericContainer(image).withExposedPorts(6379)
   const container = await (isReused ? asked.withReuse() : asked).start()

@@ -40,7 +40,7 @@ export interface TidegateOptions {
   readonly tables?: readonly string[]
   /** Options of the server by name, as docs/configuration.md has them: `{ HEARTBEAT_MS: 1000, JWT_ROLES: ['member'] }`. */
   readonly config?: ConfigByName
-  /** Of containers. Default: `postgres:17` and `redis:7`. */
+  /** Of containers. Left out: TEST_POSTGRES_IMAGE and TEST_REDIS_IMAGE, else `postgres:17` and `redis:7`. */
   readonly images?: { readonly postgres?: string; readonly redis?: string }
   /** Leaves containers running for the next run, and takes those that the last one left. Default: false, the last Tidegate of a process
    *  stops them. */
@@ -84,10 +84,10 @@ export async function startTidegate(options: TidegateOptions = {}): Promise<Test
   const { images = {}, reuse: isReused = false, redis = options.redisUrl !== undefined } = options
   const environment = environmentOf(options.config ?? {})
   const postgres = parts.use(
-    await findService('postgres', { url: options.databaseUrl, image: images.postgres ?? 'postgres:17', isReused }),
+    await findService('postgres', { url: options.databaseUrl, image: images.postgres, isReused }),
   )
   const redisUrl = redis
-    ? parts.use(await findService('redis', { url: options.redisUrl, image: images.redis ?? 'redis:7', isReused })).url
+    ? parts.use(await findService('redis', { url: options.redisUrl, image: images.redis, isReused })).url
     : null
   const database = parts.use(await openDatabase(postgres.url, options.database ?? 'own'))
   const { name } = database

@@ -67,6 +67,16 @@ test('[P1] each user sees what a SELECT gives, at once after waitForIdle', async
   expect([new Set(adas()), bens()]).toEqual([new Set(['changed']), []])
 })
 
+test('waitForIdle ends as soon as a query that was held for a grant has nothing of it', async () => {
+  await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
+  bodiesOf(tide, ada)
+  await tide.waitForIdle()
+  for (let room = 1; room <= 20; room++) {
+    await tide.sql`INSERT INTO members VALUES (${room}, ${ada})`
+    await tide.waitForIdle({ timeoutMs: 5000 })
+  }
+})
+
 test('[P4] restart: clients come back by themselves, and have what was written meanwhile', async () => {
   await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
   await tide.sql`INSERT INTO members VALUES (1, ${ada})`

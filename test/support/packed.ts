@@ -1,0 +1,107 @@
+// The package as npm would publish it, installed into a folder of its own: outside of the repository nothing is found by chance.
+import { spawn } from 'node:child_process'
+import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const repository = fileURLToPath(new URL('../../', import.meta.url))
+
+/** What the package is made of. */
+const sources = [
+  ...['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts', 'src'],
+  ...['migrations', 'docs', 'README.md', 'CHANGELOG.md', 'LICENSE'],
+]
+
+/** How programs of this machine reach a registry. */
+const networkSettings = (): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value]) =>
+      /^(npm_config_|(https?|no|all)_proxy$|(node_extra|ssl)_)/i.test(name) && value !== undefined
+        ? [[name, value]]
+        : [],
+    ),
+  )
+
+export interface RunResult {
+  readonly code: number | null
+  /** Both streams, as they came. */
+  readonly out: string
+}
+
+export class PackedPackage implements AsyncDisposable {
+  readonly folder: string
+  /** Paths in the tarball. */
+  readonly files: readonly string[]
+
+  private constructor(folder: string, files: readonly string[]) {
+    this.folder = folder
+    this.files = files
+  }
+
+  /** @param source a folder to install it into a copy of, whose package.json names it; left out: an empty one */
+  static async install(source?: URL): Promise<PackedPackage> {
+    const folder = await mkdtemp(join(tmpdir(), 'tidegate-package-'))
+    if (source !== undefined) await cp(source, folder, { recursive: true })
+    else await writeFile(join(folder, 'package.json'), '{ "type": "module", "private": true }')
+    const empty = new PackedPackage(folder, [])
+    const told = await empty.#pack()
+    const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [
+      { filename: string; files: { path: string }[] },
+    ]
+    // What only its development needs is linked where a test wants it.
+    await empty.succeed('npm', ['pkg', 'delete', 'devDependencies'])
+    const quiet = ['--prefer-offline', '--no-audit', '--no-fund']
+    await empty.succeed('npm', ['install', ...quiet, `./${tarball.filename}`], networkSettings())
+    const files = tarball.files.map(({ path }) => path)
+    return new PackedPackage(folder, files)
+  }
+
+  /** Of a copy: another test may build the repository's own at the same time. @returns what npm says of the tarball */
+  async #pack(): Promise<string> {
+    const copy = await mkdtemp(join(tmpdir(), 'tidegate-build-'))
+    try {
+      for (const name of sources) await cp(join(repository, name), join(copy, name), { recursive: true })
+      await symlink(join(repository, 'node_modules'), join(copy, 'node_modules'))
+      return await this.succeed('npm', ['pack', copy, '--json', '--loglevel=error', '--foreground-scripts=false'])
+    } finally {
+      await rm(copy, { recursive: true, force: true })
+    }
+  }
+
+  /** Lets it find a package of this repository. */
+  link(name: string): Promise<void> {
+    return symlink(join(repository, 'node_modules', name), join(this.folder, 'node_modules', name))
+  }
+
+  /** Runs a program there. Nothing of this machine's settings gets in, but where programs are. */
+  async run(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<RunResult> {
+    const { PATH = '', HOME = '' } = process.env
+    const child = spawn(program, args, { cwd: this.folder, env: { PATH, HOME, NODE_NO_WARNINGS: '1', ...env } })
+    let out = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        out += text
+      })
+    const code = await new Promise<number | null>((resolve, reject) =>
+      child.once('error', reject).once('close', resolve),
+    )
+    return { code, out }
+  }
+
+  /** @returns what it said @throws with that when it fails */
+  async succeed(program: string, args: readonly string[], env?: Readonly<Record<string, string>>): Promise<string> {
+    const { code, out } = await this.run(program, args, env)
+    if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${out}`)
+    return out
+  }
+
+  /** Runs the text of an ECMAScript module. */
+  runModule(text: string, env?: Readonly<Record<string, string>>): Promise<string> {
+    return this.succeed(process.execPath, ['--input-type=module', '-e', text], env)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.folder, { recursive: true, force: true })
+  }
+}
