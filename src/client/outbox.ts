@@ -40,8 +40,9 @@ interface Waiting {
 const maxAsked = 8
 /** What may wait while the client is in the channel: the server takes it as fast as the rule says. */
 const maxWhileJoined = 1000
-/** Of the time in which the server knows a key, what is left for the way. */
-const keyMarginMs = 10_000
+/** Of the time in which the server knows a key, what is left for the way: a link that carries nothing is taken for lost after two
+ *  heartbeats. */
+const keyMarginMs = 60_000
 
 export class Outbox {
   readonly #limits: Required<OfflineSends>

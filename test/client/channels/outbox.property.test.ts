@@ -78,6 +78,7 @@ async function run(given: {
   let now = 0
   let ref = 0
   let size = 0
+  let cancelled = 0
   const flush = (): void =>
     outbox.flush(
       now,
@@ -150,11 +151,14 @@ async function run(given: {
         break
       }
       case 'wait':
+        // Nothing is under way for so long: a link that carries nothing is lost.
+        while (asked.length > 0) take(false)
         now += step.ms
         break
     }
     if (!isJoined) expect(outbox.size).toBeLessThanOrEqual(Math.max(before, given.limits.max))
-    expect(asked.length + answers.length).toBeLessThanOrEqual(8)
+    if (step.do === 'cancel') cancelled += 1
+    expect(asked.length + answers.length).toBeLessThanOrEqual(8 + cancelled)
   }
   const waiting = outbox.size
   await Promise.resolve()
