@@ -11,9 +11,8 @@ import {
   type Timer,
 } from './connection-machine.ts'
 import { recall, remember } from './recall.ts'
-import { openEventStream } from './transports/event-stream.ts'
 import { addressOf } from './transports/http.ts'
-import { openLongPoll } from './transports/long-poll.ts'
+import { later } from './transports/later.ts'
 import type { OpenTransport, Transport, TransportName } from './transports/transport.ts'
 import { openWebSocket } from './transports/websocket.ts'
 
@@ -39,8 +38,8 @@ export interface ConnectionOptions {
 
 const openers: { readonly [N in TransportName]: OpenTransport } = {
   websocket: openWebSocket,
-  sse: openEventStream,
-  'long-poll': openLongPoll,
+  sse: later('sse', async () => (await import('./transports/event-stream.ts')).openEventStream),
+  'long-poll': later('long-poll', async () => (await import('./transports/long-poll.ts')).openLongPoll),
 }
 
 /** A timer that comes so late was slept through. */

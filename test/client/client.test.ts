@@ -44,6 +44,7 @@ const insert = (id: number) => ({ op: 'insert' as const, key: { id }, row: { id 
 async function resume(peer: Peer): Promise<string | undefined> {
   const { id, since } = await peer.next('subscribe')
   peer.send({ type: 'subscribed', id, query: 8, tag: 'tag', key: ['id'], resumed: true, position: at(99) })
+  peer.hasAll(id, since!)
   // That was all it missed.
   if (since !== undefined)
     peer.send({ type: 'heartbeat', position: null, positions: { [id]: since }, stale: false, lagMs: 1 })
@@ -358,6 +359,7 @@ test('[P4] changes come once each, resume inside a commit, and say so when some 
   const resumed = await second.next('subscribe')
   expect(resumed.since).toBe(`${at(2)}-1.tag`)
   second.send({ ...subscribed, id: resumed.id, query: 1, resumed: true, position: at(9) })
+  second.hasAll(resumed.id, resumed.since!)
   second.send({ type: 'change', query: 1, position: at(2), ...change(2) })
   await eventually(() => expect(seen).toEqual([1, 2]))
   second.send({ type: 'resync', id: resumed.id, code: 'WINDOW_PASSED', reason: 'too long' })

@@ -69,6 +69,11 @@ export class Peer {
     return subscribe
   }
 
+  /** What came back has been sent all it missed. */
+  hasAll(id: number, since: string): void {
+    this.send({ type: 'heartbeat', position: null, positions: { [id]: since }, stale: false, lagMs: 0 })
+  }
+
   delta(lsn: number, changes: RowChange[], query = 7): void {
     this.send({ type: 'delta', query, changes, done: true, committedAt: '2026-01-01T00:00:00Z', position: at(lsn) })
   }

@@ -49,8 +49,8 @@ async function modulesFrom(path: string, found = new Map<string, string>()): Pro
   ])
   const text = await response.text()
   found.set(path, text)
-  for (const [, target] of text.matchAll(/^(?:import|export) .*?from '(.+?)'/gms))
-    await modulesFrom(new URL(target!, `${base}${path}`).pathname, found)
+  for (const [, target, later] of text.matchAll(/^(?:import|export) .*?from '(.+?)'|\bimport\('(.+?)'\)/gms))
+    await modulesFrom(new URL((target ?? later)!, `${base}${path}`).pathname, found)
   return found
 }
 
@@ -59,7 +59,11 @@ test('the page and every module it needs are served, without types and without a
   const script = /src="(\/modules\/[^"]+)"/.exec(html)?.[1] ?? ''
   const modules = await modulesFrom(script)
   expect([...modules.keys()]).toEqual(
-    expect.arrayContaining(['/modules/client/client.ts', '/modules/protocol/codes.ts']),
+    expect.arrayContaining([
+      '/modules/client/client.ts',
+      '/modules/protocol/codes.ts',
+      '/modules/client/transports/long-poll.ts',
+    ]),
   )
   for (const text of modules.values()) expect(text).not.toMatch(/^import type|^interface /m)
   expect(html).not.toMatch(/https?:\/\/(?!www\.w3\.org)/)
