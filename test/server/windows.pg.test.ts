@@ -2,8 +2,9 @@
 // row-level security, in that order.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { person, prepareDatabase, selectAs, TestNode, tokenFor } from '../support/node.ts'
-import { OrderedSse } from '../support/ordered-rows.ts'
+import { OrderedRows, OrderedSse } from '../support/ordered-rows.ts'
 import { TestDatabase } from '../support/postgres.ts'
+import { Reader, transports } from '../support/readers.ts'
 
 const schema = `
   CREATE TABLE public.members (room_id int NOT NULL, user_id uuid NOT NULL, PRIMARY KEY (room_id, user_id));
@@ -176,6 +177,7 @@ test('[P4] who comes back goes on where the window was, with one delta and no re
   // Of a window that nobody remembers any more, the rows of now.
   using witness = await open('order=rank&limit=4')
   for (let i = 0; i < 70; i++) await database.query(`UPDATE notes SET rank = -${100 + i} WHERE id = 10`)
+  await database.query('UPDATE notes SET rank = -1000 WHERE id = 15')
   await settle(witness, order)
   live = await open('order=rank&limit=4', live)
   await settle(live, order)
@@ -194,4 +196,53 @@ test('[P1] without a limit all rows come, and the client is told how to order th
     { column: 'id', direction: 'asc', nulls: 'last', compare: 'number' },
   ])
   expect(live.rows.rows).toHaveLength(5)
+})
+
+test.each(transports)('[P1] [P4] over %s, cut and taken up again', async transport => {
+  await begin(numbers(1, 50))
+  const rows = new OrderedRows()
+  const reader = new Reader(transport, 'live', 'notes', token, ['id'], { order: 'rank.desc', limit: 6, rows })
+  let resumed = 0
+  for (let turn = 0; turn < 12; turn++) {
+    await reader.come(node)
+    for (let step = 0; step < 4; step++) {
+      const id = 1 + ((turn * 7 + step * 11) % 50)
+      await database.query(
+        [
+          `UPDATE notes SET rank = ${1000 + turn * 10 + step} WHERE id = ${id}`,
+          `UPDATE notes SET rank = rank - 500 WHERE rank > 900`,
+          `DELETE FROM notes WHERE id = ${id}`,
+          `INSERT INTO notes (id, rank) VALUES (${100 + turn * 10 + step}, ${turn * 40})`,
+        ][(turn + step) % 4]!,
+      )
+      if (step % 2 === 1) continue
+      const expected = await selectAs(database, user, `SELECT id FROM notes ORDER BY rank DESC, id LIMIT 6`)
+      await reader.until(() => rows.exact && rows.rows.map(idOf).join() === expected.map(idOf).join())
+    }
+    if (rows.resumed === true) resumed += 1
+    await reader.leave()
+    rows.interrupt()
+  }
+  expect(reader.failure).toBe(null)
+  expect(rows).toMatchObject({ limit: 6, order: [{ column: 'rank', direction: 'desc' }, { column: 'id' }] })
+  expect(reader.resyncs).toEqual([])
+  expect(resumed).toBe(transport === 'long-poll' ? 12 : 11)
+})
+
+test('[P5] [P7] a reader that takes nothing for a while is told the difference, and not each step', async () => {
+  await begin(numbers(1, 50))
+  const rows = new OrderedRows()
+  const reader = new Reader('websocket', 'live', 'notes', token, ['id'], { order: 'rank.desc', limit: 5, rows })
+  await reader.come(node)
+  await reader.until(() => rows.exact)
+  reader.pause()
+  const body = 'x'.repeat(200_000)
+  for (let i = 0; i < 120; i++)
+    await database.query(`UPDATE notes SET rank = 2000 + ${i}, body = '${body}${i}' WHERE id = ${1 + (i % 50)}`)
+  reader.go()
+  const expected = await selectAs(database, user, `SELECT id FROM notes ORDER BY rank DESC, id LIMIT 5`)
+  await reader.until(() => rows.rows.map(idOf).join() === expected.map(idOf).join())
+  expect(rows.history.filter(line => line.startsWith('delta')).length).toBeLessThan(120)
+  expect(rows.resyncs).toEqual([])
+  await reader.leave()
 })

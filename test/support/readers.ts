@@ -3,13 +3,28 @@ import { once } from 'node:events'
 import { WebSocket } from 'ws'
 import type { ChangeEvent } from '../../src/protocol/messages.ts'
 import { type SseEvent, SseStream, StrictRows } from './node.ts'
+import type { OrderedRows } from './ordered-rows.ts'
 
 export type Transport = 'websocket' | 'sse' | 'long-poll'
 export const transports: readonly Transport[] = ['websocket', 'sse', 'long-poll']
 
+interface PollBody {
+  readonly events?: SseEvent[]
+  readonly queries?: readonly object[]
+  readonly position?: string
+  readonly message?: string
+}
+
 export interface Place {
   /** Base address of the node, without a slash at the end. */
   readonly url: string
+}
+
+/** An order and a limit, and what takes the rows. */
+export interface Window {
+  readonly order: string
+  readonly limit: number
+  readonly rows: OrderedRows
 }
 
 /** A reader of one query. `events` are all it was ever told, over all its connections. */
@@ -19,6 +34,7 @@ export class Reader {
   readonly table: string
   readonly token: string
   readonly rows: StrictRows
+  readonly window: Window | null
   readonly changes: ChangeEvent[] = []
   readonly events: string[] = []
   failure: unknown = null
@@ -33,7 +49,9 @@ export class Reader {
     table: string,
     token: string,
     key: readonly string[] = ['id'],
+    window: Window | null = null,
   ) {
+    this.window = window
     this.transport = transport
     this.kind = kind
     this.table = table
@@ -42,7 +60,7 @@ export class Reader {
   }
 
   get resyncs(): readonly string[] {
-    return this.rows.resyncs
+    return (this.window?.rows ?? this.rows).resyncs
   }
 
   /** Connects, at its position if it has one. */
@@ -84,15 +102,23 @@ export class Reader {
     if (event.id !== '') this.position = event.id
     try {
       if (event.event === 'change') this.changes.push(event.data as ChangeEvent)
-      else this.rows.take(event)
+      else (this.window?.rows ?? this.rows).take(event)
       if (event.event === 'error') throw new Error(`error event: ${JSON.stringify(event.data)}`)
     } catch (error) {
       this.failure ??= error
     }
   }
 
+  /** With more parameters. */
+  #path(more: Readonly<Record<string, string>> = {}): string {
+    const { order, limit } = this.window ?? {}
+    const own = order === undefined ? {} : { order, limit: String(limit) }
+    const parameters = new URLSearchParams({ ...own, ...more })
+    return `/v1/${this.kind}/${this.table}${parameters.size === 0 ? '' : `?${parameters}`}`
+  }
+
   async #comeBySse(place: Place): Promise<void> {
-    const stream = await SseStream.open(place, `/v1/${this.kind}/${this.table}`, this.token, this.position ?? undefined)
+    const stream = await SseStream.open(place, this.#path(), this.token, this.position ?? undefined)
     if (stream.status !== 200) throw new Error(`SSE answered ${stream.status} ${JSON.stringify(stream.errorBody)}`)
     for (const event of stream.events) this.#take(event)
     stream.onEvent = event => this.#take(event)
@@ -103,15 +129,16 @@ export class Reader {
     const abort = new AbortController()
     const loop = (async () => {
       while (!abort.signal.aborted) {
-        const after = this.position === null ? '' : `?after=${encodeURIComponent(this.position)}&wait=20`
-        const response = await fetch(`${place.url}/v1/${this.kind}/${this.table}${after}`, {
+        const after = this.position === null ? {} : { after: this.position, wait: '20' }
+        const response = await fetch(`${place.url}${this.#path(after)}`, {
           headers: { authorization: `Bearer ${this.token}`, accept: 'application/json' },
           signal: abort.signal,
         })
         if (response.status === 304) continue
-        const body = (await response.json()) as { events?: SseEvent[]; position?: string; message?: string }
+        const body = (await response.json()) as PollBody
         if (abort.signal.aborted) return
         if (response.status !== 200) throw new Error(`poll answered ${response.status} ${body.message}`)
+        if (this.window !== null) this.#take({ event: 'subscribed', id: '', data: body.queries![0] })
         for (const event of body.events ?? []) this.#take({ ...event, id: event.id ?? '' })
         if (body.position !== undefined) this.position = body.position
       }
@@ -146,7 +173,8 @@ export class Reader {
       if (isPaused) socket.pause()
       else socket.resume()
     }
-    const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table }
+    const { order, limit } = this.window ?? {}
+    const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table, order, limit }
     socket.send(JSON.stringify(this.position === null ? frame : { ...frame, since: this.position }))
     this.#leave = async () => {
       gone = true

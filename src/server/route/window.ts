@@ -162,7 +162,7 @@ export class Window {
 
   /** Whether it is known what a reader at this position holds. */
   remembers(lsn: bigint): boolean {
-    return this.#isLoaded && this.#standAt(lsn) !== null
+    return this.#standAt(lsn) !== null
   }
 
   /** What a reader at this position is told to hold what is shown: where what it holds is forgotten, all of it. */
