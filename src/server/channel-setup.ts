@@ -10,6 +10,7 @@ import { RedisChannelRelay } from './channels/redis-relay.ts'
 import { ChannelRules } from './channels/rules.ts'
 import type { Config } from './config.ts'
 import { answered, type Lane } from './database.ts'
+import type { NodeMail } from './nodes/node-mail.ts'
 import type { RedisClient } from './redis.ts'
 import { steadyNow } from './steady-clock.ts'
 import type { Audiences } from './subscribe/audiences.ts'
@@ -59,11 +60,14 @@ export function openGuards({ config, gate, ...parts }: GuardSetup): Guards {
 /** How long a message waits for the transaction that its `after` names. */
 const afterTimeoutMs = 10_000
 
-export function openChannels(setup: ChannelSetup): Channels {
+/** @returns `mail` is how this node reaches others; null where it is alone */
+export function openChannels(setup: ChannelSetup): { readonly channels: Channels; readonly mail: NodeMail | null } {
   const { config, stream, guards, subscriptions, beacon, pool, epochNow, isLeading } = setup
   const { head, reader, relay: window, log } = stream
-  return new Channels({
-    ...sharedOf(setup),
+  const { relay, presence, mail } = sharedOf(setup)
+  const channels = new Channels({
+    relay,
+    presence,
     guards,
     rules: new ChannelRules(config.channels),
     window,
@@ -80,18 +84,18 @@ export function openChannels(setup: ChannelSetup): Channels {
     now: steadyNow,
     wallNow: Date.now,
   })
+  return { channels, mail }
 }
 
 function sharedOf({ config, stream, redis, nodeId }: ChannelSetup) {
   const { log } = stream
   if (redis === null) {
     const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
-    return { relay, presence: new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) }) }
+    const presence = new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) })
+    return { relay, presence, mail: null }
   }
   const { tidegateName: name } = config
   const { client, subscriber } = redis
-  return {
-    relay: new RedisChannelRelay({ client, subscriber, name, nodeId, log, random: Math.random }),
-    presence: new RedisPresence({ client, name, log }),
-  }
+  const relay = new RedisChannelRelay({ client, subscriber, name, nodeId, log, random: Math.random })
+  return { relay, presence: new RedisPresence({ client, name, log }), mail: relay }
 }

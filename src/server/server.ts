@@ -17,6 +17,7 @@ import { MessageSweep } from './channels/message-sweep.ts'
 import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
+import { NodePeers } from './deliver/node-peers.ts'
 import { RedisTickets } from './deliver/redis-tickets.ts'
 import { drain } from './drain.ts'
 import { createExplainer } from './explain/operator.ts'
@@ -214,7 +215,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     asker,
     pool: catalogLane,
   })
-  const channels = openChannels({
+  const { channels, mail } = openChannels({
     config,
     stream,
     guards,
@@ -336,6 +337,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   const gateway: Gateway = createGateway({
     subscriptions: door,
     channels,
+    peers: mail === null ? null : new NodePeers(mail, log),
     authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
     orders,
     log,

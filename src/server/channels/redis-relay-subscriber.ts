@@ -36,6 +36,8 @@ interface Entry {
   link: SubscriberLink | null
   isConfirmed: boolean
   readonly listeners: Set<ChannelListener>
+  /** Hears what is published itself: it is no channel. */
+  heard: ((text: Buffer) => void) | null
   /** Those of the listeners that have not been told that they hear, by whom the promise is kept. */
   readonly waiting: Map<ChannelListener, Waiter>
 }
@@ -115,6 +117,11 @@ export class RelaySubscriber {
     return { ready, close: () => this.#leave(entry, listener) }
   }
 
+  /** For good. @param key no channel's: it begins with `:` @param heard may not throw */
+  hear(key: string, heard: (text: Buffer) => void): void {
+    this.#entryOf(key).heard = heard
+  }
+
   close(): void {
     this.#isClosed = true
     clearInterval(this.#ticking)
@@ -140,6 +147,7 @@ export class RelaySubscriber {
       link: null,
       isConfirmed: false,
       listeners: new Set(),
+      heard: null,
       waiting: new Map(),
     }
     this.#entries.set(name, entry)
@@ -272,6 +280,7 @@ export class RelaySubscriber {
 
   readonly #onHeard = (name: string, text: Buffer): void => {
     const entry = this.#entries.get(name)
+    entry?.heard?.(text)
     if (entry === undefined || entry.listeners.size === 0) return
     try {
       const heard = decodeHeard(entry.channel, text)

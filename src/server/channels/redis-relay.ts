@@ -1,6 +1,7 @@
 // The relay of many nodes over Redis: one script numbers a message, keeps it and publishes it; every node with listeners hears it.
 import type { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
+import type { NodeMail } from '../nodes/node-mail.ts'
 import { isRedisAway, type RedisClient, slotOf } from '../redis.ts'
 import { defineScript, type Script } from '../redis-script.ts'
 import type {
@@ -44,7 +45,7 @@ const dayMs = 86_400_000
 const maxLimit = 1000
 const touchedAtOnce = 500
 
-export class RedisChannelRelay implements ChannelRelay {
+export class RedisChannelRelay implements ChannelRelay, NodeMail {
   readonly #options: RedisChannelRelayOptions
   readonly #names: ChannelNames
   readonly #counterMs: number
@@ -53,6 +54,7 @@ export class RedisChannelRelay implements ChannelRelay {
   readonly #standing: Script
   readonly #read: Script
   readonly #touch: Script
+  readonly #tell: Script
   readonly #touching: NodeJS.Timeout
   /** Kinds of failures that the log was told, until something succeeds. */
   readonly #told = new Set<string>()
@@ -62,7 +64,7 @@ export class RedisChannelRelay implements ChannelRelay {
     this.#options = options
     this.#names = new ChannelNames(name, client)
     this.#counterMs = options.counterMs ?? dayMs
-    const probe = defineScript(client, probeScript)
+    this.#tell = defineScript(client, probeScript)
     this.#publisher = new RelayPublisher({
       client,
       names: this.#names,
@@ -74,7 +76,7 @@ export class RedisChannelRelay implements ChannelRelay {
       subscriber,
       names: this.#names,
       nodeId,
-      probe: (to, text) => probe([to], [text]),
+      probe: (to, text) => this.#tell([to], [text]),
       log,
       graceMs,
       readyMs,
@@ -105,6 +107,22 @@ export class RedisChannelRelay implements ChannelRelay {
 
   listen(channel: string, listener: ChannelListener): Listening {
     return this.#subscriber.listen(channel, listener)
+  }
+
+  get nodeId(): string {
+    return this.#options.nodeId
+  }
+
+  hear(heard: (text: string) => void): void {
+    this.#subscriber.hear(`:${this.nodeId}`, text => heard(text.toString()))
+  }
+
+  async tell(nodeId: string, text: string): Promise<number> {
+    try {
+      return Number(await this.#tell([this.#names.live(`:${nodeId}`)], [text]))
+    } catch (error) {
+      throw this.#refusal(error)
+    }
   }
 
   async standing(channel: string, begin?: { readonly hasHistory: boolean }): Promise<Standing> {

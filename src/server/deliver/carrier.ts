@@ -1,11 +1,9 @@
 // What carries a session: a WebSocket, an event stream, or one answer to a poll. Types only.
 import type { ServerFrame } from '../../protocol/messages.ts'
-import type { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Batch, BatchSink, Outgoing, Owner, Principal } from '../subscribe/subscription.ts'
+import type { Batch, BatchSink, Outgoing, Owner } from '../subscribe/subscription.ts'
 import type { Place } from './connections.ts'
 import type { Wire } from './departures.ts'
 import type { Refusal } from './refusal.ts'
-import type { Services } from './services.ts'
 import type { Content, TakeBack } from './take-back.ts'
 
 /** How frames are written. What a whole audience gets is made once and kept with the event. */
@@ -44,14 +42,4 @@ export interface Carrier {
   /** What was sent goes out, and then it ends. */
   end(refusal: Refusal): void
   terminate(): void
-}
-
-export interface SessionOptions {
-  readonly services: Services
-  readonly carrier: Carrier
-  /** @param onDrained to be called when there is room again, after the queue was past its bound */
-  readonly queue: (onDrained: () => void) => FrameQueue
-  /** What was verified before it began: a principal, an error to close with, or null when the first frame must bring the token. */
-  readonly credentials: Principal | TidegateError | null
-  readonly name?: string
 }

@@ -45,8 +45,8 @@ export interface GatewayOptions {
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
   /** Left out: in the memory of this node. */
   readonly tickets?: (limits: TicketLimits) => Tickets
-  /** The other nodes; left out: there are none. */
-  readonly peers?: Peers
+  /** The other nodes; null or left out: there are none. */
+  readonly peers?: Peers | null
   /** Left out: no address for operators. */
   readonly operator?: NonNullable<HttpOptions['operator']>
   /** Milliseconds on a steady clock; tells tokens' expiry too unless `wallNow` is given. */

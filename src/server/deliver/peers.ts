@@ -3,8 +3,8 @@
 export interface Peers {
   /** Names this node to the others: letters and digits. */
   readonly nodeId: string
-  /** @returns what the node answers @throws STREAM_UNKNOWN when there is no such node, UNAVAILABLE */
-  ask(nodeId: string, question: string): Promise<string>
+  /** @returns what the node answers; null when there is no such node @throws UNAVAILABLE */
+  ask(nodeId: string, question: string): Promise<string | null>
   /** What this node answers. @param answer never rejects */
   answerBy(answer: (question: string) => Promise<string>): void
 }

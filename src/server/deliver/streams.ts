@@ -60,9 +60,11 @@ export class Streams {
     const { peers } = this.#options
     const nodeId = key.split('.')[1] ?? null
     if (nodeId === null || nodeId === peers?.nodeId) return this.#take(key, principal, body)
-    if (peers === null) throw streamUnknown()
+    if (peers === null || !/^[0-9a-f]{1,32}$/.test(nodeId)) throw streamUnknown()
     const handed: Handed = { key, role: principal.role, sub: principal.claims.sub, body }
-    const refusal = JSON.parse(await peers.ask(nodeId, JSON.stringify(handed)))
+    const answer = await peers.ask(nodeId, JSON.stringify(handed))
+    if (answer === null) throw streamUnknown()
+    const refusal = JSON.parse(answer)
     if (refusal !== null) throw new TidegateError(refusal.code, refusal.message, refusal)
   }
 
