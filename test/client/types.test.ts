@@ -13,7 +13,11 @@ async function compile(text: string): Promise<string[]> {
   // Inside, so that packages are found.
   const folder = await mkdtemp(join(root, 'node_modules/.typed-'))
   try {
-    const config = { extends: join(root, 'tsconfig.json'), include: ['queries.ts'] }
+    const config = {
+      extends: join(root, 'tsconfig.json'),
+      include: ['queries.ts'],
+      compilerOptions: { rewriteRelativeImportExtensions: false },
+    }
     await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config))
     await writeFile(
       join(folder, 'queries.ts'),
