@@ -48,18 +48,19 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
       read: response => response.text(),
     })
   const sayUntilTaken = async (frames: string[]): Promise<void> => {
-    for (let isAgain = false; !isOver; )
+    for (let isAgain = false; !isOver; isAgain = true)
       try {
         await say(frames)
         return
       } catch (failure) {
-        if (failure instanceof Refused && failure.error?.code === 'UNAVAILABLE') {
-          const { retryAfterMs = againMs } = failure.error
-          await new Promise(resolve => {
-            timer = setTimeout(resolve, retryAfterMs)
-          })
-        } else if (isAgain || failure instanceof Refused) throw failure
-        else isAgain = true
+        const error = failure instanceof Refused ? failure.error : null
+        if (error === null && !isAgain) continue
+        const isFinal = !error?.retry || error.code === 'STREAM_UNKNOWN' || /^TOKEN_/.test(error.code)
+        if (isFinal) throw failure
+        // Not now, or not this node: another one takes it perhaps. If it is the stream's own, the stream ends.
+        await new Promise(resolve => {
+          timer = setTimeout(resolve, error.retryAfterMs ?? againMs)
+        })
       }
   }
   const flush = async (): Promise<void> => {

@@ -1,26 +1,26 @@
 // One request after another, for where nothing streams. The server keeps nothing between two of them: each enters everything again,
 // from where it stands. To the layer above it looks like one connection.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import { addressOf, broken, post, Refused, tell } from './http.ts'
+import { addressOf, broken, errorOfAll, lossOf, post, Refused, tell } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 
 type Asked<T extends ClientFrame['type']> = Extract<ClientFrame, { type: T }>
-/** What is a request of its own. */
-type Errand = Asked<'send' | 'wait'>
 
 interface Answer {
   readonly frames: readonly ServerFrame[]
   /** What the next poll brings back: the key to this connection's name, and a word for who was there. */
-  readonly poll?: string
+  readonly poll: string
   readonly here?: string
 }
 
 /** What is asked within so many milliseconds ends the poll that waits once. */
 const tickMs = 5
+/** The longest that a poll waits: proxies cut what is silent for thirty seconds. */
+const maxWaitMs = 25_000
 /** Beyond what a poll waits for, until it is taken for lost. */
 const patienceMs = 15_000
-/** What may wait to be sent: past it, a way that takes nothing is taken for lost. */
-const maxErrands = 1000
+/** Messages that may wait to be sent: past it, a way that takes nothing is taken for lost. */
+const maxQueued = 1000
 
 export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) => {
   const ending = new AbortController()
@@ -28,15 +28,17 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
   /** By id, what was last told of it; '' before. What is not in it is not entered. */
   const told = new Map<number, string>()
   const tracks = new Map<number, Asked<'track' | 'untrack'>>()
-  const errands: Errand[] = []
+  /** By ref. Each poll brings them along until they are answered; the client above bounds them. */
+  const waits = new Map<number, Asked<'wait'>>()
+  const queue: Asked<'send'>[] = []
   /** Answers to what the next poll brings along. */
   let owed: ServerFrame[] = []
-  let keys: { poll?: string | undefined; here?: string | undefined } = {}
+  let brought: Partial<Omit<Answer, 'frames'>> = {}
   let heartbeatMs = 0
   /** Something was asked: the next poll is not to wait. */
   let isAsked = true
   let isRenewing = false
-  let isOnErrand = false
+  let isSending = false
   /** The poll that waits, and may be ended. */
   let waiting: AbortController | null = null
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -52,40 +54,62 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
     ending.abort()
     waiting?.abort()
   }
+  const pollAnew = (): void => {
+    timer ??= setTimeout(() => waiting?.abort(), tickMs)
+  }
   const ask = (answer?: ServerFrame): void => {
     if (answer !== undefined) owed.push(answer)
     isAsked = true
-    timer ??= setTimeout(() => {
-      timer = undefined
-      waiting?.abort()
-    }, tickMs)
+    pollAnew()
   }
   const up = (frame: ServerFrame): void => {
     if (!signal.aborted) tell(listener, frame)
   }
 
-  const take = (frame: ServerFrame): void => {
+  /** @param ids by the number that the server gave to a query or channel for this answer: above they are called by their ids
+   *  @param isRenewal the first poll with another token */
+  const take = (frame: ServerFrame, ids: Map<string, number>, isRenewal: boolean): void => {
     switch (frame.type) {
       case 'welcome': {
         const isFirst = heartbeatMs === 0
-        heartbeatMs = frame.heartbeatMs
-        if (isFirst) up(frame)
-        else if (isRenewing) up({ type: 'authenticated', expiresAt: frame.expiresAt })
-        isRenewing = false
-        return
-      }
-      case 'subscribed':
-      case 'joined': {
-        const { position, resumed, ...rest } = frame
-        const text = JSON.stringify(rest)
-        const isNews = told.has(frame.id) && !(resumed && told.get(frame.id) === text)
-        if (isNews) told.set(frame.id, text)
-        if (!isNews) return
+        heartbeatMs = Math.min(frame.heartbeatMs, maxWaitMs)
+        if (isFirst) up({ ...frame, heartbeatMs })
+        else if (isRenewal) up({ type: 'authenticated', expiresAt: frame.expiresAt })
         break
       }
-      case 'error':
-        if (frame.id !== undefined && frame.ref === undefined) forget(frame.id)
+      case 'subscribed':
+        ids.set(`q${frame.query}`, frame.id)
+        enter({ ...frame, query: frame.id })
+        break
+      case 'joined':
+        ids.set(`c${frame.channel}`, frame.id)
+        enter({ ...frame, channel: frame.id })
+        break
+      case 'delta':
+      case 'change':
+        up({ ...frame, query: ids.get(`q${frame.query}`)! })
+        break
+      case 'message':
+      case 'presence':
+      case 'gap':
+        up({ ...frame, channel: ids.get(`c${frame.channel}`)! })
+        break
+      default:
+        if (frame.type === 'waited') waits.delete(frame.ref)
+        if (frame.type === 'error') {
+          if (frame.id === undefined) waits.delete(frame.ref!)
+          else if (frame.ref === undefined) forget(frame.id)
+        }
+        up(frame)
     }
+  }
+  /** Of a place that is only gone on with, nothing is told that was told before. */
+  const enter = (frame: Extract<ServerFrame, { type: 'subscribed' | 'joined' }>): void => {
+    const { position, resumed, ...rest } = frame
+    const text = JSON.stringify(rest)
+    const before = told.get(frame.id)
+    if (before === undefined || (resumed && before === text)) return
+    told.set(frame.id, text)
     up(frame)
   }
   const forget = (id: number): boolean => {
@@ -113,12 +137,14 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
       const one = new AbortController()
       waiting = isAsked ? null : one
       isAsked = false
+      const isRenewal = isRenewing
+      isRenewing = false
       const answers = owed
       owed = []
       const answer = await post({
         address: addressOf(url, 'poll'),
         token,
-        body: JSON.stringify({ frames: entering(), wait, ...keys }),
+        body: JSON.stringify({ frames: [...entering(), ...waits.values()], wait, ...brought }),
         signal: wait === 0 ? signal : one.signal,
         timeoutMs: wait * 1000 + patienceMs,
         read: response => response.json() as Promise<Answer>,
@@ -127,41 +153,41 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
       })
       waiting = null
       if (answer === undefined) continue
-      keys = { poll: answer.poll, here: answer.here }
-      answer.frames.forEach(take)
+      const { frames, ...rest } = answer
+      brought = rest
+      let error: ErrorEvent | null = null
+      const ids = new Map<string, number>()
+      for (const frame of frames) {
+        error = errorOfAll(frame, error)
+        take(frame, ids, isRenewal)
+      }
+      if (error !== null) lose(lossOf(error))
       // Of one that was refused together with its place, that has been said.
       for (const frame of answers) if (frame.type !== 'tracked' || told.has(frame.id)) up(frame)
     }
   }
 
-  const run = async (errand: Errand): Promise<void> => {
-    const { ref } = errand
-    if (errand.type === 'wait') {
-      const { position } = await request<{ position: string }>(addressOf(url, 'wait'), { txid: errand.txid })
-      ask({ type: 'waited', ref, position } as ServerFrame)
-      return
+  const sendOne = async ({ type: _, id, ref, ...send }: Asked<'send'>): Promise<void> => {
+    const join = entries().find((frame): frame is Asked<'join'> => frame.type === 'join' && frame.id === id)
+    try {
+      if (join === undefined) throw new Refused(409, notJoined)
+      const address = addressOf(url, `channels/${encodeURIComponent(join.topic)}`)
+      // As whom others know it: its own words then do not come back to it.
+      if (brought.poll !== undefined) address.searchParams.set('poll', brought.poll)
+      if (join.private === false) address.searchParams.set('private', 'false')
+      const read = (response: Response): Promise<{ message: string; position: string }> => response.json()
+      const said = await post({ address, token, body: JSON.stringify(send), signal, read })
+      if (ref !== undefined) up({ type: 'sent', id, ref, ...said })
+    } catch (failure) {
+      // Unless nothing at all would have been answered, this one alone was refused.
+      if (!(failure instanceof Refused) || failure.isOfAll) fail(failure)
+      else up({ type: 'error', id, ref: ref ?? null, ...failure.error! })
     }
-    const { type, id, ref: _, ...send } = errand
-    const join = entries().find(frame => frame.type === 'join' && frame.id === id) as Asked<'join'> | undefined
-    if (join === undefined) throw new Refused(409, notJoined)
-    const address = addressOf(url, `channels/${encodeURIComponent(join.topic)}`)
-    if (join.private === false) address.search = 'private=false'
-    const said = await request<{ message: string; position: string; duplicate?: true }>(address, send)
-    if (ref !== undefined) up({ type: 'sent', id, ref, ...said })
   }
-  const request = <T>(address: URL, body: unknown): Promise<T> =>
-    post({ address, token, body: JSON.stringify(body), signal, read: response => response.json() as Promise<T> })
-  const runAll = async (): Promise<void> => {
-    isOnErrand = true
-    for (let errand = errands.shift(); errand !== undefined && !signal.aborted; errand = errands.shift()) {
-      const { ref = null } = errand
-      await run(errand).catch(failure => {
-        // A place that ends or a service that leaves is a loss; else it is this one alone that was refused.
-        if (!(failure instanceof Refused) || failure.isOfAll) fail(failure)
-        else up({ type: 'error', ...('id' in errand ? { id: errand.id } : {}), ref, ...failure.error! })
-      })
-    }
-    isOnErrand = false
+  const sendAll = async (): Promise<void> => {
+    isSending = true
+    for (let send = queue.shift(); send !== undefined && !signal.aborted; send = queue.shift()) await sendOne(send)
+    isSending = false
   }
 
   poll().catch(fail)
@@ -187,10 +213,13 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
           tracks.set(frame.id, frame)
           ask(frame.ref === undefined ? undefined : { type: 'tracked', id: frame.id, ref: frame.ref })
           break
-        case 'send':
         case 'wait':
-          if (errands.push(frame) > maxErrands) lose(broken)
-          else if (!isOnErrand) runAll()
+          waits.set(frame.ref, frame)
+          pollAnew()
+          break
+        case 'send':
+          if (queue.push(frame) > maxQueued) lose(broken)
+          else if (!isSending) void sendAll()
       }
     },
     close: end,

@@ -57,7 +57,7 @@ export class FramePoll implements Connection, Carrier {
     this.#services = services
     this.#response = response
     this.#polling = polling
-    this.greeting = { heartbeatMs: limits.maxWaitMs }
+    this.greeting = { heartbeatMs: Math.min(limits.heartbeatMs, limits.maxWaitMs) }
     this.#pollKey = polling.poll ?? newPollKey()
     this.#presence = new PollPresence(polling.here ?? null)
     const queue = (onDrained: () => void): FrameCollector => {

@@ -14,7 +14,7 @@ interface Fault {
   readonly returns: readonly string[]
 }
 
-const all = ['websocket', 'sse']
+const all = ['websocket', 'sse', 'long-poll']
 const none: readonly string[] = []
 
 const table: readonly Fault[] = [
@@ -91,7 +91,7 @@ export function faults(sceneOf: () => Scene): void {
       const scene = sceneOf()
       const players = (names: readonly string[]): Player[] =>
         scene.players.filter(player => names.includes(player.name))
-      const before = new Map(scene.players.map(player => [player, player.glance.losses]))
+      const before = lossesOf(scene)
       const hasLost = (player: Player): boolean => player.glance.losses > before.get(player)!
       for (const { proxy } of scene.players) inflict(proxy)
       await scene.until('lost', hasLost, players(loses))
@@ -110,7 +110,7 @@ export function faults(sceneOf: () => Scene): void {
 
   test('[P1] [P4] [P8] idle connections cut, sooner than a heartbeat comes', async () => {
     const scene = sceneOf()
-    const before = new Map(scene.players.map(player => [player, player.glance.losses]))
+    const before = lossesOf(scene)
     await scene.quiet(async () => {
       for (const { proxy } of scene.players) proxy.link.idleMs = 400
       await scene.until('lost', player => player.glance.losses > before.get(player)!)
@@ -122,17 +122,20 @@ export function faults(sceneOf: () => Scene): void {
 
   test('[P1] [P4] [P8] idle connections cut, later than a heartbeat comes: nobody is cut, however quiet it is', async () => {
     const scene = sceneOf()
-    const before = scene.players.map(({ glance }) => glance.losses)
+    const before = lossesOf(scene)
     await scene.quiet(async () => {
       for (const { proxy } of scene.players) proxy.link.idleMs = 1600
       // As long as it takes that others are cut three times.
       for (let time = 0; time < 3; time++) await untilCut(scene.players[0]!.proxy.url)
     })
-    await scene.until('never lost', player => player.glance.losses === before[scene.players.indexOf(player)])
+    await scene.until('never lost', player => player.glance.losses === before.get(player))
     for (const { proxy } of scene.players) proxy.mend()
     await scene.expectWhole()
   })
 }
+
+const lossesOf = (scene: Scene): Map<Player, number> =>
+  new Map(scene.players.map(player => [player, player.glance.losses]))
 
 /** Opens a connection and says nothing. */
 async function untilCut(url: string): Promise<void> {

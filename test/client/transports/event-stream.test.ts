@@ -153,6 +153,15 @@ test('[P8] a stream that ends brings what the server said of all of it, not of a
   expect(await hearing.lost()).toEqual({ error: { type: 'error', ...error }, retry: 'now' })
 })
 
+test('[P8] frames that are refused for good end it, and the status says why', async () => {
+  await using server = await ScriptedRequests.start()
+  const { hearing } = await connected(server)
+  hearing.transport.send(leave(1))
+  const error = { code: 'FRAME_TOO_LARGE', message: 'too large', retry: false }
+  ;(await server.next('/v1/stream/abc')).answer(413, error)
+  expect(await hearing.lost()).toEqual({ error, retry: 'never' })
+})
+
 test('[P8] frames for a stream that the server does not know: connect again at once', async () => {
   await using server = await ScriptedRequests.start()
   const { hearing, stream } = await connected(server)
@@ -206,24 +215,27 @@ test('a client that comes back only ends its stream', async () => {
   expect([hearing.losses, early.losses]).toEqual([[], []])
 })
 
-test('frames that the server cannot take yet come again under the same number', async () => {
-  await using server = await ScriptedRequests.start()
-  const { hearing } = await connected(server)
-  hearing.transport.send(leave(1))
-  const error = { code: 'UNAVAILABLE', message: 'read first', retry: true, retryAfterMs: 10 }
-  const bodies: unknown[] = []
-  for (let i = 0; i < 3; i++) {
-    const asked = await server.next('/v1/stream/abc')
-    bodies.push(asked.body)
-    if (i < 2) asked.answer(503, error)
-    else asked.answer(204, null)
-  }
-  expect(bodies).toEqual(bodies.map(() => ({ seq: 1, frames: [leave(1)] })))
-  hearing.transport.send(leave(2))
-  expect((await server.next('/v1/stream/abc')).body).toEqual({ seq: 2, frames: [leave(2)] })
-  expect(hearing.losses).toEqual([])
-  hearing.transport.close(true)
-})
+test.each(['UNAVAILABLE', 'GOING_AWAY'])(
+  'frames that the server cannot take yet (%s) come again under the same number',
+  async code => {
+    await using server = await ScriptedRequests.start()
+    const { hearing } = await connected(server)
+    hearing.transport.send(leave(1))
+    const error = { code, message: 'not now', retry: true, retryAfterMs: 10 }
+    const bodies: unknown[] = []
+    for (let i = 0; i < 3; i++) {
+      const asked = await server.next('/v1/stream/abc')
+      bodies.push(asked.body)
+      if (i < 2) asked.answer(503, error)
+      else asked.answer(204, null)
+    }
+    expect(bodies).toEqual(bodies.map(() => ({ seq: 1, frames: [leave(1)] })))
+    hearing.transport.send(leave(2))
+    expect((await server.next('/v1/stream/abc')).body).toEqual({ seq: 2, frames: [leave(2)] })
+    expect(hearing.losses).toEqual([])
+    hearing.transport.close(true)
+  },
+)
 
 test('many frames go in several POSTs, none larger than a server takes, and a heartbeat in none', async () => {
   await using server = await ScriptedRequests.start()

@@ -45,7 +45,7 @@ test('a first poll is answered with who it is, the whole state and where that st
   node.core.partRows = 2
   const first = await poll(node, { frames: [subscribe(7, 'messages')], wait: 30 })
   expect(typesOf(first)).toEqual(['welcome', 'subscribed', 'snapshot', 'snapshot', 'heartbeat'])
-  expect(first.frames[0]).toMatchObject({ heartbeatMs: 60_000, expiresAt: null })
+  expect(first.frames[0]).toMatchObject({ heartbeatMs: 25_000, expiresAt: null })
   const since = positionsOf(first)[7]!
   expect(since).toMatch(/^1f2e3d4c-1000\./)
   node.core.insert('messages', 4)
