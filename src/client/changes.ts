@@ -50,7 +50,10 @@ export function iterateChanges<Row>(
   const { buffer = 1000 } = options
   const pending: Change<Row>[] = []
   let end: { readonly error: TidegateError | null } | null = null
-  let wake = (): void => {}
+  const waiting: (() => void)[] = []
+  const wake = (): void => {
+    for (const resolve of waiting.splice(0)) resolve()
+  }
   let stop = (): void => {}
   const finish = (error: TidegateError | null): void => {
     end ??= { error }
@@ -87,13 +90,8 @@ export function iterateChanges<Row>(
           return { done: true, value: undefined }
         }
         await new Promise<void>(resolve => {
-          const others = wake
-          wake = () => {
-            others()
-            resolve()
-          }
+          waiting.push(resolve)
         })
-        wake = () => {}
       }
     },
     async return() {
