@@ -81,8 +81,8 @@ export class Window {
   #stands: Stand[] = []
   /** Somebody reads it: whoever else wants it waits. */
   isLoading = false
-  /** Counts how often it was interrupted: what was read before is worth nothing then. */
-  interruptions = 0
+  /** How often it was discarded: what was read before is worth nothing then. */
+  discards = 0
 
   constructor(query: Query, limit: number, sizes: WindowSizes) {
     this.limit = limit
@@ -146,12 +146,17 @@ export class Window {
 
   /** It is not followed from here on, until it is loaded again. @param lsn up to where it is true */
   interrupt(lsn: bigint): void {
-    this.interruptions += 1
     if (!this.#isLoaded) return
     this.#isLoaded = false
     this.#clear()
     const last = this.#stands.at(-1)
     if (last !== undefined) last.to = lsn
+  }
+
+  /** The same where the table's rows are other ones now: whoever is reading it reads it again. */
+  discard(lsn: bigint): void {
+    this.discards += 1
+    this.interrupt(lsn)
   }
 
   /** For good. */
@@ -267,9 +272,11 @@ export class Window {
     const { table } = this.#query
     const changes: string[] = []
     const places = after.map(placeOf)
-    const kept = new Set(places)
+    const isKept = new Uint8Array(before.length)
+    for (const place of places) if (place >= 0) isKept[place] = 1
     for (let place = 0; place < before.length; place++)
-      if (!kept.has(place)) changes.push(`{"op":"delete","key":${keyJson(table, keyRow(table, before[place]!.key))}}`)
+      if (isKept[place] === 0)
+        changes.push(`{"op":"delete","key":${keyJson(table, keyRow(table, before[place]!.key))}}`)
     const stays = stayingAmong(places, at => isSameOrder(before[places[at]!]!.values, after[at]!.values))
     for (let at = 0; at < after.length; at++) {
       const place = places[at]!
@@ -301,8 +308,8 @@ export class Window {
 const placesOf = (rows: readonly WindowRow[]): Map<string, number> =>
   new Map(rows.map(({ key }, place) => [key, place]))
 
-/** As many again, within reason: each that leaves takes one. */
-const spareOf = (limit: number): number => Math.min(100, Math.max(10, limit))
+/** Each that leaves takes one, and each that comes gives one back. */
+const spareOf = (limit: number): number => Math.min(100, Math.max(10, Math.ceil(limit / 4)))
 
 /** Where a row of these values belongs; null when only the database knows. */
 export function placeIn(rows: readonly WindowRow[], values: OrderValues, order: RowOrder, ranks: Ranks): number | null {

@@ -343,9 +343,9 @@ export class Audiences {
   }
 
   /** Rows of these tables are other ones now, without a word in the stream: windows are read again. */
-  interruptWindows(oids: ReadonlySet<number>): void {
+  discardWindows(oids: ReadonlySet<number>): void {
     for (const { opened } of this.#held.values())
-      if (opened !== null && oids.has(opened.query.table.oid)) opened.window?.interrupt(this.#stream.head.lsn)
+      if (opened !== null && oids.has(opened.query.table.oid)) opened.window?.discard(this.#stream.head.lsn)
   }
 
   #dispose(audience: Audience): void {

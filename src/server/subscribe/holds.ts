@@ -118,10 +118,10 @@ export class Holds {
       finish({ resync: null, outgoing: [] })
       return
     }
-    const { interruptions } = window
+    const { discards } = window
     await readWindow(this.#stream, { audience, window, reader, isHeld: true, cancelled }, read => {
       // The table was rewritten meanwhile: it is read once more.
-      if (window.interruptions !== interruptions) return
+      if (window.discards !== discards) return
       const changes = window.load(read, head.lsn)
       const span = { since: hold.since, lsn: head.lsn }
       const encoder = new OutcomeEncoder(relay.epoch, span, relay.at(head.lsn)?.committedAtMicros ?? 0n)

@@ -298,7 +298,7 @@ export class SubscriptionDoor implements Subscriptions {
     try {
       const rewritten = await this.#rewrites.look(() => this.#passedNow())
       if (rewritten.size === 0) return
-      this.#audiences.interruptWindows(rewritten)
+      this.#audiences.discardWindows(rewritten)
       // Of memberships: the sets that hold them are not true, and whoever reads them subscribes anew.
       const memberships = this.#audiences.membershipOids()
       this.retire(new Set([...rewritten].filter(oid => memberships.has(oid))))

@@ -79,13 +79,13 @@ export function windowSince({ relay, head }: Stream, window: Window, lsn: bigint
 /** For all who wait, whether or not who began it still does. */
 async function load(stream: Stream, { audience, window, reader }: WantsWindow): Promise<void> {
   const { head } = stream
-  const { interruptions } = window
+  const { discards } = window
   window.isLoading = true
   try {
     const request = { audience, window, reader: reader(), isHeld: false, cancelled: () => audience.isClosed }
     await readWindow(stream, request, read => {
       // What was read may be of a table as it was before it was rewritten.
-      if (window.interruptions === interruptions) window.load(read, head.lsn)
+      if (window.discards === discards) window.load(read, head.lsn)
     })
   } finally {
     window.isLoading = false
