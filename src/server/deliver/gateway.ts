@@ -137,7 +137,7 @@ class HttpGateway implements Gateway {
       services,
       connections: this.#connections,
       tickets: this.#tickets,
-      streams: new Streams({ maxFrameBytes: limits.maxFrameBytes, peers: options.peers ?? null }),
+      streams: new Streams({ limits, peers: options.peers ?? null }),
       allowedOrigins: this.#allowedOrigins,
       health: options.health ?? (() => ({ ok: true })),
       ready: options.ready,

@@ -24,6 +24,8 @@ export interface GatewayLimits {
   readonly longPollMaxBytes: number
   /** How long POST /v1/wait waits for a transaction. Past it: WAIT_TIMEOUT. */
   readonly waitTimeoutMs: number
+  /** How long a POST to a stream waits until the stream takes frames again. Past it: UNAVAILABLE. Less than a node waits for another. */
+  readonly postWaitMs: number
   readonly ticketMs: number
   /** Unused tickets of one role and subject. Past it: RATE_LIMITED. */
   readonly maxTicketsPerPrincipal: number
@@ -49,6 +51,7 @@ export const defaultLimits: GatewayLimits = {
   maxWaitMs: 60_000,
   longPollMaxBytes: 16 * 1024 * 1024,
   waitTimeoutMs: 10_000,
+  postWaitMs: 8_000,
   ticketMs: 30_000,
   maxTicketsPerPrincipal: 20,
   maxTickets: 10_000,

@@ -4,12 +4,10 @@ import { errorBodyOf, TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import { postingOf } from './frame-body.ts'
 import { streamUnknown } from './frame-inbox.ts'
+import type { GatewayLimits } from './limits.ts'
 import type { Peers } from './peers.ts'
 import { canRenew } from './renewal.ts'
 import type { FrameStream } from './stream-carrier.ts'
-
-/** How long a POST waits until its session takes frames again. Less than a node waits for another. */
-export const takenWithinMs = 8_000
 
 /** From node to node. */
 interface Handed {
@@ -20,7 +18,7 @@ interface Handed {
 }
 
 export interface StreamsOptions {
-  readonly maxFrameBytes: number
+  readonly limits: Pick<GatewayLimits, 'maxFrameBytes' | 'postWaitMs'>
   /** Null: this node is alone. */
   readonly peers: Peers | null
 }
@@ -72,8 +70,8 @@ export class Streams {
     const stream = this.#open.get(key)
     const owner = stream?.session.principal ?? null
     if (stream === undefined || owner === null || !canRenew(owner, principal)) throw streamUnknown()
-    const { seq, frames, close } = postingOf(body, this.#options.maxFrameBytes)
-    await inTime(stream.inbox.post(seq, frames))
+    const { seq, frames, close } = postingOf(body, this.#options.limits.maxFrameBytes)
+    await inTime(stream.inbox.post(seq, frames), this.#options.limits.postWaitMs)
     if (close) stream.close()
   }
 
@@ -88,7 +86,7 @@ export class Streams {
   }
 }
 
-async function inTime(taken: Promise<void>): Promise<void> {
+async function inTime(taken: Promise<void>, ms: number): Promise<void> {
   const late = Promise.withResolvers<never>()
   const refuse = (): void =>
     late.reject(
@@ -100,7 +98,7 @@ async function inTime(taken: Promise<void>): Promise<void> {
         },
       ),
     )
-  const timer = setTimeout(refuse, takenWithinMs)
+  const timer = setTimeout(refuse, ms)
   try {
     await Promise.race([taken, late.promise])
   } finally {

@@ -17,7 +17,6 @@ import {
 } from '../../../src/server/deliver/frame-schema.ts'
 import { defaultLimits } from '../../../src/server/deliver/limits.ts'
 import { maxWaits } from '../../../src/server/deliver/session.ts'
-import { takenWithinMs } from '../../../src/server/deliver/streams.ts'
 import { requestOfFrame } from '../../../src/server/deliver/url.ts'
 
 const text = readFileSync(new URL('../../../docs/protocol.md', import.meta.url), 'utf8')
@@ -135,7 +134,7 @@ test('every code that the page names exists, and its limits are the defaults', (
   expect([maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections]).toEqual([
     65_536, 100, 50, 200, 10_000,
   ])
-  expect([framesOfBody * maxFrameBytes, takenWithinMs, maxWaits]).toEqual([256 * 1024, 8000, 16])
+  expect([framesOfBody * maxFrameBytes, defaultLimits.postWaitMs, maxWaits]).toEqual([256 * 1024, 8000, 16])
   expect([maxMessages, maxLast, maxPage, maxTasks, maxChars]).toEqual([100, 10_000, 1000, 64, 256 * 1024])
   const { handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs } = defaultLimits
   expect([handshakeMs, sendQueueBytes, maxTicketsPerPrincipal, slowConsumerMs, heartbeatMs]).toEqual([

@@ -106,11 +106,11 @@ export class TestFrameStream extends TestSession implements AsyncDisposable {
   }
 
   pause(): void {
-    this.response.socket.pause()
+    this.response.pause()
   }
 
   resume(): void {
-    this.response.socket.resume()
+    this.response.resume()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
