@@ -200,9 +200,10 @@ export class ChannelFeed implements Feed {
   }
 
   moved(status: FeedStatus, error: Refusal | null): void {
+    const asked = this.#asked?.track ?? null
     this.#loseWay()
     if (status === 'offline') this.#outbox.refuseOffline()
-    else if (status === 'refused' && this.#isRefusedForTrack(error)) {
+    else if (status === 'refused' && this.#isRefusedForTrack(error, asked)) {
       this.#around.enterAgain()
       this.#move('catching up', error)
       return
@@ -297,14 +298,16 @@ export class ChannelFeed implements Feed {
     for (const { reject } of this.#trackWaiters.splice(0)) reject(error)
   }
 
-  /** What was allowed once came with the join, and is allowed no more: being in the channel may be. */
-  #isRefusedForTrack(error: Refusal | null): boolean {
-    const track = this.#tracked
+  /** What came with the join, allowed once or asked for just now, is not allowed: being in the channel may be.
+   *  @param asked what was asked and not answered: a transport without a way back brings it with the next join */
+  #isRefusedForTrack(error: Refusal | null, asked: Track | null): boolean {
+    const track = asked ?? this.#tracked
     if (error === null || track === null || track !== this.#wanted) return false
     if (!/^(SEND_REFUSED|PAYLOAD_TOO_LARGE|PRESENCE_OFF)$/.test(error.code)) return false
     this.#tracked = null
-    this.#tracks.clear()
-    this.#around.report(new TidegateError(error.code as Code, error.message))
+    const refused = errorOf(error)
+    if (asked === null) this.#around.report(refused)
+    this.#trackRefused(refused)
     return true
   }
 

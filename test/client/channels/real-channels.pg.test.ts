@@ -257,6 +257,8 @@ test('who is there is told to both, changes, and outlives a cut without a leave'
   await eventually(() => expect(anns.state.isCurrent).toBe(false))
   expect(names()).toEqual(['ann', 'bob, away'])
   await eventually(() => expect(anns.state.isCurrent).toBe(true))
+  // Whoever goes while away is taken off when the grace is over.
+  await isLive(run.bob.tide.channel('room:5'))
   await bobs.untrack()
   await eventually(() => expect(names()).toEqual(['ann']))
   expect(anns.count).toBe(1)

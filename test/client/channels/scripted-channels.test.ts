@@ -406,6 +406,21 @@ test('[P3] what one may be there as no more ends that alone, not the place in th
   expect(run.errors).toMatchObject([{ code: 'SEND_REFUSED' }])
 })
 
+test('[P8] over a transport that brings it with the next join, what may not be told of oneself is rejected, and the place taken again', async () => {
+  await using run = await start()
+  const room = run.tide.channel('room:1')
+  room.join()
+  const tracked = expect(room.presence.track(1)).rejects.toMatchObject({ code: 'PRESENCE_OFF' })
+  const peer = await welcomed(run)
+  await letIn(peer)
+  await peer.next('track')
+  peer.send({ type: 'error', id: 1, code: 'PRESENCE_OFF', message: 'the rule allows none', retry: false })
+  await tracked
+  expect(await letIn(peer)).toEqual({ type: 'join', id: 2, topic: 'room:1', since: `${at(1)}.tag` })
+  await eventually(() => expect(room.status).toBe('live'))
+  expect(run.errors).toEqual([])
+})
+
 test('a leave of somebody who was not there starts the channel over, without a loss', async () => {
   await using run = await start()
   const room = run.tide.channel('room:1')
