@@ -7,7 +7,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { jwtSecret, LiveSse, SseStream } from './node.ts'
 import type { TestDatabase } from './postgres.ts'
-import type { Transport } from './readers.ts'
+import { type Transport, transports } from './readers.ts'
 import { secretWord } from './refusals-schema.ts'
 
 export interface Ask {
@@ -59,9 +59,14 @@ const refused = (body: ErrorBody, status: number | null, closeCode: number | nul
   resync: null,
 })
 
+/** The two last carry the frames of a WebSocket without one. */
+export type Wire = Transport | 'frame-stream' | 'frame-poll'
+export const wires: readonly Wire[] = [...transports, 'frame-stream', 'frame-poll']
+
 /** One question over one wire, answered when the first rows are whole or it is refused. @param token null to send none */
-export async function ask(transport: Transport, url: string, token: string | null, question: Ask): Promise<Answer> {
+export async function ask(transport: Wire, url: string, token: string | null, question: Ask): Promise<Answer> {
   if (transport === 'websocket') return askBySocket(url, token, question)
+  if (transport === 'frame-stream' || transport === 'frame-poll') return askByFrames(transport, url, token, question)
   const headers = token === null ? {} : { authorization: `Bearer ${token}` }
   if (transport === 'long-poll') {
     const response = await fetch(url + pathOf(question), { headers: { ...headers, accept: 'application/json' } })
@@ -92,6 +97,50 @@ export function pathOf({ kind = 'live', table, filter, select, events, since, is
   if (events !== undefined) parts.push(`events=${encodeURIComponent(events.join(','))}`)
   if (since !== undefined) parts.push(`after=${encodeURIComponent(since)}`)
   return `/v1/${kind}/${encodeURIComponent(table)}${parts.length === 0 ? '' : '?'}${parts.join('&')}`
+}
+
+async function askByFrames(
+  wire: 'frame-stream' | 'frame-poll',
+  url: string,
+  token: string | null,
+  question: Ask,
+): Promise<Answer> {
+  const { kind = 'live', table, filter, select, events, since, isRefusedLate } = question
+  const frames = [{ type: 'subscribe', id: 7, kind, table, filter, select, events, since }]
+  const ending = new AbortController()
+  const response = await fetch(`${url}/v1/${wire === 'frame-poll' ? 'poll' : 'stream'}`, {
+    method: 'POST',
+    headers: token === null ? {} : { authorization: `Bearer ${token}` },
+    body: JSON.stringify({ frames, ...(wire === 'frame-poll' && isRefusedLate === true ? { wait: 20 } : {}) }),
+    signal: ending.signal,
+  })
+  if (response.status !== 200) return refused((await response.json()) as ErrorBody, response.status, null)
+  try {
+    let resync: string | null = null
+    for await (const frame of wire === 'frame-poll' ? polledFrames(response) : streamedFrames(response)) {
+      if (frame.type === 'error') return refused(frame as unknown as ErrorBody, null, null)
+      if (frame.type === 'resync') resync = frame.code as string
+      const isReady = frame.type === 'snapshot' && frame.done === true
+      const isTakenUp = frame.type === 'subscribed' && (kind === 'changes' || frame.resumed === true)
+      if (isReady || (isTakenUp && isRefusedLate !== true)) return { ...accepted, resync }
+    }
+    throw new Error('it ended without an error frame')
+  } finally {
+    ending.abort()
+  }
+}
+
+async function* polledFrames(response: Response): AsyncGenerator<Frame> {
+  yield* ((await response.json()) as { frames: Frame[] }).frames
+}
+
+async function* streamedFrames(response: Response): AsyncGenerator<Frame> {
+  let text = ''
+  for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
+    const events = (text + part).split('\n\n')
+    text = events.pop()!
+    for (const event of events) yield JSON.parse(event.slice('data: '.length))
+  }
 }
 
 async function askBySocket(url: string, token: string | null, question: Ask): Promise<Answer> {

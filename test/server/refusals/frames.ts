@@ -93,6 +93,9 @@ describe('frames, bodies and addresses', () => {
     ['whose filter is misspelt', { ...subscribe, fliter: 'id=eq.1' }, 'BAD_FRAME'],
     ['whose events are empty', { ...subscribe, kind: 'changes', events: [] }, 'BAD_FRAME'],
     ['past the limit', { ...subscribe, filter: `body=eq.${'x'.repeat(10_000)}` }, 'FRAME_TOO_LARGE'],
+    ['that waits for nothing', { type: 'wait', ref: 1 }, 'BAD_FRAME'],
+    ['that waits for a number', { type: 'wait', ref: 1, txid: 735 }, 'BAD_FRAME'],
+    ['that waits under no number', { type: 'wait', txid: '735' }, 'BAD_FRAME'],
     ['with a broken token to renew by', { type: 'auth', token: 'hunter2' }, 'TOKEN_INVALID'],
   ]
 
@@ -105,6 +108,23 @@ describe('frames, bodies and addresses', () => {
     await isClosed(socket, code)
     await bench.wasRefused(dataOf(frame), code)
   })
+
+  const texts = frames.filter(([, frame, code]) => !Buffer.isBuffer(frame) && code !== 'TOKEN_INVALID')
+  test.each(texts)(
+    '[P7] a frame %s is refused in a POST that holds it, and nothing of the POST is done',
+    async (...row) => {
+      const [, frame, code] = row
+      const body = `{"frames":[${dataOf({ ...subscribe, id: 50 })},${dataOf(frame)}]}`
+      for (const path of ['/v1/stream', '/v1/poll']) {
+        const headers = { authorization: `Bearer ${token}` }
+        const response = await fetch(bench.node.url + path, { method: 'POST', headers, body })
+        const answer = (await response.json()) as { code: string; message: string }
+        expect([answer.code, response.status], answer.message).toEqual([code, peerCodes[code].status])
+        expect(leakOf(answer.message, secretWord)).toBe(null)
+      }
+      await bench.wasRefused(['in a POST', body], code)
+    },
+  )
 
   test.each([
     ['a subscribe frame', subscribe],
@@ -178,6 +198,24 @@ describe('frames, bodies and addresses', () => {
     ['a txid of null', 'BAD_FRAME', '/v1/wait', post('{"txid":null}')],
     ['a txid of the future', 'TXID_INVALID', '/v1/wait', post('{"txid":"9223372036854775807"}')],
     ['a txid of zero', 'TXID_INVALID', '/v1/wait', post('{"txid":"0"}')],
+    ['a GET of a stream of frames', 'METHOD_NOT_ALLOWED', '/v1/stream'],
+    ['a GET of a poll of frames', 'METHOD_NOT_ALLOWED', '/v1/poll'],
+    ['a stream of no frames', 'BAD_FRAME', '/v1/stream', post('{}')],
+    ['a stream of no list of frames', 'BAD_FRAME', '/v1/stream', post('{"frames":{}}')],
+    ['a stream that begins with a number', 'BAD_FRAME', '/v1/stream', post('{"seq":1,"frames":[]}')],
+    ['frames for no stream', 'STREAM_UNKNOWN', '/v1/stream/nothing', post('{"seq":1,"frames":[]}')],
+    ['frames for a stream of no node', 'STREAM_UNKNOWN', '/v1/stream/a.b0', post('{"seq":1,"frames":[]}')],
+    ['a deeper stream', 'NOT_FOUND', '/v1/stream/a/b', post('{"seq":1,"frames":[]}')],
+    ['a poll that waits for text', 'BAD_FRAME', '/v1/poll', post('{"frames":[],"wait":"long"}')],
+    ['a poll that waits for less than nothing', 'BAD_FRAME', '/v1/poll', post('{"frames":[],"wait":-1}')],
+    ['a poll that leaves', 'BAD_FRAME', '/v1/poll', post('{"frames":[{"type":"unsubscribe","id":1}]}')],
+    ['a poll with a token inside', 'BAD_FRAME', '/v1/poll', post('{"frames":[{"type":"auth","token":"x"}]}')],
+    [
+      'a poll of frames past the limit',
+      'FRAME_TOO_LARGE',
+      '/v1/poll',
+      post(`{"frames":[],"here":"${'x'.repeat(40_000)}"}`),
+    ],
     ['a body past the limit', 'FRAME_TOO_LARGE', '/v1/wait', post('x'.repeat(10_001))],
   ]
 

@@ -3,9 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { PeerCode } from '../../../src/protocol/codes.ts'
 import { person, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
-import { transports } from '../../support/readers.ts'
 import { prepareRefusals, secretWord } from '../../support/refusals-schema.ts'
-import { type Ask, ask, Bench, LoggedNode, misfitOf } from '../../support/refused.ts'
+import { type Ask, ask, Bench, LoggedNode, misfitOf, wires } from '../../support/refused.ts'
 
 describe('what is asked for', () => {
   let database: TestDatabase
@@ -36,7 +35,7 @@ describe('what is asked for', () => {
    *  served as before. */
   async function refuses(question: Ask, code: PeerCode): Promise<string> {
     let message = ''
-    for (const transport of transports) {
+    for (const transport of wires) {
       const answer = await ask(transport, bench.node.url, token, question)
       expect(misfitOf(answer, code), transport).toBe(null)
       message = answer.message

@@ -6,9 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type PeerCode, peerCodes, retryOfClose } from '../../../src/protocol/codes.ts'
 import { jwtSecret, person, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
-import { transports } from '../../support/readers.ts'
 import { prepareRefusals, secretWord } from '../../support/refusals-schema.ts'
-import { ask, askHandshake, Bench, LoggedNode, misfitOf } from '../../support/refused.ts'
+import { ask, askHandshake, Bench, LoggedNode, misfitOf, wires } from '../../support/refused.ts'
 
 describe('tokens', () => {
   let database: TestDatabase
@@ -121,7 +120,7 @@ describe('tokens', () => {
   ]
 
   async function isRefused(token: string, table: string, code: PeerCode, input: unknown = token): Promise<void> {
-    for (const transport of transports) {
+    for (const transport of wires) {
       const answer = await ask(transport, bench.node.url, token, { table })
       expect(misfitOf(answer, code), transport).toBe(null)
       expect(answer.message).not.toContain(ada)
@@ -161,7 +160,7 @@ describe('tokens', () => {
     const fine = await new SignJWT({ role: 'authenticated', sub: ada, aud: ['other', 'tidegate'] })
       .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
       .sign(new TextEncoder().encode(jwtSecret))
-    for (const transport of transports)
+    for (const transport of wires)
       expect((await ask(transport, bench.node.url, fine, { table: 'messages' })).code).toBe(null)
     expect((await askHandshake(bench.node.url, fine)).code).toBe(null)
   })
