@@ -1,74 +1,29 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { freePort, LocalPostgres } from '../src/cli/local-postgres.ts'
+import { Shell } from './docs/shell.ts'
 
 // The README's blocks are run as they stand, against a Postgres of their own: only the settings of the first block are
-// replaced, as its reader would.
+// replaced, as its reader would. What is installed is this tree; scripts/quickstart.ts installs the package.
 const root = fileURLToPath(new URL('../', import.meta.url))
 const readme = await readFile(`${root}README.md`, 'utf8')
 const section = /^## With the database you have\n(.*?)^## /ms.exec(readme)?.[1] ?? ''
 const blocks = [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(match => match[1]!)
-const [settings = '', login = '', policies = '', track = '', start = '', follow = '', write = '', revoke = ''] = blocks
-const [channelPolicies = '', join = '', send = ''] = blocks.slice(8)
+const [settings = '', install = '', login = '', policies = '', track = '', start = '', , follow = ''] = blocks
+const [write = '', revoke = '', channelPolicies = '', enter = '', send = ''] = blocks.slice(8)
 
-/** Runs a block in bash. */
-class Block {
-  stdout = ''
-  // Apart: curl draws its progress between the lines of the stream.
-  stderr = ''
-  exitCode: number | null = null
-  readonly #child: ChildProcess
-  #wake = (): void => {}
-
-  constructor(script: string, env: Record<string, string>) {
-    const { PATH = '', HOME = '' } = process.env
-    // A group of its own: npm does not hand on every signal.
-    this.#child = spawn('bash', ['-euo', 'pipefail', '-c', script], {
-      cwd: root,
-      env: { PATH, HOME, ...env },
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      this.stdout += text
-      this.#wake()
-    })
-    this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      this.stderr += text
-    })
-    this.#child.once('close', code => {
-      this.exitCode = code ?? -1
-      this.#wake()
-    })
-  }
-
-  async until(isTrue: () => boolean): Promise<void> {
-    while (!isTrue()) {
-      if (this.exitCode !== null)
-        throw new Error(`the block ended with ${this.exitCode}:\n${this.stdout}${this.stderr}`)
-      await this.#news()
-    }
-  }
-
-  /** @throws when it fails */
-  async end(): Promise<void> {
-    while (this.exitCode === null) await this.#news()
-    if (this.exitCode !== 0) throw new Error(`the block ended with ${this.exitCode}:\n${this.stdout}${this.stderr}`)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.exitCode === null) process.kill(-this.#child.pid!, 'SIGTERM')
-    while (this.exitCode === null) await this.#news()
-  }
-
-  #news(): Promise<void> {
-    return new Promise(resolve => {
-      this.#wake = resolve
-    })
-  }
+/** A folder in which `npx tidegate` runs this tree's sources. */
+async function installedFolder(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await mkdtemp(join(tmpdir(), 'readme-'))
+  const bin = join(path, 'node_modules/.bin')
+  await mkdir(bin, { recursive: true })
+  const script = `#!/bin/sh\nexec '${process.execPath}' '${root}src/cli/main.ts' "$@"\n`
+  await writeFile(join(bin, 'tidegate'), script, { mode: 0o755 })
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
 }
 
 async function rows(url: string, sql: string): Promise<Record<string, unknown>[]> {
@@ -86,12 +41,14 @@ const events = (text: string, name: string): string[] =>
   [...text.matchAll(new RegExp(`^event: ${name}\\ndata: (.*)$`, 'gm'))].map(match => match[1]!)
 
 test('the README, word for word, on a database someone already has', { timeout: 180_000 }, async () => {
-  expect(blocks).toHaveLength(11)
+  expect(blocks).toHaveLength(13)
+  expect(install).toBe('npm install tidegate\n')
   await using server = await LocalPostgres.create({ settings: { max_slot_wal_keep_size: '1GB' } })
   await server.start()
   await rows(server.url, `CREATE ROLE app LOGIN PASSWORD 'secret'`)
   await rows(server.url, 'CREATE DATABASE app OWNER app')
   const address = `127.0.0.1:${server.port}/app`
+  await using folder = await installedFolder()
   const env = {
     ADMIN_DATABASE_URL: server.url.replace(/\/postgres$/, '/app'),
     APP_URL: `postgres://app:secret@${address}`,
@@ -99,16 +56,17 @@ test('the README, word for word, on a database someone already has', { timeout: 
     JWT_SECRET: 'a secret of at least thirty-two bytes',
     PORT: String(await freePort()),
   }
+  const run = (script: string) => new Shell(script, { cwd: folder.path, env })
   // Every setting of the first block is one that the others get, and no other is needed.
   const named = [...settings.matchAll(/^export (\w+)=/gm)].map(match => match[1])
   expect(named).toEqual(['ADMIN_DATABASE_URL', 'APP_URL', 'DATABASE_URL', 'JWT_SECRET'])
 
-  await new Block(login, env).end()
-  await new Block(policies, env).end()
-  await new Block(track, env).end()
+  await run(login).end()
+  await run(policies).end()
+  await run(track).end()
 
   expect(start).toContain('env -u ADMIN_DATABASE_URL')
-  await using serving = new Block(start, env)
+  await using serving = run(start)
   await serving.until(() => serving.stdout.includes('tidegate is ready'))
   const [role] = await rows(
     env.ADMIN_DATABASE_URL,
@@ -126,25 +84,25 @@ test('the README, word for word, on a database someone already has', { timeout: 
     owner: false,
   })
 
-  await using following = new Block(follow, env)
+  await using following = run(follow)
   await following.until(() => events(following.stdout, 'snapshot').length > 0)
   expect(events(following.stdout, 'snapshot').join()).toContain('"rows":[]')
-  await new Block(write, env).end()
+  await run(write).end()
   await following.until(() => events(following.stdout, 'delta').join().includes('Water the plants'))
-  await new Block(revoke, env).end()
+  await run(revoke).end()
   await following.until(() => events(following.stdout, 'delta').join().includes('"op":"delete"'))
   expect(following.stdout).not.toContain('Somebody else')
 
-  await new Block(channelPolicies, env).end()
-  await using inChannel = new Block(join, env)
+  await run(channelPolicies).end()
+  await using inChannel = run(enter)
   await inChannel.until(() => events(inChannel.stdout, 'joined').length > 0)
-  await new Block(send, env).end()
+  await run(send).end()
   await inChannel.until(() => events(inChannel.stdout, 'message').length === 2)
   expect(events(inChannel.stdout, 'message').map(data => JSON.parse(data) as unknown)).toMatchObject([
     { event: 'typing', payload: { on: true } },
     { event: 'said', payload: { text: 'Water them twice' } },
   ])
-  await new Block(revoke, env).end()
+  await run(revoke).end()
   await inChannel.until(() => events(inChannel.stdout, 'error').join().includes('CHANNEL_CLOSED'))
 
   // The application, as the tables' owner, reads and writes as before.

@@ -7,10 +7,14 @@ import { loadConfig, loadOptions, type OptionName, optionNames } from '../server
 import type { OrderKind } from './commands/order.ts'
 import { describeFailure } from './failure.ts'
 import { addFlags } from './flags.ts'
+import { readManifest, requireNode } from './manifest.ts'
 import { stopSignal } from './signals.ts'
+
+const manifest = readManifest()
 
 const program = new Command('tidegate')
   .description('Streams the row changes of a Postgres database to the people who may see them, the moment they commit.')
+  .version(manifest.version, '--version', 'print the version')
   .option('--verbose', 'show the cause and the stack of a failure')
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .showHelpAfterError('Run with --help for what it takes.')
@@ -272,6 +276,7 @@ function overMsOf(text: string): number {
 }
 
 try {
+  requireNode(manifest, process.versions.node)
   await program.parseAsync()
 } catch (error) {
   console.error(describeFailure(error, { isVerbose: program.opts().verbose === true }))

@@ -99,6 +99,10 @@ export const operatorCodes = {
     'Fewer than two nodes live under this name, so there is nothing to spread.',
     'Check TIDEGATE_NAME and REDIS_URL, and that the nodes run with the same; then start another one.',
   ),
+  NODE_TOO_OLD: operator(
+    'The command runs on a version of Node that lacks what Tidegate needs.',
+    'Install Node 24 or later, or run the Docker image.',
+  ),
   SERVICES_MISSING: operator(
     'startTidegate of tidegate/testing has no Postgres or Redis: no address was given, and Docker cannot start one.',
     'Start Docker and npm install --save-dev testcontainers, or give addresses by the options databaseUrl and redisUrl.',

@@ -1,5 +1,6 @@
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
 import { expect, test } from 'vitest'
+import { readManifest, requireNode } from '../../src/cli/manifest.ts'
 import { flagOf, optionNames } from '../../src/server/config.ts'
 import { runCli } from '../support/run-cli.ts'
 
@@ -25,6 +26,18 @@ test('--help names every command', async () => {
     'refresh',
   ])
     expect(out).toMatch(new RegExp(`^  ${command} `, 'm'))
+})
+
+test('--version prints that of the package', async () => {
+  expect((await runCli(['--version'])).out).toBe(`${readManifest().version}\n`)
+})
+
+test('[P8] a Node that is too old is named, and what to do; npm only warns', () => {
+  const manifest = readManifest()
+  expect(() => requireNode(manifest, '20.20.2')).toThrow(
+    expect.objectContaining({ code: 'NODE_TOO_OLD', message: 'this is Node 20.20.2, and Tidegate needs 24 or later' }),
+  )
+  expect(() => requireNode(manifest, process.versions.node)).not.toThrow()
 })
 
 test('start --help names every option with its flag', async () => {

@@ -72,7 +72,8 @@ test('every code is one that something says', () => {
 })
 
 test('whatever the client says by itself is in the table', () => {
-  const said = [...sourceOf('client').matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(match => match[1]!)
-  expect(said).toEqual(expect.arrayContaining(Object.keys(clientCodes)))
+  const source = sourceOf('client')
+  const said = [...source.matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(match => match[1]!)
+  expect(Object.keys(clientCodes).filter(code => !source.includes(`'${code}'`))).toEqual([])
   expect(said.filter(code => !(code in clientCodes) && !(code in peerCodes))).toEqual([])
 })

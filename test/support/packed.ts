@@ -14,7 +14,7 @@ const sources = [
 ]
 
 /** How programs of this machine reach a registry. */
-const networkSettings = (): Record<string, string> =>
+export const networkSettings = (): Record<string, string> =>
   Object.fromEntries(
     Object.entries(process.env).flatMap(([name, value]) =>
       /^(npm_config_|(https?|no|all)_proxy$|(node_extra|ssl)_)/i.test(name) && value !== undefined
@@ -45,10 +45,7 @@ export class PackedPackage implements AsyncDisposable {
     if (source !== undefined) await cp(source, folder, { recursive: true })
     else await writeFile(join(folder, 'package.json'), '{ "type": "module", "private": true }')
     const empty = new PackedPackage(folder, [])
-    const told = await empty.#pack()
-    const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [
-      { filename: string; files: { path: string }[] },
-    ]
+    const tarball = await empty.pack()
     // What only its development needs is linked where a test wants it.
     await empty.succeed('npm', ['pkg', 'delete', 'devDependencies'])
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund']
@@ -57,13 +54,23 @@ export class PackedPackage implements AsyncDisposable {
     return new PackedPackage(folder, files)
   }
 
-  /** Of a copy: another test may build the repository's own at the same time. @returns what npm says of the tarball */
-  async #pack(): Promise<string> {
+  /** Only the package itself, in a folder that holds nothing else. @returns the tarball's name in it */
+  static async packInto(folder: string): Promise<string> {
+    return (await new PackedPackage(folder, []).pack()).filename
+  }
+
+  /** Of a copy: another test may build the repository's own at the same time. */
+  private async pack(): Promise<{ filename: string; files: { path: string }[] }> {
     const copy = await mkdtemp(join(tmpdir(), 'tidegate-build-'))
     try {
       for (const name of sources) await cp(join(repository, name), join(copy, name), { recursive: true })
       await symlink(join(repository, 'node_modules'), join(copy, 'node_modules'))
-      return await this.succeed('npm', ['pack', copy, '--json', '--loglevel=error', '--foreground-scripts=false'])
+      const quiet = ['--json', '--loglevel=error', '--foreground-scripts=false']
+      const told = await this.succeed('npm', ['pack', copy, ...quiet])
+      const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [
+        { filename: string; files: { path: string }[] },
+      ]
+      return tarball
     } finally {
       await rm(copy, { recursive: true, force: true })
     }
