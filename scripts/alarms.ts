@@ -39,6 +39,7 @@ export const alarms: Readonly<Record<OperatorCode, Urgency>> = {
   REDIS_VERSION: 'start',
   NODES_TOO_FEW: 'start',
   LOCK_TIMEOUT: 'start',
+  NODE_TOO_OLD: 'start',
   SERVICES_MISSING: 'start',
 }
 
