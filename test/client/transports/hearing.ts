@@ -7,7 +7,7 @@ import { eventually } from '../../support/eventually.ts'
 export class Hearing implements Disposable {
   readonly frames: ServerFrame[] = []
   readonly losses: Loss[] = []
-  /** What enters everything from where it stands. */
+  /** What enters everything from where it stands; sent when it is welcome, as the client does. */
   entries: ClientFrame[] = []
   readonly transport: Transport
 
@@ -17,7 +17,10 @@ export class Hearing implements Disposable {
       token,
       entries: () => this.entries,
       listener: {
-        onFrame: frame => this.frames.push(frame),
+        onFrame: frame => {
+          this.frames.push(frame)
+          if (frame.type === 'welcome') for (const entry of this.entries) this.transport.send(entry)
+        },
         onLost: loss => this.losses.push(loss),
       },
     })
