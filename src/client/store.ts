@@ -1,6 +1,7 @@
 // Where a client keeps rows over a reload: texts by key, in memory, in a page's Storage, or in IndexedDB.
 
-/** Each may fail; the client then goes on without what it could not keep. */
+/** Calls take effect in the order in which they are made, also where nobody waits for one before the next. Each may fail; the client then
+ *  goes on without what it could not keep. */
 export interface Store {
   /** @returns null where there is none */
   get(key: string): Promise<string | null>
@@ -58,8 +59,8 @@ export function indexedDbStore(name = 'tidegate'): Store {
       request.onsuccess = () => {
         const database = request.result
         // Another page that deletes or changes it must not wait for this one.
-        database.onversionchange = () => database.close()
-        database.onclose = () => {
+        database.onversionchange = database.onclose = () => {
+          database.close()
           opened = null
         }
         resolve(database)
@@ -75,6 +76,8 @@ export function indexedDbStore(name = 'tidegate'): Store {
     const transaction = (await open()).transaction(table, mode)
     return new Promise((resolve, reject) => {
       const request = ask(transaction.objectStore(table))
+      // A page that is being left hears of nothing any more, and would not commit by itself.
+      transaction.commit()
       transaction.oncomplete = () => resolve(request.result)
       transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error)
     })

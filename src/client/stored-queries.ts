@@ -73,7 +73,7 @@ export class StoredQueries {
   #firstUnwrittenAt: number | null = null
   #timer: ReturnType<typeof setTimeout> | undefined
   #dueAt = Infinity
-  #work: Promise<void> = Promise.resolve()
+  readonly #working = new Set<Promise<void>>()
   readonly #leaving = (): void => void this.flush()
   readonly #hidden = (): void => {
     if (document.visibilityState === 'hidden') void this.flush()
@@ -99,15 +99,19 @@ export class StoredQueries {
     this.#loaded.clear()
     const own = `${this.#base}${encodeURIComponent(user)}/`
     this.#user = own
-    const loaded = this.#enqueue(async () => {
-      for (const key of await this.#store.keys(own)) {
-        const value = await this.#store.get(key)
-        if (value !== null && this.#user === own) this.#loaded.set(key, value)
-      }
-    })
+    let isLate = false
+    const loaded = this.#track(
+      this.#look(own).then(values => {
+        // What came too late may have been dropped since.
+        if (!isLate && this.#user === own) for (const [key, value] of values) this.#loaded.set(key, value)
+      }),
+    )
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<void>(resolve => {
-      timer = setTimeout(resolve, loadMs)
+      timer = setTimeout(() => {
+        isLate = true
+        resolve()
+      }, loadMs)
     })
     await Promise.race([loaded, late])
     clearTimeout(timer)
@@ -119,7 +123,7 @@ export class StoredQueries {
     this.#user = null
     this.#forgetUnwritten()
     this.#loaded.clear()
-    return this.#enqueue(() => this.#store.clear(prefix))
+    return this.#track(this.#store.clear(prefix))
   }
 
   slot(name: string): StoredSlot {
@@ -137,10 +141,13 @@ export class StoredQueries {
   }
 
   /** @returns when everything is written */
-  flush(): Promise<void> {
+  async flush(): Promise<void> {
+    const isIdle = this.#unwritten.size === 0
     for (const [name, keeper] of this.#unwritten) this.#write(name, keeper, false)
     this.#forgetUnwritten()
-    return this.#work
+    // Other pages write too. Behind what is written here: a page that is left has no time for two steps.
+    if (!isIdle) void this.#track(this.#look(null))
+    await Promise.all(this.#working)
   }
 
   /** Writes what there is, and listens to the page no longer. */
@@ -178,7 +185,7 @@ export class StoredQueries {
     if (this.#user === null) return
     const key = this.#user + name
     this.#loaded.delete(key)
-    void this.#enqueue(() => this.#delete(key))
+    this.#delete(key)
   }
 
   #forgetUnwritten(): void {
@@ -194,53 +201,66 @@ export class StoredQueries {
     const key = this.#user + name
     const value = JSON.stringify({ version, at: Date.now(), ...kept })
     if (canBeRead) this.#loaded.set(key, value)
-    void this.#enqueue(async () => {
-      if (value.length > this.#maxCharacters) return this.#delete(key)
-      await this.#look()
-      this.#known.delete(key)
-      await this.#makeRoom(value.length)
-      await this.#store.set(key, value).catch(async (error: unknown) => {
+    if (value.length > this.#maxCharacters) {
+      this.#delete(key)
+      return
+    }
+    this.#known.delete(key)
+    this.#makeRoom(value.length)
+    this.#known.set(key, { size: value.length, at: Date.now() })
+    void this.#track(
+      this.#store.set(key, value).catch((error: unknown) => {
         // What stands there is old: better nothing than a value that is never replaced.
-        await this.#delete(key)
+        this.#delete(key)
         throw error
-      })
-      this.#known.set(key, { size: value.length, at: Date.now() })
-    })
+      }),
+    )
   }
 
-  async #makeRoom(size: number): Promise<void> {
+  #makeRoom(size: number): void {
     const oldestFirst = [...this.#known].sort(([, a], [, b]) => a.at - b.at)
     let total = oldestFirst.reduce((sum, [, known]) => sum + known.size, size)
     for (const [key, known] of oldestFirst) {
       if (this.#known.size < this.#maxQueries && total <= this.#maxCharacters) return
-      await this.#delete(key)
+      this.#delete(key)
       total -= known.size
     }
   }
 
-  /** Other pages write too. */
-  async #look(): Promise<void> {
+  /** Learns what is stored and was not known. @returns the values among it whose keys begin so */
+  async #look(prefix: string | null): Promise<Map<string, string>> {
+    const values = new Map<string, string>()
     const keys = new Set(await this.#store.keys(this.#root))
     for (const key of this.#known.keys()) if (!keys.has(key)) this.#known.delete(key)
     for (const key of keys) {
-      if (this.#known.has(key)) continue
+      const isWanted = prefix !== null && key.startsWith(prefix)
+      if (this.#known.has(key) && !isWanted) continue
       const value = await this.#store.get(key)
-      if (value !== null) this.#known.set(key, { size: value.length, at: Number(/"at":(\d+)/.exec(value)?.[1] ?? 0) })
+      if (value === null) continue
+      this.#known.set(key, { size: value.length, at: Number(/"at":(\d+)/.exec(value)?.[1] ?? 0) })
+      if (isWanted) values.set(key, value)
     }
+    return values
   }
 
-  #delete(key: string): Promise<void> {
+  #delete(key: string): void {
     this.#known.delete(key)
     this.#loaded.delete(key)
-    return this.#store.delete(key)
+    void this.#track(this.#store.delete(key))
   }
 
-  /** One after another: what was asked for later is there later. */
-  #enqueue(work: () => Promise<void>): Promise<void> {
-    this.#work = this.#work.then(work).catch((error: unknown) => {
-      this.#report(new Error(`rows could not be stored: ${String(error)}`, { cause: error }))
-    })
-    return this.#work
+  /** Resolves when it is done, or has failed and that was reported. */
+  #track(work: Promise<unknown>): Promise<void> {
+    const done = work
+      .then(
+        () => {},
+        (error: unknown) => {
+          this.#report(new Error(`rows could not be stored: ${String(error)}`, { cause: error }))
+        },
+      )
+      .finally(() => this.#working.delete(done))
+    this.#working.add(done)
+    return done
   }
 }
 
