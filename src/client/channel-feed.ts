@@ -226,7 +226,7 @@ export class ChannelFeed implements Feed {
   }
 
   /** @param send as it goes on the wire, with its key
-   *  @throws what the server answers; OFFLINE, SEND_QUEUE_FULL, CLIENT_CLOSED, SEND_UNCERTAIN */
+   *  @throws what the server answers; CLIENT_OFFLINE, SEND_QUEUE_FULL, CLIENT_CLOSED, SEND_UNCERTAIN */
   send(send: Send, bytes: number, mayWait: boolean): { sent: Promise<Sent>; cancel: (error: TidegateError) => void } {
     const error =
       this.#status === 'refused' || this.#status === 'closed'

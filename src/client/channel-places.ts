@@ -12,7 +12,7 @@ export interface ChannelsOptions {
   /** A request with the client's token. @param path behind `/v1/` @throws TidegateError with the server's code */
   readonly request: (path: string) => Promise<Response>
   readonly report: (error: Error) => void
-  /** What waits in each channel while the client is offline, or `refuse`: it is rejected with OFFLINE. */
+  /** What waits in each channel while the client is offline, or `refuse`: it is rejected with CLIENT_OFFLINE. */
   readonly offlineSends?: OfflineSends | 'refuse' | undefined
   /** What the server takes as one frame, its MAX_FRAME_BYTES; a larger one would end the connection. Default: 65,536. */
   readonly maxFrameBytes?: number | undefined

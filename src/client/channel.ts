@@ -37,7 +37,7 @@ export interface SendOptions {
   readonly idempotencyKey?: string
   /** Rejected with SEND_TIMEOUT when it is not answered within so many milliseconds. Default: it waits. */
   readonly timeoutMs?: number
-  /** While the client is offline: `wait` in the queue, or be rejected with OFFLINE at once. Default: as the client's `offlineSends` says. */
+  /** While the client is offline: `wait` in the queue, or be rejected with CLIENT_OFFLINE at once. Default: as the client's `offlineSends` says. */
   readonly offline?: 'wait' | 'refuse'
 }
 
@@ -160,7 +160,7 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
    *  the client is offline. Messages of one channel keep their order, but for those that the server refuses.
    *  @param payload JSON, or bytes; taken as it is now
    *  @returns when the server has it, and the history where there is one
-   *  @throws TidegateError SEND_REFUSED, RATE_LIMITED, PAYLOAD_TOO_LARGE, BAD_FRAME and what else the server answers; OFFLINE,
+   *  @throws TidegateError SEND_REFUSED, RATE_LIMITED, PAYLOAD_TOO_LARGE, BAD_FRAME and what else the server answers; CLIENT_OFFLINE,
    *  SEND_QUEUE_FULL, SEND_TIMEOUT, SEND_UNCERTAIN, CLIENT_CLOSED */
   async send<E extends keyof Events & string>(event: E, payload: Events[E], options: SendOptions = {}): Promise<Sent> {
     const { timeoutMs, offline, idempotencyKey = newKey() } = options

@@ -56,7 +56,7 @@ export interface ClientOptions {
   readonly store?: Store | StoreOptions
   /** Names the user whose rows are stored, where the token is no JWT. */
   readonly user?: string
-  /** What is sent to channels while the client is offline: how much of it waits in each, or `refuse`, and it is rejected with OFFLINE.
+  /** What is sent to channels while the client is offline: how much of it waits in each, or `refuse`, and it is rejected with CLIENT_OFFLINE.
    *  Default: 100 messages and 1 MiB wait. */
   readonly offlineSends?: OfflineSends | 'refuse'
   /** What the server takes as one frame, its MAX_FRAME_BYTES: a larger message is refused here. Default: 65,536. */

@@ -148,7 +148,7 @@ export class Outbox {
 const full = (why: string): TidegateError => new TidegateError('SEND_QUEUE_FULL', why)
 
 export const offline = (): TidegateError =>
-  new TidegateError('OFFLINE', 'the client is offline, and this is not to wait')
+  new TidegateError('CLIENT_OFFLINE', 'the client is offline, and this is not to wait')
 
 export const errorOf = ({ code, message, retryAfterMs }: { code: string; message: string; retryAfterMs?: number }) =>
   new TidegateError(code as Code, message, retryAfterMs === undefined ? {} : { retryAfterMs })

@@ -383,7 +383,7 @@ export const clientCodes = {
     meaning: 'The client was closed, or its user logged out, before an answer came.',
     remedy: 'Nothing, if that was meant; else ask again with a client that is open.',
   },
-  OFFLINE: {
+  CLIENT_OFFLINE: {
     meaning: 'A message was to be sent to a channel while the client was offline, and was not to wait.',
     remedy: 'Send it when the status says so, or let it wait: `offlineSends`, or `offline: "wait"` with the message.',
   },

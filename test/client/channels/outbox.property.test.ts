@@ -192,7 +192,7 @@ test('every send settles exactly once, and truly: what is said to be sent was, w
         const times = accepted.filter(each => each === number).length
         if (sent !== undefined) expect([number, times, sent.id]).toEqual([number, 1, String(number)])
         else if (code === 'RATE_LIMITED') expect([times, refusedByServer.has(number)]).toEqual([0, true])
-        else if (code === 'SEND_QUEUE_FULL' || code === 'OFFLINE') expect(times).toBe(0)
+        else if (code === 'SEND_QUEUE_FULL' || code === 'CLIENT_OFFLINE') expect(times).toBe(0)
         else expect(['SEND_TIMEOUT', 'SEND_UNCERTAIN']).toContain(code)
         // Never twice, whatever it was told.
         expect(times).toBeLessThanOrEqual(1)
