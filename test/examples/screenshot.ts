@@ -9,4 +9,8 @@ export async function screenshot(page: Page, name: string): Promise<void> {
     await page.screenshot({ path: `${SCREENSHOTS}/${name}-${colorScheme}.png` })
   }
   await page.emulateMedia({ colorScheme: null })
+  const size = page.viewportSize()!
+  await page.setViewportSize({ width: 390, height: 844 })
+  await page.screenshot({ path: `${SCREENSHOTS}/${name}-narrow.png` })
+  await page.setViewportSize(size)
 }
