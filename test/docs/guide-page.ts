@@ -1,12 +1,16 @@
 // A page of the guide, run: its blocks one after the other, as a reader would, in one database and on one node.
 //   ```sql            runs as the tables' owner
 //   ```sh             runs in bash
-//   ```js             runs in Node; all of a page are one program, which waits between them for what stands between them
+//   ```js and ```ts   run in Node; all of a page are one program, which waits between them for what stands between them;
+//                     `tidegate/client` and the others are the sources
+//   ```ts checked     only compiles, as what needs a browser; so do all others, see pages-compile.test.ts
+//   ```tsx            is React, in a browser: see react-page.ts
+//   ```js theirs      is of another library, and only parsed
 //   ```json channels  is what the node is started with
 //   ```text           is what was printed since the last such block, line by line; `...` stands for any text
 //   ```text unordered the same in any order
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -26,8 +30,9 @@ const users = {
   ben: '00000000-0000-4000-8000-00000000000b',
 }
 
+/** @param page below docs/: `guide/broadcast` */
 export async function readBlocks(page: string): Promise<Block[]> {
-  const text = await readFile(`${root}docs/guide/${page}.md`, 'utf8')
+  const text = await readFile(`${root}docs/${page}.md`, 'utf8')
   return [...text.matchAll(/^```(\w*) ?(.*)\n([\s\S]*?)^```$/gm)].map(match => ({
     language: match[1]!,
     says: match[2]!,
@@ -126,6 +131,8 @@ class Program implements AsyncDisposable {
   }
 }
 
+export const isRun = ({ language, says }: Block): boolean => (language === 'js' || language === 'ts') && says === ''
+
 const programOf = (blocks: readonly Block[], port: number): string =>
   [
     'const { ANA_TOKEN: anaToken, BEN_TOKEN: benToken } = process.env',
@@ -133,6 +140,26 @@ const programOf = (blocks: readonly Block[], port: number): string =>
     ...blocks.map(({ text }) => `await nextBlock()\n${atPort(text, port)}\nprocess.send('done')`),
     'await nextBlock()',
   ].join('\n')
+
+/** Lets what is in a folder import this repository's sources as the package `tidegate`, and some packages that it uses. Linked from outside of
+ *  `node_modules`, where Node strips no types. */
+export async function linkPackage(folder: string, packages: readonly string[] = []): Promise<void> {
+  const { exports: built } = JSON.parse(await readFile(`${root}package.json`, 'utf8')) as {
+    exports: Record<string, { default: string } | string>
+  }
+  const entries = Object.entries(built).flatMap(([name, entry]) =>
+    typeof entry === 'string'
+      ? []
+      : [[name, entry.default.replace('./dist/', './src/').replace(/\.js$/, '.ts')] as const],
+  )
+  const linked = join(folder, 'tidegate-sources')
+  await mkdir(linked)
+  await mkdir(join(folder, 'node_modules'))
+  await writeFile(join(linked, 'package.json'), JSON.stringify({ type: 'module', exports: Object.fromEntries(entries) }))
+  await symlink(join(root, 'src'), join(linked, 'src'))
+  await symlink(linked, join(folder, 'node_modules/tidegate'))
+  for (const name of packages) await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+}
 
 const atPort = (text: string, port: number): string => text.replaceAll('localhost:4000', `127.0.0.1:${port}`)
 
@@ -160,7 +187,7 @@ export async function runPage(page: string, base: string | null): Promise<void> 
   const baseBlocks = base === null ? [] : await readBlocks(base)
   const world = baseBlocks.slice(
     0,
-    baseBlocks.findIndex(({ language }) => language === 'js'),
+    baseBlocks.findIndex(isRun),
   )
   const channels = blocks.find(({ language, says }) => language === 'json' && says === 'channels')
 
@@ -181,21 +208,24 @@ export async function runPage(page: string, base: string | null): Promise<void> 
   await symlink(process.execPath, join(folder, 'node'))
   const env = {
     PATH: `${folder}:${process.env.PATH ?? ''}`,
+    NODE_NO_WARNINGS: '1',
     DATABASE_URL: database.url,
     JWT_SECRET: jwtSecret,
     ANA_TOKEN: await tokenFor(users.ana),
     BEN_TOKEN: await tokenFor(users.ben),
   }
   const printed = new Printed()
-  const script = join(folder, 'page.mjs')
-  const programs = blocks.filter(({ language }) => language === 'js')
+  await linkPackage(folder)
+  const script = join(folder, 'page.mts')
+  const programs = blocks.filter(isRun)
   await writeFile(script, programOf(programs, port))
   let program: Program | null = null
 
-  const run = async ({ language, says, text }: Block): Promise<void> => {
+  const run = async (block: Block): Promise<void> => {
+    const { language, says, text } = block
     if (language === 'sql') await database.query(text)
     else if (language === 'sh') await inBash(atPort(text, port), env, printed)
-    else if (language === 'js') {
+    else if (isRun(block)) {
       program ??= stack.use(new Program(script, env, printed))
       await program.next()
     } else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
@@ -203,7 +233,7 @@ export async function runPage(page: string, base: string | null): Promise<void> 
   for (const block of world) await run(block)
   for (const block of blocks)
     await run(block).catch((error: unknown) => {
-      throw new Error(`docs/guide/${page}.md, line ${block.line}: ${error instanceof Error ? error.message : error}`)
+      throw new Error(`docs/${page}.md, line ${block.line}: ${error instanceof Error ? error.message : error}`)
     })
   printed.end()
 }
