@@ -5,6 +5,7 @@ import { MemoryRelay } from '../../src/server/relay/memory-relay.ts'
 import { Audience } from '../../src/server/route/audience.ts'
 import { OutcomeEncoder } from '../../src/server/route/outcome.ts'
 import { Router } from '../../src/server/route/router.ts'
+import { Window } from '../../src/server/route/window.ts'
 import { Holds } from '../../src/server/subscribe/holds.ts'
 import { MovedRows } from '../../src/server/subscribe/moved-rows.ts'
 import { Reach } from '../../src/server/subscribe/reach.ts'
@@ -31,6 +32,7 @@ afterEach(() => {
 const { between, unseen } = MemoryRelay.prototype
 const { applyMembership } = Router.prototype
 const { atHead, missing } = MovedRows.prototype
+const { apply, load } = Window.prototype
 const { delta, changes } = OutcomeEncoder.prototype
 
 const mistakes: readonly [string, () => void][] = [
@@ -119,6 +121,38 @@ const mistakes: readonly [string, () => void][] = [
           all.filter(({ op }) => op !== 'delete'),
         )
       })
+    },
+  ],
+  [
+    'a window that ran dry taken for one that has all rows',
+    () => {
+      vi.spyOn(Window.prototype, 'apply').mockImplementation(function (this: Window, ...asked) {
+        return apply.call(this, ...asked) ?? []
+      })
+    },
+  ],
+  [
+    'rows before the bound of a window put at its end',
+    () => {
+      vi.spyOn(Window.prototype, 'load').mockImplementation(function (this: Window, read, lsn) {
+        return load.call(this, { ...read, rows: read.rows.toReversed() }, lsn)
+      })
+    },
+  ],
+  [
+    'a window through grants and revocations as if nothing had moved',
+    () => {
+      vi.spyOn(Window.prototype, 'load').mockImplementation(function (this: Window, read, lsn) {
+        const isNew = this.rows.length === 0
+        const changes = load.call(this, read, lsn)
+        return isNew ? changes : []
+      })
+    },
+  ],
+  [
+    'who comes back to a window told nothing',
+    () => {
+      vi.spyOn(Window.prototype, 'since').mockImplementation(() => [])
     },
   ],
   [

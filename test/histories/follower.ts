@@ -13,10 +13,11 @@ import type {
   Subscriptions,
 } from '../../src/server/subscribe/subscription.ts'
 import { StrictRows } from '../support/node.ts'
+import { OrderedRows } from '../support/ordered-rows.ts'
 import type { Claims, Subscriber, Table } from './history.ts'
 import { keyOf } from './truth.ts'
 
-/** The rows held at a position: JSON, one a line, sorted. */
+/** The rows held at a position: JSON, one a line, sorted, or in the order of its query. */
 export interface Held {
   readonly lsn: bigint
   readonly rows: string
@@ -67,7 +68,7 @@ export class Follower {
   readonly #door: Subscriptions
   readonly #principal: Principal
   readonly #request: SubscribeRequest
-  readonly #rows: StrictRows
+  readonly #rows: StrictRows | OrderedRows
   #coming: Promise<void> = Promise.resolve()
   #subscription: Subscription | null = null
   /** Counts the times it came: what comes through an outlet of before is not for it. */
@@ -90,12 +91,18 @@ export class Follower {
     this.subscriber = subscriber
     this.table = table
     this.#door = door
-    this.#rows = new StrictRows(table.key)
+    this.#rows = subscriber.window === undefined ? new StrictRows(table.key) : new OrderedRows()
     this.#principal = { role: claims.role, claims, expiresAt: null }
     const { kind, filter, select } = subscriber
     const [name, ...value] = filter.split('=')
     const filters: [string, string][] = filter === '' ? [] : [[name!, value.join('=')]]
-    this.#request = { kind, schema, table: table.name, filters, select, events: null, since: null }
+    const { window } = subscriber
+    const [column = '', ...words] = (window?.order ?? '').split('.')
+    const direction = words.includes('desc') ? 'desc' : 'asc'
+    const last = words.includes('nullslast') || (direction === 'asc' && !words.includes('nullsfirst'))
+    const order = window === undefined ? null : [{ column, direction, nulls: last ? 'last' : 'first' } as const]
+    const asked = { kind, schema, table: table.name, filters, select, events: null, since: null }
+    this.#request = window === undefined ? asked : { ...asked, order, limit: window.limit }
   }
 
   /** Subscribes, at its position if it has one. Does not wait for the answer. */
@@ -194,6 +201,10 @@ export class Follower {
       if (this.subscriber.kind === 'changes') this.#owedFrom ??= lsn
       // What was held before is void; with a position it goes on, or a resync follows.
       else if (since === null) this.#rows.take({ event: 'resync', data: { code: '' } })
+      if (this.#rows instanceof OrderedRows) {
+        const { key, order, limit, resumed } = subscription
+        this.#rows.take({ event: 'subscribed', data: { key, order, limit, resumed } })
+      }
       this.told.push(`${subscription.resumed ? 'resumed' : 'subscribed'} at ${hex(lsn)}`)
     } catch (error) {
       this.isGone = true
@@ -263,9 +274,12 @@ export class Follower {
 
   /** An update that changes nothing of what is held repeats something. */
   #refuseEmpty(delta: DeltaEvent): void {
+    // One that has an order looks for itself.
+    if (this.#rows instanceof OrderedRows) return
+    const held = this.#rows.rows
     for (const change of delta.changes) {
       if (change.op !== 'update') continue
-      const row = this.#rows.rows.get(keyOf(this.table, change.key))
+      const row = held.get(keyOf(this.table, change.key))
       if (row === undefined) continue
       const isNew = Object.entries(change.set).some(
         ([name, value]) => JSON.stringify(row[name]) !== JSON.stringify(value),
@@ -319,7 +333,7 @@ export class Follower {
 
   #text(): string {
     const rows = [...this.#rows.rows.values()].map((row: JsonRow) => JSON.stringify(row))
-    return rows.sort().join('\n')
+    return (this.#rows instanceof OrderedRows ? rows : rows.sort()).join('\n')
   }
 
   #setBehind(lsn: bigint): void {

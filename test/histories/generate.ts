@@ -35,12 +35,14 @@ function drawSubscribers(random: Random, world: World): Subscriber[] {
     const kind = random.once(4) ? 'changes' : 'live'
     const [filter, where] = random.once(2) ? ['', 'true'] : drawFilter(random, world, table)
     const select = table === 'items' && random.once(4) ? ['up', 'body'] : null
+    const window = kind === 'live' && random.once(3) ? { window: drawWindow(random, world, table) } : {}
     drawn.push({
       user,
       kind,
       table,
       filter,
       where,
+      ...window,
       select,
       joins: random.once(3) ? 1 + random.below(20) : 0,
       away: random.once(3) ? [drawSpan(random)] : [],
@@ -53,6 +55,19 @@ function drawSubscribers(random: Random, world: World): Subscriber[] {
 function drawSpan(random: Random): Span {
   const from = 1 + random.below(25)
   return [from, from + 1 + random.below(8)]
+}
+
+function drawWindow(random: Random, world: World, table: string): NonNullable<Subscriber['window']> {
+  const membership = world.memberships.find(each => each.table === table)
+  const keys = membership === undefined || membership.surrogate ? ['id'] : ['grp', 'usr']
+  const own = membership === undefined ? ['id', 'owner', 'open', 'kind'] : ['usr', 'role', 'muted', 'until', 'grp']
+  const names = [...own, ...(table === 'items' ? ['up', 'body'] : [])]
+  const column = random.pick(names)
+  const isDescending = random.once(2)
+  const nulls = random.pick(['', 'first', 'last'])
+  const term = `${column}${isDescending ? '.desc' : ''}${nulls === '' ? '' : `.nulls${nulls}`}`
+  const sql = `${column}${isDescending ? ' DESC' : ''}${nulls === '' ? '' : ` NULLS ${nulls.toUpperCase()}`}`
+  return { order: term, sql: [sql, ...keys].join(', '), limit: random.pick([1, 2, 3, 5]) }
 }
 
 /** @returns in PostgREST's grammar and in SQL */

@@ -71,6 +71,8 @@ export interface Subscriber {
   readonly filter: string
   /** The same in SQL. */
   readonly where: string
+  /** Of a live query: the first so many rows of an order, in PostgREST's grammar and in SQL, with the key at the end. */
+  readonly window?: { readonly order: string; readonly sql: string; readonly limit: number }
   /** Columns besides the key, or null for all. */
   readonly select: readonly string[] | null
   /** The number of the transaction before which it comes. */

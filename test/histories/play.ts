@@ -192,10 +192,11 @@ class Play {
       if (refusal !== null) continue
       if (asked === null) judged.add(subscriber.table)
       else this.#tally.count('readers', 'told what Postgres was asked')
-      const { kind, joins, slow, filter } = subscriber
+      const { kind, joins, slow, filter, window } = subscriber
       this.#tally.count('readers', kind)
       if (joins > 0) this.#tally.count('readers', 'came late')
       if (slow.length > 0) this.#tally.count('readers', 'stood still')
+      if (window !== undefined) this.#tally.count('readers', 'with order and limit')
       if (filter !== '') this.#tally.count('readers', 'with a filter')
       this.#tally.count('readers', 'came back at a position', resumed)
       this.#tally.count('compared', 'states', held.length)

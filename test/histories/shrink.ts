@@ -110,6 +110,9 @@ function simplerConditions(condition: Condition): Condition[] {
 function simplerSubscribers(subscriber: Subscriber): Subscriber[] {
   const simpler: Subscriber[] = []
   if (subscriber.filter !== '') simpler.push({ ...subscriber, filter: '', where: 'true' })
+  const { window, ...unordered } = subscriber
+  if (window !== undefined) simpler.push(unordered)
+  if (window !== undefined && window.limit > 1) simpler.push({ ...subscriber, window: { ...window, limit: 1 } })
   if (subscriber.select !== null) simpler.push({ ...subscriber, select: null })
   if (subscriber.away.length > 0) simpler.push({ ...subscriber, away: [] })
   if (subscriber.slow.length > 0) simpler.push({ ...subscriber, slow: [] })

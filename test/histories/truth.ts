@@ -9,7 +9,7 @@ export interface Moment {
   readonly xid: string
   /** The commit's position; 0 before the first, and until the node has served it. */
   lsn: bigint
-  /** For each query its rows as JSON, one a line, sorted. */
+  /** For each query its rows as JSON, one a line: sorted, or in its own order where it has one. */
   readonly rows: readonly string[]
   /** Of tables with changes subscriptions: what wrote each row last, by the key as JSON. */
   readonly writers: ReadonlyMap<string, ReadonlyMap<string, string>>
@@ -43,7 +43,9 @@ export class Truth {
     for (const subscriber of history.subscribers) {
       const table = history.tables.find(({ name }) => name === subscriber.table)!
       const { user } = subscriber
-      const sql = `SELECT ${columnsShown(table, subscriber.select).join(', ')} FROM ${table.name} WHERE ${subscriber.where}`
+      const { window } = subscriber
+      const rows = `SELECT ${columnsShown(table, subscriber.select).join(', ')} FROM ${table.name} WHERE ${subscriber.where}`
+      const sql = window === undefined ? rows : `${rows} ORDER BY ${window.sql} LIMIT ${window.limit}`
       let place = queries.findIndex(query => query.user === user && query.sql === sql)
       if (place < 0) place = queries.push({ table, user, sql }) - 1
       queryOf.set(subscriber, place)
@@ -180,7 +182,10 @@ export function byKey(table: Table, rows: string): Map<string, string> {
 }
 
 const linesOf = (sql: string): string =>
-  `SELECT string_agg(row_to_json(r)::text, E'\\n' ORDER BY row_to_json(r)::text COLLATE "C") FROM (${sql}) r`
+  sql.includes(' LIMIT ')
+    ? `SELECT string_agg(line, E'\\n' ORDER BY place)
+        FROM (SELECT row_to_json(r)::text AS line, row_number() OVER () AS place FROM (${sql}) r) l`
+    : `SELECT string_agg(row_to_json(r)::text, E'\\n' ORDER BY row_to_json(r)::text COLLATE "C") FROM (${sql}) r`
 
 function writersOf(text: string | null): Map<string, string> {
   const pairs = (text ?? '').split('\n').filter(line => line !== '')

@@ -309,7 +309,7 @@ const placesOf = (rows: readonly WindowRow[]): Map<string, number> =>
   new Map(rows.map(({ key }, place) => [key, place]))
 
 /** Each that leaves takes one, and each that comes gives one back. */
-const spareOf = (limit: number): number => Math.min(100, Math.max(10, Math.ceil(limit / 4)))
+const spareOf = (limit: number): number => Math.min(100, Math.max(4, Math.ceil(limit / 4)))
 
 /** Where a row of these values belongs; null when only the database knows. */
 export function placeIn(rows: readonly WindowRow[], values: OrderValues, order: RowOrder, ranks: Ranks): number | null {
