@@ -15,8 +15,7 @@ import type { OfflineSends } from './outbox.ts'
 import type { RowOf } from './row-types.ts'
 import { standingOf, statusOf } from './standing.ts'
 import type { Status } from './status.ts'
-import type { Store } from './store.ts'
-import { StoredQueries } from './stored-queries.ts'
+import type { RowStore } from './stored-queries.ts'
 import { TableQuery } from './table-query.ts'
 import type { TransportName } from './transports/transport.ts'
 import { Waits } from './waits.ts'
@@ -41,7 +40,6 @@ export { type Delta, ProtocolError } from './live-rows.ts'
 export type { OfflineSends, Sent } from './outbox.ts'
 export type { Member, PresenceChange, PresenceState } from './presence.ts'
 export type { FeedStatus, Refusal, Status } from './status.ts'
-export { indexedDbStore, memoryStore, type Store, webStore } from './store.ts'
 export type { ConditionBuilder, OrderOptions, TableQuery } from './table-query.ts'
 export type { TransportName } from './transports/transport.ts'
 
@@ -52,8 +50,8 @@ export interface ClientOptions {
    *  a better one is taken as soon as it carries. */
   readonly transports?: readonly TransportName[]
   /** Keeps the rows of live queries, and where they stand, over a reload of the page: they are seen at once, and taken up from there. Each
-   *  user's are their own, by role and subject of the token. Default: they are not kept. */
-  readonly store?: Store | StoreOptions
+   *  user's are their own, by role and subject of the token: `storedRows(indexedDbStore())` of `tidegate/store`. Default: they are not kept. */
+  readonly store?: RowStore
   /** Names the user whose rows are stored, where the token is no JWT. */
   readonly user?: string
   /** What is sent to channels while the client is offline: how much of it waits in each, or `refuse`, and it is rejected with CLIENT_OFFLINE.
@@ -64,16 +62,6 @@ export interface ClientOptions {
   /** Errors nobody else hears of: a listener that throws, a frame that cannot follow from the state held (the query
    *  then starts over by itself). Default: console.error. */
   readonly onError?: (error: Error) => void
-}
-
-export interface StoreOptions {
-  readonly store: Store
-  /** Of its keys. Default: `tidegate`. */
-  readonly prefix?: string
-  /** Default: 50. Past it, what was written longest ago goes. */
-  readonly maxQueries?: number
-  /** Of all that is stored. Default: 4,000,000. Past it, what was written longest ago goes; a query that is larger by itself is not kept. */
-  readonly maxCharacters?: number
 }
 
 export type AnyDatabase = Record<string, JsonRow>
@@ -98,11 +86,10 @@ export class Client<Database = AnyDatabase> {
   constructor(url: string, options: ClientOptions) {
     this.#report = options.onError ?? (error => console.error(error))
     const { transports = allTransports, store, user } = options
-    const kept = store === undefined || 'store' in store ? store : { store }
     this.#queries = new LiveQueries({
       add: feed => this.#add(feed),
       report: this.#report,
-      stored: kept === undefined ? null : new StoredQueries({ ...kept, address: url, report: this.#report }),
+      stored: store?.({ address: url, report: this.#report }) ?? null,
       user,
     })
     const { offlineSends, maxFrameBytes } = options

@@ -5,7 +5,8 @@ import type { Feed, FeedRequest } from './feed.ts'
 import { LiveFeed, type LiveState } from './live-feed.ts'
 import type { LiveDoor } from './live-query.ts'
 import { SharedFeeds } from './shared-feeds.ts'
-import { type StoredQueries, userOf } from './stored-queries.ts'
+import type { StoredQueries } from './stored-queries.ts'
+import { userOf } from './user-of.ts'
 
 export interface LiveQueriesOptions {
   /** Enters a feed; returns what removes it. */

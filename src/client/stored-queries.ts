@@ -3,6 +3,8 @@
 import type { JsonRow, OrderTerm } from '../protocol/messages.ts'
 import type { Store } from './store.ts'
 
+export { indexedDbStore, memoryStore, type Store, webStore } from './store.ts'
+
 export interface StoredQuery {
   /** Position and tag. */
   readonly since: string
@@ -33,18 +35,32 @@ export interface StoredSlot {
   flush(): void
 }
 
-export interface StoredQueriesOptions {
-  readonly store: Store
+/** Whose rows, and who hears of what could not be stored. */
+export interface StoredContext {
   /** Base address of the service. */
   readonly address: string
   readonly report: (error: Error) => void
-  /** Default: `tidegate`. */
-  readonly prefix?: string | undefined
-  /** Default: 50. Past it, what was written longest ago goes. */
-  readonly maxQueries?: number | undefined
-  /** Of all values together. Default: 4,000,000. Past it, what was written longest ago goes; a query that is larger by itself is not kept. */
-  readonly maxCharacters?: number | undefined
 }
+
+/** What a client keeps its rows by: see `storedRows`. */
+export type RowStore = (context: StoredContext) => StoredQueries
+
+export interface StoredRowsOptions {
+  /** Of its keys. Default: `tidegate`. */
+  readonly prefix?: string
+  /** Default: 50. Past it, what was written longest ago goes. */
+  readonly maxQueries?: number
+  /** Of all values together. Default: 4,000,000. Past it, what was written longest ago goes; a query that is larger by itself is not kept. */
+  readonly maxCharacters?: number
+}
+
+/** Keeps rows of live queries in a store, each user's for themselves: a page that is loaded again shows them at once, and gets what it
+ *  missed.
+ *  @example createClient(url, { token, store: storedRows(indexedDbStore()) }) */
+export const storedRows =
+  (store: Store, options: StoredRowsOptions = {}): RowStore =>
+  context =>
+    new StoredQueries(store, { ...options, ...context })
 
 /** Of all values: another is not read. */
 const version = 1
@@ -79,8 +95,8 @@ export class StoredQueries {
     if (document.visibilityState === 'hidden') void this.flush()
   }
 
-  constructor(options: StoredQueriesOptions) {
-    const { store, address, report, prefix = 'tidegate', maxQueries = 50, maxCharacters = 4_000_000 } = options
+  constructor(store: Store, options: StoredContext & StoredRowsOptions) {
+    const { address, report, prefix = 'tidegate', maxQueries = 50, maxCharacters = 4_000_000 } = options
     const { origin, pathname } = new URL(address)
     this.#store = store
     this.#report = report
@@ -277,20 +293,6 @@ function parseStored(text: string): StoredQuery | null {
       (order === undefined || Array.isArray(order)) &&
       (limit === undefined || rows.length <= limit)
     return isWhole ? { since, rows, key, order, limit } : null
-  } catch {
-    return null
-  }
-}
-
-/** Of a JWT, read without being verified: the server does that. @returns null when it is none */
-export function userOf(token: string): string | null {
-  try {
-    const payload = token.split('.')[1]!.replaceAll('-', '+').replaceAll('_', '/')
-    const bytes = Uint8Array.from(atob(payload), char => char.charCodeAt(0))
-    const { role, sub, exp, iat, nbf, jti, ...claims } = JSON.parse(new TextDecoder().decode(bytes))
-    // Without a subject, all other claims tell who it is.
-    if (sub === undefined && Object.keys(claims).length === 0 && role === undefined) return null
-    return JSON.stringify(sub === undefined ? [role, claims] : [role, sub])
   } catch {
     return null
   }

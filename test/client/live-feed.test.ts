@@ -1,5 +1,6 @@
 import { expect, test, vi } from 'vitest'
-import { type ClientOptions, createClient, type LiveUpdate, memoryStore, type Store } from '../../src/client/client.ts'
+import { type ClientOptions, createClient, type LiveUpdate } from '../../src/client/client.ts'
+import { memoryStore, type Store, storedRows } from '../../src/client/stored-queries.ts'
 import type { JsonRow, OrderTerm, RowChange } from '../../src/protocol/messages.ts'
 import { eventually } from '../support/eventually.ts'
 import { at, type Peer, ScriptedServer, type Subscribe } from './scripted-server.ts'
@@ -50,7 +51,7 @@ const ids = (update: LiveUpdate<unknown> | undefined): unknown[] | undefined =>
 /** A client that has stored two rows at position 2, and is closed. */
 async function stored(server: ScriptedServer, options: Partial<ClientOptions> = {}): Promise<Store> {
   const store = memoryStore()
-  using run = clientOf(server, { store, ...options })
+  using run = clientOf(server, { store: storedRows(store), ...options })
   const updates: LiveUpdate<Message>[] = []
   run.tide
     .from('messages')
@@ -68,7 +69,7 @@ async function stored(server: ScriptedServer, options: Partial<ClientOptions> = 
 test('[P4] a page that is loaded again shows its rows before the server is there, and takes up where it stood', async () => {
   await using server = await ScriptedServer.start()
   const store = await stored(server)
-  using run = clientOf(server, { store })
+  using run = clientOf(server, { store: storedRows(store) })
   const query = run.tide.from('messages').live()
   query.subscribe(() => {})
   await eventually(() => expect(ids(query.current)).toEqual([1, 2]))
@@ -84,7 +85,7 @@ test('[P4] a page that is loaded again shows its rows before the server is there
 test('a query that is asked for once the user is known has its stored rows from the first moment', async () => {
   await using server = await ScriptedServer.start()
   const store = await stored(server)
-  using run = clientOf(server, { store })
+  using run = clientOf(server, { store: storedRows(store) })
   const ended = run.tide
     .from('messages')
     .where('id', '=', 9)
@@ -105,7 +106,7 @@ test('a query that is asked for once the user is known has its stored rows from 
 test('[P2] stored rows of one user are never seen by another', async () => {
   await using server = await ScriptedServer.start()
   const store = await stored(server)
-  using run = clientOf(server, { store, token: tokenOf('bob') })
+  using run = clientOf(server, { store: storedRows(store), token: tokenOf('bob') })
   const updates: LiveUpdate<Message>[] = []
   run.tide
     .from('messages')
@@ -121,7 +122,7 @@ test('[P2] a token of another user hides the rows of the one before, and what of
   await using server = await ScriptedServer.start()
   const store = memoryStore()
   const subjects = ['alice', 'bob']
-  using run = clientOf(server, { store, token: async () => tokenOf(subjects.shift()!) })
+  using run = clientOf(server, { store: storedRows(store), token: async () => tokenOf(subjects.shift()!) })
   const query = run.tide.from('messages').live()
   const seen: unknown[] = []
   query.subscribe(update => seen.push([update.status, ids(update)]))
@@ -154,7 +155,7 @@ test.each([
 ])('[P4] %s deletes what is stored, and its rows are not seen any longer', async (_, answer) => {
   await using server = await ScriptedServer.start()
   const store = await stored(server)
-  using run = clientOf(server, { store })
+  using run = clientOf(server, { store: storedRows(store) })
   const query = run.tide.from('messages').live()
   query.subscribe(() => {})
   const peer = await welcomed(server)
@@ -170,7 +171,7 @@ test.each([
 test('a logout deletes the user’s rows, in the store and on the page', async () => {
   await using server = await ScriptedServer.start()
   const store = await stored(server)
-  using run = clientOf(server, { store })
+  using run = clientOf(server, { store: storedRows(store) })
   const updates: LiveUpdate<Message>[] = []
   run.tide
     .from('messages')
@@ -188,7 +189,7 @@ test('a logout deletes the user’s rows, in the store and on the page', async (
 test('a token that is no JWT needs the option `user`; without it nothing is stored, and that is said', async () => {
   await using server = await ScriptedServer.start()
   const store = await stored(server, { token: 'opaque', user: 'alice' })
-  using run = clientOf(server, { store, token: 'opaque' })
+  using run = clientOf(server, { store: storedRows(store), token: 'opaque' })
   const query = run.tide.from('messages').live()
   query.subscribe(() => {})
   const peer = await welcomed(server)
@@ -198,7 +199,7 @@ test('a token that is no JWT needs the option `user`; without it nothing is stor
 
 test('a query that nobody listened to for a while is taken up from the store', async () => {
   await using server = await ScriptedServer.start()
-  using run = clientOf(server, { store: memoryStore() })
+  using run = clientOf(server, { store: storedRows(memoryStore()) })
   const query = run.tide.from('messages').live()
   const unsubscribe = query.subscribe(() => {})
   const peer = await welcomed(server)

@@ -1,7 +1,8 @@
 // Live queries against a real node: filters, orders and windows are those of the SELECT at every quiet point, also after a reload.
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type ClientOptions, createClient, type LiveQuery, memoryStore, type Store } from '../../src/client/client.ts'
+import { type ClientOptions, createClient, type LiveQuery } from '../../src/client/client.ts'
+import { memoryStore, type Store, storedRows } from '../../src/client/stored-queries.ts'
 import { eventually } from '../support/eventually.ts'
 import { person, prepareDatabase, selectAs, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
@@ -188,7 +189,7 @@ test('[P1] filters, orders and windows are those of the SELECT at every quiet po
   const transactions = fc.sample(fc.array(statement(user), { minLength: 1, maxLength: 4 }), { numRuns: 60, seed: 11 })
   let before = queries.map(() => 0)
   for (let page = 0; page < 4; page++) {
-    using run = await clientOf(user, { store })
+    using run = await clientOf(user, { store: storedRows(store) })
     const lives = queries.map(([, live]) => live(run.tide))
     const connecting = lives.map(() => 0)
     for (const [at, live] of lives.entries())
@@ -214,7 +215,7 @@ test('[P1] filters, orders and windows are those of the SELECT at every quiet po
 /** A page that has stored its rows. */
 async function storedPage(user: string): Promise<Store> {
   const store = memoryStore()
-  using run = await clientOf(user, { store })
+  using run = await clientOf(user, { store: storedRows(store) })
   expect((await run.tide.from('notes').live().once()).length).toBeGreaterThan(0)
   run.tide.close()
   await eventually(async () => expect(await store.keys('')).toHaveLength(1))
@@ -226,7 +227,7 @@ test('[P4] stored rows under another policy are shown until the server has said 
   await begin(user)
   const store = await storedPage(user)
   await database.query('ALTER POLICY by_membership ON notes USING (room_id = 3)')
-  using run = await clientOf(user, { store })
+  using run = await clientOf(user, { store: storedRows(store) })
   const query = run.tide.from('notes').live()
   const errors: [code: string, rows: number][] = []
   query.subscribe(({ error, rows }) => {
@@ -245,7 +246,7 @@ test('[P3] a revocation while the page was closed: its rows go as soon as the se
   await begin(user)
   const store = await storedPage(user)
   await database.query(`DELETE FROM members WHERE user_id = '${user}'`)
-  using run = await clientOf(user, { store })
+  using run = await clientOf(user, { store: storedRows(store) })
   const query = run.tide.from('notes').live()
   query.subscribe(() => {})
   await eventually(() => expect(query.current).toMatchObject({ status: 'live', rows: [] }))

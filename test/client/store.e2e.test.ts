@@ -5,14 +5,15 @@ import { fileURLToPath } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bundle } from '../../scripts/bundle-size.ts'
-import type * as Tidegate from '../../src/client/client.ts'
+import type { createClient } from '../../src/client/client.ts'
+import type * as Stores from '../../src/client/stored-queries.ts'
 import { findChromium } from '../support/chromium.ts'
 import { eventually } from '../support/eventually.ts'
 import { FaultyLink } from '../support/faulty-link.ts'
 import { person, prepareDatabase, roomsSchema, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 
-declare const module: typeof Tidegate
+declare const module: typeof Stores & { createClient: typeof createClient }
 
 const stack = new AsyncDisposableStack()
 let database: TestDatabase
@@ -25,11 +26,18 @@ beforeAll(async () => {
   await prepareDatabase(database, roomsSchema, ['public.rooms', 'public.members', 'public.messages'])
   const node = stack.use(await TestNode.start(database.url, { ALLOWED_ORIGINS: '*' }))
   link = stack.use(await FaultyLink.to(node.url))
-  const { code } = await bundle(fileURLToPath(new URL('../../src/client/client.ts', import.meta.url)))
+  const built = async (name: string): Promise<string> =>
+    (await bundle(fileURLToPath(new URL(`../../src/client/${name}`, import.meta.url)))).code
+  const scripts = new Map([
+    ['/client.js', await built('client.ts')],
+    ['/store.js', await built('stored-queries.ts')],
+  ])
   const pages = createServer((request, response) => {
-    if (request.url === '/client.js') return response.setHeader('content-type', 'text/javascript').end(code)
+    const script = scripts.get(request.url ?? '')
+    if (script !== undefined) return response.setHeader('content-type', 'text/javascript').end(script)
     response.setHeader('content-type', 'text/html')
-    response.end(`<script type="module">import * as module from '/client.js'; globalThis.module = module</script>`)
+    response.end(`<script type="module">import { createClient } from '/client.js'; import * as stores from '/store.js'
+      globalThis.module = { ...stores, createClient }</script>`)
   })
   await new Promise<void>(resolve => pages.listen(0, '127.0.0.1', resolve))
   stack.defer(() => pages.closeAllConnections())
@@ -53,7 +61,7 @@ test.each(kinds)('%s keeps texts over a reload, and deletes by the beginning of 
   const store = (name: string): string =>
     `(globalThis.store = ${name === 'webStore' ? 'module.webStore(localStorage)' : 'module.indexedDbStore()'}, 0)`
   await page.evaluate(store(kind))
-  const run = <T>(ask: (store: Tidegate.Store) => Promise<T>): Promise<T> => page.evaluate(`(${ask})(store)`)
+  const run = <T>(ask: (store: Stores.Store) => Promise<T>): Promise<T> => page.evaluate(`(${ask})(store)`)
   await run(async store => {
     for (const key of ['a/1', 'a/2', 'a', 'b/1', 'a/\u{10ffff}']) await store.set(key, `of ${key}`)
     await store.set('a/1', 'new')
@@ -98,7 +106,7 @@ async function follow(page: Page, kind: (typeof kinds)[number], token: string): 
   await page.evaluate(
     ({ url, token, kind }) => {
       const store = kind === 'webStore' ? module.webStore(localStorage) : module.indexedDbStore()
-      const tide = module.createClient(url, { token, store })
+      const tide = module.createClient(url, { token, store: module.storedRows(store) })
       const query = tide.from('messages').where('room_id', '=', 1).orderBy('id').live()
       query.subscribe(() => {})
       Object.assign(globalThis, { tide, query })

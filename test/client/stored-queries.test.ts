@@ -1,6 +1,12 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { memoryStore, type Store, webStore } from '../../src/client/store.ts'
-import { StoredQueries, type StoredQueriesOptions, type StoredQuery, userOf } from '../../src/client/stored-queries.ts'
+import {
+  type StoredContext,
+  StoredQueries,
+  type StoredQuery,
+  type StoredRowsOptions,
+} from '../../src/client/stored-queries.ts'
+import { userOf } from '../../src/client/user-of.ts'
 
 beforeEach(() => {
   vi.useFakeTimers()
@@ -19,12 +25,11 @@ const query = (id: number, since = `0a0b0c0d-${id.toString(16)}.tag`): StoredQue
 const keeping = (kept: StoredQuery | null): { kept: StoredQuery | null } => ({ kept })
 
 async function stored(
-  options: Partial<StoredQueriesOptions> & { user?: string } = {},
+  options: Partial<StoredContext> & StoredRowsOptions & { store?: Store; user?: string } = {},
 ): Promise<{ stored: StoredQueries; store: Store; errors: Error[] }> {
   const { store = memoryStore(), user = alice, ...rest } = options
   const errors: Error[] = []
-  const queries = new StoredQueries({
-    store,
+  const queries = new StoredQueries(store, {
     address: 'https://tide.example.com/base/',
     report: error => errors.push(error),
     ...rest,
@@ -131,7 +136,7 @@ test('[P2] nobody reads or writes what is another user’s, also when the user c
 
 test('a user’s values go when the user leaves, those of others and of other addresses stay', async () => {
   const store = memoryStore()
-  const others: [Partial<StoredQueriesOptions>, string][] = [
+  const others: [Partial<StoredContext> & StoredRowsOptions, string][] = [
     [{}, bob],
     [{ address: 'https://tide.example.com' }, alice],
     [{ prefix: 'other' }, alice],
@@ -155,7 +160,7 @@ test('where nobody is known, leaving deletes everybody’s values of this addres
   const { stored: queries, store } = await stored()
   queries.slot('q').changed(keeping(query(1)))
   await queries.flush()
-  const fresh = new StoredQueries({ store, address: 'wss://tide.example.com/base', report: () => {} })
+  const fresh = new StoredQueries(store, { address: 'wss://tide.example.com/base', report: () => {} })
   await fresh.forgetUser()
   expect(await store.keys('')).toEqual([])
 })
@@ -231,7 +236,7 @@ test('a store that fails is reported, keeps no old value, and the next write is 
 
 test('a store that does not answer holds nobody up', async () => {
   const store = { ...memoryStore(), keys: () => new Promise<string[]>(() => {}) }
-  const queries = new StoredQueries({ store, address: 'https://tide.example.com', report: () => {} })
+  const queries = new StoredQueries(store, { address: 'https://tide.example.com', report: () => {} })
   const signedIn = vi.fn()
   void queries.signedIn(alice).then(signedIn)
   await vi.advanceTimersByTimeAsync(999)
