@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { freePort, LocalPostgres } from '../src/cli/local-postgres.ts'
 import { asSet, jwtSecret, person, prepareDatabase, roomsSchema, selectAs, tokenFor } from './support/node.ts'
 import { TestDatabase } from './support/postgres.ts'
-import { Reader, transports } from './support/readers.ts'
+import { Reader, wires } from './support/readers.ts'
 import { type RunningProcess, startCli } from './support/run-cli.ts'
 
 const awayMs = Number(process.env.AWAY_MS ?? 60_000)
@@ -83,7 +83,7 @@ test('[P4] away for a minute and 10,000 commits, through kill -9 and restarts: n
   const token = await tokenFor(ada)
   await database.query(`INSERT INTO members VALUES (1, '${ada}'); INSERT INTO messages VALUES (1, 1, 'w', 'first')`)
   let { node, url } = await startNode(database.url)
-  const readers = transports.flatMap(transport => [
+  const readers = wires.flatMap(transport => [
     new Reader(transport, 'live', 'messages', token),
     new Reader(transport, 'changes', 'messages', token),
   ])
@@ -137,7 +137,7 @@ test('[P4] away for a minute and 10,000 commits, through kill -9 and restarts: n
   await kill(node)
 })
 
-test.each(transports)('[P4] away longer than the window over %s: exactly one resync', async transport => {
+test.each(wires)('[P4] away longer than the window over %s: exactly one resync', async transport => {
   await using database = await TestDatabase.create()
   await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
   const ada = person()
@@ -164,7 +164,7 @@ test.each(transports)('[P4] away longer than the window over %s: exactly one res
   await reader.leave()
 })
 
-test.each(transports)('[P4] the slot lost while away over %s: exactly one resync', async transport => {
+test.each(wires)('[P4] the slot lost while away over %s: exactly one resync', async transport => {
   await using database = await TestDatabase.create()
   await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
   const ada = person()

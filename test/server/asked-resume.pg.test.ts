@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { askedSchema, askedTables } from '../support/asked.ts'
 import { asSet, person, prepareDatabase, selectAs, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, transports } from '../support/readers.ts'
+import { Reader, wires } from '../support/readers.ts'
 
 let database: TestDatabase
 let node: TestNode
@@ -37,7 +37,7 @@ async function equals(reader: Reader): Promise<void> {
 const countOf = (reader: Reader, event: string): number =>
   reader.events.filter(text => text.startsWith(`${event} `)).length
 
-test.each(transports)('[P4] a client that comes back over %s is told the difference, once', async transport => {
+test.each(wires)('[P4] a client that comes back over %s is told the difference, once', async transport => {
   const reader = new Reader(transport, 'live', 'papers', token)
   await reader.come(node)
   await equals(reader)
@@ -57,23 +57,20 @@ test.each(transports)('[P4] a client that comes back over %s is told the differe
   expect(countOf(reader, 'snapshot')).toBe(1)
 })
 
-test.each(transports)(
-  '[P4] over %s a position that nobody remembers is a resync, with its own code',
-  async transport => {
-    const reader = new Reader(transport, 'live', 'papers', token)
-    await reader.come(node)
-    await equals(reader)
-    await reader.leave()
-    await node[Symbol.asyncDispose]()
-    node = await TestNode.start(database.url, { SEND_QUEUE_BYTES: '16384' })
-    await database.query(`INSERT INTO papers VALUES (21, 1, 'w', 'while away')`)
-    await reader.come(node)
-    await equals(reader)
-    await reader.leave()
-    expect(reader.failure).toBe(null)
-    expect(reader.resyncs).toEqual(['ASKED_FORGOTTEN'])
-  },
-)
+test.each(wires)('[P4] over %s a position that nobody remembers is a resync, with its own code', async transport => {
+  const reader = new Reader(transport, 'live', 'papers', token)
+  await reader.come(node)
+  await equals(reader)
+  await reader.leave()
+  await node[Symbol.asyncDispose]()
+  node = await TestNode.start(database.url, { SEND_QUEUE_BYTES: '16384' })
+  await database.query(`INSERT INTO papers VALUES (21, 1, 'w', 'while away')`)
+  await reader.come(node)
+  await equals(reader)
+  await reader.leave()
+  expect(reader.failure).toBe(null)
+  expect(reader.resyncs).toEqual(['ASKED_FORGOTTEN'])
+})
 
 test('[P4] a poll with nothing new is a 304 that moves on, and asks for no rows', async () => {
   const poll = (after: string, wait = 0): Promise<Response> =>
@@ -100,43 +97,40 @@ test('[P4] a poll with nothing new is a 304 that moves on, and asks for no rows'
   expect((await poll(news.position)).status).toBe(304)
 })
 
-test.each(transports)(
-  '[P4] changes over %s are one event for each row and check, also after a pause',
-  async transport => {
-    const reader = new Reader(transport, 'changes', 'papers', token)
-    await reader.come(node)
-    await reader.until(() => reader.position !== null || reader.events.some(text => text.startsWith('subscribed')))
-    const base = reader.changes.length
-    expect(base).toBe(0)
-    if (transport === 'long-poll') await reader.until(() => reader.position !== null)
-    await database.query(`INSERT INTO papers VALUES (40, 1, 'w', 'new'), (41, 2, 'w', 'not mine')`)
-    await reader.until(() => reader.changes.length === 1)
-    expect(reader.changes[0]).toMatchObject({
-      op: 'insert',
-      schema: 'public',
-      table: 'papers',
-      key: { id: 40 },
-      new: { id: 40, room_id: 1, author: 'w', body: 'new' },
-    })
-    expect(reader.changes[0]).not.toHaveProperty('old')
-    await database.query(`UPDATE papers SET body = 'other' WHERE id = 40`)
-    await reader.until(() => reader.changes.length === 2)
-    expect(reader.changes[1]).toMatchObject({ op: 'update', key: { id: 40 }, new: { body: 'other' }, old: { id: 40 } })
-    await reader.leave()
-    await database.query(
-      `DELETE FROM papers WHERE id = 40; INSERT INTO papers VALUES (42, 1, 'w', 'x'), (43, 1, 'w', 'y')`,
-    )
-    await reader.come(node)
-    await reader.until(() => reader.changes.length === 5)
-    await database.query(`INSERT INTO papers VALUES (44, 1, 'w', 'last')`)
-    await reader.until(() => reader.changes.length === 6)
-    await reader.leave()
-    const after = reader.changes.slice(2).map(({ op, key }) => `${op} ${(key as { id: number }).id}`)
-    expect(after).toEqual(['delete 40', 'insert 42', 'insert 43', 'insert 44'])
-    expect(reader.changes[2]).not.toHaveProperty('new')
-    expect(reader.resyncs).toEqual([])
-  },
-)
+test.each(wires)('[P4] changes over %s are one event for each row and check, also after a pause', async transport => {
+  const reader = new Reader(transport, 'changes', 'papers', token)
+  await reader.come(node)
+  await reader.until(() => reader.position !== null || reader.events.some(text => text.startsWith('subscribed')))
+  const base = reader.changes.length
+  expect(base).toBe(0)
+  if (transport === 'long-poll') await reader.until(() => reader.position !== null)
+  await database.query(`INSERT INTO papers VALUES (40, 1, 'w', 'new'), (41, 2, 'w', 'not mine')`)
+  await reader.until(() => reader.changes.length === 1)
+  expect(reader.changes[0]).toMatchObject({
+    op: 'insert',
+    schema: 'public',
+    table: 'papers',
+    key: { id: 40 },
+    new: { id: 40, room_id: 1, author: 'w', body: 'new' },
+  })
+  expect(reader.changes[0]).not.toHaveProperty('old')
+  await database.query(`UPDATE papers SET body = 'other' WHERE id = 40`)
+  await reader.until(() => reader.changes.length === 2)
+  expect(reader.changes[1]).toMatchObject({ op: 'update', key: { id: 40 }, new: { body: 'other' }, old: { id: 40 } })
+  await reader.leave()
+  await database.query(
+    `DELETE FROM papers WHERE id = 40; INSERT INTO papers VALUES (42, 1, 'w', 'x'), (43, 1, 'w', 'y')`,
+  )
+  await reader.come(node)
+  await reader.until(() => reader.changes.length === 5)
+  await database.query(`INSERT INTO papers VALUES (44, 1, 'w', 'last')`)
+  await reader.until(() => reader.changes.length === 6)
+  await reader.leave()
+  const after = reader.changes.slice(2).map(({ op, key }) => `${op} ${(key as { id: number }).id}`)
+  expect(after).toEqual(['delete 40', 'insert 42', 'insert 43', 'insert 44'])
+  expect(reader.changes[2]).not.toHaveProperty('new')
+  expect(reader.resyncs).toEqual([])
+})
 
 test('[P4] changes of the operations asked for only', async () => {
   const reader = new Reader('sse', 'changes', 'papers?events=delete', token)

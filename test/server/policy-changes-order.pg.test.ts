@@ -7,7 +7,7 @@ import { PostgresCatalog } from '../../src/server/catalog/catalog.ts'
 import { CatalogWatch } from '../../src/server/catalog-watch.ts'
 import { asSet, LiveSse, person, prepareDatabase, selectAs, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, transports } from '../support/readers.ts'
+import { Reader, wires } from '../support/readers.ts'
 
 let database: TestDatabase
 let node: TestNode
@@ -62,7 +62,7 @@ const insert = (body: string): Promise<unknown> => database.query('INSERT INTO n
 
 const isEven = (id: number): boolean => id % 2 === 0
 
-test.each(transports)(
+test.each(wires)(
   '[P2] [P5] %s: events before a change of policy come by the old one, those after it by the new',
   async transport => {
     const live = new Reader(transport, 'live', 'notes', token)

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { ChangeEvent } from '../../src/protocol/messages.ts'
 import { person, prepareDatabase, roomsSchema, SseStream, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, transports } from '../support/readers.ts'
+import { Reader, wires } from '../support/readers.ts'
 
 let database: TestDatabase
 let node: TestNode
@@ -148,42 +148,39 @@ test('[P5] events of one commit come in the order of their last change, live and
   expect((await settled(again)).slice(0, -1)).toEqual(tangledEvents)
 })
 
-test.each(transports)(
-  '[P4] cut after each event of several commits, over %s: the rest follows, once',
-  async transport => {
-    using reference = await open()
-    await settled(reference)
-    const before = told(reference).length
-    const live = new Reader(transport, 'changes', 'messages', token)
-    live.position = reference.lastEventId
-    await live.come(node)
-    await database.query(tangled)
-    await database.query(`TRUNCATE messages; INSERT INTO messages VALUES (30, 1, 'a', 'thirty'), (31, 2, 'b', 'x')`)
-    await database.query(
-      `BEGIN; DELETE FROM messages WHERE id = 30; TRUNCATE messages; INSERT INTO messages VALUES (30, 1, 'a', 'anew'), (32, 1, 'a', 'b'); COMMIT`,
-    )
-    await database.query('UPDATE messages SET id = id + 100; UPDATE messages SET body = upper(body)')
-    const all = (await settled(reference)).slice(before)
-    expect(all.slice(0, tangledEvents.length)).toEqual(tangledEvents)
-    const ids = reference.events
-      .filter(({ event }) => event === 'change')
-      .map(({ id }) => id)
-      .slice(before)
-    expect(new Set(ids).size).toBe(ids.length)
-    await live.until(() => live.changes.length > all.length)
-    expect(live.changes.slice(0, -1).map(short)).toEqual(all)
-    await live.leave()
-    for (let i = 0; i < all.length; i++) {
-      const reader = new Reader(transport, 'changes', 'messages', token)
-      reader.position = ids[i]!
-      await reader.come(node)
-      await reader.until(() => reader.changes.at(-1)?.new?.author === 'end')
-      await reader.leave()
-      expect(reader.changes.slice(0, -1).map(short), `after event ${i}`).toEqual(all.slice(i + 1))
-      expect(reader.resyncs).toEqual([])
-    }
-  },
-)
+test.each(wires)('[P4] cut after each event of several commits, over %s: the rest follows, once', async transport => {
+  using reference = await open()
+  await settled(reference)
+  const before = told(reference).length
+  const live = new Reader(transport, 'changes', 'messages', token)
+  live.position = reference.lastEventId
+  await live.come(node)
+  await database.query(tangled)
+  await database.query(`TRUNCATE messages; INSERT INTO messages VALUES (30, 1, 'a', 'thirty'), (31, 2, 'b', 'x')`)
+  await database.query(
+    `BEGIN; DELETE FROM messages WHERE id = 30; TRUNCATE messages; INSERT INTO messages VALUES (30, 1, 'a', 'anew'), (32, 1, 'a', 'b'); COMMIT`,
+  )
+  await database.query('UPDATE messages SET id = id + 100; UPDATE messages SET body = upper(body)')
+  const all = (await settled(reference)).slice(before)
+  expect(all.slice(0, tangledEvents.length)).toEqual(tangledEvents)
+  const ids = reference.events
+    .filter(({ event }) => event === 'change')
+    .map(({ id }) => id)
+    .slice(before)
+  expect(new Set(ids).size).toBe(ids.length)
+  await live.until(() => live.changes.length > all.length)
+  expect(live.changes.slice(0, -1).map(short)).toEqual(all)
+  await live.leave()
+  for (let i = 0; i < all.length; i++) {
+    const reader = new Reader(transport, 'changes', 'messages', token)
+    reader.position = ids[i]!
+    await reader.come(node)
+    await reader.until(() => reader.changes.at(-1)?.new?.author === 'end')
+    await reader.leave()
+    expect(reader.changes.slice(0, -1).map(short), `after event ${i}`).toEqual(all.slice(i + 1))
+    expect(reader.resyncs).toEqual([])
+  }
+})
 
 test('[P3] [P4] what is sent late was visible at its commit and is visible now', async () => {
   const first = await open()

@@ -19,7 +19,7 @@ import {
   tokenFor,
 } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, transports } from '../support/readers.ts'
+import { Reader, wires } from '../support/readers.ts'
 
 let server: LocalPostgres
 let database: TestDatabase
@@ -145,8 +145,8 @@ async function writeHistory(steps: number): Promise<void> {
 test('[P4] [P5] one history over every wire, each cut at any moment: the same rows and the same events', {
   timeout: 60_000,
 }, async () => {
-  const live = transports.map(transport => new Reader(transport, 'live', 'messages', token))
-  const changes = transports.map(transport => new Reader(transport, 'changes', 'messages', token))
+  const live = wires.map(transport => new Reader(transport, 'live', 'messages', token))
+  const changes = wires.map(transport => new Reader(transport, 'changes', 'messages', token))
   const manyLive = new ManySse('live', ['messages', 'rooms'])
   const manyChanges = new ManySse('changes', ['rooms', 'messages'])
   const reference = new Reader('sse', 'changes', 'messages', token)

@@ -19,7 +19,7 @@ import {
   tokenFor,
 } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, type Transport, transports } from '../support/readers.ts'
+import { Reader, type Wire, wires } from '../support/readers.ts'
 import { Stalled, until } from '../support/stalled.ts'
 
 let server: LocalPostgres
@@ -78,7 +78,7 @@ const share = (id: number) => `INSERT INTO shares VALUES (${id}, '${ada}')`
 const unshare = (id: number) => `DELETE FROM shares WHERE message_id = ${id} AND user_id = '${ada}'`
 const select = () => selectAs(database, ada, 'SELECT * FROM messages')
 
-async function come(transport: Transport, kind: 'live' | 'changes' = 'live', table = 'messages'): Promise<Reader> {
+async function come(transport: Wire, kind: 'live' | 'changes' = 'live', table = 'messages'): Promise<Reader> {
   const reader = new Reader(transport, kind, table, token)
   await reader.come(node)
   readers.push(reader)
@@ -131,7 +131,7 @@ class Locked implements AsyncDisposable {
   }
 }
 
-test.each(transports)('[P3] %s: a revocation stalled before the message that it hides, hides it', async transport => {
+test.each(wires)('[P3] %s: a revocation stalled before the message that it hides, hides it', async transport => {
   await database.query(grant())
   const standing = [await come(transport), await come(transport, 'changes')]
   stalled = await Stalled.begin(database.url)
@@ -178,7 +178,7 @@ test('[P3] one who comes back between the two is not sent it either', async () =
 
 /** Messages and notes in one connection or stream, able to leave and to come back at its position. */
 class Both {
-  readonly #transport: Transport
+  readonly #transport: Wire
   readonly messages = new StrictRows()
   readonly notes = new StrictRows()
   /** Keys of messages, as often as they were inserted. */
@@ -188,7 +188,7 @@ class Both {
   #positions: [string | null, string | null] = [null, null]
   #leave = (): void => {}
 
-  constructor(transport: Transport) {
+  constructor(transport: Wire) {
     this.#transport = transport
   }
 
@@ -293,7 +293,7 @@ class Both {
   }
 }
 
-test.each(transports)(
+test.each(wires)(
   '[P4] %s: a client cut between a grant and its move-in, ten later deltas received, gets the granted rows once',
   async transport => {
     const both = new Both(transport)
@@ -319,7 +319,7 @@ test.each(transports)(
   },
 )
 
-test.each(transports)(
+test.each(wires)(
   '[P4] [P5] %s: ten commits behind a grant whose rows cannot be had yet wait for it; one cut meanwhile gets all once',
   async transport => {
     const stays = await come(transport)
@@ -337,21 +337,18 @@ test.each(transports)(
   },
 )
 
-test.each(transports)(
-  '[P3] %s: a grant that is revoked while its rows are read tells nothing of them',
-  async transport => {
-    const reader = await come(transport)
-    {
-      await using locked = await Locked.begin()
-      await database.query(grant())
-      await locked.wanted()
-      await database.query(revoke(2))
-    }
-    await passed(reader, 1)
-    await equalsSelect(reader)
-    expect(reader.events.join()).not.toMatch(/"two"|"three"/)
-  },
-)
+test.each(wires)('[P3] %s: a grant that is revoked while its rows are read tells nothing of them', async transport => {
+  const reader = await come(transport)
+  {
+    await using locked = await Locked.begin()
+    await database.query(grant())
+    await locked.wanted()
+    await database.query(revoke(2))
+  }
+  await passed(reader, 1)
+  await equalsSelect(reader)
+  expect(reader.events.join()).not.toMatch(/"two"|"three"/)
+})
 
 test('[P1] a grant revoked while its rows are read, and given again, tells of them once', async () => {
   const reader = await come('sse')

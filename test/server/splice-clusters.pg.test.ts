@@ -15,7 +15,7 @@ import {
   tokenFor,
 } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { Reader, transports } from '../support/readers.ts'
+import { Reader, wires } from '../support/readers.ts'
 import { type RunningProcess, startCli } from '../support/run-cli.ts'
 import { Stalled } from '../support/stalled.ts'
 import { expectWithin } from '../support/within.ts'
@@ -69,7 +69,7 @@ test.each([
     const token = await tokenFor(ada)
     const settings = { BEACON_MS: '200', SNAPSHOT_CHUNK_ROWS: '3', ...window }
     let running = await startNode(database.url, settings)
-    const readers = transports.flatMap(transport => [
+    const readers = wires.flatMap(transport => [
       new Reader(transport, 'live', 'messages', token),
       new Reader(transport, 'changes', 'messages', token),
     ])

@@ -8,6 +8,22 @@ import type { OrderedRows } from './ordered-rows.ts'
 export type Transport = 'websocket' | 'sse' | 'long-poll'
 export const transports: readonly Transport[] = ['websocket', 'sse', 'long-poll']
 
+/** The two last carry the frames of a WebSocket without one. */
+export type Wire = Transport | 'frame-stream' | 'frame-poll'
+export const wires: readonly Wire[] = [...transports, 'frame-stream', 'frame-poll']
+
+type Frame = { readonly type: string; readonly [field: string]: unknown }
+
+/** The frames of an answer to POST /v1/stream, as they come. */
+export async function* streamedFrames(response: Response): AsyncGenerator<Frame> {
+  let text = ''
+  for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
+    const events = (text + part).split('\n\n')
+    text = events.pop()!
+    for (const event of events) yield JSON.parse(event.slice('data: '.length)) as Frame
+  }
+}
+
 interface PollBody {
   readonly events?: SseEvent[]
   readonly queries?: readonly object[]
@@ -29,7 +45,7 @@ export interface Window {
 
 /** A reader of one query. `events` are all it was ever told, over all its connections. */
 export class Reader {
-  readonly transport: Transport
+  readonly transport: Wire
   readonly kind: 'live' | 'changes'
   readonly table: string
   readonly token: string
@@ -44,7 +60,7 @@ export class Reader {
   #setPaused: (isPaused: boolean) => void = () => {}
 
   constructor(
-    transport: Transport,
+    transport: Wire,
     kind: 'live' | 'changes',
     table: string,
     token: string,
@@ -66,6 +82,8 @@ export class Reader {
   /** Connects, at its position if it has one. */
   async come(place: Place): Promise<void> {
     if (this.transport === 'websocket') return this.#comeBySocket(place)
+    if (this.transport === 'frame-stream') return this.#comeByStream(place)
+    if (this.transport === 'frame-poll') return this.#comeByFramePolls(place)
     return this.transport === 'sse' ? this.#comeBySse(place) : this.#comeByPolls(place)
   }
 
@@ -156,29 +174,89 @@ export class Reader {
       headers: { authorization: `Bearer ${this.token}` },
     })
     let gone = false
-    let tag = ''
     socket.on('error', error => {
       if (!gone) this.failure ??= error
     })
     await once(socket, 'open')
+    const take = this.#frames()
     socket.on('message', data => {
-      if (gone) return
-      const { type, position, ...rest } = JSON.parse(String(data)) as { type: string; position?: string; tag?: string }
-      if (type === 'subscribed') tag = rest.tag!
-      if (type === 'welcome' || type === 'heartbeat') return
-      const isState = type === 'snapshot' || type === 'delta' || type === 'change'
-      this.#take({ event: type, id: isState && position !== undefined ? `${position}.${tag}` : '', data: rest })
+      if (!gone) take(JSON.parse(String(data)) as Frame)
     })
     this.#setPaused = isPaused => {
       if (isPaused) socket.pause()
       else socket.resume()
     }
-    const { order, limit } = this.window ?? {}
-    const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table, order, limit }
-    socket.send(JSON.stringify(this.position === null ? frame : { ...frame, since: this.position }))
+    socket.send(JSON.stringify(this.#entry()))
     this.#leave = async () => {
       gone = true
       socket.terminate()
+    }
+  }
+
+  async #comeByStream(place: Place): Promise<void> {
+    const abort = new AbortController()
+    const response = await this.#post(place, 'stream', { frames: [this.#entry()] }, abort.signal)
+    const take = this.#frames()
+    const loop = (async () => {
+      for await (const frame of streamedFrames(response)) if (!abort.signal.aborted) take(frame)
+      throw new Error('the stream ended')
+    })().catch(error => {
+      if (!abort.signal.aborted) this.failure ??= error
+    })
+    this.#leave = async () => {
+      abort.abort()
+      await loop
+    }
+  }
+
+  async #comeByFramePolls(place: Place): Promise<void> {
+    const abort = new AbortController()
+    const loop = (async () => {
+      let poll = {}
+      while (!abort.signal.aborted) {
+        const wait = this.position === null ? 0 : 20
+        const response = await this.#post(place, 'poll', { frames: [this.#entry()], wait, ...poll }, abort.signal)
+        const { frames, ...rest } = (await response.json()) as { frames: Frame[] }
+        if (abort.signal.aborted) return
+        poll = rest
+        const take = this.#frames()
+        for (const frame of frames) {
+          take(frame)
+          // What no event has moved.
+          if (frame.type === 'heartbeat')
+            this.position = (frame.positions as Record<string, string>)[1] ?? this.position
+        }
+      }
+    })().catch(error => {
+      if (!abort.signal.aborted) this.failure ??= error
+    })
+    this.#leave = async () => {
+      abort.abort()
+      await loop
+    }
+  }
+
+  async #post({ url }: Place, path: string, body: object, signal: AbortSignal): Promise<Response> {
+    const headers = { authorization: `Bearer ${this.token}` }
+    const response = await fetch(`${url}/v1/${path}`, { method: 'POST', headers, body: JSON.stringify(body), signal })
+    if (response.status !== 200) throw new Error(`${path} answered ${response.status} ${await response.text()}`)
+    return response
+  }
+
+  #entry(): object {
+    const { order, limit } = this.window ?? {}
+    const frame = { type: 'subscribe', id: 1, kind: this.kind, table: this.table, order, limit }
+    return this.position === null ? frame : { ...frame, since: this.position }
+  }
+
+  /** Takes the frames of one connection. */
+  #frames(): (frame: Frame) => void {
+    let tag = ''
+    return ({ type, position, ...rest }) => {
+      if (type === 'subscribed') tag = rest.tag as string
+      if (type === 'welcome' || type === 'heartbeat') return
+      const isState = type === 'snapshot' || type === 'delta' || type === 'change'
+      this.#take({ event: type, id: isState && position !== undefined ? `${position}.${tag}` : '', data: rest })
     }
   }
 }

@@ -7,7 +7,7 @@ import { loadConfig } from '../../src/server/config.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { jwtSecret, LiveSse, SseStream } from './node.ts'
 import type { TestDatabase } from './postgres.ts'
-import { type Transport, transports } from './readers.ts'
+import { streamedFrames, type Wire } from './readers.ts'
 import { secretWord } from './refusals-schema.ts'
 
 export interface Ask {
@@ -58,10 +58,6 @@ const refused = (body: ErrorBody, status: number | null, closeCode: number | nul
   closeCode,
   resync: null,
 })
-
-/** The two last carry the frames of a WebSocket without one. */
-export type Wire = Transport | 'frame-stream' | 'frame-poll'
-export const wires: readonly Wire[] = [...transports, 'frame-stream', 'frame-poll']
 
 /** One question over one wire, answered when the first rows are whole or it is refused. @param token null to send none */
 export async function ask(transport: Wire, url: string, token: string | null, question: Ask): Promise<Answer> {
@@ -132,15 +128,6 @@ async function askByFrames(
 
 async function* polledFrames(response: Response): AsyncGenerator<Frame> {
   yield* ((await response.json()) as { frames: Frame[] }).frames
-}
-
-async function* streamedFrames(response: Response): AsyncGenerator<Frame> {
-  let text = ''
-  for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
-    const events = (text + part).split('\n\n')
-    text = events.pop()!
-    for (const event of events) yield JSON.parse(event.slice('data: '.length))
-  }
 }
 
 async function askBySocket(url: string, token: string | null, question: Ask): Promise<Answer> {

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { PeerCode } from '../../../src/protocol/codes.ts'
 import { person, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
+import { wires } from '../../support/readers.ts'
 import { prepareRefusals, secretWord } from '../../support/refusals-schema.ts'
-import { type Ask, ask, Bench, LoggedNode, misfitOf, wires } from '../../support/refused.ts'
+import { type Ask, ask, Bench, LoggedNode, misfitOf } from '../../support/refused.ts'
 
 describe('what is asked for', () => {
   let database: TestDatabase

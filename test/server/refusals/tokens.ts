@@ -6,8 +6,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type PeerCode, peerCodes, retryOfClose } from '../../../src/protocol/codes.ts'
 import { jwtSecret, person, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
+import { wires } from '../../support/readers.ts'
 import { prepareRefusals, secretWord } from '../../support/refusals-schema.ts'
-import { ask, askHandshake, Bench, LoggedNode, misfitOf, wires } from '../../support/refused.ts'
+import { ask, askHandshake, Bench, LoggedNode, misfitOf } from '../../support/refused.ts'
 
 describe('tokens', () => {
   let database: TestDatabase
