@@ -57,11 +57,14 @@ interface Stand {
   /** Null: up to the newest commit taken. */
   to: bigint | null
   readonly rows: readonly WindowRow[]
+  /** Characters of the rows that came or changed with it. */
+  readonly chars: number
 }
 
 /** Who stands farther back is told all rows again. */
 const maxStands = 64
 const maxStandRows = 8192
+const maxStandChars = 1024 * 1024
 /** Rows to spare are let go of beyond so many characters, and a window of more is not kept. */
 const maxSpareChars = 256 * 1024
 export const maxWindowChars = 16 * 1024 * 1024
@@ -79,6 +82,7 @@ export class Window {
   #isLoaded = false
   /** The last is what is shown. */
   #stands: Stand[] = []
+  #standChars = 0
   /** Somebody reads it: whoever else wants it waits. */
   isLoading = false
   /** How often it was discarded: what was read before is worth nothing then. */
@@ -163,6 +167,7 @@ export class Window {
   close(): void {
     this.interrupt(0n)
     this.#stands = []
+    this.#standChars = 0
   }
 
   /** Whether it is known what a reader at this position holds. */
@@ -249,17 +254,24 @@ export class Window {
     if (isSame && this.#stands.at(-1)?.to === null) return []
     const shown = rows.slice(0, count)
     const changes = this.#changes(before, shown, row => row.place)
-    for (let at = 0; at < rows.length; at++) rows[at]!.place = at < count ? at : -1
-    this.#stand(shown, lsn)
+    let chars = 0
+    for (let at = 0; at < rows.length; at++) {
+      const row = rows[at]!
+      if (at < count && before[row.place] !== row) chars += row.json.length
+      row.place = at < count ? at : -1
+    }
+    this.#stand({ from: lsn, to: null, rows: shown, chars })
     return changes
   }
 
-  #stand(rows: readonly Held[], lsn: bigint): void {
+  #stand(stand: Stand): void {
     const last = this.#stands.at(-1)
-    if (last !== undefined) last.to ??= lsn - 1n
-    this.#stands.push({ from: lsn, to: null, rows })
+    if (last !== undefined) last.to ??= stand.from - 1n
+    this.#stands.push(stand)
+    this.#standChars += stand.chars
     const most = Math.max(1, Math.min(maxStands, Math.floor(maxStandRows / this.limit)))
-    if (this.#stands.length > most) this.#stands.shift()
+    while (this.#stands.length > most || (this.#standChars > maxStandChars && this.#stands.length > 1))
+      this.#standChars -= this.#stands.shift()!.chars
   }
 
   /** From what readers hold to what they are to hold: what goes first, then from the first row to the last what comes or changes.

@@ -141,7 +141,7 @@ export class Holds {
           await advance(this.#stream, { audience, from: hold.since, held: hold.before, cancelled }, finish)
         else await this.#refill(audience, audience.window, hold, finish)
       } catch (error) {
-        if (error instanceof TidegateError && lasting.has(error.code)) {
+        if (error instanceof TidegateError && (lasting.has(error.code) || error.code === 'SNAPSHOT_TOO_LARGE')) {
           if (!cancelled()) this.#end(audience, error)
           return
         }
