@@ -25,6 +25,15 @@ const who = new URLSearchParams(location.search).get('as') ?? 'Ada'
 const askSession = async (): Promise<Session> => (await fetch(`/session?as=${encodeURIComponent(who)}`)).json()
 const session = await askSession()
 const tide = createClient<Database>(session.url, { token: async () => (await askSession()).token })
+const channel = tide.channel<{ cursor: Pointing }, { name: string }>(`board:${boardId}`)
+
+/** What the pages of a board tell each other while the pointer moves. */
+type Pointing = {
+  name: string
+  /** Share of the board's width and height. */
+  x: number
+  y: number
+}
 
 const colours = ['light-dark(#0e7490, #4cc5de)', 'light-dark(#b4531a, #f0a36b)', 'light-dark(#7c3aed, #b79cf5)']
 const colourOf = (user: string): string =>
@@ -68,8 +77,8 @@ function App() {
 
 /** Who looks at the board now: each person once, however many windows they have. */
 function Looking() {
-  const { here } = usePresence(tide.channel(`board:${boardId}`), { name: session.person.name })
-  const people = new Map(here.map(({ user, meta }) => [user ?? '', (meta as { name: string }).name]))
+  const { here } = usePresence(channel, { name: session.person.name })
+  const people = new Map(here.map(({ user, meta }) => [user ?? '', meta.name]))
   return (
     <ul className="looking" aria-label="Looking at the board">
       {[...people].map(([user, name]) => (
@@ -321,28 +330,20 @@ function Members({ attempt }: { attempt: (work: () => Promise<unknown>) => void 
   )
 }
 
-interface Cursor {
-  user: string
-  name: string
-  /** Share of the board's width and height. */
-  x: number
-  y: number
-}
-
 const pointEveryMs = 60
 
 /** Shows where the others point, and tells them where we do. */
 function Cursors({ children }: { children: ReactNode }) {
-  const [cursors, setCursors] = useState<ReadonlyMap<string, Cursor>>(new Map())
+  const [cursors, setCursors] = useState<ReadonlyMap<string, Pointing & { user: string }>>(new Map())
   const pointedAt = useRef(0)
-  const channel = useChannel(tide.channel(`board:${boardId}`), {
+  const { sendNow } = useChannel(channel, {
     cursor({ payload, sender }) {
       if (sender?.connection == null || sender.user === null) return
-      const cursor = { ...(payload as unknown as Omit<Cursor, 'user'>), user: sender.user }
-      setCursors(before => new Map(before).set(sender.connection!, cursor))
+      const { connection, user } = sender
+      setCursors(before => new Map(before).set(connection, { ...payload, user }))
     },
   })
-  const { here } = usePresence(tide.channel(`board:${boardId}`))
+  const { here } = usePresence(channel)
   const present = new Set(here.map(({ connection }) => connection))
 
   function point(event: PointerEvent<HTMLElement>) {
@@ -352,8 +353,7 @@ function Cursors({ children }: { children: ReactNode }) {
     const board = event.currentTarget.getBoundingClientRect()
     const x = (event.clientX - board.left) / board.width
     const y = (event.clientY - board.top) / board.height
-    // What nobody answers for may be lost: the next one is on its way.
-    channel.send('cursor', { name: session.person.name, x, y }).catch(() => {})
+    sendNow('cursor', { name: session.person.name, x, y })
   }
 
   return (

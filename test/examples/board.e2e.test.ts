@@ -1,26 +1,26 @@
-// The board as somebody runs it: installed in a folder of its own, `npm start`, two people at it.
-import { type ChildProcess, spawn } from 'node:child_process'
+// The board as its README says: the package installed in a folder of its own, a database in which Tidegate's login owns nothing, two
+// people at the page.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import pg from 'pg'
 import { type Browser, chromium, type Locator, type Page } from 'playwright-core'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { freePort, LocalPostgres } from '../../src/cli/local-postgres.ts'
+import { Shell } from '../docs/shell.ts'
 import { findChromium } from '../support/chromium.ts'
 import { eventually } from '../support/eventually.ts'
 import { FaultyLink } from '../support/faulty-link.ts'
-import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
+import { jwtSecret, tokenFor } from '../support/node.ts'
 import { PackedPackage, repository } from '../support/packed.ts'
-import { TestDatabase } from '../support/postgres.ts'
 import { screenshot } from './screenshot.ts'
 
 const source = new URL('../../examples/board/', import.meta.url)
-const tables = ['public.boards', 'public.members', 'public.columns', 'public.cards']
 const ben = '00000000-0000-4000-8000-000000000b0b'
 const cleo = '00000000-0000-4000-8000-000000000c1e'
 
 const stack = new AsyncDisposableStack()
-let database: TestDatabase
 let installed: PackedPackage
+let database: pg.Client
 let link: FaultyLink
 let browser: Browser
 let origin: string
@@ -29,14 +29,34 @@ let ofBen: Page
 const problems: string[] = []
 
 beforeAll(async () => {
-  database = stack.use(await TestDatabase.create())
-  await prepareDatabase(database, await readFile(new URL('schema.sql', source), 'utf8'), tables)
-  const node = stack.use(await TestNode.start(database.url, { ALLOWED_ORIGINS: '*' }))
-  link = stack.use(await FaultyLink.to(node.url))
+  const postgres = stack.use(await LocalPostgres.create({ settings: { max_slot_wal_keep_size: '1GB' } }))
+  await postgres.start()
+  database = new pg.Client({ connectionString: postgres.url })
+  await database.connect()
+  stack.defer(() => database.end())
+  await database.query(`CREATE ROLE tidegate LOGIN REPLICATION PASSWORD 'choose-one'`)
+  const login = new URL(postgres.url)
+  Object.assign(login, { username: 'tidegate', password: 'choose-one' })
   installed = stack.use(await PackedPackage.install(source))
-  const board = startBoard()
-  stack.defer(() => stop(board))
-  origin = await addressOf(board)
+
+  const [port, boardPort] = [await freePort(), await freePort()]
+  origin = `http://localhost:${boardPort}`
+  link = stack.use(await FaultyLink.to(`http://localhost:${port}`))
+  const settings = { DATABASE_URL: login.href, JWT_SECRET: jwtSecret }
+  const readme = await readFile(new URL('README.md', source), 'utf8')
+  const [prepare = '', start = ''] = [...readme.matchAll(/^```sh\n(.*?)^```$/gms)].map(match =>
+    match[1]!.replaceAll('http://localhost:3000', origin),
+  )
+  const run = (script: string, env: Record<string, string>): Shell =>
+    new Shell(script, { cwd: installed.folder, env: { ...settings, ...env } })
+  const admin = { ADMIN_DATABASE_URL: postgres.url, PORT: String(port) }
+  await run('npx tidegate migrate', admin).end()
+  // Installed it is: this tree, as npm packs it.
+  const tidegate = stack.use(run(prepare.replace('npm install\n', ''), admin))
+  await tidegate.until(() => tidegate.stdout.includes('tidegate is ready'))
+  const board = stack.use(run(start, { PORT: String(boardPort), TIDEGATE_URL: link.url }))
+  await board.until(() => board.stdout.includes(origin))
+
   browser = await chromium.launch({
     executablePath: await findChromium(),
     args: ['--no-sandbox', '--disable-background-networking'],
@@ -47,31 +67,6 @@ beforeAll(async () => {
 }, 300_000)
 
 afterAll(() => stack.disposeAsync(), 60_000)
-
-function startBoard(): ChildProcess {
-  const settings = { DATABASE_URL: database.url, JWT_SECRET: jwtSecret, TIDEGATE_URL: link.url, PORT: '0' }
-  const { PATH = '', HOME = '' } = process.env
-  return spawn('npm', ['start'], { cwd: installed.folder, env: { PATH, HOME, ...settings }, detached: true })
-}
-
-async function stop(board: ChildProcess): Promise<void> {
-  if (board.exitCode !== null) return
-  const ended = new Promise(resolve => board.once('exit', resolve))
-  // npm and the server that it started.
-  process.kill(-board.pid!, 'SIGTERM')
-  await ended
-}
-
-async function addressOf(board: ChildProcess): Promise<string> {
-  const said: string[] = []
-  board.stderr!.on('data', chunk => said.push(String(chunk)))
-  for await (const line of createInterface({ input: board.stdout! })) {
-    said.push(line)
-    const [address] = line.match(/http:\S+/) ?? []
-    if (address !== undefined) return address
-  }
-  throw new Error(`the board did not start:\n${said.join('\n')}`)
-}
 
 async function open(name: string): Promise<Page> {
   const page = await (await browser.newContext({ viewport: { width: 1100, height: 720 } })).newPage()
@@ -99,7 +94,7 @@ const shown = (page: Page): Promise<[string, string[]][]> =>
     )
 
 async function selected(): Promise<[string, string[]][]> {
-  const rows = await database.query<{ title: string; cards: string[] }>(
+  const { rows } = await database.query<{ title: string; cards: string[] }>(
     `SELECT c.title, array_remove(array_agg(k.title ORDER BY k.position, k.id), NULL) AS cards
       FROM columns c LEFT JOIN cards k ON k.column_id = c.id GROUP BY c.id ORDER BY c.position`,
   )
@@ -115,11 +110,11 @@ async function settled(...pages: Page[]): Promise<void> {
 }
 
 const columnIn = async (title: string): Promise<string> => {
-  const [row] = await database.query<{ title: string }>(
+  const { rows } = await database.query<{ title: string }>(
     'SELECT c.title FROM columns c JOIN cards k ON k.column_id = c.id WHERE k.title = $1',
     [title],
   )
-  return row!.title
+  return rows[0]!.title
 }
 
 beforeEach(async () => {
@@ -221,8 +216,8 @@ test('[P3] who is taken off the board sees nothing of it with that commit, and i
   await eventually(async () => expect((await faces(ofAda)).sort()).toEqual(['Ada', 'Ben']))
   await eventually(async () => expect((await faces(ofBen)).sort()).toEqual(['Ada', 'Ben']))
   await settled(ofAda, ofBen)
-  const [row] = await database.query<{ count: number }>('SELECT count(*)::int FROM members WHERE user_id = $1', [ben])
-  expect(row!.count).toBe(1)
+  const { rows } = await database.query('SELECT count(*)::int AS count FROM members WHERE user_id = $1', [ben])
+  expect(rows).toEqual([{ count: 1 }])
 })
 
 test('[P4] a connection that is cut comes back, and what happened meanwhile is there', async () => {
