@@ -110,7 +110,9 @@ export class TableQuery<Table, Result = RowOf<Table>> {
   ): TableQuery<Table, Result> {
     // Quoted as in SQL, unlike in a filter.
     const name = /^\w+$/.test(column) ? column : `"${column.replaceAll('"', '""')}"`
-    const text = `${name}.${direction}${nulls === undefined ? '' : `.nulls${nulls}`}`
+    // Said only where it differs: the same order by another text would be refused as the same query.
+    const isUsual = nulls === undefined || (nulls === 'first') === (direction === 'desc')
+    const text = `${name}.${direction}${isUsual ? '' : `.nulls${nulls}`}`
     return this.#with({ order: [...this.#parts.order, { column, text }] })
   }
 

@@ -367,6 +367,15 @@ test('a query put together in another order is the same query', () => {
     .live()
   expect(two.key).toBe(one.key)
   expect(two.client).toBe(one.client)
+  const ordered = run.tide.from('messages').orderBy('id').orderBy('body', 'desc')
+  const spelledOut = run.tide
+    .from('messages')
+    .orderBy('id', 'asc', { nulls: 'last' })
+    .orderBy('body', 'desc', { nulls: 'first' })
+  expect(spelledOut.live().key).toBe(ordered.live().key)
+  expect(run.tide.from('messages').orderBy('id', 'asc', { nulls: 'first' }).live().key).not.toBe(
+    run.tide.from('messages').orderBy('id').live().key,
+  )
   expect(run.tide.from('messages').orderBy('id').live().key).not.toBe(run.tide.from('messages').live().key)
 })
 
