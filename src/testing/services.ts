@@ -132,6 +132,9 @@ const postgresSettings = {
   fsync: 'off',
 }
 
+/** Nothing in it is kept. Docker otherwise waits for it to end by itself. */
+const atOnce = { timeout: 0 }
+
 async function startPostgres(image: string, isReused: boolean): Promise<RunningContainer> {
   const { GenericContainer, Wait } = await import('testcontainers')
   const asked = new GenericContainer(image)
@@ -142,14 +145,14 @@ async function startPostgres(image: string, isReused: boolean): Promise<RunningC
     .withWaitStrategy(Wait.forLogMessage(/database system is ready to accept connections/, 2))
   const container = await (isReused ? asked.withReuse() : asked).start()
   const address = `${container.getHost()}:${container.getMappedPort(5432)}`
-  return { url: `postgres://postgres:postgres@${address}/postgres`, stop: () => container.stop() }
+  return { url: `postgres://postgres:postgres@${address}/postgres`, stop: () => container.stop(atOnce) }
 }
 
 async function startRedis(image: string, isReused: boolean): Promise<RunningContainer> {
   const { GenericContainer } = await import('testcontainers')
   const asked = new GenericContainer(image).withExposedPorts(6379)
   const container = await (isReused ? asked.withReuse() : asked).start()
-  return { url: `redis://${container.getHost()}:${container.getMappedPort(6379)}`, stop: () => container.stop() }
+  return { url: `redis://${container.getHost()}:${container.getMappedPort(6379)}`, stop: () => container.stop(atOnce) }
 }
 
 const messageOf = (error: unknown): string =>

@@ -1,9 +1,10 @@
 // What users' own tests stand on: a Tidegate that is whole, knows when it is idle, and leaves nothing.
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { Redis } from 'ioredis'
 import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
@@ -207,11 +208,13 @@ test('[P8] without an address and without Docker it says what to do', async () =
   expect(output).toContain('Start Docker; or give the address of one: TEST_DATABASE_URL, or the option databaseUrl')
 })
 
+const docker = async (...args: readonly string[]): Promise<string> => (await promisify(execFile)('docker', args)).stdout
+
 const noDocker = await whyNoDocker()
 if (noDocker !== null) console.warn(`startTidegate over containers: NOT RUN, ${noDocker}`)
 
 test.skipIf(noDocker !== null)(
-  'over containers of its own, shared while any is open, stopped with the last',
+  'over containers of its own, shared while any is open, stopped with the last unless they are to be reused',
   async () => {
     const images = {
       postgres: process.env.TEST_POSTGRES_IMAGE ?? 'postgres:15',
@@ -233,6 +236,14 @@ test.skipIf(noDocker !== null)(
         url = first.databaseUrl
       }
       await expect(TestDatabase.connect({ name: 'postgres', url })).rejects.toThrow()
+      const ports: string[] = []
+      for (let run = 1; run <= 2; run++) {
+        await using reused = await startTidegate({ images, reuse: true })
+        ports.push(new URL(reused.databaseUrl).port)
+      }
+      expect(ports[0]).toBe(ports[1])
+      const ids = await docker('ps', '--quiet', '--filter', `publish=${ports[0]}`)
+      await docker('rm', '--force', '--volumes', ids.trim())
     } finally {
       Object.assign(process.env, given)
     }
