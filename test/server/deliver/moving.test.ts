@@ -75,6 +75,25 @@ test('[P4] a long-poll that waits is answered at once with where it stands, and 
   expect([news.status, news.headers.get('connection')]).toEqual([200, 'keep-alive'])
 })
 
+test('[P4] a poll of frames that waits is answered at once with where it stands, and its connection ends', async () => {
+  await using node = await startGateway()
+  const ask = async (since?: string) => {
+    const frames = [{ type: 'subscribe', id: 1, kind: 'live', table: 'orders', since }]
+    const response = await fetch(`${node.url}/v1/poll`, {
+      method: 'POST',
+      headers: { Authorization: `Bearer ${alice}` },
+      body: JSON.stringify({ frames, wait: 60 }),
+    })
+    const answer = (await response.json()) as { frames: { type: string; positions?: { 1: string } }[] }
+    return { connection: response.headers.get('connection'), last: answer.frames.at(-1)! }
+  }
+  const since = (await ask()).last.positions![1]
+  const waiting = ask(since)
+  await until(() => node.core.open.size === 1)
+  await send(node)
+  expect(await waiting).toMatchObject({ connection: 'close', last: { type: 'heartbeat', positions: { 1: since } } })
+})
+
 test('a request that has its one answer still to come is left alone', async () => {
   await using node = await startGateway()
   const headers = { Authorization: `Bearer ${alice}` }
