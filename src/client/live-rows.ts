@@ -92,7 +92,12 @@ export class LiveRows {
     const coming = this.#coming
     if (coming === null) throw new ProtocolError('a snapshot came that nobody asked for')
     for (const key of event.gone ?? []) coming.delete(this.#name(key))
-    for (const row of event.rows) coming.set(this.#name(row), row)
+    for (const row of event.rows) {
+      const name = this.#name(row)
+      // In a window it stands where it came last.
+      if (this.#shape.limit !== undefined) coming.delete(name)
+      coming.set(name, row)
+    }
     if (!event.done) return null
     const before = this.#rows
     for (const [name, row] of coming) {

@@ -239,6 +239,14 @@ test('[P4] a snapshot of more rows than the limit is an error', () => {
   expect(() => holding([{ id: 1 }, { id: 2 }], { order, limit: 1 })).toThrow(ProtocolError)
 })
 
+test('[P1] in a window, a row that a later part brings again stands where it came last', () => {
+  const held = new LiveRows()
+  held.setShape({ key: ['id'], order, limit: 3 })
+  held.snapshot({ rows: [{ id: 1 }, { id: 2 }], done: false })
+  held.snapshot({ rows: [{ id: 3 }, { id: 1 }], done: true })
+  expect(ids(held)).toEqual([2, 3, 1])
+})
+
 test('restored rows are held as if they had come, and stay the same objects when a snapshot brings them again', () => {
   const held = new LiveRows()
   held.setShape({ key: ['id'] })
