@@ -1,7 +1,10 @@
 // How large the client is in a page: minified and gzipped, whole and by part. Fails above the limit. Run: npm run size
+// With `-- --files` it lists what each file adds.
+import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { rolldown } from 'rolldown'
+import { minifySync } from 'rolldown/experimental'
 
 /** Of `tidegate/client` as a page loads it, minified and gzipped. */
 export const maxBytes = 15_000
@@ -53,10 +56,25 @@ const sizeOf = (name: string, { code }: { readonly code: string }): Size => ({
   gzip: gzipSync(code, { level: 9 }).length,
 })
 
+/** What each file of the client and below adds, minified by itself, the largest first. Names are shortened across files only in the
+ *  whole, so the sum is a little more than it. */
+export async function shares(): Promise<Size[]> {
+  await using build = await rolldown({ input: entry, cwd: root, platform: 'browser', logLevel: 'silent' })
+  const { output } = await build.generate({ format: 'esm', minify: 'dce-only', codeSplitting: false })
+  const modules = output
+    .flatMap(each => (each.type === 'chunk' ? Object.entries(each.modules) : []))
+    .filter(([, { code }]) => code)
+  const rows = modules.map(([path, { code }]) => {
+    const name = `  ${relative(`${root}src`, path)}`
+    return sizeOf(name, { code: minifySync(name, code ?? '', { module: false }).code })
+  })
+  return rows.toSorted((a, b) => b.gzip - a.gzip)
+}
+
 if (import.meta.main) {
-  const rows = await sizes()
+  const rows = [...(await sizes()), ...(process.argv.includes('--files') ? await shares() : [])]
   const line = (name: string, ...columns: readonly (string | number)[]): void =>
-    console.log(name.padEnd(22) + columns.map(column => String(column).padStart(10)).join(''))
+    console.log(name.padEnd(36) + columns.map(column => String(column).padStart(10)).join(''))
   line('bytes', 'minified', 'gzipped')
   for (const { name, minified, gzip } of rows) line(name, minified, gzip)
   const { gzip } = rows[0]!
