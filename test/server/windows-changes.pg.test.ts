@@ -91,6 +91,20 @@ test('[P1] a commit too large to hold is read again once it was served', async (
   expect(notes.live.rows.resyncs).toEqual([])
 })
 
+test('[P1] a commit of more rows than are placed one by one', async () => {
+  await database.query('TRUNCATE notes')
+  await database.query('INSERT INTO notes (id, rank) SELECT i, i FROM generate_series(1, 400) i')
+  using notes = await Followed.open('notes', 'rank.desc', 300, 'rank DESC, id')
+  await notes.after(
+    'INSERT INTO notes (id, rank) SELECT i, i * 7 % 1009 FROM generate_series(1001, 1600) i',
+    'UPDATE notes SET rank = rank + 1',
+    'INSERT INTO notes (id, rank) SELECT i, i % 1000 FROM generate_series(2001, 4500) i',
+    'UPDATE notes SET rank = 1000 - rank',
+    'DELETE FROM notes WHERE id % 3 > 0',
+  )
+  expect(notes.live.rows.resyncs).toEqual([])
+})
+
 test('[P1] rows that the time takes away make room', async () => {
   await database.query('TRUNCATE notes')
   await database.query(`INSERT INTO notes (id, rank) SELECT i, i FROM generate_series(1, 30) i`)

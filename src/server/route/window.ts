@@ -65,6 +65,8 @@ interface Stand {
 const maxStands = 64
 const maxStandRows = 8192
 const maxStandChars = 1024 * 1024
+/** A commit that is more for its readers is not taken row by row: each may stand anywhere, and the event loop is everybody's. */
+const maxOutcomes = 2000
 /** Rows to spare are let go of beyond so many characters, and a window of more is not kept. */
 const maxSpareChars = 256 * 1024
 export const maxWindowChars = 16 * 1024 * 1024
@@ -122,6 +124,7 @@ export class Window {
     lsn: bigint,
     json: (row: RowEnds) => string = row => objectJson(this.#query.table, this.#query.columns, row.new!),
   ): readonly string[] | null {
+    if (outcomes.length > maxOutcomes) return null
     const places = truncated ? placesOf(this.rows) : null
     if (truncated) {
       this.#clear()

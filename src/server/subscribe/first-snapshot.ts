@@ -193,3 +193,12 @@ const tooLarge = (limit: number): TidegateError =>
 
 export const ringFull = (): TidegateError =>
   new TidegateError('BUSY', 'a transaction that is not visible yet holds too many commits back', { retryAfterMs: 5000 })
+
+export const unsettled = ({ query }: Audience, cause: unknown): TidegateError =>
+  new TidegateError(
+    'BUSY',
+    `what decides about ${query.table.schema}.${query.table.name} changes faster than it can be read`,
+    {
+      cause,
+    },
+  )

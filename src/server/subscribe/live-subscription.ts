@@ -11,7 +11,7 @@ import { orderTermsOf } from '../route/ordering.ts'
 import type { Outgoing } from '../route/outgoing.ts'
 import type { Reader } from '../snapshot/reader.ts'
 import { advance } from './advance.ts'
-import { type FirstSnapshotRequest, firstSnapshot } from './first-snapshot.ts'
+import { type FirstSnapshotRequest, firstSnapshot, unsettled } from './first-snapshot.ts'
 import { reached } from './reached.ts'
 import { SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -325,12 +325,3 @@ const nobodyWaits: readonly (() => void)[] = []
 
 const maxAttempts = 8
 const retryMs = 50
-
-const unsettled = ({ query }: Audience, cause: unknown): TidegateError =>
-  new TidegateError(
-    'BUSY',
-    `what decides about ${query.table.schema}.${query.table.name} changes faster than it can be read`,
-    {
-      cause,
-    },
-  )

@@ -13,7 +13,7 @@ import type { OrderValues, Ranks } from '../route/ordering.ts'
 import { maxWindowChars, placeIn, type Window, type WindowRead, type WindowRow } from '../route/window.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import type { FencedRows, Reader } from '../snapshot/reader.ts'
-import { columnPositions, ringFull } from './first-snapshot.ts'
+import { columnPositions, ringFull, unsettled } from './first-snapshot.ts'
 import { MovedRows, withFallback } from './moved-rows.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -30,6 +30,8 @@ export interface ReadWindowRequest {
 
 const retryMs = 20
 const maxRetryMs = 500
+/** For who waits to join: some four seconds. A hold has a bound of its own. */
+const maxAttempts = 12
 
 /** @param done takes the rows in the same turn in which the head was looked at
  *  @throws SNAPSHOT_TOO_LARGE, BUSY, UNAVAILABLE and what Postgres refuses; SpanError when the window began anew */
@@ -39,16 +41,19 @@ export async function readWindow(
   done: (read: WindowRead) => void,
 ): Promise<void> {
   const { life } = stream.relay
-  let wanted = request.window.wanted
+  let { wanted } = request.window
   for (let attempt = 0; ; attempt++) {
-    if (stream.relay.life !== life) throw new SpanError('WINDOW_PASSED')
     try {
+      // So many rows are gone, and SELECT still shows them.
+      if (wanted > Math.max(stream.limits.snapshotMaxRows, request.window.wanted)) throw new SpanError('INPUTS_CHANGED')
       const outcome = await new WindowReading(stream, request, wanted).run(done)
       if (outcome !== 'dry') return
       wanted *= 2
     } catch (error) {
-      // A commit that cannot be laid over what was read: the next snapshot sees it.
+      // What cannot be laid over these rows, the next snapshot sees.
       if (!(error instanceof SpanError) || stream.relay.life !== life) throw error
+      if (!request.isHeld && attempt >= maxAttempts) throw unsettled(request.audience, error)
+      wanted = request.window.wanted
       await new Promise(resolve => setTimeout(resolve, Math.min(retryMs * 2 ** attempt, maxRetryMs)))
     }
     if (request.cancelled()) return

@@ -224,6 +224,18 @@ test('a reader who stands farther back than is remembered is told all rows, in o
   expect(window.since(101n)).toEqual([])
 })
 
+test('[P7] a commit of very many rows is left to a reading', () => {
+  const take = (count: number): readonly string[] | null => {
+    const window = new Window(queryOf(byRank('asc', 'last', 3)), 3, { chars: 0 })
+    window.load({ rows: [], bound: null, ranks: new Map() }, 1n)
+    const ids = Array.from({ length: count }, (_, i) => `${i + 1}`)
+    const rows = new Map(ids.map(id => [id, [id, id, 'a'] as const]))
+    return window.apply(false, new Model(window.order).commit({ truncated: false, rows }), 2n)
+  }
+  expect(take(2000)).toHaveLength(3)
+  expect(take(2001)).toBe(null)
+})
+
 test('between the position where it was interrupted and the one where it is true again, nothing is known', () => {
   const window = new Window(queryOf(byRank('asc', 'last', 2)), 2, { chars: 0 })
   window.load({ rows: [], bound: null, ranks: new Map() }, 10n)
