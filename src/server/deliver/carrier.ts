@@ -29,7 +29,7 @@ export interface Carrier {
   /** For the log. */
   readonly what: Wire
   readonly encoding: Encoding
-  /** Whether its client answers pings: one of which nothing is heard is then gone. */
+  /** Whether its client answers pings, or says of itself that it is there: one of which nothing is heard is then gone. */
   readonly isAnswering: boolean
   /** What `welcome` says of it, where that is not the same for all. */
   readonly greeting: { readonly heartbeatMs?: number; readonly stream?: string }

@@ -1,6 +1,7 @@
 // Carries a session without a WebSocket: the answer to one POST is an event stream of the server's frames, and the client's frames
 // come in POSTs of their own.
 import type { ServerResponse } from 'node:http'
+import type { ClientFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import type { Carrier } from './carrier.ts'
@@ -43,11 +44,12 @@ export function openStream(options: StreamOptions): FrameStream {
 export class FrameStream implements Carrier {
   readonly what = 'event stream'
   readonly encoding = streamEncoding
-  readonly isAnswering = false
+  /** Once it has sent a `heartbeat`, of itself. */
+  isAnswering = false
   readonly greeting: { readonly stream: string }
   readonly place: Place
   readonly session: SessionConnection
-  readonly inbox = new FrameInbox(frame => this.session.take(frame), -1)
+  readonly inbox = new FrameInbox(frame => this.#take(frame), -1)
   readonly #response: ServerResponse
   readonly #closeTimeoutMs: number
 
@@ -68,6 +70,11 @@ export class FrameStream implements Carrier {
         onDrained,
       })
     this.session = new SessionConnection({ services, carrier: this, queue, credentials: principal })
+  }
+
+  #take(frame: ClientFrame): void {
+    if (frame.type === 'heartbeat') this.isAnswering = true
+    this.session.take(frame)
   }
 
   ping(): void {}

@@ -173,6 +173,17 @@ test('a member is gone where its client says so, and broken where the stream bre
   await until(() => node.gateway.connections() === 0)
 })
 
+test('a client that sends heartbeats is gone when they cease; one that never sent any is not asked for them', async () => {
+  await using node = await startGateway({ heartbeatMs: 100 })
+  await using silent = await TestFrameStream.open(node, bob)
+  await using beating = await TestFrameStream.open(node)
+  const beat = setInterval(() => beating.send({ type: 'heartbeat' }), 40)
+  await beating.until(() => beating.of('heartbeat').length >= 6, 'six heartbeats')
+  clearInterval(beat)
+  expect((await beating.closed).reason).toBe('HEARTBEAT_MISSED')
+  await silent.subscribe(1, 'messages')
+})
+
 test('a stream behind a request that is not answered is refused: its bytes would stand in front of that answer', async () => {
   await using node = await startGateway()
   const head = `Host: x\r\nAuthorization: Bearer ${alice}\r\nContent-Length:`
