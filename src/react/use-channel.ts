@@ -1,9 +1,6 @@
 // A place in a channel in a component: what is said there, and a way to say something.
 import { type RefObject, useCallback, useMemo, useSyncExternalStore } from 'react'
-import type { Channel } from '../client/channel.ts'
-import type { ChannelStatus, Gap } from '../client/channel-feed.ts'
-import type { AnyMessage, Message } from '../client/channel-message.ts'
-import type { Refusal } from '../client/status.ts'
+import type { AnyMessage, Channel, ChannelStatus, Gap, Message, Refusal } from '../client/client.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { useSame } from './keyed.ts'
 import { useLatest } from './latest.ts'

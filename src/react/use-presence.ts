@@ -1,7 +1,7 @@
 // Who is in a channel, in a component; and the component's user among them.
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 'react'
 import type { Channel } from '../client/channel.ts'
-import { nobody, type PresenceState } from '../client/presence.ts'
+import { nobody, type PresenceState } from '../client/presence-state.ts'
 import type { Refusal } from '../client/status.ts'
 import type { TidegateError } from '../protocol/tidegate-error.ts'
 import { useSame } from './keyed.ts'
@@ -37,6 +37,8 @@ export function usePresence<Events extends object, Meta>(
   }, [listed, text])
   return useMemo(() => ({ ...state, error: isTracked ? error : null }), [state, isTracked, error])
 }
+
+const nobody: PresenceState<never> = { here: [], count: 0, isListed: true, isCurrent: false }
 
 interface Tracking<Meta> {
   track(meta: Meta): Promise<void>

@@ -199,6 +199,11 @@ const ways = {
     createRoot(aside).render(createElement(Rendered, { tide }))
   },
   logOut: () => tide.logout(),
+  /** Somebody else, over a client of their own. */
+  become({ url, token }: Settings): void {
+    tide = connectTo(url, token)
+    this.set({})
+  },
 }
 
 declare global {

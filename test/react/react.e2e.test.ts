@@ -169,6 +169,15 @@ describe.each<ReactMajor>([19, 18])('React %i', major => {
     expect(new Set(commits.map(({ asked }) => asked))).toEqual(new Set([1, 2]))
   })
 
+  test('the same query of another client is another: nobody is shown rows that were asked as somebody else', async () => {
+    const page = await start(ada, { lists: [1, 2] })
+    await shows(page, ['other'], 1)
+    await page.evaluate(settings => app.become(settings), await settingsOf(ben))
+    await page.locator('[data-list="1"][data-status="live"]').waitFor({ state: 'attached' })
+    expect(await bodies(page, 1)).toEqual([])
+    await shows(page, ['one', 'two'])
+  })
+
   test('null and enabled: false ask nothing', async () => {
     const page = await start(ada, { lists: [null], status: true })
     await page.locator('[data-list="0"][data-status="idle"]').waitFor({ state: 'attached' })
