@@ -8,40 +8,43 @@ import type { Player, Scene } from './scene.ts'
 interface Fault {
   readonly name: string
   inflict(proxy: FaultProxy): void
-  /** Transports that lose their connection by it; the others go on. */
+  /** Transports that lose their connection by it. */
   readonly loses: readonly string[]
-  /** Of those, who is live again before it is mended. */
-  readonly returns: readonly string[]
+  /** Those that do not; of the others it is not said: a browser repeats by itself a request whose connection was cut. */
+  readonly keeps?: readonly string[]
+  /** Who is live while it lasts. */
+  readonly live: readonly string[]
 }
 
 const all = ['websocket', 'sse', 'long-poll']
-const none: readonly string[] = []
 
 const table: readonly Fault[] = [
-  { name: 'connections cut', inflict: ({ link }) => link.cut(), loses: all, returns: all },
-  { name: 'connections stalled both ways', inflict: ({ link }) => link.freeze(), loses: all, returns: all },
-  { name: 'stalled on the way to the client', inflict: ({ link }) => link.freeze(['down']), loses: all, returns: all },
+  { name: 'connections cut', inflict: ({ link }) => link.cut(), loses: ['websocket', 'sse'], live: all },
+  { name: 'connections stalled both ways', inflict: ({ link }) => link.freeze(), loses: all, live: all },
+  { name: 'stalled on the way to the client', inflict: ({ link }) => link.freeze(['down']), loses: all, live: all },
   {
     name: 'stalled on the way to the server',
     inflict: ({ link }) => link.freeze(['up']),
-    // A stream says all that it has to say.
     loses: ['websocket', 'long-poll'],
-    returns: ['websocket', 'long-poll'],
+    // A stream says all that it has to say.
+    keeps: ['sse'],
+    live: all,
   },
-  { name: 'everything stalled, new connections too', inflict: ({ link }) => link.isolate(), loses: all, returns: none },
+  { name: 'everything stalled, new connections too', inflict: ({ link }) => link.isolate(), loses: all, live: [] },
   {
     name: 'half-open: the server is gone, and the client is not told',
     inflict: ({ link }) => link.leaveHalfOpen('far'),
     loses: all,
-    returns: all,
+    live: all,
   },
   {
     name: 'slow',
     inflict: ({ link }) => {
       link.bytesPerSecond = 60_000
     },
-    loses: none,
-    returns: none,
+    loses: [],
+    keeps: all,
+    live: all,
   },
   {
     name: 'Upgrade refused',
@@ -49,20 +52,22 @@ const table: readonly Fault[] = [
       proxy.upgradeStatus = 403
       proxy.link.cut()
     },
-    loses: all,
-    returns: ['sse', 'long-poll'],
+    loses: ['websocket', 'sse'],
+    live: ['sse', 'long-poll'],
   },
   {
     name: 'frames to the client swallowed',
     inflict: proxy => proxy.swallow(['down']),
     loses: ['websocket'],
-    returns: none,
+    keeps: ['sse', 'long-poll'],
+    live: ['sse', 'long-poll'],
   },
   {
     name: 'frames to the server swallowed',
     inflict: proxy => proxy.swallow(['up']),
     loses: ['websocket'],
-    returns: none,
+    keeps: ['sse', 'long-poll'],
+    live: ['sse', 'long-poll'],
   },
   {
     name: 'responses buffered',
@@ -70,8 +75,8 @@ const table: readonly Fault[] = [
       proxy.isBuffering = true
       proxy.link.cut()
     },
-    loses: all,
-    returns: ['websocket', 'long-poll'],
+    loses: ['websocket', 'sse'],
+    live: ['websocket', 'long-poll'],
   },
   {
     name: 'connections refused',
@@ -80,13 +85,13 @@ const table: readonly Fault[] = [
       link.cut()
     },
     loses: all,
-    returns: none,
+    live: [],
   },
 ]
 
 /** @param sceneOf where there is a player for each transport, of that name */
 export function faults(sceneOf: () => Scene): void {
-  for (const { name, inflict, loses, returns } of table)
+  for (const { name, inflict, loses, keeps = [], live } of table)
     test(`[P1] [P4] [P8] ${name}`, async () => {
       const scene = sceneOf()
       const players = (names: readonly string[]): Player[] =>
@@ -95,17 +100,13 @@ export function faults(sceneOf: () => Scene): void {
       const hasLost = (player: Player): boolean => player.glance.losses > before.get(player)!
       for (const { proxy } of scene.players) inflict(proxy)
       await scene.until('lost', hasLost, players(loses))
-      await scene.areLive(players(returns))
-      await scene.progress(30, players([...returns, ...all.filter(each => !loses.includes(each))]))
+      await scene.areLive(players(live))
+      await scene.progress(30, players(live))
       for (const { proxy } of scene.players) proxy.mend()
       await scene.areLive()
       await scene.progress(10)
       await scene.expectWhole()
-      await scene.until(
-        'not lost',
-        player => !hasLost(player),
-        scene.players.filter(player => !loses.includes(player.name)),
-      )
+      await scene.until('not lost', player => !hasLost(player), players(keeps))
     })
 
   test('[P1] [P4] [P8] idle connections cut, sooner than a heartbeat comes', async () => {

@@ -3,13 +3,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import type { TransportName } from '../../../src/client/client.ts'
+import { channelPolicies } from '../../support/channel-client.ts'
 import { FaultProxy } from '../../support/fault-proxy.ts'
 import { person, prepareDatabase, roomsSchema, selectAs, TestNode, tokenFor } from '../../support/node.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 import { until } from '../../support/stalled.ts'
 import { expectWithin } from '../../support/within.ts'
 import type { Driven, Driver } from './driver.ts'
-import { firstEventId, type Glance } from './watched.ts'
+import { firstEventId, type Glance, topic, windowRows } from './watched.ts'
 
 export const heartbeatMs = 1000
 /** A client that says it is live has what was committed so long ago: a link that is dead is noticed after two heartbeats. */
@@ -72,7 +73,7 @@ export class Scene implements AsyncDisposable {
 
   static async begin(driver: Driver, settings: Record<string, string> = {}): Promise<Scene> {
     const database = await TestDatabase.create()
-    await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
+    await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
     const ann = person()
     await database.query(`INSERT INTO members VALUES (1, '${ann}'), (2, '${ann}')`)
     await database.query(
@@ -81,6 +82,7 @@ export class Scene implements AsyncDisposable {
     const node = await TestNode.start(database.url, {
       HEARTBEAT_MS: String(heartbeatMs),
       ALLOWED_ORIGINS: '*',
+      CHANNELS: JSON.stringify([{ pattern: topic, history: { length: 10_000, age: '1h' } }]),
       ...settings,
     })
     const scene = new Scene({ node, database, driver, ann, token: await tokenFor(ann) })
@@ -147,7 +149,7 @@ export class Scene implements AsyncDisposable {
     }
   }
 
-  /** [P1] [P4] [P8] Rows equal the SELECT, every event has come once and in order, nobody was told to begin anew, and nobody who said
+  /** [P1] [P4] [P8] Rows equal the SELECT, every event and every message has come once and in order, nobody was told to begin anew, and nobody who said
    *  that it was live lacked anything for longer than it takes to notice a dead link. */
   async expectWhole(players: readonly Player[] = this.players): Promise<void> {
     await this.quiet(async () => {
@@ -164,9 +166,10 @@ export class Scene implements AsyncDisposable {
         const story = `${name}\n${seen.story.join('\n')}`
         expect(sorted(seen.rows), story).toEqual(rows)
         expect(seen.rowsStatus, story).toBe('live')
-        const first = seen.events[0] ?? 0
-        const owed = this.#committed.map(({ id }) => id).filter(id => id >= first)
-        expect(seen.events, story).toEqual(owed)
+        const ids = this.#committed.map(({ id }) => id)
+        for (const told of [seen.events, seen.messages])
+          expect(told, story).toEqual(ids.filter(id => id >= (told[0] ?? 0)))
+        expect(seen.newest, story).toEqual(ids.slice(-windowRows).reverse())
         expect([seen.resyncs, seen.errors], story).toEqual([[], []])
         const { worstLieMs } = player
         player.worstLieMs = 0
@@ -195,7 +198,8 @@ export class Scene implements AsyncDisposable {
         id % 7 === 0
           ? `DELETE FROM messages WHERE id = ${row}; INSERT INTO messages VALUES (${row}, ${1 + (id % 3)}, 'again', '${id}')`
           : `UPDATE messages SET room_id = ${1 + (id % 3)}, body = '${id}' WHERE id = ${row}`
-      await this.#database.query(`BEGIN; INSERT INTO messages VALUES (${id}, 1, 'event', ''); ${state}; COMMIT`)
+      const event = `INSERT INTO messages VALUES (${id}, 1, 'event', ''); SELECT realtime.send('${id}', 'event', '${topic}')`
+      await this.#database.query(`BEGIN; ${event}; ${state}; COMMIT`)
       this.#committed.push({ id, at: Date.now() })
       this.#isWriting = false
       await sleep(commitEveryMs)

@@ -19,7 +19,7 @@ export interface Glance {
   readonly liveSince: number | null
   /** How often it stopped saying so. */
   readonly losses: number
-  /** The last event it was told of. */
+  /** The last event that it was told of both as a change and as a message, and has in its window. */
   readonly lastEvent: number
 }
 
@@ -28,6 +28,10 @@ export interface Seen extends Glance {
   readonly rowsStatus: string
   /** Ids of what was inserted, as the changes came. */
   readonly events: readonly number[]
+  /** The same ids, as messages of a channel with a history. */
+  readonly messages: readonly number[]
+  /** The newest of them, newest first, as a query with an order and a limit has them. */
+  readonly newest: readonly number[]
   /** Codes of what was told to begin anew. */
   readonly resyncs: readonly string[]
   /** What went wrong that nobody else hears of. */
@@ -36,11 +40,15 @@ export interface Seen extends Glance {
   readonly story: readonly string[]
 }
 
+export const topic = 'room:1'
+export const windowRows = 5
 const storyLines = 60
 
 export class Watched {
   readonly #client: Client
   readonly #events: number[] = []
+  readonly #messages: number[] = []
+  #newest: readonly number[] = []
   readonly #resyncs: string[] = []
   readonly #errors: string[] = []
   readonly #story: string[] = []
@@ -68,6 +76,18 @@ export class Watched {
       if (change.op !== 'insert') this.#errors.push(`${change.op} of a row that was only inserted`)
       this.#events.push(Number(change.key?.id))
     })
+    messages
+      .where('author', '=', 'event')
+      .select(['id'])
+      .orderBy('id', 'desc')
+      .limit(windowRows)
+      .live()
+      .subscribe(({ rows }) => {
+        this.#newest = rows.map(({ id }) => Number(id))
+      })
+    const room = this.#client.channel<{ event: number }>(topic)
+    room.on('event', ({ payload }) => this.#messages.push(payload))
+    room.onGap(({ code }) => this.#resyncs.push(code))
   }
 
   get glance(): Glance {
@@ -75,7 +95,7 @@ export class Watched {
       status: this.#status,
       liveSince: this.#liveSince,
       losses: this.#losses,
-      lastEvent: this.#events.at(-1) ?? 0,
+      lastEvent: Math.min(this.#events.at(-1) ?? 0, this.#messages.at(-1) ?? 0, this.#newest[0] ?? 0),
     }
   }
 
@@ -85,6 +105,8 @@ export class Watched {
       rows: this.#rows,
       rowsStatus: this.#rowsStatus,
       events: this.#events,
+      messages: this.#messages,
+      newest: this.#newest,
       resyncs: this.#resyncs,
       errors: this.#errors,
       story: this.#story,
