@@ -1,8 +1,6 @@
 // Who is in a channel, in a component; and the component's user among them.
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 'react'
-import type { Channel } from '../client/channel.ts'
-import { nobody, type PresenceState } from '../client/presence-state.ts'
-import type { Refusal } from '../client/status.ts'
+import type { Channel, PresenceState, Refusal } from '../client/client.ts'
 import type { TidegateError } from '../protocol/tidegate-error.ts'
 import { useSame } from './keyed.ts'
 
