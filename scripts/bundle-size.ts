@@ -11,24 +11,31 @@ export const maxBytes = 15_000
 
 const root = fileURLToPath(new URL('../', import.meta.url))
 const entry = `${root}src/client/client.ts`
+/** What a page may load besides. */
+const beside = { 'tidegate/store': 'client/stored-queries.ts', 'tidegate/react': 'react/react.ts' } as const
 const transports = ['websocket', 'event-stream', 'long-poll'] as const
 
 /** One module of an entry and all that it imports, as a page loads it.
- *  @param leftOut files of `src/client` that are not to be in it, and what they alone import */
+ *  @param leftOut files of `src`, and packages, that are not to be in it, nor what they alone import */
 export async function bundle(
   input: string,
   leftOut: readonly string[] = [],
 ): Promise<{ readonly code: string; readonly imports: readonly string[] }> {
-  await using build = await rolldown({
-    input,
-    cwd: root,
-    platform: 'browser',
-    external: leftOut.map(file => `${root}src/client/${file}`),
-    logLevel: 'silent',
-  })
+  const external = leftOut.map(name => (name.endsWith('.ts') ? `${root}src/${name}` : name))
+  await using build = await rolldown({ input, cwd: root, platform: 'browser', external, logLevel: 'silent' })
   const { output } = await build.generate({ format: 'esm', minify: true, codeSplitting: false })
   const chunks = output.filter(each => each.type === 'chunk')
   return { code: chunks.map(({ code }) => code).join(''), imports: chunks.flatMap(({ imports }) => imports) }
+}
+
+/** What a page loads before anything is asked of the client: the rest, it imports when it is needed. */
+async function first(): Promise<string> {
+  await using build = await rolldown({ input: entry, cwd: root, platform: 'browser', logLevel: 'silent' })
+  const { output } = await build.generate({ format: 'esm', minify: true })
+  const chunks = new Map(output.flatMap(each => (each.type === 'chunk' ? [[each.fileName, each] as const] : [])))
+  const loaded = new Set([...chunks.values()].filter(({ isEntry }) => isEntry))
+  for (const { imports } of loaded) for (const name of imports) loaded.add(chunks.get(name)!)
+  return [...loaded].map(({ code }) => code).join('')
 }
 
 export interface Size {
@@ -39,14 +46,16 @@ export interface Size {
   readonly gzip: number
 }
 
-/** The client, then what it would be smaller by without each transport. */
+/** The client, what of it is loaded first, what it would be smaller by without each transport, and what the entries beside it add. */
 export async function sizes(): Promise<Size[]> {
   const whole = sizeOf('tidegate/client', await bundle(entry))
-  const rows = [whole]
+  const rows = [whole, sizeOf('  of it first', { code: await first() })]
   for (const transport of transports) {
-    const rest = sizeOf(`  of it ${transport}`, await bundle(entry, [`transports/${transport}.ts`]))
+    const rest = sizeOf(`  of it ${transport}`, await bundle(entry, [`client/transports/${transport}.ts`]))
     rows.push({ ...rest, minified: whole.minified - rest.minified, gzip: whole.gzip - rest.gzip })
   }
+  for (const [name, file] of Object.entries(beside))
+    rows.push(sizeOf(name, await bundle(`${root}src/${file}`, ['client/client.ts', 'react'])))
   return rows
 }
 
