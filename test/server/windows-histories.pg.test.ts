@@ -51,6 +51,9 @@ const columns: readonly Column[] = [
   { name: 'de', type: 'some_mood', values: ['sad', 'ok', 'happy'] },
   { name: 'dom', type: 'small', values: ['1', '2', '3'] },
   { name: 'y', type: 'bytea', values: ['\\x00', '\\xff', '\\x'] },
+  { name: 'iv', type: 'interval', values: ['1 day', '24:00:00', '-1 mon', '30 days', '1 year 2 secs'] },
+  { name: 'ip', type: 'inet', values: ['10.0.0.1', '10.0.0.0/8', '9.255.0.1', '::1', '2001:db8::/32'] },
+  { name: 'ttz', type: 'timetz', values: ['12:00:00+00', '13:00:00+01', '00:00:00-05', '23:59:59.5+00'] },
   { name: '"o.dd"', type: 'int4', values: ['1', '2', '3'] },
 ]
 
@@ -61,6 +64,9 @@ const schema = `
   CREATE DOMAIN small AS int CHECK (VALUE < 100);
   CREATE TABLE members (room_id int NOT NULL, user_id uuid NOT NULL, PRIMARY KEY (room_id, user_id));
   CREATE TABLE things (id int PRIMARY KEY, room_id int, ${columns.map(({ name, type }) => `${name} ${type}`).join(', ')});
+  CREATE TABLE hosts (ip inet PRIMARY KEY, size int);
+  ALTER TABLE hosts ENABLE ROW LEVEL SECURITY;
+  CREATE POLICY everybody ON hosts FOR SELECT TO authenticated USING (true);
   CREATE TABLE named (area int, name text COLLATE "und-x-icu", size int, big text, PRIMARY KEY (name, area));
   ALTER TABLE named ALTER COLUMN big SET STORAGE EXTERNAL;
   ALTER TABLE things ENABLE ROW LEVEL SECURITY;
@@ -70,7 +76,7 @@ const schema = `
   CREATE POLICY readers ON things FOR SELECT TO authenticated USING (room_id IS NULL OR
     EXISTS (SELECT 1 FROM members m WHERE m.room_id = things.room_id AND m.user_id = (SELECT auth.uid())));
   CREATE POLICY everybody ON named FOR SELECT TO authenticated USING (true);
-  GRANT SELECT ON things, members, named TO authenticated;
+  GRANT SELECT ON things, members, named, hosts TO authenticated;
   GRANT USAGE ON SCHEMA public TO authenticated;`
 
 const seed = Number(process.env.TEST_SEED ?? randomInt(2 ** 31))
@@ -83,7 +89,7 @@ let node: TestNode
 
 beforeAll(async () => {
   database = await TestDatabase.create()
-  await prepareDatabase(database, schema, ['things', 'members', 'named'])
+  await prepareDatabase(database, schema, ['things', 'members', 'named', 'hosts'])
   // As an index serves it: old rows are not whole, and large values that stay are left out.
   await database.query('ALTER TABLE named REPLICA IDENTITY DEFAULT')
   node = await TestNode.start(database.url, { AUDIENCE_GRACE_MS: '2000', MAX_HELD_MS: '20000' })
@@ -101,13 +107,26 @@ interface Question {
   readonly sql: string
 }
 
-const idOf = ({ id }: Record<string, unknown>): string => String(id)
+const hosts = ['10.0.0.1', '10.0.0.1/24', '10.0.0.1/8', '10.0.0.10', '9.0.0.1', '::1', '10.0.0.0/8', '2001:db8::/32']
+const idOf = ({ id, ip }: Record<string, unknown>): string => String(id ?? ip)
 const nameOf = ({ area, name, size, big }: Record<string, unknown>): string =>
   `${area} ${name} ${size} ${big === null ? '-' : String(big).slice(0, 3)}`
 
 function question(random: Random): Question {
   const user = random.pick(users)
   const limit = random.pick([1, 2, 5, 10, 30])
+  if (random.once(12)) {
+    const [order, sql] = random.pick([
+      ['', 'ip'],
+      ['&order=size', 'size, ip'],
+      ['&order=size.desc,ip.desc', 'size DESC, ip DESC'],
+    ])
+    return {
+      user,
+      path: `/v1/live/hosts?limit=${limit}${order}`,
+      sql: `SELECT ip FROM hosts ORDER BY ${sql} LIMIT ${limit}`,
+    }
+  }
   if (random.once(6)) {
     const [order, sql] = random.pick([
       ['', 'name, area'],
@@ -171,6 +190,9 @@ function statement(random: Random): string {
       `INSERT INTO named VALUES (${room}, ${pg.escapeLiteral(random.pick(words))}, ${id}, repeat('${random.pick(['x', 'y'])}', ${random.pick([5, 9000])})) ON CONFLICT DO NOTHING`,
     () => `UPDATE named SET size = ${random.below(9)} WHERE ${named}`,
     () => `UPDATE named SET name = ${pg.escapeLiteral(random.pick(words))} WHERE ${named} AND area = ${room}`,
+    () => `INSERT INTO hosts VALUES ('${random.pick(hosts)}', ${random.below(3)}) ON CONFLICT DO NOTHING`,
+    () => `UPDATE hosts SET size = ${random.below(3)} WHERE ip = '${random.pick(hosts)}'`,
+    () => `DELETE FROM hosts WHERE ip = '${random.pick(hosts)}'`,
     () => `DELETE FROM named WHERE ${named} AND area = ${room}`,
   ])()
 }

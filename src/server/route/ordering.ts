@@ -49,15 +49,12 @@ export function compareOf(type: SqlType): OrderTerm['compare'] | null {
     case 'enum':
       return 'labels'
     default:
-      return null
+      return orderedByPostgres.has(baseOf(type).oid) ? 'server' : null
   }
 }
 
-/** The same of a column that only has to tell rows apart. */
-export const compareOfTail = (type: SqlType): OrderTerm['compare'] => {
-  const { family } = baseOf(type)
-  return family === 'text' || family === 'bpchar' ? 'text' : (compareOf(type) ?? 'text')
-}
+/** interval, timetz, inet, cidr, macaddr, macaddr8, bit, varbit. */
+const orderedByPostgres: ReadonlySet<number> = new Set([1186, 1266, 869, 650, 829, 774, 1560, 1562])
 
 function comparisonHere(type: SqlType): Comparison | null {
   try {

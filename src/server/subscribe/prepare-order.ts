@@ -1,7 +1,8 @@
 // From the order and limit that a client asks for to those that can be kept exact.
+import { baseOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table, TableAccess } from '../catalog/table.ts'
-import { compareOf, compareOfTail, type OrderColumn, type Ordering } from '../route/ordering.ts'
+import { compareOf, type OrderColumn, type Ordering } from '../route/ordering.ts'
 import type { SubscribeRequest } from './subscription.ts'
 
 /** @param shown columns that the query shows
@@ -42,9 +43,11 @@ export function orderingOf(
   for (const column of table.primaryKey) {
     if (columns.some(known => known.column === column)) continue
     const { type } = table.columns[column]!
-    const own = isByKey ? compareOf(type) : null
-    const compare = own ?? compareOfTail(type)
-    columns.push({ column, direction: 'asc', nulls: 'last', compare, byCodePoints: own === null })
+    const own = compareOf(type)
+    const isText = ['text', 'bpchar'].includes(baseOf(type).family)
+    const byCodePoints = own === null || (isText && !isByKey)
+    const compare = byCodePoints || (own === 'server' && limit === null) ? 'text' : own
+    columns.push({ column, direction: 'asc', nulls: 'last', compare, byCodePoints })
   }
   return { columns, limit }
 }
@@ -60,7 +63,7 @@ function termOf(table: Table, column: number, limit: number | null): Pick<OrderC
   if (compare === 'server' && limit === null)
     throw new TidegateError(
       'ORDER_UNSUPPORTED',
-      `the collation of ${JSON.stringify(name)} is the database's own, and a client cannot order by it: add a limit, or order by a column with COLLATE "C"`,
+      `only Postgres can order by ${JSON.stringify(name)}, of type ${type.name} and its collation: add a limit, or order by a column with COLLATE "C"`,
     )
   return { column, compare }
 }
