@@ -4,7 +4,7 @@
 //   ```js and ```ts   run in Node; all of a page are one program, which waits between them for what stands between them;
 //                     `tidegate/client` and the others are the sources
 //   ```ts checked     only compiles, as what needs a browser; so do all others, see pages-compile.test.ts
-//   ```tsx            is React, in a browser: see react-page.ts
+//   ```tsx            all of a page are one program of React, opened in Chromium behind the last; ```text is then what it shows
 //   ```js theirs      is of another library, and only parsed
 //   ```json channels  is what the node is started with
 //   ```text           is what was printed since the last such block, line by line; `...` stands for any text
@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
+import { openReactPage, type ReactPage } from './react-page.ts'
 
 export interface Block {
   readonly language: string
@@ -155,7 +156,10 @@ export async function linkPackage(folder: string, packages: readonly string[] = 
   const linked = join(folder, 'tidegate-sources')
   await mkdir(linked)
   await mkdir(join(folder, 'node_modules'))
-  await writeFile(join(linked, 'package.json'), JSON.stringify({ type: 'module', exports: Object.fromEntries(entries) }))
+  await writeFile(
+    join(linked, 'package.json'),
+    JSON.stringify({ type: 'module', exports: Object.fromEntries(entries) }),
+  )
   await symlink(join(root, 'src'), join(linked, 'src'))
   await symlink(linked, join(folder, 'node_modules/tidegate'))
   for (const name of packages) await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
@@ -180,21 +184,38 @@ function inBash(script: string, env: Record<string, string>, printed: Printed): 
   })
 }
 
+const appOf = (blocks: readonly Block[], { ANA_TOKEN, BEN_TOKEN }: Readonly<Record<string, string>>): string =>
+  [`const anaToken = '${ANA_TOKEN}', benToken = '${BEN_TOKEN}'`, ...blocks.map(({ text }) => text)].join('\n')
+
+/** @throws when the page does not come to show these lines */
+async function show(page: ReactPage, expected: readonly string[]): Promise<void> {
+  const wanted = expected.join('\n')
+  const deadline = Date.now() + 20_000
+  for (;;) {
+    const shown = (await page.lines()).join('\n')
+    if (shown === wanted) return
+    if (Date.now() > deadline) throw new Error(`expected:\n${wanted}\nbut it shows:\n${shown}`)
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+}
+
 /** @param base a page whose first blocks, up to its first program, are the world of this one
  *  @throws with the line of the block that does not do what the page says */
 export async function runPage(page: string, base: string | null): Promise<void> {
   const blocks = await readBlocks(page)
   const baseBlocks = base === null ? [] : await readBlocks(base)
-  const world = baseBlocks.slice(
-    0,
-    baseBlocks.findIndex(isRun),
-  )
+  const world = baseBlocks.slice(0, baseBlocks.findIndex(isRun))
   const channels = blocks.find(({ language, says }) => language === 'json' && says === 'channels')
 
   await using stack = new AsyncDisposableStack()
   const database = stack.use(await TestDatabase.create())
   await prepareDatabase(database, '', [])
-  const node = stack.use(await TestNode.start(database.url, channels === undefined ? {} : { CHANNELS: channels.text }))
+  const node = stack.use(
+    await TestNode.start(database.url, {
+      ALLOWED_ORIGINS: '*',
+      ...(channels === undefined ? {} : { CHANNELS: channels.text }),
+    }),
+  )
   const { port } = node.server
   const folder = await mkdtemp(join(tmpdir(), 'guide-'))
   stack.defer(() => rm(folder, { recursive: true }))
@@ -215,11 +236,13 @@ export async function runPage(page: string, base: string | null): Promise<void> 
     BEN_TOKEN: await tokenFor(users.ben),
   }
   const printed = new Printed()
-  await linkPackage(folder)
+  await linkPackage(folder, ['pg', 'react', 'react-dom'])
   const script = join(folder, 'page.mts')
   const programs = blocks.filter(isRun)
   await writeFile(script, programOf(programs, port))
   let program: Program | null = null
+  const components = blocks.filter(({ language }) => language === 'tsx')
+  let shown: ReactPage | null = null
 
   const run = async (block: Block): Promise<void> => {
     const { language, says, text } = block
@@ -228,7 +251,11 @@ export async function runPage(page: string, base: string | null): Promise<void> 
     else if (isRun(block)) {
       program ??= stack.use(new Program(script, env, printed))
       await program.next()
-    } else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
+    } else if (language === 'tsx') {
+      if (block === components.at(-1))
+        shown = stack.use(await openReactPage(atPort(appOf(components, env), port), folder))
+    } else if (language === 'text' && shown !== null) await show(shown, text.trimEnd().split('\n'))
+    else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
   }
   for (const block of world) await run(block)
   for (const block of blocks)

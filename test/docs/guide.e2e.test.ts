@@ -1,7 +1,12 @@
+import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { expect, inject, test } from 'vitest'
 import { parseChannelEntries } from '../../src/server/channel-entries.ts'
-import { readBlocks, runPage } from './guide-page.ts'
+import { linkPackage, readBlocks, runPage } from './guide-page.ts'
 
 /** Each with the page whose first blocks are its world. */
 const pages: Readonly<Record<string, string | null>> = {
@@ -12,12 +17,31 @@ const pages: Readonly<Record<string, string | null>> = {
   'live-queries': null,
   changes: 'live-queries',
   connection: 'live-queries',
+  react: 'live-queries',
 }
 /** Has no program, or is run by a test of its own. */
-const others = ['channel-rules', 'react', 'testing']
+const others = ['channel-rules', 'testing']
 
-test.each(Object.entries(pages))('docs/guide/%s.md does what it says, block by block', { timeout: 120_000 }, async (page, base) => {
-  await runPage(`guide/${page}`, base === null ? null : `guide/${base}`)
+test.each(Object.entries(pages))(
+  'docs/guide/%s.md does what it says, block by block',
+  { timeout: 120_000 },
+  async (page, base) => {
+    await runPage(`guide/${page}`, base === null ? null : `guide/${base}`)
+  },
+)
+
+test('docs/guide/testing.md is a test that passes', { timeout: 120_000 }, async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'guide-testing-'))
+  try {
+    await linkPackage(folder)
+    const files = (await readBlocks('guide/testing')).filter(({ language }) => language === 'sql' || language === 'ts')
+    for (const { text } of files) await writeFile(join(folder, /^(?:--|\/\/) (\S+)\n/.exec(text)![1]!), text)
+    const env = { PATH: process.env.PATH, TEST_DATABASE_URL: inject('databaseUrl'), NODE_NO_WARNINGS: '1' }
+    const { stdout } = await promisify(execFile)(process.execPath, ['--test'], { cwd: folder, env })
+    expect(stdout).toMatch(/pass 2\n[^]*fail 0\n/)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
 })
 
 test('every page of the guide is run', () => {
