@@ -251,6 +251,12 @@ describe.each<ReactMajor>([19, 18])('React %i', major => {
     await shows(page, [])
     await page.locator('#room[data-status="refused"][data-count="0"]').waitFor({ state: 'attached' })
     expect(await page.locator('#room').textContent()).toBe('')
+    // Who comes anew asks anew.
+    await set(page, { channel: null })
+    await database.query('INSERT INTO members (room_id, user_id) VALUES (1, $1)', [ben])
+    await shows(page, ['one', 'two'])
+    await set(page, { channel: 'a' })
+    await page.locator('#room[data-status="live"]', { hasText: 'Ben' }).waitFor()
   })
 
   test('changes and messages come once, and the listener is the one of the last render', async () => {
