@@ -13,17 +13,23 @@ export interface ChangeListeners {
   readonly onStatus: (status: FeedStatus, error: Refusal | null) => void
 }
 
+/** Listens to the subscription of these changes. @returns ends it */
+export type ShareChanges = (request: FeedRequest, listeners: ChangeListeners) => () => void
+
 export class ChangeFeed implements SharedFeed {
   readonly request: FeedRequest
   readonly #listeners = new Set<ChangeListeners>()
   readonly #report: (error: Error) => void
   readonly #stand = new Stand()
+  readonly #share: ShareChanges | null
+  #unfollow: (() => void) | null = null
   #status: FeedStatus = 'connecting'
   #error: Refusal | null = null
 
-  constructor(request: FeedRequest, report: (error: Error) => void) {
+  constructor(request: FeedRequest, report: (error: Error) => void, share: ShareChanges | null = null) {
     this.request = request
     this.#report = report
+    this.#share = share
   }
 
   /** Tells how it is doing, at once, and everything from now on. @returns ends it */
@@ -41,7 +47,19 @@ export class ChangeFeed implements SharedFeed {
     return this.#status === 'refused' || this.#status === 'closed'
   }
 
-  left(): void {}
+  follow(other: Feed): boolean {
+    if (!(other instanceof ChangeFeed) || other === this || this.#share === null) return false
+    this.#unfollow = this.#share(other.request, {
+      onChange: change => this.#tell(({ onChange }) => onChange(change)),
+      onResync: reason => this.restart(reason),
+      onStatus: (status, error) => this.moved(status, error),
+    })
+    return true
+  }
+
+  left(): void {
+    this.#unfollow?.()
+  }
 
   entry(id: number): Entry {
     const { since } = this.#stand

@@ -32,6 +32,8 @@ export interface Feed {
   heartbeat(stale: boolean, since: string | undefined): void
   /** Without an answer of the server: on the way to it, away from it, or never to come back. */
   moved(status: FeedStatus, error: Refusal | null): void
+  /** The server takes it for the same query as another: it is to have what that has. @returns false when it cannot */
+  follow?(other: Feed): boolean
   /** What is held is worth nothing: the next entry begins fresh. */
   restart(error: Refusal): void
 }

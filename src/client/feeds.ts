@@ -180,9 +180,14 @@ export class Feeds {
   }
 
   /** The server refused or ended one subscription. */
-  #ended(id: number, error: ErrorEvent): void {
+  #ended(id: number, error: ErrorEvent & { readonly same?: number }): void {
     const held = this.#held.get(id)
     if (held === undefined) return
+    const other = error.same === undefined ? undefined : this.#held.get(error.same)
+    if (other !== undefined && held.feed.follow?.(other.feed)) {
+      this.#forget(held)
+      return
+    }
     const refusal = { code: error.code, message: error.message }
     if (error.retry) {
       held.feed.moved('catching up', refusal)

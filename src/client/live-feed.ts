@@ -38,6 +38,16 @@ export const waiting: LiveState = {
  *  here. All other reasons speak of who may see them. */
 const rowsStayAfter = new Set(['WINDOW_PASSED', 'EPOCH_CHANGED', 'PROTOCOL_ERROR'])
 
+/** Listens to the subscription of a query. @returns ends it */
+export type Share = (request: FeedRequest, listener: (state: LiveState) => void) => () => void
+
+export interface LiveFeedOptions {
+  readonly report: (error: Error) => void
+  /** Where its rows are kept over a reload. */
+  readonly stored?: StoredSlot | null
+  readonly share?: Share | null
+}
+
 export class LiveFeed implements SharedFeed {
   readonly request: FeedRequest
   readonly #rows = new LiveRows()
@@ -45,13 +55,15 @@ export class LiveFeed implements SharedFeed {
   readonly #listeners = new Set<(state: LiveState) => void>()
   readonly #report: (error: Error) => void
   readonly #stored: StoredSlot | null
+  readonly #share: Share | null
+  #unfollow: (() => void) | null = null
   #state: LiveState = waiting
 
-  /** @param stored where its rows are kept over a reload */
-  constructor(request: FeedRequest, report: (error: Error) => void, stored: StoredSlot | null = null) {
+  constructor(request: FeedRequest, { report, stored = null, share = null }: LiveFeedOptions) {
     this.request = request
     this.#report = report
     this.#stored = stored
+    this.#share = share
     this.restoreStored()
   }
 
@@ -103,7 +115,14 @@ export class LiveFeed implements SharedFeed {
     return since === null || !this.#rows.exact ? null : { since, rows: this.#rows.rows, ...this.#rows.shape }
   }
 
+  follow(other: Feed): boolean {
+    if (!(other instanceof LiveFeed) || other === this || this.#share === null) return false
+    this.#unfollow = this.#share(other.request, state => this.#tell(state))
+    return true
+  }
+
   left(): void {
+    this.#unfollow?.()
     if (!this.hasEnded) this.#stored?.leave(this)
   }
 

@@ -1,8 +1,8 @@
 // All live queries and changes of one client, shared by name, and the user whose rows they are.
-import { ChangeFeed, type ChangeListeners } from './change-feed.ts'
+import { ChangeFeed, type ChangeListeners, type ShareChanges } from './change-feed.ts'
 import type { ChangesDoor } from './changes.ts'
 import type { Feed, FeedRequest } from './feed.ts'
-import { LiveFeed, type LiveState } from './live-feed.ts'
+import { LiveFeed, type LiveState, type Share } from './live-feed.ts'
 import type { LiveDoor } from './live-query.ts'
 import { SharedFeeds } from './shared-feeds.ts'
 import type { StoredQueries } from './stored-queries.ts'
@@ -37,12 +37,14 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
 
   listen(name: string, request: FeedRequest, listener: (state: LiveState) => void): () => void {
     const { report, stored } = this.#options
-    const make = (): LiveFeed => new LiveFeed(request, report, stored?.slot(name) ?? null)
+    const share: Share = (other, each) => this.listen(JSON.stringify(other), other, each)
+    const make = (): LiveFeed => new LiveFeed(request, { report, stored: stored?.slot(name) ?? null, share })
     return this.#live.listen(name, make, feed => feed.listen(listener))
   }
 
   changes(name: string, request: FeedRequest, listeners: ChangeListeners): () => void {
-    const make = (): ChangeFeed => new ChangeFeed(request, this.#options.report)
+    const share: ShareChanges = (other, each) => this.changes(JSON.stringify(other), other, each)
+    const make = (): ChangeFeed => new ChangeFeed(request, this.#options.report, share)
     return this.#changes.listen(name, make, feed => feed.listen(listeners))
   }
 

@@ -223,8 +223,8 @@ export type ServerFrame =
   /** `positions`: what each subscription may resume from, by its id; position and tag, as `since` takes them. */
   | ({ type: 'heartbeat'; position: string | null; positions: { [id: string]: string } } & HeartbeatEvent)
   /** With a `ref` it refuses the `send`, `track` or `untrack` that was asked under it, or one without a `ref` where that is
-   *  null; the subscription stays. */
-  | ({ type: 'error'; id?: number; ref?: number | null } & ErrorEvent)
+   *  null; the subscription stays. `same`, of ALREADY_SUBSCRIBED: the id of the subscription that is there. */
+  | ({ type: 'error'; id?: number; ref?: number | null; same?: number } & ErrorEvent)
   | { type: 'unsubscribed'; id: number }
   /** A channel was entered. `channel` numbers its frames from now on. `resumed`: what came after `since` follows, and nothing is
    *  missing. */

@@ -151,7 +151,13 @@ export const serverFrameSchema = z.discriminatedUnion('type', [
     positions: z.record(z.string(), queryPosition),
     ...eventShapes.heartbeat,
   }),
-  z.strictObject({ type: z.literal('error'), id: id.optional(), ref: ref.nullable(), ...eventShapes.error }),
+  z.strictObject({
+    type: z.literal('error'),
+    id: id.optional(),
+    ref: ref.nullable(),
+    same: id.optional(),
+    ...eventShapes.error,
+  }),
   z.strictObject({ type: z.literal('unsubscribed'), id }),
   z.strictObject({ type: z.literal('joined'), id, channel: z.int(), tag: z.string(), position, ...joinedShape }),
   z.strictObject({

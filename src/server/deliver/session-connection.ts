@@ -287,9 +287,14 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         this.#tellWhereItStands()
         break
       case 'refuse': {
-        const { id, ref } = effect
+        const { id, ref, same } = effect
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
-        this.#send({ type: 'error', ...(id === null ? {} : { id }), ...(ref === undefined ? {} : { ref }), ...refusal })
+        const named = {
+          ...(id === null ? {} : { id }),
+          ...(ref === undefined ? {} : { ref }),
+          ...(same === undefined ? {} : { same }),
+        }
+        this.#send({ type: 'error', ...named, ...refusal })
         break
       }
       case 'close': {

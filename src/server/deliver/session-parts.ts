@@ -102,7 +102,14 @@ export type Effect =
   /** A heartbeat, at once. */
   | { readonly do: 'beat' }
   /** An error frame; the connection stays. @param ref left out: the subscription itself is refused, or has ended */
-  | { readonly do: 'refuse'; readonly id: number | null; readonly ref?: number | null; readonly error: unknown }
+  | {
+      readonly do: 'refuse'
+      readonly id: number | null
+      readonly ref?: number | null
+      /** Of ALREADY_SUBSCRIBED: the subscription that is there. */
+      readonly same?: number
+      readonly error: unknown
+    }
   /** An error frame, then the close frame of its code; every subscription ends. */
   | { readonly do: 'close'; readonly error: unknown }
   | { readonly do: 'abandon'; readonly how: 'gone' | 'broken' }

@@ -280,7 +280,7 @@ function joined(session: OpenSession, event: Extract<SessionEvent, { type: 'join
       session: { ...session, members: without(session.members, id) },
       effects: [
         { do: 'leave', join },
-        { do: 'refuse', id, error: new TidegateError('ALREADY_SUBSCRIBED', message) },
+        { do: 'refuse', id, same: other, error: new TidegateError('ALREADY_SUBSCRIBED', message) },
       ],
     }
   }
