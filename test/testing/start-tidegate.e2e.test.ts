@@ -68,6 +68,24 @@ test('[P1] each user sees what a SELECT gives, at once after waitForIdle', async
   expect([new Set(adas()), bens()]).toEqual([new Set(['changed']), []])
 })
 
+test.each(['websocket', 'sse', 'long-poll'] as const)('waitForIdle over %s', async transport => {
+  await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
+  let bodies: (string | null)[] = []
+  const client = tide.client<Database>(ada, { transports: [transport] })
+  client
+    .from('messages')
+    .live()
+    .subscribe(({ rows }) => {
+      bodies = rows.map(({ body }) => body)
+    })
+  await tide.sql`INSERT INTO members VALUES (1, ${ada})`
+  for (let n = 1; n <= 10; n++) {
+    await tide.sql`INSERT INTO messages VALUES (${n}, 1, ${ada}, ${`text ${n}`})`
+    await tide.waitForIdle({ timeoutMs: 5000 })
+    expect(bodies).toContain(`text ${n}`)
+  }
+})
+
 test('waitForIdle ends as soon as a query that was held for a grant has nothing of it', async () => {
   await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
   bodiesOf(tide, ada)
