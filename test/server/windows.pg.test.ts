@@ -247,3 +247,22 @@ test('[P5] [P7] a reader that takes nothing for a while is told the difference, 
   expect(rows.resyncs).toEqual([])
   await reader.leave()
 })
+
+test('[P1] [P7] one who starts over beside others takes nothing from them', async () => {
+  await begin(numbers(1, 50))
+  const order = { sql: 'rank DESC, id', limit: 5 }
+  using first = await open('order=rank.desc&limit=5')
+  await settle(first, order)
+  using other = await open('order=rank&limit=5')
+  await other.stream.waitFor(() => other.rows.exact)
+  for (let turn = 0; turn < 20; turn++) {
+    const writing = database.query(`UPDATE notes SET rank = ${1000 + turn} WHERE id = ${1 + turn}`)
+    // A position of another query.
+    using stray = await open('order=rank.desc&limit=5', other)
+    await writing
+    await settle(stray, order)
+    await settle(first, order)
+    expect(stray.rows.resyncs.at(-1)).toBe('QUERY_CHANGED')
+  }
+  expect(first.rows.resyncs).toEqual([])
+})

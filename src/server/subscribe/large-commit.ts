@@ -306,6 +306,7 @@ class LargeTable {
   /** Nothing can be told of this table's rows: everybody who could be concerned begins anew. */
   #startOver(): void {
     for (const audience of this.#route.members) {
+      audience.window?.discard(this.#options.head.lsn)
       for (const member of [...audience.members]) {
         if (member instanceof LiveSubscription) member.resync('WINDOW_PASSED')
         else if (member instanceof ChangesSubscription) member.catchUp()

@@ -161,7 +161,6 @@ export class LiveSubscription implements Subscription, Member {
   /** A commit too large to be kept was cut short for this subscriber, or what it holds is void for another reason. */
   resync(code: ResyncCode): void {
     if (this.#state.name === 'closed') return
-    this.audience.window?.discard(this.#stream.head.lsn)
     this.#outlet.resync(code, resyncCodes[code])
     this.#startOver(null)
   }
