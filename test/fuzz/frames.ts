@@ -10,14 +10,16 @@ import { FuzzSocket } from './socket.ts'
 
 const tables = ['things', 'public.notes', 'messages', 'rooms', 'members', 'nothing', '"things"', 'pg_catalog.pg_class']
 
-function frameOf(random: Random, run: Run): Record<string, unknown> {
-  switch (random.below(8)) {
+export function frameOf(random: Random, run: Run): Record<string, unknown> {
+  switch (random.below(9)) {
     case 0:
       return { type: 'auth', token: random.once(2) ? run.token : mutateText(random, run.token) }
     case 1:
       return { type: 'unsubscribe', id: random.below(6) }
     case 2:
       return { type: 'heartbeat' }
+    case 3:
+      return { type: 'wait', ref: random.below(6), txid: random.pick(['5', '735', '0', '99999999', 'x', ...nasty]) }
     default: {
       const frame: Record<string, unknown> = {
         type: 'subscribe',
@@ -100,7 +102,7 @@ async function sendBytes(run: Run, random: Random, data: Buffer): Promise<void> 
   for (const { opcode, payload } of framesOf(all.subarray(end + 4))) {
     if (opcode === 1) {
       const frame = run.oracle.frame(payload.toString(), input)
-      if (frame?.type === 'error' && frame.id === undefined) last = frame.code as PeerCode
+      if (frame?.type === 'error' && frame.id === undefined && frame.ref === undefined) last = frame.code as PeerCode
     } else if (opcode === 8) {
       const code = payload.length < 2 ? null : payload.readUInt16BE(0)
       run.oracle.closed(code, last, input, true)

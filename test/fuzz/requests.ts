@@ -4,7 +4,8 @@ import type { PeerCode } from '../../src/protocol/codes.ts'
 import type { Random } from '../checker/random.ts'
 import { jsonOf, sendOf, topicOf } from './channels.ts'
 import { conditionText, filterOf } from './filters.ts'
-import { mutateBytes, mutateText, nasty, noise } from './mutate.ts'
+import { frameOf } from './frames.ts'
+import { mutateBytes, mutateJson, mutateText, nasty, noise } from './mutate.ts'
 import type { Actor, Run } from './run.ts'
 
 const paths = [
@@ -28,6 +29,28 @@ const paths = [
   '/v1/live/%2e%2e',
   '/v1/../v1/live/things',
 ]
+
+const framePaths = [
+  '/v1/stream',
+  '/v1/stream/hQ3p9wVYxYB0m0v0y7H8kA',
+  '/v1/stream/hQ3p9wVYxYB0m0v0y7H8kA.5f0c1d2e3b4a5968',
+  '/v1/stream/%00.%00',
+  '/v1/poll',
+  '/v1/poll',
+]
+
+/** What opens a stream, is sent to one, or polls: broken a little, now and then. */
+function framesBodyOf(random: Random, run: Run): string {
+  const frames = Array.from({ length: random.pick([0, 1, 2, 5, 300]) }, () => frameOf(random, run))
+  const body: Record<string, unknown> = { frames }
+  if (random.once(3)) body.seq = random.pick([1, 0, 7, -1, 1.5, '1'])
+  if (random.once(4)) body.wait = random.pick([0, 0.01, -1, 1e9, '1'])
+  if (random.once(4)) body.here = random.pick(['1=abcdefghijklmnop', '=,=', ...nasty])
+  if (random.once(6)) body.poll = random.pick(['k', '', ...nasty])
+  if (random.once(6)) body.close = random.pick([true, false])
+  const text = random.once(3) ? mutateJson(random, body) : JSON.stringify(body)
+  return Buffer.from(text).toString('latin1')
+}
 
 const channelPaths = [
   '/v1/channels',
@@ -97,7 +120,7 @@ const oddHeaders = [
 ]
 
 function requestOf(random: Random, run: Run): string {
-  let path = random.once(2) ? random.pick(channelPaths) : random.pick(paths)
+  let path = random.pick(random.pick([paths, channelPaths, framePaths]))
   if (random.once(4)) {
     const joint = path.includes('?') ? '&' : '?'
     const text = conditionText(filterOf(random, 3)).replace(/[^\x21-\x7e]/g, '')
@@ -106,16 +129,19 @@ function requestOf(random: Random, run: Run): string {
   if (random.once(6)) path = mutateText(random, path)
   if (random.once(20)) path += random.pick(nasty)
   const isSend = path.includes('/channels') && random.once(2)
-  const isPost = isSend || path.includes('tickets') || path === '/v1/wait'
+  const isOfFrames = /^\/v1\/(stream|poll)/.test(path)
+  const isPost = isSend || isOfFrames || path.includes('tickets') || path === '/v1/wait'
   const usual = isPost ? 'POST' : 'GET'
   const method = random.once(8)
     ? random.pick(['GET', 'POST', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'CONNECT', 'TRACE', 'PRI', 'get', 'X'])
     : usual
   const body = isSend
     ? channelBodyOf(random, run, path)
-    : isPost
-      ? random.pick(['', '{}', '{"txid":"5"}', '{"txid":1e3}', '{"txid":"99999999"}', '{', '\xff\xfe'])
-      : ''
+    : isOfFrames
+      ? framesBodyOf(random, run)
+      : isPost
+        ? random.pick(['', '{}', '{"txid":"5"}', '{"txid":1e3}', '{"txid":"99999999"}', '{', '\xff\xfe'])
+        : ''
   const token = random.once(10) ? mutateText(random, run.token).replace(/[\r\n]/g, '') : run.token
   const headers = [
     `Host: 127.0.0.1:${run.port}`,
@@ -174,6 +200,7 @@ function judge(run: Run, data: Buffer, text: string): void {
     return
   }
   const status = Number(head[1])
+  if (status === 200) judgeFrames(run, input, text)
   if (fine.has(status) && !text.includes('{"results":')) return
   const start = text.indexOf('\r\n\r\n')
   // Of HEAD there is a head only.
@@ -194,4 +221,14 @@ function judge(run: Run, data: Buffer, text: string): void {
   } catch {
     run.oracle.fail(`${status} without a body of ours: ${text.slice(0, 400)}`, input)
   }
+}
+
+/** The frames of streams, each one whole, and of polls. */
+function judgeFrames(run: Run, input: string, text: string): void {
+  const told = Buffer.from(text, 'latin1').toString()
+  for (const [, frame] of told.matchAll(/^data: (\{"type":.*\})\n\n/gm)) run.oracle.frame(frame!, input)
+  const polled = /^\{"frames":\[.*\],"poll":.*\}$/m.exec(told)
+  if (polled === null) return
+  const { frames } = JSON.parse(polled[0]) as { frames: unknown[] }
+  for (const frame of frames) run.oracle.frame(JSON.stringify(frame), input)
 }

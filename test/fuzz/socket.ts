@@ -87,7 +87,8 @@ export class FuzzSocket {
   #take(text: string): void {
     const frame = this.#run.oracle.frame(text, this.sent)
     if (frame === null) return
-    if (frame.type === 'error' && frame.id === undefined) this.#lastError = frame.code as PeerCode
+    const isOfAll = frame.type === 'error' && frame.id === undefined && frame.ref === undefined
+    if (isOfAll) this.#lastError = frame.code as PeerCode
     this.onFrame(frame)
   }
 }
