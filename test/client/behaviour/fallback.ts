@@ -1,8 +1,8 @@
 // Scenarios of a client that chooses for itself: what does not carry is left for what does, it says so, and it comes back.
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import type { FaultProxy } from '../../support/fault-proxy.ts'
 import { startDebianNginx } from '../../support/nginx.ts'
-import type { Player, Scene } from './scene.ts'
+import { type Player, type Scene, scenarioMs } from './scene.ts'
 
 const isOver =
   (name: 'live' | 'degraded', transport: string) =>
@@ -34,6 +34,7 @@ const ways: readonly { readonly name: string; inflict(proxy: FaultProxy): void; 
 
 /** @param beginScene one for each, which is then over */
 export function fallbacks(beginScene: () => Promise<Scene>): void {
+  vi.setConfig({ testTimeout: scenarioMs })
   test.each(ways)('[P1] [P4] [P8] $name: it goes on over $transport, says why, and comes back', async way => {
     await using scene = await beginScene()
     const player = await scene.enter('chooses')

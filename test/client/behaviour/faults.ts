@@ -1,9 +1,9 @@
 // Scenarios of one client for each transport alone: what breaks, who notices, and that nobody lost anything.
 import { connect } from 'node:net'
-import { test } from 'vitest'
+import { test, vi } from 'vitest'
 import type { FaultProxy } from '../../support/fault-proxy.ts'
 import { until } from '../../support/stalled.ts'
-import type { Player, Scene } from './scene.ts'
+import { type Player, type Scene, scenarioMs } from './scene.ts'
 
 interface Fault {
   readonly name: string
@@ -91,6 +91,7 @@ const table: readonly Fault[] = [
 
 /** @param sceneOf where there is a player for each transport, of that name */
 export function faults(sceneOf: () => Scene): void {
+  vi.setConfig({ testTimeout: scenarioMs })
   for (const { name, inflict, loses, keeps = [], live } of table)
     test(`[P1] [P4] [P8] ${name}`, async () => {
       const scene = sceneOf()

@@ -15,7 +15,10 @@ import { firstEventId, type Glance, topic, windowRows } from './watched.ts'
 export const heartbeatMs = 1000
 /** A client that says it is live has what was committed so long ago: a link that is dead is noticed after two heartbeats. */
 const truthMs = 2 * heartbeatMs + 500
-const patienceMs = 45_000
+/** A request that a browser sends over a dead connection of its pool costs a try, and there may be some. */
+const patienceMs = 90_000
+/** Of one scenario, which waits several times. */
+export const scenarioMs = 240_000
 const commitEveryMs = 30
 const stateRows = 20
 const lookEveryMs = 50
