@@ -11,10 +11,10 @@ import {
   type Timer,
 } from './connection-machine.ts'
 import { recall, remember } from './recall.ts'
-import { addressOf } from './transports/http.ts'
 import { later } from './transports/later.ts'
 import type { OpenTransport, Transport, TransportName } from './transports/transport.ts'
 import { openWebSocket } from './transports/websocket.ts'
+import { addressOf } from './transports/wire.ts'
 
 export type TokenSource = string | (() => string | Promise<string>)
 

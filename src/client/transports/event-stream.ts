@@ -1,7 +1,8 @@
 // An event stream of the server's frames, and POSTs of the client's: for where a proxy lets no WebSocket through.
 import type { ClientFrame, ErrorEvent } from '../../protocol/messages.ts'
-import { addressOf, broken, errorOfAll, frameOf, lossOf, post, Refused, tell } from './http.ts'
+import { lossOf, post, Refused } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
+import { addressOf, broken, errorOfAll, frameOf, tell } from './wire.ts'
 
 /** Frames of so many milliseconds go in one POST. */
 const tickMs = 5

@@ -1,51 +1,10 @@
-// What the transports share: addresses, frames as text, requests whose refusals are read as a Loss.
-import type { ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import type { Loss, TransportListener } from './transport.ts'
-
-/** The link broke, and nobody said why. */
-export const broken: Loss = { error: null, retry: 'now' }
+// Requests of the transports that go by POST, and what their refusals ask for.
+import type { ErrorEvent } from '../../protocol/messages.ts'
+import type { Loss } from './transport.ts'
+import { broken } from './wire.ts'
 
 /** A POST that is not answered within this time is as good as a link that broke. */
 const answerMs = 15_000
-
-/** `https://host/base/` and `socket` become `https://host/base/v1/socket`. */
-export function addressOf(base: URL, path: string): URL {
-  const address = new URL(base)
-  address.pathname = `${address.pathname.replace(/\/+$/, '')}/v1/${path}`
-  address.search = ''
-  address.hash = ''
-  return address
-}
-
-/** A frame of a later server with a type unknown here passes. @returns null for what is no JSON object with a type */
-export function frameOf(text: unknown): ServerFrame | null {
-  try {
-    const value: unknown = JSON.parse(text as string)
-    return typeof value === 'object' && value !== null && 'type' in value ? (value as ServerFrame) : null
-  } catch {
-    return null
-  }
-}
-
-/** An error of whoever listens is not the transport's. */
-export function tell(listener: TransportListener, frame: ServerFrame): void {
-  try {
-    listener.onFrame(frame)
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error
-    })
-  }
-}
-
-/** What the server said of the whole connection. */
-export const errorOfAll = (frame: ServerFrame, before: ErrorEvent | null): ErrorEvent | null =>
-  frame.type === 'error' && frame.id === undefined && frame.ref === undefined
-    ? frame
-    : // What could not be checked was checked after all.
-      frame.type === 'authenticated'
-      ? null
-      : before
 
 /** What an error asks for that came by a frame: its code stands for the range that a close code would have. */
 export function lossOf(error: ErrorEvent | null): Loss {

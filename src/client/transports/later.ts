@@ -1,7 +1,7 @@
 // A transport whose code is fetched when it is first needed: most pages never need another than the WebSocket.
 import type { ClientFrame } from '../../protocol/messages.ts'
-import { broken } from './http.ts'
 import type { OpenTransport, Transport, TransportName } from './transport.ts'
+import { broken } from './wire.ts'
 
 /** Frames that are sent before the code is there wait for it: none before `welcome`, so it is none of ours. */
 export const later =
@@ -20,9 +20,9 @@ export const later =
     return {
       name,
       send: (frame: ClientFrame) => transport?.send(frame),
-      close() {
+      close(comesBack) {
         isOver = true
-        transport?.close()
+        transport?.close(comesBack)
       },
     }
   }

@@ -1,8 +1,9 @@
 // One request after another, for where nothing streams. The server keeps nothing between two of them: each enters everything again,
 // from where it stands. To the layer above it looks like one connection.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
-import { addressOf, broken, errorOfAll, lossOf, post, Refused, tell } from './http.ts'
+import { lossOf, post, Refused } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
+import { addressOf, broken, errorOfAll, tell } from './wire.ts'
 
 type Asked<T extends ClientFrame['type']> = Extract<ClientFrame, { type: T }>
 

@@ -1,8 +1,8 @@
 // One WebSocket to /v1/socket: the whole conversation on one connection.
 import { retryOfClose } from '../../protocol/codes.ts'
 import type { ErrorEvent } from '../../protocol/messages.ts'
-import { addressOf, broken, errorOfAll, frameOf } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
+import { addressOf, broken, errorOfAll, frameOf } from './wire.ts'
 
 /** What may wait in the socket: past it, a link that takes nothing is taken for lost. */
 const maxBufferedBytes = 16 * 1024 * 1024
