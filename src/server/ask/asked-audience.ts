@@ -16,7 +16,7 @@ import { Answers, type Difference } from './answers.ts'
 import type { Asker, View } from './asker.ts'
 import { isTransient } from './failures.ts'
 import { type Looked, look, tooLarge } from './look.ts'
-import { eventsOf, snapshotOf } from './tell.ts'
+import { anewOf, eventsOf, snapshotOf } from './tell.ts'
 
 /** A subscriber that waits to be brought to where the audience stands. */
 export interface Waiting {
@@ -253,7 +253,9 @@ export class AskedAudience implements Receivers {
       maxRows,
       answers: this.#answers,
       keys: isWhole ? null : due,
-      wantsRows: this.query.kind === 'live' && waiting.some(({ from }) => from === null),
+      wantsRows:
+        this.query.kind === 'live' &&
+        waiting.some(({ from }) => from === null || (this.#isLimited && this.#sinceOf(from) === null)),
       alsoKeys: waiting.flatMap(({ from }) => (from === null ? [] : [...(this.#sinceOf(from)?.keys() ?? [])])),
     })
   }
@@ -266,7 +268,7 @@ export class AskedAudience implements Receivers {
   #take(looked: Looked, view: View, waiting: readonly Waiting[]): boolean {
     const { standing, takenAtMicros } = view
     const { epoch, maxRows } = this.#options
-    const answers = this.#answers ?? new Answers(standing.lsn, this.query.ordering?.limit != null)
+    const answers = this.#answers ?? new Answers(standing.lsn, this.#isLimited)
     const differences = this.#answers === null ? [] : looked.differences
     let lsn = laterOf(standing.lsn, this.#lsn)
     // What the same commits show otherwise than before, because of the time or by chance, has a position of its own.
@@ -305,7 +307,8 @@ export class AskedAudience implements Receivers {
       // It may have gone meanwhile.
       if (!this.#waiting.delete(one)) continue
       const since = before[i]
-      if (one.from !== null && since == null) one.forgotten()
+      if (one.from !== null && since == null && this.#isLimited) one.told(anewOf(this.query, looked.rows, telling), at)
+      else if (one.from !== null && since == null) one.forgotten()
       else if (one.from === null) {
         if (this.query.kind === 'live') snapshot ??= snapshotOf(this.query, rowsOf(looked), at)
         one.told(snapshot ?? [], at)
@@ -320,6 +323,8 @@ export class AskedAudience implements Receivers {
   /** From what a reader held to what the members hold now; null where the query did not return a row again that it had just
    *  returned, as one by chance may do. */
   #ownDifferences(since: ReadonlyMap<string, boolean>, looked: Looked): Difference[] | null {
+    // Of a query with a limit only who held what the members held can be told where rows go.
+    if (this.#isLimited) return since.size === 0 ? [...looked.differences] : null
     const gone: Difference[] = []
     const there: Difference[] = []
     const keys = new Map([...since, ...looked.differences.filter(({ key }) => !since.has(key)).map(heldBefore)])
@@ -331,6 +336,10 @@ export class AskedAudience implements Receivers {
       } else if (wasHeld) gone.push({ op: 'delete', key, row: null })
     }
     return [...gone, ...there]
+  }
+
+  get #isLimited(): boolean {
+    return this.query.ordering?.limit != null
   }
 
   #again(): void {

@@ -1,11 +1,11 @@
 // The words for what has changed in an answer of Postgres: rows as its query returned them, of rows that went the key alone.
 import type { Row } from '../../predicate/algebra.ts'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import { isoOf, keyJson, objectJson, partsOf } from '../route/encode.ts'
+import { isoOf, keyJson, objectJson, partsOf, truncateJson } from '../route/encode.ts'
 import { keyRow } from '../route/key-row.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import type { Query } from '../route/query.ts'
-import { type Difference, ownIndexes } from './answers.ts'
+import { type Difference, type FoundRow, ownIndexes } from './answers.ts'
 
 /** All of one check. */
 export interface Telling {
@@ -20,7 +20,9 @@ export interface Telling {
 /** A live query's delta, in parts, or an event for each row. */
 export function eventsOf(query: Query, differences: readonly Difference[], telling: Telling): readonly Outgoing[] {
   if (differences.length === 0) return []
-  return query.kind === 'live' ? deltaOf(query, differences, telling) : changesOf(query, differences, telling)
+  if (query.kind !== 'live') return changesOf(query, differences, telling)
+  const items = differences.map(difference => itemOf(query, difference))
+  return deltaOf(items, telling)
 }
 
 export function snapshotOf(query: Query, rows: Iterable<Row>, at: Position): readonly Outgoing[] {
@@ -31,9 +33,19 @@ export function snapshotOf(query: Query, rows: Iterable<Row>, at: Position): rea
   })
 }
 
-function deltaOf(query: Query, differences: readonly Difference[], telling: Telling): readonly Outgoing[] {
+/** All rows of a query with a limit, for one of whom it is not known what it holds. */
+export function anewOf(query: Query, rows: ReadonlyMap<string, FoundRow>, telling: Telling): readonly Outgoing[] {
+  const keys = [...rows.keys()]
+  const inserts = keys.map((key, at) => {
+    const { row } = rows.get(key)!
+    return itemOf(query, { op: 'insert', key, row, after: keys[at - 1] ?? null })
+  })
+  return deltaOf([truncateJson, ...inserts], telling)
+}
+
+function deltaOf(items: readonly string[], telling: Telling): readonly Outgoing[] {
   const committedAt = isoOf(telling.takenAtMicros)
-  const parts = partsOf(differences.map(difference => itemOf(query, difference)))
+  const parts = partsOf(items)
   return parts.map((part, i) => {
     const done = i === parts.length - 1
     const json = `{"done":${done},"changes":[${part.join(',')}],"committedAt":"${committedAt}"}`
