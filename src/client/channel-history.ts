@@ -2,7 +2,7 @@
 import type { MessageEvent, ResyncEvent } from '../protocol/messages.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { messageOf } from './channel-message.ts'
-import type { ChannelName } from './channel-places.ts'
+import type { ChannelName } from './channels-options.ts'
 
 export type HistoryRange = {
   /** So many of the newest first; the pages after it go on into the past. */
@@ -31,7 +31,13 @@ interface Answer {
   readonly resync?: ResyncEvent
 }
 
-export class History<Message> implements AsyncIterable<HistoryPage<Message>> {
+export interface History<Message> extends AsyncIterable<HistoryPage<Message>> {
+  /** The next page; null after the last.
+   *  @throws TidegateError CHANNEL_REFUSED, HISTORY_OFF, POSITION_INVALID, PARAMETER_INVALID and what else the server answers */
+  next(): Promise<HistoryPage<Message> | null>
+}
+
+export class Pages<Message> {
   readonly #request: (path: string) => Promise<Response>
   readonly #name: ChannelName
   readonly #range: HistoryRange
@@ -50,8 +56,7 @@ export class History<Message> implements AsyncIterable<HistoryPage<Message>> {
     else this.#continue(before === undefined ? { after } : { before }, limit)
   }
 
-  /** The next page; null after the last.
-   *  @throws TidegateError CHANNEL_REFUSED, HISTORY_OFF, POSITION_INVALID and what else the server answers */
+  /** See `History`. */
   async next(): Promise<HistoryPage<Message> | null> {
     if (this.#next === null) return null
     const { topic, private: isPrivate } = this.#name
@@ -66,10 +71,6 @@ export class History<Message> implements AsyncIterable<HistoryPage<Message>> {
       position,
       resync: resync === undefined ? null : { code: resync.code, message: resync.reason },
     }
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<HistoryPage<Message>, void, undefined> {
-    for (let page = await this.next(); page !== null; page = await this.next()) yield page
   }
 
   #continue(from: { readonly before?: string | undefined; readonly after?: string | undefined }, limit?: number): void {

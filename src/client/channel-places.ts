@@ -1,52 +1,31 @@
 // The channels of one client: one place in each, however many hold it. Entered while anybody listens, is there or has something to say;
 // left a moment after the last of them has gone.
-import type { Join, Send, Track } from '../protocol/messages.ts'
+import type { Send, Track } from '../protocol/messages.ts'
 import type { TidegateError } from '../protocol/tidegate-error.ts'
 import { ChannelFeed, type ChannelListener, type Wants } from './channel-feed.ts'
-import type { Feed, FeedHandle } from './feed.ts'
-import type { OfflineSends, Sent } from './outbox.ts'
-
-export interface ChannelsOptions {
-  /** Enters a feed, and sees to it that the client is connected. */
-  readonly add: (feed: Feed) => FeedHandle
-  /** A request with the client's token. @param path behind `/v1/` @throws TidegateError with the server's code */
-  readonly request: (path: string) => Promise<Response>
-  readonly report: (error: Error) => void
-  /** What waits in each channel while the client is offline, or `refuse`: it is rejected with CLIENT_OFFLINE. */
-  readonly offlineSends?: OfflineSends | 'refuse' | undefined
-  /** What the server takes as one frame, its MAX_FRAME_BYTES; a larger one would end the connection. Default: 65,536. */
-  readonly maxFrameBytes?: number | undefined
-}
+import type { ChannelName, ChannelsOptions } from './channels-options.ts'
+import type { FeedHandle } from './feed.ts'
+import type { Sent } from './outbox.ts'
 
 /** Leaving waits so long: a page that draws itself anew, and React's StrictMode, leave and come back at once. */
 const lingerMs = 1000
-/** Names of earlier connections of this client: what it said over them may come back. */
-const maxNames = 16
-
-export type ChannelName = Pick<Join, 'topic' | 'private'>
+export interface SendHow {
+  /** Of the frame, at most. */
+  readonly bytes: number
+  readonly mayWait: boolean
+  readonly timeout: { readonly ms: number; readonly error: TidegateError } | null
+}
 
 /** Holds the channels that somebody uses, or did a moment ago. */
 export class ChannelPlaces {
   readonly options: ChannelsOptions
+  /** Whether this client had a connection of this name. */
+  readonly isOwn: (connection: string) => boolean
   readonly #places = new Map<string, ChannelPlace>()
-  #names: string[] = []
 
-  constructor(options: ChannelsOptions) {
+  constructor(options: ChannelsOptions, isOwn: (connection: string) => boolean) {
     this.options = options
-  }
-
-  /** The name of the connection, as others in its channels see it; null before the first. */
-  get connection(): string | null {
-    return this.#names.at(-1) ?? null
-  }
-
-  /** The server's welcome. */
-  connected(connection: string): void {
-    this.#names = [...this.#names.filter(name => name !== connection), connection].slice(-maxNames)
-  }
-
-  isOwn(connection: string): boolean {
-    return this.#names.includes(connection)
+    this.isOwn = isOwn
   }
 
   find(name: ChannelName): ChannelPlace | undefined {
@@ -69,7 +48,6 @@ export class ChannelPlaces {
   /** The user has gone, and every feed with it. */
   end(): void {
     for (const place of [...this.#places.values()]) place.end()
-    this.#names = []
   }
 }
 
@@ -95,7 +73,7 @@ export class ChannelPlace {
     this.feed = new ChannelFeed(name, {
       report,
       offlineSends,
-      isOwn: connection => places.isOwn(connection),
+      isOwn: places.isOwn,
       ask: ask => this.#handle?.ask(ask) ?? false,
       enterAgain: () => this.#enter(),
     })
@@ -124,11 +102,7 @@ export class ChannelPlace {
     }
   }
 
-  async send(
-    send: Send,
-    how: { bytes: number; mayWait: boolean; timeout: { ms: number; error: TidegateError } | null },
-  ): Promise<Sent> {
-    const { bytes, mayWait, timeout } = how
+  async send(send: Send, { bytes, mayWait, timeout }: SendHow): Promise<Sent> {
     if (this.feed.hasEnded) return this.feed.send(send, bytes, mayWait).sent
     const release = this.hold(nothing)
     const { sent, cancel } = this.feed.send(send, bytes, mayWait)
@@ -217,4 +191,4 @@ export class ChannelPlace {
   }
 }
 
-export const nothing: Wants = { self: false, presence: false, last: 0 }
+const nothing: Wants = { self: false, presence: false, last: 0 }

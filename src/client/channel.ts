@@ -7,12 +7,14 @@
 //   room.presence.subscribe(({ here, joined, left }) => list(here))
 import type { Json, Send, Track } from '../protocol/messages.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import type { ChannelListener, ChannelStatus, Gap } from './channel-feed.ts'
-import { History, type HistoryRange } from './channel-history.ts'
+import type { ChannelListener, ChannelStatus, Gap, Wants } from './channel-feed.ts'
+import type { History, HistoryRange, Pages } from './channel-history.ts'
 import { type AnyMessage, type Message, messageOf, type Payload, payloadOf } from './channel-message.ts'
-import type { ChannelName, ChannelPlaces, nothing } from './channel-places.ts'
+import type { Channels } from './channels.ts'
+import type { ChannelName } from './channels-options.ts'
 import type { Sent } from './outbox.ts'
-import { nobody, type PresenceChange, type PresenceState } from './presence.ts'
+import { nobody, type PresenceChange, type PresenceState } from './presence-state.ts'
+import { refusalError } from './refusal-error.ts'
 import type { Refusal } from './status.ts'
 
 /** Of a channel whose events nobody has named: any JSON, or bytes. */
@@ -48,41 +50,41 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
   readonly presence: ChannelPresence<Meta>
   /** Says which channel, and with which options: handles of one client with the same key are the same. */
   readonly key: string
-  readonly #places: ChannelPlaces
+  readonly #channels: Channels
   readonly #name: ChannelName
   readonly #options: ChannelOptions
 
-  constructor(places: ChannelPlaces, topic: string, options: ChannelOptions = {}) {
+  constructor(channels: Channels, topic: string, options: ChannelOptions = {}) {
     const { last = 0 } = options
     if (!Number.isInteger(last) || last < 0 || last > 10_000)
       throw new TidegateError('PARAMETER_INVALID', `last is ${last}; it takes 0 to 10000`)
     this.topic = topic
     this.key = JSON.stringify([topic, options])
-    this.#places = places
+    this.#channels = channels
     this.#name = options.private === false ? { topic, private: false } : { topic }
     this.#options = options
-    this.presence = new ChannelPresence(places, this.#name, this.#wants)
+    this.presence = new ChannelPresence(channels, this.#name, this.#wants)
   }
 
   /** Whose it is. */
   get client(): object {
-    return this.#places
+    return this.#channels
   }
 
   /** `idle`: the client is not in the channel, because nobody has asked. */
   get status(): ChannelStatus {
-    return this.#places.find(this.#name)?.feed.status ?? 'idle'
+    return this.#channels.find(this.#name)?.feed.status ?? 'idle'
   }
 
   /** Why it is not `live`, where there is a reason. */
   get error(): Refusal | null {
-    return this.#places.find(this.#name)?.feed.error ?? null
+    return this.#channels.find(this.#name)?.feed.error ?? null
   }
 
   /** As whom others see this client: what they name in `to`, and find in `sender` and among the members. Null before it is connected;
    *  another after every reconnect. */
   get connection(): string | null {
-    return this.#places.connection
+    return this.#channels.connection
   }
 
   /** Enters the channel as long as anybody listens.
@@ -128,7 +130,7 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
           const missed = dropped
           dropped = 0
           yield { ...message, dropped: missed } as unknown as never
-        } else if (this.status === 'refused') throw refusalOf(this.error)
+        } else if (this.status === 'refused') throw refusalError(this.error)
         else if (this.status === 'closed') return
         else
           await new Promise<void>(resolve => {
@@ -143,17 +145,17 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
   /** Messages were missed: `missed` of them, as far as that is known. Does not enter the channel. Without it they go to the client's
    *  `onError`. */
   onGap(listener: (gap: Gap) => void): () => void {
-    return this.#places.of(this.#name).listen({ onGap: listener }, null)
+    return this.#channels.listen(this.#name, { onGap: listener }, null)
   }
 
   /** Calls the listener after every change of `status`. Does not enter the channel. */
   onStatus(listener: (status: ChannelStatus, error: Refusal | null) => void): () => void {
-    return this.#places.of(this.#name).listen({ onStatus: listener }, null)
+    return this.#channels.listen(this.#name, { onStatus: listener }, null)
   }
 
   /** Stays in the channel, also while nobody listens. @returns leaves it */
   join(): () => void {
-    return this.#places.of(this.#name).hold(this.#wants)
+    return this.#channels.hold(this.#name, this.#wants)
   }
 
   /** Says something, once, in the order in which it is said: sent again by itself when the link was lost before the answer. Waits while
@@ -165,9 +167,9 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
   async send<E extends keyof Events & string>(event: E, payload: Events[E], options: SendOptions = {}): Promise<Sent> {
     const { timeoutMs, offline, idempotencyKey = newKey() } = options
     const { send, bytes } = this.#sendOf(event, payload as Payload, { ...options, idempotencyKey })
-    const { offlineSends } = this.#places.options
+    const { offlineSends } = this.#channels.options
     const error = new TidegateError('SEND_TIMEOUT', `${this.topic} did not answer in ${timeoutMs} ms`)
-    return this.#places.of(this.#name).send(send, {
+    return this.#channels.send(this.#name, send, {
       bytes,
       mayWait: offline === undefined ? offlineSends !== 'refuse' : offline === 'wait',
       timeout: timeoutMs === undefined ? null : { ms: timeoutMs, error },
@@ -183,13 +185,17 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
     options: Pick<SendOptions, 'to' | 'after'> = {},
   ): boolean {
     const { send } = this.#sendOf(event, payload as Payload, options)
-    return this.#places.find(this.#name)?.feed.sendNow(send) ?? false
+    return this.#channels.find(this.#name)?.feed.sendNow(send) ?? false
   }
 
   /** What was said before, in pages, oldest first within each: of a channel with a history. `last`, the newest, or those `before` a
    *  position, page by page into the past; those `after` one, towards now. */
   history(range: HistoryRange = {}): History<AnyMessage<Events>> {
-    return new History<AnyMessage<Events>>(this.#places.options.request, this.#name, range)
+    const { request } = this.#channels.options
+    return pagesOf(async () => {
+      const { Pages } = await import('./channel-history.ts')
+      return new Pages<AnyMessage<Events>>(request, this.#name, range)
+    })
   }
 
   get #wants() {
@@ -202,7 +208,7 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
     const onMessage: ChannelListener['onMessage'] = frame => {
       if (event === '*' || event === frame.event) listener(messageOf(frame))
     }
-    return this.#places.of(this.#name).listen({ ...more, self, onMessage }, this.#wants)
+    return this.#channels.listen(this.#name, { ...more, self, onMessage }, this.#wants)
   }
 
   #sendOf(event: string, payload: Payload, options: SendOptions): { send: Send; bytes: number } {
@@ -217,25 +223,25 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
       ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
       ...(after === undefined ? {} : { after: String(after) }),
     }
-    return { send, bytes: assertFits(send, this.#places) }
+    return { send, bytes: assertFits(send, this.#channels) }
   }
 }
 
 /** Who is in a channel, and what they tell of themselves. */
 export class ChannelPresence<Meta = Json> {
-  readonly #places: ChannelPlaces
+  readonly #channels: Channels
   readonly #name: ChannelName
-  readonly #wants: typeof nothing
+  readonly #wants: Wants
 
-  constructor(places: ChannelPlaces, name: ChannelName, wants: typeof nothing) {
-    this.#places = places
+  constructor(channels: Channels, name: ChannelName, wants: Wants) {
+    this.#channels = channels
     this.#name = name
     this.#wants = { ...wants, last: 0 }
   }
 
   /** Who is there, as far as it is known; the same object until something changes. */
   get state(): PresenceState<Meta> {
-    return (this.#places.find(this.#name)?.feed.presence ?? nobody) as PresenceState<Meta>
+    return (this.#channels.find(this.#name)?.feed.presence ?? nobody) as PresenceState<Meta>
   }
 
   /** The same list until something changes. */
@@ -252,7 +258,7 @@ export class ChannelPresence<Meta = Json> {
   subscribe(listener: (update: PresenceUpdate<Meta>) => void): () => void {
     const onPresence: ChannelListener['onPresence'] = (state, change) =>
       listener({ ...state, ...change } as unknown as PresenceUpdate<Meta>)
-    return this.#places.of(this.#name).listen({ onPresence }, { ...this.#wants, presence: true })
+    return this.#channels.listen(this.#name, { onPresence }, { ...this.#wants, presence: true })
   }
 
   /** Is there, and stays there over reconnects, until `untrack`. Called again: tells something else of itself. The client has one entry in
@@ -264,8 +270,8 @@ export class ChannelPresence<Meta = Json> {
     if (key !== undefined) assertName('key', key)
     const { payload = null } = payloadOf(meta as Json)
     const track: Track = { meta: payload, ...(key === undefined ? {} : { key }) }
-    assertFits(track, this.#places)
-    return this.#places.of(this.#name).track(this, track)
+    assertFits(track, this.#channels)
+    return this.#channels.track(this.#name, this, track)
   }
 
   /** The same as `track`, for whoever is there already. */
@@ -274,7 +280,7 @@ export class ChannelPresence<Meta = Json> {
   }
 
   async untrack(): Promise<void> {
-    await this.#places.find(this.#name)?.track(this, null)
+    await this.#channels.track(this.#name, this, null)
   }
 }
 
@@ -282,7 +288,7 @@ export class ChannelPresence<Meta = Json> {
 const frameRoom = 64
 
 /** @returns its bytes @throws PAYLOAD_TOO_LARGE: such a frame would end the connection */
-function assertFits(asked: Send | Track, { options }: ChannelPlaces): number {
+function assertFits(asked: Send | Track, { options }: Channels): number {
   const { maxFrameBytes = 65_536 } = options
   const bytes = new TextEncoder().encode(JSON.stringify(asked)).length
   if (bytes + frameRoom <= maxFrameBytes) return bytes
@@ -294,8 +300,20 @@ function assertName(what: string, text: string): void {
     throw new TidegateError('BAD_FRAME', `${what} has 1 to 255 characters`)
 }
 
+/** @param load what gives the pages, whose code is fetched with the first */
+function pagesOf<M>(load: () => Promise<Pages<M>>): History<M> {
+  let pages: Promise<Pages<M>> | null = null
+  const next: History<M>['next'] = async () => {
+    pages ??= load()
+    return (await pages).next()
+  }
+  return {
+    next,
+    async *[Symbol.asyncIterator]() {
+      for (let page = await next(); page !== null; page = await next()) yield page
+    },
+  }
+}
+
 const newKey = (): string =>
   Array.from(globalThis.crypto.getRandomValues(new Uint32Array(4)), part => part.toString(36)).join('-')
-
-const refusalOf = (error: Refusal | null): TidegateError =>
-  new TidegateError((error?.code ?? 'INTERNAL') as 'INTERNAL', error?.message ?? 'refused')

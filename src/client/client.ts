@@ -5,8 +5,9 @@
 //   const messages = tide.from('messages').where('room_id', '=', 42).select(['id', 'body']).live()
 //   const unsubscribe = messages.subscribe(({ rows, delta, status }) => render(rows))
 import type { Json, JsonRow, ServerFrame } from '../protocol/messages.ts'
+import { TidegateError } from '../protocol/tidegate-error.ts'
 import { type AnyEvents, Channel, type ChannelOptions } from './channel.ts'
-import { ChannelPlaces } from './channel-places.ts'
+import { Channels } from './channels.ts'
 import { Connection, type TokenSource } from './connection.ts'
 import type { Feed, FeedHandle } from './feed.ts'
 import { Feeds } from './feeds.ts'
@@ -18,9 +19,8 @@ import type { Status } from './status.ts'
 import type { RowStore } from './stored-queries.ts'
 import { TableQuery } from './table-query.ts'
 import type { TransportName } from './transports/transport.ts'
-import { Waits } from './waits.ts'
+import type { Waits } from './waits.ts'
 
-export { TidegateError } from '../protocol/tidegate-error.ts'
 export type { Change, ChangesOptions } from './changes.ts'
 export type {
   AnyEvents,
@@ -38,10 +38,11 @@ export type { Filter, Operator } from './filter.ts'
 export type { LiveQuery, LiveUpdate } from './live-query.ts'
 export { type Delta, ProtocolError } from './live-rows.ts'
 export type { OfflineSends, Sent } from './outbox.ts'
-export type { Member, PresenceChange, PresenceState } from './presence.ts'
+export type { Member, PresenceChange, PresenceState } from './presence-state.ts'
 export type { FeedStatus, Refusal, Status } from './status.ts'
 export type { ConditionBuilder, OrderOptions, TableQuery } from './table-query.ts'
 export type { TransportName } from './transports/transport.ts'
+export { TidegateError }
 
 export interface ClientOptions {
   /** A JWT, or what fetches one: asked again when the server wants a new token, and ahead of its expiry. */
@@ -76,12 +77,16 @@ const allTransports: readonly TransportName[] = ['websocket', 'sse', 'long-poll'
 export class Client<Database = AnyDatabase> {
   readonly #connection: Connection
   readonly #feeds: Feeds
-  readonly #waits: Waits
+  /** Null until somebody waits; its code is fetched then. */
+  #waits: Waits | null = null
+  #loadingWaits: Promise<Waits> | null = null
   readonly #report: (error: Error) => void
   readonly #queries: LiveQueries
-  readonly #channels: ChannelPlaces
+  readonly #channels: Channels
   readonly #listeners = new Set<(status: Status) => void>()
   #status: Status = { name: 'idle' }
+  /** Grows when the user leaves: what was asked before is nothing to the next one. */
+  #life = 0
 
   constructor(url: string, options: ClientOptions) {
     this.#report = options.onError ?? (error => console.error(error))
@@ -93,7 +98,7 @@ export class Client<Database = AnyDatabase> {
       user,
     })
     const { offlineSends, maxFrameBytes } = options
-    this.#channels = new ChannelPlaces({
+    this.#channels = new Channels({
       add: feed => this.#enter(feed),
       request: path => this.#connection.request(path),
       report: this.#report,
@@ -110,22 +115,18 @@ export class Client<Database = AnyDatabase> {
       onState: (state, previous) => {
         // A renewed token changes an open connection's state, and nothing for its subscriptions.
         if (state.name !== previous.name) this.#feeds.moved()
-        if (state.name === 'closed' || state.name === 'refused') this.#waits.end()
+        if (state.name === 'closed' || state.name === 'refused') this.#waits?.end()
         this.#tellStatus()
       },
       onReady: () => {
         this.#feeds.enterAll()
-        this.#waits.sendAll()
+        this.#waits?.sendAll()
       },
     })
     this.#feeds = new Feeds({
       send: frame => this.#connection.send(frame),
       standing: () => standingOf(this.#connection.state),
       report: this.#report,
-    })
-    this.#waits = new Waits({
-      send: frame => this.#connection.send(frame),
-      reached: position => this.#feeds.haveReached(position),
     })
   }
 
@@ -159,10 +160,13 @@ export class Client<Database = AnyDatabase> {
    *  @param txid the writer's `pg_current_xact_id()`, as text
    *  @throws TidegateError WAIT_TIMEOUT when it has not ended in time, TXID_INVALID when it was rolled back or never began,
    *  CLIENT_CLOSED */
-  waitFor(txid: string | bigint, { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {}): Promise<void> {
-    const done = this.#waits.add(String(txid), timeoutMs)
+  async waitFor(txid: string | bigint, { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {}): Promise<void> {
     this.#start()
-    return done
+    const life = this.#life
+    this.#loadingWaits ??= this.#loadWaits()
+    const waits = await this.#loadingWaits
+    if (life !== this.#life) throw new TidegateError('CLIENT_CLOSED', 'the client was closed or logged out')
+    return waits.add(String(txid), timeoutMs)
   }
 
   /** The user leaves: ends every subscription, forgets the token and all rows. The client may be used anew, for whomever `token` then
@@ -172,15 +176,31 @@ export class Client<Database = AnyDatabase> {
     const forgotten = this.#queries.signedOut()
     this.#feeds.end()
     this.#channels.end()
-    this.#waits.end()
+    this.#life += 1
+    this.#waits?.end()
     this.#connection.reset()
     await forgotten
   }
 
   /** Ends the connection and every subscription, for good. */
   close(): void {
+    this.#life += 1
     void this.#queries.close()
     this.#connection.stop()
+  }
+
+  async #loadWaits(): Promise<Waits> {
+    try {
+      const { Waits } = await import('./waits.ts')
+      this.#waits = new Waits({
+        send: frame => this.#connection.send(frame),
+        reached: position => this.#feeds.haveReached(position),
+      })
+      return this.#waits
+    } catch (cause) {
+      this.#loadingWaits = null
+      throw new TidegateError('CONNECTION_LOST', `the code that waits could not be fetched: ${cause}`, { cause })
+    }
   }
 
   #start(): void {
@@ -207,7 +227,7 @@ export class Client<Database = AnyDatabase> {
   #received(frame: ServerFrame): void {
     if (frame.type === 'welcome') this.#channels.connected(frame.connection)
     this.#feeds.receive(frame)
-    this.#waits.receive(frame)
+    this.#waits?.receive(frame)
     this.#tellStatus()
   }
 

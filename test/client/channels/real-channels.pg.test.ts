@@ -325,8 +325,10 @@ test('[P3] a revocation closes the channel: who was in it is told, sees nobody, 
   expect(bobs.presence.state).toMatchObject({ here: [], count: 0, isCurrent: false })
   await expect(bobs.send('say', 1)).rejects.toMatchObject({ code: 'CHANNEL_CLOSED' })
   await anns.send('say', 'among us')
-  await database.query(`INSERT INTO members VALUES (6, '${bob}')`)
-  // Whoever asks again is let in again.
+  const joining = `INSERT INTO members VALUES (6, '${bob}') RETURNING pg_current_xact_id()::text AS txid`
+  const [joined] = await database.query<{ txid: string }>(joining)
+  // Whoever asks again is let in again, once the node knows of it.
+  await run.bob.tide.waitFor(joined!.txid)
   const again = hear(bobs)
   await isLive(bobs)
   await anns.send('say', 'welcome back')
