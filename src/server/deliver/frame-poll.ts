@@ -2,7 +2,7 @@
 // when there is something to tell. Nothing is kept between two polls: each may go to another node.
 import type { ServerResponse } from 'node:http'
 import type { ServerFrame } from '../../protocol/messages.ts'
-import type { Position } from '../../protocol/position.ts'
+import { type Position, parsePosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Outgoing, Owner, Principal } from '../subscribe/subscription.ts'
 import { AnswerTaken } from './answer-taken.ts'
@@ -50,6 +50,8 @@ export class FramePoll implements Connection, Carrier {
   /** The stream stands still, or moves again, since the poll came. */
   #isPulseOther = false
   #isMovedAway = false
+  /** A transaction has passed: queries that lag behind it are waited for a moment, for nothing would say later that they are past it. */
+  #passed: { readonly position: Position; readonly untilMs: number } | null = null
   #wake: (() => void) | null = null
 
   constructor({ services, response, principal, polling }: FramePollOptions) {
@@ -156,6 +158,8 @@ export class FramePoll implements Connection, Carrier {
   #encode(frame: ServerFrame): Buffer {
     const bytes = textEncoding.frame(frame)
     if (isNews(frame)) this.#hasNews = true
+    if (frame.type === 'waited')
+      this.#passed = { position: parsePosition(frame.position)!, untilMs: this.#services.now() + replayMs }
     if (frame.type === 'waited' || isOfAll(frame)) this.#collector.putLast(bytes)
     return bytes
   }
@@ -210,8 +214,14 @@ export class FramePoll implements Connection, Carrier {
   /** An answer now would end in the middle. */
   #isIncomplete(): boolean {
     if (this.#session.isOver) return false
-    if (this.#areStatesOwed()) return true
+    if (this.#areStatesOwed() || this.#lagsBehindWhatPassed()) return true
     return !this.#collector.isBrimming && !this.#session.members.every(({ isWhole }) => isWhole)
+  }
+
+  #lagsBehindWhatPassed(): boolean {
+    const passed = this.#passed
+    if (passed === null || this.#services.now() >= passed.untilMs) return false
+    return !haveCaughtUp(this.#session.standings, passed.position)
   }
 
   /** Something was not answered, or a query has not its whole state. */

@@ -7,7 +7,8 @@ import {
   type Position,
   type QueryPosition,
 } from '../../protocol/position.ts'
-import type { MemberRequest } from './membership.ts'
+import type { MemberRequest, Membership } from './membership.ts'
+import type { Member } from './session-parts.ts'
 
 export interface Standing {
   /** The client's number for it. */
@@ -16,6 +17,15 @@ export interface Standing {
   /** Where its client may resume; null while it holds nothing complete. */
   readonly position: QueryPosition | null
 }
+
+/** @param asked what the session knows of them @param members those of them that were entered */
+export const standingsOf = (asked: readonly Member[], members: readonly Membership[]): readonly Standing[] =>
+  asked.map(({ id, join, request: { kind } }) => {
+    const member = members.find(one => one.join === join)
+    // Of a channel that still reads what was missed, its messages say where its client stands.
+    const isBehind = kind === 'channel' && member?.isWhole === false
+    return { id, kind, position: isBehind ? null : (member?.position() ?? null) }
+  })
 
 /** @param head where the stream stands */
 export function heartbeatFrame(

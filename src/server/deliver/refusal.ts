@@ -1,6 +1,6 @@
 // What a client is told when it is refused: the same body on every wire, with a hint when to come back.
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
-import type { ErrorEvent } from '../../protocol/messages.ts'
+import type { ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
 import { errorBodyOf, isPeerCode, TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 
@@ -21,6 +21,18 @@ export function refusalOf(error: unknown, log: Log, random: () => number): Refus
   if (retry === 'later') return { ...body, retryAfterMs: Math.round(1000 + random() * 2000) }
   return body
 }
+
+/** @param of what is refused; see the effect `refuse` of a session */
+export const errorFrame = (
+  { id, ref, same }: { readonly id: number | null; readonly ref?: number | null; readonly same?: number },
+  refusal: Refusal,
+): ServerFrame => ({
+  type: 'error',
+  ...(id === null ? {} : { id }),
+  ...(ref === undefined ? {} : { ref }),
+  ...(same === undefined ? {} : { same }),
+  ...refusal,
+})
 
 /** How a member of channels ends whose connection is closed by this code: whoever is to come back at once is not gone. */
 export const endOf = (code: PeerCode): 'gone' | 'broken' =>

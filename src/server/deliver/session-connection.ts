@@ -1,26 +1,26 @@
 // Performs one session over whatever carries it: does what session.ts decides, and tells it what happened.
 import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
-import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { acceptedOf } from './accepted.ts'
 import { admit } from './admit.ts'
 import type { Carrier, FrameQueue } from './carrier.ts'
+import { type CatchingUp, CatchUp } from './catch-up.ts'
 import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
 import type { Connection } from './connections.ts'
-import { haveCaughtUp, heartbeatFrame, type Standing } from './heartbeat-frame.ts'
+import { haveCaughtUp, heartbeatFrame, type Standing, standingsOf } from './heartbeat-frame.ts'
 import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
-import { endOf, refusalOf } from './refusal.ts'
+import { endOf, errorFrame, refusalOf } from './refusal.ts'
 import type { Services } from './services.ts'
 import { isDue, startSession, step } from './session.ts'
 import type { SessionOptions } from './session-options.ts'
 import type { Effect, Session, SessionEvent } from './session-parts.ts'
 import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
-export class SessionConnection implements Connection, MembershipOwner, Vitals {
+export class SessionConnection implements Connection, MembershipOwner, CatchingUp, Vitals {
   readonly name: string
   readonly #services: Services
   readonly #carrier: Carrier
@@ -35,11 +35,8 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
   #nextBeatAt: number
   #isPaused = false
   #isSuspect = false
-  /** Where the stream stood when a subscription came back, or lagged behind what was waited for: its client is told once it is there.
-   *  Null: nobody waits. */
-  #owed: Position | null = null
-  /** The same of channels, which stand in no stream of commits. */
-  #owesChannels = false
+  /** Null while its client was never owed anything. */
+  #catchUp: CatchUp | null = null
 
   constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionOptions) {
     const { limits } = services
@@ -83,8 +80,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
         this.#beat()
     }
-    if (this.#owed !== null) this.#tellIfCaughtUp(this.#owed)
-    if (this.#owesChannels) this.#tellIfChannelsCaughtUp()
+    this.#catchUp?.look()
     const wallNow = this.#services.wallNow()
     if (isDue(this.#session, now, wallNow)) this.#dispatch({ type: 'tick', now, wallNow })
     else this.#pauseOrRead()
@@ -201,6 +197,10 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
     return false
   }
 
+  get isFull(): boolean {
+    return this.#queue.isFull
+  }
+
   get members(): readonly Membership[] {
     return this.#members
   }
@@ -256,10 +256,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         break
       case 'open': {
         const member = this.#memberOf(effect.join)
-        if (member?.subscription?.resumed) {
-          if (member.channel === null) this.#owed = this.#services.subscriptions.head().position
-          else this.#owesChannels = true
-        }
+        if (member?.subscription?.resumed) this.#owes().cameBack(member, this.#services.subscriptions.head().position)
         member?.open()
         this.#tellIfStale()
         break
@@ -287,14 +284,8 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
         this.#tellWhereItStands()
         break
       case 'refuse': {
-        const { id, ref, same } = effect
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
-        const named = {
-          ...(id === null ? {} : { id }),
-          ...(ref === undefined ? {} : { ref }),
-          ...(same === undefined ? {} : { same }),
-        }
-        this.#send({ type: 'error', ...named, ...refusal })
+        this.#send(errorFrame(effect, refusal))
         break
       }
       case 'close': {
@@ -378,9 +369,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
       position => {
         this.#dispatch({ type: 'waited', ref, position })
         // A query that lags, or still fetches what the commit did to it, says when it is past it: perhaps nothing comes of it.
-        if (haveCaughtUp(this.standings, position)) return
-        this.#owed = subscriptions.head().position
-        this.#lookSoon(5)
+        if (!haveCaughtUp(this.standings, position)) this.#owes().lags(subscriptions.head().position)
       },
       (error: unknown) => this.#dispatch({ type: 'notWaited', ref, error }),
     )
@@ -415,24 +404,9 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
     if (!this.#queue.isFull) this.#tellWhereItStands()
   }
 
-  #tellIfCaughtUp(owed: Position): void {
-    if (this.#queue.isFull || !haveCaughtUp(this.standings, owed)) return
-    this.#owed = null
-    this.#tellWhereItStands()
-  }
-
-  /** Between the ticks: who waits for a write of its own waits for some milliseconds then. */
-  #lookSoon(afterMs: number): void {
-    setTimeout(() => {
-      if (this.#owed !== null) this.#tellIfCaughtUp(this.#owed)
-      if (this.#owed !== null && afterMs < 100) this.#lookSoon(2 * afterMs)
-    }, afterMs)
-  }
-
-  #tellIfChannelsCaughtUp(): void {
-    if (this.#queue.isFull || this.#members.some(member => member.channel !== null && !member.isWhole)) return
-    this.#owesChannels = false
-    this.#tellWhereItStands()
+  #owes(): CatchUp {
+    this.#catchUp ??= new CatchUp(this)
+    return this.#catchUp
   }
 
   /** Whoever comes now would not know before its first heartbeat. */
@@ -448,12 +422,7 @@ export class SessionConnection implements Connection, MembershipOwner, Vitals {
 
   get standings(): readonly Standing[] {
     if (this.#session.state !== 'open') return []
-    return this.#session.members.map(({ id, join, request: { kind } }) => {
-      const member = this.#memberOf(join)
-      // Of a channel that still reads what was missed, its messages say where its client stands.
-      const isBehind = kind === 'channel' && member?.isWhole === false
-      return { id, kind, position: isBehind ? null : (member?.position() ?? null) }
-    })
+    return standingsOf(this.#session.members, this.#members)
   }
 
   #drained(): void {

@@ -157,6 +157,7 @@ test('a transaction is waited for: where its client stands comes before that it 
   await using node = await startGateway()
   const first = await poll(node, { frames: [subscribe(1, 'messages')] })
   const since = positionsOf(first)[1]
+  node.core.insert('orders', 1)
   const answer = await poll(node, {
     frames: [subscribe(1, 'messages', since), { type: 'wait', ref: 4, txid: '4112' }],
     wait: 30,
@@ -168,6 +169,19 @@ test('a transaction is waited for: where its client stands comes before that it 
   // One that is not over within the wait is asked about again.
   const open = await poll(node, { frames: [{ type: 'wait', ref: 6, txid: '500' }], wait: 0.1 })
   expect(typesOf(open)).toEqual(['welcome', 'heartbeat'])
+})
+
+test('queries that lag behind a transaction are waited for, so that the answer says that they are past it', async () => {
+  await using node = await startGateway()
+  const first = await poll(node, { frames: [subscribe(1, 'messages')] })
+  const frames = [subscribe(1, 'messages', positionsOf(first)[1]), { type: 'wait', ref: 4, txid: '4112' }]
+  const waiting = poll(node, { frames, wait: 30 })
+  await until(() => node.core.open.size === 1)
+  await new Promise(resolve => setTimeout(resolve, 50))
+  node.core.insert('orders', 1)
+  const answer = await waiting
+  expect(typesOf(answer)).toEqual(['welcome', 'subscribed', 'heartbeat', 'waited'])
+  expect(positionsOf(answer)[1]).toMatch(/^1f2e3d4c-1010\./)
 })
 
 test('in channels a client that polls is one connection, which gets nothing of its own, and misses nothing of a history', async () => {
