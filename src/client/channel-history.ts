@@ -31,6 +31,7 @@ interface Answer {
   readonly resync?: ResyncEvent
 }
 
+/** The pages of a channel's history: a loop over them, or one after another. */
 export interface History<Message> extends AsyncIterable<HistoryPage<Message>> {
   /** The next page; null after the last.
    *  @throws TidegateError CHANNEL_REFUSED, HISTORY_OFF, POSITION_INVALID, PARAMETER_INVALID and what else the server answers */

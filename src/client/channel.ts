@@ -45,8 +45,12 @@ export interface SendOptions {
 
 export interface PresenceUpdate<Meta = Json> extends PresenceState<Meta>, PresenceChange<Meta> {}
 
+/** A handle on one channel: `tide.channel(topic)`. All handles on one topic share one place in it.
+ *  @typeParam Events what may be said, by event @typeParam Meta what members tell of themselves */
 export class Channel<Events extends object = AnyEvents, Meta = Json> {
+  /** Its name. */
   readonly topic: string
+  /** Who is there. */
   readonly presence: ChannelPresence<Meta>
   /** Says which channel, and with which options: handles of one client with the same key are the same. */
   readonly key: string
@@ -87,7 +91,7 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
     return this.#channels.connection
   }
 
-  /** Enters the channel as long as anybody listens.
+  /** Calls the listener with what others say. The client is in the channel as long as anybody listens.
    *  @param event `*`: all of them
    *  @returns ends it; calling it again does nothing */
   on<E extends keyof Events & string>(event: E, listener: (message: Message<E, Events[E]>) => void): () => void
@@ -249,6 +253,7 @@ export class ChannelPresence<Meta = Json> {
     return this.state.here
   }
 
+  /** How many are there; also where they are too many to be listed. */
   get count(): number {
     return this.state.count
   }
@@ -279,6 +284,7 @@ export class ChannelPresence<Meta = Json> {
     return this.track(meta, options)
   }
 
+  /** Is there no longer; at once, without the grace of a lost link. */
   async untrack(): Promise<void> {
     await this.#channels.track(this.#name, this, null)
   }

@@ -31,7 +31,7 @@ export type {
   SendOptions,
 } from './channel.ts'
 export type { ChannelStatus, Gap } from './channel-feed.ts'
-export type { HistoryPage, HistoryRange } from './channel-history.ts'
+export type { History, HistoryPage, HistoryRange } from './channel-history.ts'
 export type { AnyMessage, Message, Payload } from './channel-message.ts'
 export type { TokenSource } from './connection.ts'
 export type { Filter, Operator } from './filter.ts'
@@ -65,15 +65,19 @@ export interface ClientOptions {
   readonly onError?: (error: Error) => void
 }
 
+/** Of a client that was told of no tables: any table, any column. */
 export type AnyDatabase = Record<string, JsonRow>
 
-/** @param url base address of the service; `http`, `https`, `ws` and `wss` are all understood */
+/** Makes a client. It connects when something is asked of it.
+ *  @typeParam Database tables and their columns, as in the interface for Kysely
+ *  @param url base address of the service; `http`, `https`, `ws` and `wss` are all understood */
 export function createClient<Database = AnyDatabase>(url: string, options: ClientOptions): Client<Database> {
   return new Client<Database>(url, options)
 }
 
 const allTransports: readonly TransportName[] = ['websocket', 'sse', 'long-poll']
 
+/** One user's live queries, changes and channels, over one connection. Made by `createClient`. */
 export class Client<Database = AnyDatabase> {
   readonly #connection: Connection
   readonly #feeds: Feeds
@@ -141,12 +145,13 @@ export class Client<Database = AnyDatabase> {
     return () => this.#listeners.delete(listener)
   }
 
-  /** @param table `<schema>.<table>`; `public` if left out */
+  /** A query on a table, to be built further.
+   *  @param table `<schema>.<table>`; `public` if left out */
   from<Table extends keyof Database & string>(table: Table): TableQuery<Database[Table], RowOf<Database[Table]>> {
     return new TableQuery({ table }, this.#queries)
   }
 
-  /** Nothing is asked before somebody listens, sends, or is there; all that is made of one topic share one place in its channel.
+  /** A channel. Nothing is asked before somebody listens, sends, or is there; all that is made of one topic share one place in its channel.
    *  @typeParam Events what may be said: `{ typing: { on: boolean } }` @typeParam Meta what members tell of themselves */
   channel<Events extends object = AnyEvents, Meta = Json>(
     topic: string,

@@ -14,6 +14,7 @@ export interface LiveDoor {
   state(name: string): LiveState | undefined
 }
 
+/** The rows of a query, now and from now on. Nothing is asked before somebody listens; all who ask the same share one subscription. */
 export class LiveQuery<Row> {
   /** The same text for the same query: table, columns, filters, order and limit. */
   readonly key: string

@@ -3,9 +3,11 @@
 /** Calls take effect in the order in which they are made, also where nobody waits for one before the next. Each may fail; the client then
  *  goes on without what it could not keep. */
 export interface Store {
-  /** @returns null where there is none */
+  /** Reads one value. @returns null where there is none */
   get(key: string): Promise<string | null>
+  /** Puts it in the place of what was there. */
   set(key: string, value: string): Promise<void>
+  /** Does nothing where there is none. */
   delete(key: string): Promise<void>
   /** All keys that begin so. */
   keys(prefix: string): Promise<string[]>
@@ -28,7 +30,8 @@ export function memoryStore(): Store {
   }
 }
 
-/** @param storage `localStorage`, or `sessionStorage` to keep rows as long as the tab. About five million characters of a browser's
+/** Keeps rows in a page's storage.
+ *  @param storage `localStorage`, or `sessionStorage` to keep rows as long as the tab. About five million characters of a browser's
  *  origin; `set` fails past that. */
 export function webStore(storage: Pick<Storage, 'length' | 'key' | 'getItem' | 'setItem' | 'removeItem'>): Store {
   const keys = (prefix: string): string[] =>
@@ -48,7 +51,8 @@ export function webStore(storage: Pick<Storage, 'length' | 'key' | 'getItem' | '
 
 const table = 'values'
 
-/** @param name of the database, which belongs to the page's origin; it has one object store */
+/** Keeps rows in IndexedDB, where there is room for more.
+ *  @param name of the database, which belongs to the page's origin; it has one object store */
 export function indexedDbStore(name = 'tidegate'): Store {
   let opened: Promise<IDBDatabase> | null = null
   const open = (): Promise<IDBDatabase> => {

@@ -5,6 +5,7 @@ import type { Store } from './store.ts'
 
 export { indexedDbStore, memoryStore, type Store, webStore } from './store.ts'
 
+/** @internal What is kept of one query. */
 export interface StoredQuery {
   /** Position and tag. */
   readonly since: string
@@ -19,7 +20,7 @@ interface Keeper {
   readonly kept: StoredQuery | null
 }
 
-/** A query's place in the store. */
+/** @internal A query's place in the store. */
 export interface StoredSlot {
   /** What an earlier page kept, or `leave` here. Once: after that it is old. */
   read(): StoredQuery | undefined
@@ -35,7 +36,7 @@ export interface StoredSlot {
   flush(): void
 }
 
-/** Whose rows, and who hears of what could not be stored. */
+/** @internal Whose rows, and who hears of what could not be stored. */
 export interface StoredContext {
   /** Base address of the service. */
   readonly address: string
@@ -72,7 +73,7 @@ const movedMs = 30_000
 /** A store that does not answer holds up nobody longer than this. */
 const loadMs = 1000
 
-/** Holds what was stored until it is read, within the bounds of the store, and the names of what has not been written yet. */
+/** @internal Holds what was stored until it is read, within the bounds of the store, and the names of what has not been written yet. */
 export class StoredQueries {
   readonly #store: Store
   readonly #report: (error: Error) => void

@@ -11,6 +11,7 @@ type Name<Table> = keyof Table & string
 /** Makes conditions that are joined otherwise than by AND.
  *  @example query.where(c => c.any([c('room_id', '=', 1), c.not(c('author', 'in', [7, 8]))])) */
 export interface ConditionBuilder<Table> {
+  /** One condition, as `where` takes it. */
   <Column extends Name<Table>, Op extends Operator>(
     column: Column,
     operator: Op,
@@ -20,6 +21,7 @@ export interface ConditionBuilder<Table> {
   any(conditions: readonly Filter[]): Filter
   /** Every one holds: AND. */
   all(conditions: readonly Filter[]): Filter
+  /** It does not hold: NOT. */
   not(condition: Filter): Filter
 }
 
@@ -52,7 +54,8 @@ const builder: ConditionBuilder<Record<string, never>> = Object.assign(
   },
 )
 
-/** @typeParam Table the table's columns, as in Kysely's interface @typeParam Result the row of the columns asked for */
+/** A query on one table, built step by step; each step gives a new one.
+ *  @typeParam Table the table's columns, as in Kysely's interface @typeParam Result the row of the columns asked for */
 export class TableQuery<Table, Result = RowOf<Table>> {
   readonly #parts: QueryParts
   readonly #door: LiveDoor & ChangesDoor
@@ -135,7 +138,9 @@ export class TableQuery<Table, Result = RowOf<Table>> {
   }
 
   /** Every insert, update and delete as an event, each once, in the order of the commits.
-   *  @returns ends it; without a listener, the events one after another: see `iterateChanges`
+   *  What a transaction does to one row is one event. Without a listener they are given one after another; up to `buffer` of them (1,000) wait for
+   *  a loop that is slower, which then throws SLOW_CONSUMER behind them. It throws as well when the query is refused.
+   *  @returns ends it; or the events
    *  @throws ORDER_UNSUPPORTED after `orderBy` or `limit`: events come as they happen */
   changes(options: ChangesOptions, listener: (change: Change<Result>) => void): () => void
   changes(options?: ChangesOptions & { readonly buffer?: number }): AsyncIterableIterator<Change<Result>>

@@ -8,9 +8,12 @@ export interface ErrorBody {
   readonly retryAfterMs?: number
 }
 
-/** @example throw new TidegateError('COLUMN_UNKNOWN', 'public.messages has no column "bodyy"') */
+/** A refusal: by the server, or by the client itself. Compare its `code`; the message is for people, and may change.
+ *  @example throw new TidegateError('COLUMN_UNKNOWN', 'public.messages has no column "bodyy"') */
 export class TidegateError extends Error {
+  /** A stable code of docs/errors.md, which says what to do. */
   readonly code: Code
+  /** When to try again, where that helps and the server said so. */
   readonly retryAfterMs: number | undefined
 
   constructor(code: Code, message: string, options: { cause?: unknown; retryAfterMs?: number } = {}) {

@@ -4,7 +4,8 @@ import type { Client, Status } from '../client/client.ts'
 
 const idle: Status = { name: 'idle' }
 
-/** @returns the client's status; `idle` on a server, and in the first render of a page that a server rendered */
+/** How the client is connected.
+ *  @returns the client's status; `idle` on a server, and in the first render of a page that a server rendered */
 export function useStatus(tide: Pick<Client, 'status' | 'onStatus'>): Status {
   const subscribe = useCallback((wake: () => void) => tide.onStatus(wake), [tide])
   return useSyncExternalStore(

@@ -77,7 +77,8 @@ export interface TestTidegate extends AsyncDisposable {
   restart(): Promise<void>
 }
 
-/** @throws SERVICES_MISSING where there is no Postgres, or no Redis, and Docker cannot start one; what the server says of its options
+/** Starts a server in this process, with a database of its own, and what it needs. `await using` ends it, and drops the database.
+ *  @throws SERVICES_MISSING where there is no Postgres, or no Redis, and Docker cannot start one; what the server says of its options
  *  and its database; what the setup throws */
 export async function startTidegate(options: TidegateOptions = {}): Promise<TestTidegate> {
   await using parts = new AsyncDisposableStack()
