@@ -1,6 +1,6 @@
-// Writes the pages that are read from tables in the source: docs/configuration.md, docs/errors.md, and the alarms of
-// docs/operations.md. Run: npm run docs
-import { readFile, writeFile } from 'node:fs/promises'
+// Writes the pages that are read from the source: docs/configuration.md, docs/errors.md and the alarms of docs/operations.md from
+// tables, docs/api/*.md from declarations. Run: npm run docs
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import {
   type CodeEntry,
   clientCodes,
@@ -15,6 +15,7 @@ import {
 import { operatorCodes } from '../src/protocol/operator-codes.ts'
 import { flagOf, type Option, type OptionGroup, options } from '../src/server/config.ts'
 import { withAlarms } from './alarms.ts'
+import { apiPages } from './api.ts'
 
 const groups: Record<OptionGroup, string> = {
   database: 'Database',
@@ -161,5 +162,7 @@ if (import.meta.main) {
   await writeFile(new URL('errors.md', docs), errorsPage())
   const operations = new URL('operations.md', docs)
   await writeFile(operations, withAlarms(await readFile(operations, 'utf8')))
-  console.log('wrote docs/configuration.md, docs/errors.md and the alarms of docs/operations.md')
+  await mkdir(new URL('api/', docs), { recursive: true })
+  for (const [path, text] of apiPages().pages) await writeFile(new URL(path, docs), text)
+  console.log('wrote docs/configuration.md, docs/errors.md, docs/api/*.md and the alarms of docs/operations.md')
 }

@@ -373,6 +373,10 @@ export const clientCodes = {
     meaning: 'The connection ended without a reason of the server.',
     remedy: 'Nothing: the client comes back by itself and resumes.',
   },
+  TRANSPORT_BLOCKED: {
+    meaning: 'The page, or where it runs, forbids a transport; the client takes the next one.',
+    remedy: 'Allow the address in connect-src of the Content-Security-Policy, for wss: and https: alike.',
+  },
   TOKEN_UNAVAILABLE: {
     meaning: 'The token callback failed; the client asks it again later.',
     remedy: 'Mend the callback given as `token`; the message has its error.',
