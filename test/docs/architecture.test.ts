@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
+import { clientCodes, peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
 import { options } from '../../src/server/config.ts'
 import { namedFunctions, page } from './architecture.ts'
@@ -52,6 +52,6 @@ test('owners of state are exported by the file that is named', () => {
 
 test('its options and codes exist', () => {
   const named = [...page.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)].map(match => match[1]!)
-  const known = { ...options, ...peerCodes, ...resyncCodes, ...operatorCodes }
+  const known = { ...options, ...peerCodes, ...resyncCodes, ...clientCodes, ...operatorCodes }
   expect(named.filter(name => !(name in known))).toEqual([])
 })
