@@ -10,7 +10,11 @@ import { expect, test } from 'vitest'
 import { type Block, linkPackage, readBlocks } from './guide-page.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const pages = globSync(['guide/*.md', 'migrate/*.md'], { cwd: `${root}docs` }).map(path => path.replace(/\.md$/, ''))
+const pages = globSync(['guide/*.md', 'migrate/*.md', 'quickstart.md', '../README.md'], { cwd: `${root}docs` }).map(
+  path => path.replace(/\.md$/, ''),
+)
+/** Of a page in a flat folder. */
+const fileOf = (page: string): string => `page-${page.replaceAll(/\W+/g, '-')}`
 
 /** What the reader has already, or writes as they like. */
 const given = `
@@ -47,9 +51,9 @@ test('every block of TypeScript compiles', { timeout: 120_000 }, async () => {
       const blocks = (await readBlocks(page)).filter(isTyped)
       count += blocks.length
       const extension = blocks.some(({ language }) => language === 'tsx') ? 'tsx' : 'mts'
-      if (blocks.length > 0) await writeFile(join(folder, `${page.replace('/', '-')}.${extension}`), moduleOf(blocks))
+      if (blocks.length > 0) await writeFile(join(folder, `${fileOf(page)}.${extension}`), moduleOf(blocks))
     }
-    expect(count).toBeGreaterThan(25)
+    expect(count).toBeGreaterThan(40)
     const compilerOptions = {
       allowImportingTsExtensions: true,
       noEmit: true,
@@ -67,7 +71,7 @@ test('every block of TypeScript compiles', { timeout: 120_000 }, async () => {
     )
     const compiler = join(root, 'node_modules/typescript/bin/tsc')
     const { stdout } = await promisify(execFile)(process.execPath, [compiler, '-p', folder]).catch(error => error)
-    const ofPages = (stdout as string).split('\n').filter(line => /^(\S*\/)?(guide|migrate)-/.test(line))
+    const ofPages = (stdout as string).split('\n').filter(line => /^(\S*\/)?page-/.test(line))
     expect(ofPages).toEqual([])
   } finally {
     await rm(folder, { recursive: true, force: true })
