@@ -1,4 +1,5 @@
-// How large the client is in a page: minified and gzipped, whole and by part. Fails above the limit. Run: npm run size
+// How large the client is in a page: minified and gzipped, what is loaded to begin with, and what is fetched with its first use. Fails above
+// the limit. Run: npm run size
 // With `-- --files` it lists what each file adds.
 import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -6,14 +7,13 @@ import { gzipSync } from 'node:zlib'
 import { rolldown } from 'rolldown'
 import { minifySync } from 'rolldown/experimental'
 
-/** Of `tidegate/client` as a page loads it, minified and gzipped. */
+/** Of `tidegate/client` as a page loads it, minified and gzipped, before it needs channels or a lesser transport. */
 export const maxBytes = 15_000
 
 const root = fileURLToPath(new URL('../', import.meta.url))
 const entry = `${root}src/client/client.ts`
 /** What a page may load besides. */
 const beside = { 'tidegate/store': 'client/stored-queries.ts', 'tidegate/react': 'react/react.ts' } as const
-const transports = ['websocket', 'event-stream', 'long-poll'] as const
 
 /** One module of an entry and all that it imports, as a page loads it.
  *  @param leftOut files of `src`, and packages, that are not to be in it, nor what they alone import */
@@ -28,16 +28,6 @@ export async function bundle(
   return { code: chunks.map(({ code }) => code).join(''), imports: chunks.flatMap(({ imports }) => imports) }
 }
 
-/** What a page loads before anything is asked of the client: the rest, it imports when it is needed. */
-async function first(): Promise<string> {
-  await using build = await rolldown({ input: entry, cwd: root, platform: 'browser', logLevel: 'silent' })
-  const { output } = await build.generate({ format: 'esm', minify: true })
-  const chunks = new Map(output.flatMap(each => (each.type === 'chunk' ? [[each.fileName, each] as const] : [])))
-  const loaded = new Set([...chunks.values()].filter(({ isEntry }) => isEntry))
-  for (const { imports } of loaded) for (const name of imports) loaded.add(chunks.get(name)!)
-  return [...loaded].map(({ code }) => code).join('')
-}
-
 export interface Size {
   readonly name: string
   /** Bytes. */
@@ -46,14 +36,20 @@ export interface Size {
   readonly gzip: number
 }
 
-/** The client, what of it is loaded first, what it would be smaller by without each transport, and what the entries beside it add. */
+/** What a page loads to begin with, what it fetches with the first use of what not every page needs, what all of it is, and what the entries
+ *  beside it add. */
 export async function sizes(): Promise<Size[]> {
-  const whole = sizeOf('tidegate/client', await bundle(entry))
-  const rows = [whole, sizeOf('  of it first', { code: await first() })]
-  for (const transport of transports) {
-    const rest = sizeOf(`  of it ${transport}`, await bundle(entry, [`client/transports/${transport}.ts`]))
-    rows.push({ ...rest, minified: whole.minified - rest.minified, gzip: whole.gzip - rest.gzip })
-  }
+  await using build = await rolldown({ input: entry, cwd: root, platform: 'browser', logLevel: 'silent' })
+  const { output } = await build.generate({ format: 'esm', minify: true, chunkFileNames: '[name].js' })
+  const chunks = new Map(output.flatMap(each => (each.type === 'chunk' ? [[each.fileName, each] as const] : [])))
+  const first = new Set([...chunks.values()].filter(({ isEntry }) => isEntry))
+  for (const { imports } of first) for (const name of imports) first.add(chunks.get(name)!)
+  const later = [...chunks.values()].filter(chunk => !first.has(chunk))
+  const rows = [
+    sizeOf('tidegate/client', { code: [...first].map(({ code }) => code).join('') }),
+    ...later.map(chunk => sizeOf(`  later ${chunk.name}`, chunk)),
+    sizeOf('  in one file', await bundle(entry)),
+  ]
   for (const [name, file] of Object.entries(beside))
     rows.push(sizeOf(name, await bundle(`${root}src/${file}`, ['client/client.ts', 'react'])))
   return rows

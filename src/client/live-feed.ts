@@ -97,9 +97,10 @@ export class LiveFeed implements SharedFeed {
     return () => this.#listeners.delete(own)
   }
 
-  /** Rows that were kept are seen at once, and taken up from where they stand; unless others have come meanwhile. */
+  /** Rows that were kept are seen at once, and taken up from where they stand; unless the server has been asked for others meanwhile. */
   restoreStored(): void {
-    if (this.#stand.since !== null || this.hasEnded) return
+    const { status } = this.#state
+    if (this.#stand.since !== null || (status !== 'connecting' && status !== 'offline')) return
     const query = this.#stored?.read()
     if (query === undefined) return
     const { since, rows, key, order, limit } = query

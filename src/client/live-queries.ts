@@ -4,6 +4,7 @@ import type { ChangesDoor } from './changes.ts'
 import type { Feed, FeedRequest } from './feed.ts'
 import { LiveFeed, type LiveState, type Share } from './live-feed.ts'
 import type { LiveDoor } from './live-query.ts'
+import { isOrderingLoaded, loadOrdering } from './ordering.ts'
 import { SharedFeeds } from './shared-feeds.ts'
 import type { StoredQueries } from './stored-queries.ts'
 import { userOf } from './user-of.ts'
@@ -18,6 +19,9 @@ export interface LiveQueriesOptions {
   readonly user?: string | undefined
 }
 
+/** When code could not be fetched: in a while, as the page is perhaps offline. */
+const loadAgainMs = 2000
+
 /** Holds what somebody listens to, or did a moment ago. */
 export class LiveQueries implements LiveDoor, ChangesDoor {
   readonly #options: LiveQueriesOptions
@@ -27,7 +31,7 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
 
   constructor(options: LiveQueriesOptions) {
     this.#options = options
-    this.#live = new SharedFeeds<LiveFeed>(options.add)
+    this.#live = new SharedFeeds<LiveFeed>(feed => this.#add(feed))
     this.#changes = new SharedFeeds<ChangeFeed>(options.add)
   }
 
@@ -48,6 +52,27 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
     return this.#changes.listen(name, make, feed => feed.listen(listeners))
   }
 
+  /** A query that the client has to sort is entered once it can. */
+  #add(feed: LiveFeed): () => void {
+    const { add, report } = this.#options
+    const { order, limit } = feed.request
+    if (order === undefined || limit !== undefined || isOrderingLoaded()) return add(feed)
+    let isOver = false
+    let remove = (): void => {
+      isOver = true
+    }
+    const enter = (): void => {
+      if (!isOver && !feed.hasEnded) remove = add(feed)
+    }
+    const load = (): Promise<void> =>
+      loadOrdering().then(enter, (error: Error) => {
+        report(error)
+        if (!isOver) setTimeout(load, loadAgainMs)
+      })
+    void load()
+    return () => remove()
+  }
+
   /** A token was fetched. Rows of another user are forgotten, and those that are kept of this one are there when it resolves. */
   async signedIn(token: string): Promise<void> {
     const { stored, report } = this.#options
@@ -63,8 +88,9 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
     }
     this.#user = user
     if (stored === null) return
-    await stored.signedIn(user)
-    for (const feed of this.#live) feed.restoreStored()
+    await stored.signedIn(user, () => {
+      for (const feed of this.#live) feed.restoreStored()
+    })
   }
 
   /** The user leaves: nothing of theirs stays in the store. */

@@ -1,7 +1,7 @@
 // The rows of one live query as the client holds them. Strict: what does not fit the rows held is an error, because an
 // upsert that shrugs would hide a lost or repeated change from everybody.
 import type { DeltaEvent, JsonRow, OrderTerm, RowChange, SnapshotEvent } from '../protocol/messages.ts'
-import { compareRows } from '../protocol/order.ts'
+import { comparing } from './ordering.ts'
 import { differences, sameJson } from './row-differences.ts'
 import { placeInWindow } from './window-order.ts'
 
@@ -58,7 +58,7 @@ export class LiveRows {
     this.#shape = shape
     const { order, limit } = shape
     // With a limit the server says where each row goes.
-    this.#compare = order === undefined || limit !== undefined ? null : compareRows(order)
+    this.#compare = order === undefined || limit !== undefined ? null : comparing(order)
     this.#parts = []
     if (this.#compare === null) return
     const sorted = this.#list.toSorted(this.#compare)

@@ -84,6 +84,8 @@ export class StoredQueries {
   /** Prefix of the user's keys; null: nobody is known, and nothing is read or written. */
   #user: string | null = null
   readonly #loaded = new Map<string, string>()
+  /** What was written or dropped since the user is known: a store that answers late does not bring it back. As many as there are queries. */
+  readonly #changed = new Set<string>()
   /** Everything under the prefix: how large, and when it was written. */
   readonly #known = new Map<string, { readonly size: number; readonly at: number }>()
   readonly #unwritten = new Map<string, Keeper>()
@@ -110,25 +112,24 @@ export class StoredQueries {
   }
 
   /** From now on it is this user's rows that are read and written.
-   *  @returns when those that are stored can be read, or the store has taken too long */
-  async signedIn(user: string): Promise<void> {
+   *  @param onLoaded those that are stored can be read
+   *  @returns when they can, or the store has taken too long to wait for it */
+  async signedIn(user: string, onLoaded: () => void = () => {}): Promise<void> {
     this.#forgetUnwritten()
     this.#loaded.clear()
+    this.#changed.clear()
     const own = `${this.#base}${encodeURIComponent(user)}/`
     this.#user = own
-    let isLate = false
     const loaded = this.#track(
       this.#look(own).then(values => {
-        // What came too late may have been dropped since.
-        if (!isLate && this.#user === own) for (const [key, value] of values) this.#loaded.set(key, value)
+        if (this.#user !== own) return
+        for (const [key, value] of values) if (!this.#changed.has(key)) this.#loaded.set(key, value)
+        onLoaded()
       }),
     )
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<void>(resolve => {
-      timer = setTimeout(() => {
-        isLate = true
-        resolve()
-      }, loadMs)
+      timer = setTimeout(resolve, loadMs)
     })
     await Promise.race([loaded, late])
     clearTimeout(timer)
@@ -188,6 +189,7 @@ export class StoredQueries {
   #later(name: string, keeper: Keeper, dueAt: number): void {
     if (this.#user === null) return
     this.#loaded.delete(this.#user + name)
+    this.#changed.add(this.#user + name)
     this.#unwritten.set(name, keeper)
     if (dueAt === this.#dueAt) return
     clearTimeout(this.#timer)
@@ -202,6 +204,7 @@ export class StoredQueries {
     if (this.#user === null) return
     const key = this.#user + name
     this.#loaded.delete(key)
+    this.#changed.add(key)
     this.#delete(key)
   }
 

@@ -1,9 +1,12 @@
 // Random histories of a query's rows, held by LiveRows as they come over the wire and by a plain model side by side.
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { beforeAll, expect, test } from 'vitest'
 import { LiveRows, ProtocolError } from '../../src/client/live-rows.ts'
+import { loadOrdering } from '../../src/client/ordering.ts'
 import type { JsonRow, OrderTerm, RowChange } from '../../src/protocol/messages.ts'
 import { compareRows } from '../../src/protocol/order.ts'
+
+beforeAll(loadOrdering)
 
 const committedAt = '2026-01-01T00:00:00Z'
 const order: OrderTerm[] = [

@@ -234,6 +234,13 @@ test('a store that fails is reported, keeps no old value, and the next write is 
   expect(await reread(store, 'q')).toEqual(query(3))
 })
 
+async function keep(store: Store, name: string, value: StoredQuery): Promise<void> {
+  const queries = new StoredQueries(store, { address: 'https://tide.example.com', report: () => {} })
+  await queries.signedIn(alice)
+  queries.slot(name).changed(keeping(value))
+  await queries.close()
+}
+
 test('a store that does not answer holds nobody up', async () => {
   const store = { ...memoryStore(), keys: () => new Promise<string[]>(() => {}) }
   const queries = new StoredQueries(store, { address: 'https://tide.example.com', report: () => {} })
@@ -243,6 +250,24 @@ test('a store that does not answer holds nobody up', async () => {
   expect(signedIn).not.toHaveBeenCalled()
   await vi.advanceTimersByTimeAsync(1)
   expect(signedIn).toHaveBeenCalled()
+})
+
+test('a store that answers late is heard all the same, but for what was dropped or written meanwhile', async () => {
+  const store = memoryStore()
+  for (const name of ['kept', 'dropped']) await keep(store, name, query(1))
+  const { promise: answer, resolve } = Promise.withResolvers<void>()
+  const slow = { ...store, keys: (prefix: string) => answer.then(() => store.keys(prefix)) }
+  const queries = new StoredQueries(slow, { address: 'https://tide.example.com', report: () => {} })
+  const onLoaded = vi.fn()
+  const signingIn = queries.signedIn(alice, onLoaded)
+  await vi.advanceTimersByTimeAsync(1000)
+  await signingIn
+  queries.slot('dropped').drop()
+  expect(queries.slot('kept').read()).toBe(undefined)
+  resolve()
+  await vi.waitFor(() => expect(onLoaded).toHaveBeenCalled())
+  expect(queries.slot('kept').read()).toEqual(query(1))
+  expect(queries.slot('dropped').read()).toBe(undefined)
 })
 
 const jwt = (claims: object): string => `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.s`
