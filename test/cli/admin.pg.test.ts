@@ -48,6 +48,16 @@ test('[P8] a table that is not there, a lock time that does not fit: code, messa
   expect([lock.code, lock.err]).toEqual([1, expect.stringContaining('--lock-timeout-ms is "soon"')])
 })
 
+test('[P8] migrate before its login was made says how to make it, and changes nothing', async () => {
+  await using database = await TestDatabase.create()
+  const url = new URL(database.url)
+  url.username = 'not_made_yet'
+  const env = { DATABASE_URL: url.href, ADMIN_DATABASE_URL: database.url, TIDEGATE_NAME: database.name }
+  const { code, err } = await runCli(['migrate'], env)
+  expect([code, err]).toEqual([1, expect.stringContaining('CREATE ROLE "not_made_yet" LOGIN REPLICATION PASSWORD')])
+  expect(await database.query(`SELECT FROM pg_namespace WHERE nspname = 'tidegate'`)).toEqual([])
+})
+
 test('[P8] a database nobody answers for is named without its password', async () => {
   const { code, err } = await runCli(['track', 'messages'], { DATABASE_URL: 'postgres://me:hunter2@127.0.0.1:9/app' })
   expect(code).toBe(1)

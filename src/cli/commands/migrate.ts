@@ -1,4 +1,5 @@
 // Installs what Tidegate needs in the database, or prints it for someone else to run.
+import { TidegateError } from '../../protocol/tidegate-error.ts'
 import {
   type AdminOptions,
   asAdministrator,
@@ -38,6 +39,12 @@ export async function migrate(options: MigrateOptions, out: Output): Promise<voi
     return
   }
   await asAdministrator(options, out, async ({ client, user, login }) => {
+    const { rows } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [login])
+    if (rows.length === 0)
+      throw new TidegateError(
+        'CONFIG_INVALID',
+        `DATABASE_URL connects as ${login}, and there is no such role; CREATE ROLE "${login}" LOGIN REPLICATION PASSWORD '...'`,
+      )
     const applied = await applyMigrations(client)
     await runScript(client, installation)
     for (const name of applied) out.write(`applied ${name}\n`)
