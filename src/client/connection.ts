@@ -42,6 +42,13 @@ const openers: { readonly [N in TransportName]: OpenTransport } = {
   'long-poll': later('long-poll', async () => (await import('./transports/long-poll.ts')).openLongPoll),
 }
 
+interface Running {
+  readonly id: ReturnType<typeof setTimeout>
+  /** Milliseconds since 1970. */
+  readonly due: number
+  readonly fire: () => void
+}
+
 /** A timer that comes so late was slept through. */
 const sleptMs = 10_000
 const probeTimeoutMs = 10_000
@@ -49,7 +56,7 @@ const probeTimeoutMs = 10_000
 export class Connection {
   readonly #options: ConnectionOptions
   readonly #base: URL
-  readonly #timers = new Map<Timer, ReturnType<typeof setTimeout>>()
+  readonly #timers = new Map<Timer, Running>()
   #state: ConnectionState
   #transport: Transport | null = null
   #probe: Transport | null = null
@@ -178,21 +185,31 @@ export class Connection {
         this.#setTimer(action.timer, action.afterMs)
         break
       case 'clearTimers':
-        for (const timer of this.#timers.values()) clearTimeout(timer)
+        for (const { id } of this.#timers.values()) clearTimeout(id)
         this.#timers.clear()
     }
   }
 
   #setTimer(timer: Timer, afterMs: number): void {
-    clearTimeout(this.#timers.get(timer))
+    clearTimeout(this.#timers.get(timer)?.id)
     const due = Date.now() + afterMs
     const fire = (): void => {
+      clearTimeout(id)
       this.#timers.delete(timer)
+      this.#happened({ name: 'timer', timer, silentMs: Date.now() - this.#lastFrameAt })
+    }
+    const id = setTimeout(() => {
       // A machine that slept reads its sockets only after its timers: the server's last words may be waiting there.
       if (Date.now() - due > sleptMs && timer !== 'retry') this.#setTimer(timer, 0)
-      else this.#happened({ name: 'timer', timer, silentMs: Date.now() - this.#lastFrameAt })
-    }
-    this.#timers.set(timer, setTimeout(fire, afterMs))
+      else fire()
+    }, afterMs)
+    this.#timers.set(timer, { id, due, fire })
+  }
+
+  /** A page in the background hears what comes long before its timers: what is due is done then. */
+  #fireDue(): void {
+    for (const [timer, running] of [...this.#timers])
+      if (running.due <= Date.now() && this.#timers.get(timer) === running) running.fire()
   }
 
   async #askToken(): Promise<string> {
@@ -282,6 +299,7 @@ export class Connection {
         break
       case 'heartbeat':
         this.#happened({ name: 'beat' })
+        this.#fireDue()
         break
       case 'error':
         if (frame.id === undefined && !('ref' in frame)) this.#happened({ name: 'error', error: frame })

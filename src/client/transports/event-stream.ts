@@ -4,8 +4,6 @@ import { lossOf, post, Refused } from './http.ts'
 import type { Loss, OpenTransport } from './transport.ts'
 import { addressOf, broken, errorOfAll, frameOf, tell } from './wire.ts'
 
-/** Frames of so many milliseconds go in one POST. */
-const tickMs = 5
 /** Characters after which a POST takes no frame more: a server takes four of the largest frames, of 64 KiB each. */
 const maxLength = 32_768
 /** Frames that may wait: past it, a way that takes nothing is taken for lost. */
@@ -64,10 +62,11 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
         })
       }
   }
+  /** What is said in one go goes in one POST; without a timer, for which a page in the background would wait up to a minute. */
   const flush = async (): Promise<void> => {
-    timer = undefined
     isPosting = true
     try {
+      await null
       while (queue.length > 0 && !isOver) {
         let count = 0
         for (let length = 0; count < queue.length && (count === 0 || length < maxLength); count++)
@@ -104,10 +103,7 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
       if (isOver || frame.type === 'heartbeat') return
       if (frame.type === 'auth') token = frame.token
       if (queue.push(JSON.stringify(frame)) > maxQueued) lose(broken)
-      else if (!isPosting)
-        timer ??= setTimeout(() => {
-          posted = flush()
-        }, tickMs)
+      else if (!isPosting) posted = flush()
     },
     close(comesBack) {
       if (isOver) return

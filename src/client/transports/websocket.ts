@@ -24,6 +24,9 @@ export const openWebSocket: OpenTransport = ({ url, token, listener }) => {
       socket.close()
     }
   }
+  /** Whoever opened it is not to hear of it before it has it. */
+  const fail = (code: string, cause: unknown, retry: boolean): void =>
+    queueMicrotask(() => lose({ error: { code, message: String(cause), retry }, retry: retry ? 'now' : 'never' }))
   try {
     const address = addressOf(url, 'socket')
     address.protocol = address.protocol.replace(/^http/, 'ws')
@@ -38,12 +41,12 @@ export const openWebSocket: OpenTransport = ({ url, token, listener }) => {
     socket.addEventListener('close', ({ code }) => lose({ error, retry: retryOfClose(code) }))
     // Says nothing; `close` follows it.
     socket.addEventListener('error', () => {})
+    // Where a page's policy forbids the address, Chromium gives a socket that is closed, and no `close`.
+    if (socket.readyState === 3) fail('TRANSPORT_BLOCKED', `the page may not connect to ${address.origin}`, true)
   } catch (cause) {
-    // A page's policy speaks against this transport, and not against others; an address does not mend itself.
+    // What forbids this transport may let others pass; an address does not mend itself.
     const isAddress = (cause as Error).name === 'SyntaxError'
-    const refusal = { code: 'URL_INVALID', message: String(cause), retry: false }
-    // Whoever opened it is not to hear of it before it has it.
-    queueMicrotask(() => lose(isAddress ? { error: refusal, retry: 'never' } : broken))
+    fail(isAddress ? 'URL_INVALID' : 'TRANSPORT_BLOCKED', cause, !isAddress)
   }
   return {
     name: 'websocket',

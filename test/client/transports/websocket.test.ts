@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { openWebSocket } from '../../../src/client/transports/websocket.ts'
 import type { ServerFrame } from '../../../src/protocol/messages.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
@@ -79,6 +79,14 @@ test('nobody there, and an address that is none: both are a loss, and nothing is
   hearing.transport.send({ type: 'heartbeat' })
   expect(await hearing.lost()).toMatchObject({ error: { code: 'URL_INVALID' }, retry: 'never' })
   hearing.transport.close()
+})
+
+test('where there are no WebSockets, it says that others may carry', async () => {
+  vi.stubGlobal('WebSocket', undefined)
+  onTestFinished(() => void vi.unstubAllGlobals())
+  const hearing = new Hearing(openWebSocket, 'http://127.0.0.1')
+  expect(hearing.losses).toEqual([])
+  expect(await hearing.lost()).toMatchObject({ error: { code: 'TRANSPORT_BLOCKED' }, retry: 'now' })
 })
 
 test('after close nothing comes up any more, and a close before it is open is no loss', async () => {
