@@ -79,8 +79,14 @@ test('the sources import nothing that only developers install, but where they do
     return [...text.matchAll(/^(?:import|export) (?!type ).*? from '([^.'][^']*)'|^} from '([^.'][^']*)'/gm)]
       .map(([, whole, end]) => (whole ?? end)!)
       .filter(name => !name.startsWith('node:'))
-      .map(name => name.match(/^(?:@[^/]+\/)?[^/]+/)![0])
+      .map(name => [path, name.match(/^(?:@[^/]+\/)?[^/]+/)![0]] as const)
   })
-  expect(imported).toContain('ws')
-  expect([...new Set(imported)].filter(name => !(name in manifest.dependencies))).toEqual([])
+  const names = imported.map(([, name]) => name)
+  expect(names).toEqual(expect.arrayContaining(['ws', 'react']))
+  // Whoever uses the hooks has React; nothing else of ours may ask for it.
+  const missing = imported.filter(
+    ([path, name]) =>
+      !(name in manifest.dependencies) && !(path.startsWith('react/') && name in manifest.peerDependencies),
+  )
+  expect(missing).toEqual([])
 })
