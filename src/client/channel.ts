@@ -126,7 +126,13 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
       }
       wake()
     }
-    const unlisten = this.#listen(event, take, { onStatus: () => wake() })
+    // Of its own: whoever logs out leaves no place to ask.
+    let { status, error } = this as { status: ChannelStatus; error: Refusal | null }
+    const onStatus: ChannelListener['onStatus'] = (...now) => {
+      ;[status, error] = now
+      wake()
+    }
+    const unlisten = this.#listen(event, take, { onStatus })
     try {
       for (;;) {
         const message = waiting.shift()
@@ -134,8 +140,8 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
           const missed = dropped
           dropped = 0
           yield { ...message, dropped: missed } as unknown as never
-        } else if (this.status === 'refused') throw refusalError(this.error)
-        else if (this.status === 'closed') return
+        } else if (status === 'refused') throw refusalError(error)
+        else if (status === 'closed') return
         else
           await new Promise<void>(resolve => {
             wake = resolve

@@ -41,7 +41,10 @@ export class Channels {
 
   /** @param wants null: only while others hold the place */
   listen(name: ChannelName, listener: ChannelListener, wants: Wants | null): () => void {
-    return this.#until(places => places.of(name).listen(listener, wants))
+    return this.#until(
+      places => places.of(name).listen(listener, wants),
+      () => listener.onStatus?.('closed', null),
+    )
   }
 
   hold(name: ChannelName, wants: Wants): () => void {
@@ -79,8 +82,9 @@ export class Channels {
     throw new TidegateError('CLIENT_CLOSED', 'the client was logged out before it was sent')
   }
 
-  /** @returns ends it, also before it has begun */
-  #until(begin: (places: ChannelPlaces) => () => void): () => void {
+  /** @param over the user has gone before it could begin
+   *  @returns ends it, also before it has begun */
+  #until(begin: (places: ChannelPlaces) => () => void, over = (): void => {}): () => void {
     if (this.#places !== null) return begin(this.#places)
     let end: (() => void) | null = null
     let isOver = false
@@ -88,7 +92,9 @@ export class Channels {
       places => {
         if (!isOver) end = begin(places)
       },
-      () => {},
+      () => {
+        if (!isOver) over()
+      },
     )
     return () => {
       isOver = true

@@ -97,6 +97,7 @@ export class Client<Database = AnyDatabase> {
     const { transports = allTransports, store, user } = options
     this.#queries = new LiveQueries({
       add: feed => this.#add(feed),
+      leave: () => this.#connection.leave(),
       report: this.#report,
       stored: store?.({ address: url, report: this.#report }) ?? null,
       user,
@@ -170,7 +171,9 @@ export class Client<Database = AnyDatabase> {
     const life = this.#life
     this.#loadingWaits ??= this.#loadWaits()
     const waits = await this.#loadingWaits
-    if (life !== this.#life) throw new TidegateError('CLIENT_CLOSED', 'the client was closed or logged out')
+    const { name } = this.#connection.state
+    if (life !== this.#life || name === 'closed' || name === 'refused')
+      throw new TidegateError('CLIENT_CLOSED', 'the client was closed or logged out')
     return waits.add(String(txid), timeoutMs)
   }
 
@@ -190,8 +193,8 @@ export class Client<Database = AnyDatabase> {
   /** Ends the connection and every subscription, for good. */
   close(): void {
     this.#life += 1
-    void this.#queries.close()
     this.#connection.stop()
+    void this.#queries.close()
   }
 
   async #loadWaits(): Promise<Waits> {

@@ -60,6 +60,7 @@ export class Connection {
   #state: ConnectionState
   #transport: Transport | null = null
   #probe: Transport | null = null
+  #probeTimer: ReturnType<typeof setTimeout> | undefined
   #lastFrameAt = 0
   /** Grows with every question for a token: an answer to an older one is ignored. */
   #question = 0
@@ -99,6 +100,12 @@ export class Connection {
 
   stop(): void {
     this.#end({ name: 'stop' })
+  }
+
+  /** What is connected is not whom the token speaks of now: connects anew, with one that is asked for then. */
+  leave(): void {
+    const error = { code: 'TOKEN_INVALID', message: 'the token is another user’s', retry: true }
+    if (this.#state.name === 'open') this.#happened({ name: 'lost', loss: { error, retry: 'token' } })
   }
 
   /** Sends when the connection is open; else does nothing, because whoever needs it is called by `onReady`. */
@@ -196,6 +203,8 @@ export class Connection {
     const fire = (): void => {
       clearTimeout(id)
       this.#timers.delete(timer)
+      // A clock that was set back is no reason to wait for it.
+      this.#lastFrameAt = Math.min(this.#lastFrameAt, Date.now())
       this.#happened({ name: 'timer', timer, silentMs: Date.now() - this.#lastFrameAt })
     }
     const id = setTimeout(() => {
@@ -226,7 +235,9 @@ export class Connection {
     }
     this.#askToken().then(
       async token => {
-        if (question === this.#question) await this.#options.onToken(token)
+        // One that comes late may be another user's than the one that is being connected.
+        if (question !== this.#question || !/^(asking|open)$/.test(this.#state.name)) return
+        await this.#options.onToken(token)
         answered({ name: 'token', token })
       },
       (error: unknown) => answered({ name: 'tokenFailed', message: `the token callback failed: ${String(error)}` }),
@@ -260,21 +271,24 @@ export class Connection {
     this.#transport = null
     // Only who leaves for good is to be missing at once where others see who is there.
     transport?.close('attempt' in this.#state)
+    this.#endProbe()
+  }
+
+  #endProbe(): void {
+    clearTimeout(this.#probeTimer)
     this.#probe?.close()
     this.#probe = null
   }
 
   /** Whether a better transport carries: as far as the welcome. */
   #look(rung: number, token: string): void {
-    this.#probe?.close()
+    this.#endProbe()
     const found = (carries: boolean): void => {
       if (this.#probe !== probe) return
-      clearTimeout(timer)
-      this.#probe = null
-      probe.close()
+      this.#endProbe()
       this.#happened({ name: 'probed', rung, carries })
     }
-    const timer = setTimeout(() => found(false), probeTimeoutMs)
+    this.#probeTimer = setTimeout(() => found(false), probeTimeoutMs)
     const listener = {
       onFrame: (frame: ServerFrame) => {
         if (frame.type === 'welcome') found(true)

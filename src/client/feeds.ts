@@ -1,11 +1,12 @@
 // All subscriptions and channels of one client: gives each its number, enters them again after every reconnect, and hands each
 // frame to those it is for.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../protocol/messages.ts'
+import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { Ask, Feed, FeedHandle, FrameOf } from './feed.ts'
-import { ProtocolError } from './live-rows.ts'
 import type { FeedStatus, Refusal } from './status.ts'
 
-/** Waits between attempts of one subscription that the server could not take: full jitter, from 0.5 to 20 s. */
+/** Waits between attempts of one subscription that the server could not take: full jitter, from 0.5 to 20 s. One that held for longer
+ *  begins with the shortest. */
 const baseDelayMs = 500
 const maxDelayMs = 20_000
 
@@ -15,6 +16,7 @@ interface Held {
   /** Of the last `subscribed` or `joined` on this connection: `q7`, `c12`. */
   name: string | null
   attempt: number
+  enteredAt: number
   retryTimer: ReturnType<typeof setTimeout> | undefined
 }
 
@@ -64,7 +66,7 @@ export class Feeds {
   }
 
   add(feed: Feed): FeedHandle {
-    const held: Held = { feed, id: ++this.#lastId, name: null, attempt: 0, retryTimer: undefined }
+    const held: Held = { feed, id: ++this.#lastId, name: null, attempt: 0, enteredAt: 0, retryTimer: undefined }
     this.#held.set(held.id, held)
     feed.moved(...this.#options.standing())
     this.#enter(held)
@@ -141,8 +143,9 @@ export class Feeds {
     }
   }
 
-  #enter({ id, feed }: Held): void {
-    this.#options.send(feed.entry(id))
+  #enter(held: Held): void {
+    held.enteredAt = Date.now()
+    this.#options.send(held.feed.entry(held.id))
   }
 
   #ask(held: Held, ask: Ask): boolean {
@@ -159,21 +162,27 @@ export class Feeds {
     const ids = this.#idsByName.get(name)
     if (ids === undefined) this.#idsByName.set(name, new Set([frame.id]))
     else ids.add(frame.id)
-    held.feed.accepted(frame)
+    this.#hand(held, () => held.feed.accepted(frame))
   }
 
   #deliver(frame: Parameters<Feed['received']>[0], ids: readonly number[]): void {
     for (const id of ids) {
       const held = this.#held.get(id)
-      if (held === undefined) continue
-      try {
-        held.feed.received(frame, ids.length > 1)
-        held.attempt = 0
-      } catch (error) {
-        if (!(error instanceof ProtocolError)) throw error
-        this.#options.report(error)
-        this.#options.send({ type: 'unsubscribe', id })
-        held.feed.restart({ code: 'PROTOCOL_ERROR', message: error.message })
+      if (held !== undefined) this.#hand(held, () => held.feed.received(frame, ids.length > 1))
+    }
+  }
+
+  /** What a feed cannot make sense of, begins anew; what it can never take, as its server is a later one, ends. Others go on. */
+  #hand(held: Held, take: () => void): void {
+    try {
+      take()
+    } catch (error) {
+      const { code, message } = error as TidegateError
+      this.#options.send({ type: 'unsubscribe', id: held.id })
+      if (error instanceof TidegateError) this.#refused(held, { code, message })
+      else {
+        this.#options.report(error as Error)
+        held.feed.restart({ code: 'PROTOCOL_ERROR', message })
         this.#again(held, 0)
       }
     }
@@ -192,10 +201,12 @@ export class Feeds {
     if (error.retry) {
       held.feed.moved('catching up', refusal)
       this.#again(held, error.retryAfterMs ?? 0)
-    } else {
-      this.#forget(held)
-      held.feed.moved('refused', refusal)
-    }
+    } else this.#refused(held, refusal)
+  }
+
+  #refused(held: Held, refusal: Refusal): void {
+    this.#forget(held)
+    held.feed.moved('refused', refusal)
   }
 
   /** Enters again a little later, under a new number: frames still on their way under the old one find nobody. */
@@ -203,6 +214,7 @@ export class Feeds {
     this.#forget(held)
     held.id = ++this.#lastId
     this.#held.set(held.id, held)
+    if (Date.now() - held.enteredAt > maxDelayMs) held.attempt = 0
     const delayMs = afterMs + Math.random() * Math.min(maxDelayMs, baseDelayMs * 2 ** held.attempt++)
     held.retryTimer = setTimeout(() => {
       held.retryTimer = undefined

@@ -12,6 +12,8 @@ import { userOf } from './user-of.ts'
 export interface LiveQueriesOptions {
   /** Enters a feed; returns what removes it. */
   readonly add: (feed: Feed) => () => void
+  /** The token that was fetched is another user's than what is connected. */
+  readonly leave: () => void
   readonly report: (error: Error) => void
   /** Null: rows are not kept over a reload. */
   readonly stored: StoredQueries | null
@@ -67,7 +69,7 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
     const load = (): Promise<void> =>
       loadOrdering().then(enter, (error: Error) => {
         report(error)
-        if (!isOver) setTimeout(load, loadAgainMs)
+        if (!isOver && !feed.hasEnded) setTimeout(load, loadAgainMs)
       })
     void load()
     return () => remove()
@@ -83,6 +85,7 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
       return
     }
     if (this.#user !== null) {
+      this.#options.leave()
       const error = { code: 'QUERY_CHANGED', message: 'the token is another user’s' }
       for (const feed of this.#live) if (!feed.hasEnded) feed.restart(error)
     }
@@ -96,10 +99,18 @@ export class LiveQueries implements LiveDoor, ChangesDoor {
   /** The user leaves: nothing of theirs stays in the store. */
   async signedOut(): Promise<void> {
     this.#user = null
-    await this.#options.stored?.forgetUser()
+    const forgotten = this.#options.stored?.forgetUser()
+    this.#end()
+    await forgotten
   }
 
   close(): Promise<void> {
+    this.#end()
     return this.#options.stored?.close() ?? Promise.resolve()
+  }
+
+  /** Also those that wait for their code, and are entered nowhere yet. */
+  #end(): void {
+    for (const feed of this.#live) if (!feed.hasEnded) feed.moved('closed', null)
   }
 }

@@ -8,6 +8,8 @@ interface Wait {
   readonly reject: (error: TidegateError) => void
   /** Where its commit is in the stream, once the server has said so. */
   position: string | null
+  /** Asks once more. */
+  timer?: ReturnType<typeof setTimeout>
 }
 
 export interface WaitsOptions {
@@ -29,7 +31,8 @@ export class Waits {
   async add(txid: string, timeoutMs: number): Promise<void> {
     const ref = ++this.#lastRef
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#waits.set(ref, { txid, resolve, reject, position: null })
+    const wait: Wait = { txid, resolve, reject, position: null }
+    this.#waits.set(ref, wait)
     const late = new TidegateError('WAIT_TIMEOUT', `transaction ${txid} has not reached this client in ${timeoutMs} ms`)
     const timer = setTimeout(reject, timeoutMs, late)
     this.#send(ref, txid)
@@ -37,6 +40,7 @@ export class Waits {
       await promise
     } finally {
       clearTimeout(timer)
+      clearTimeout(wait.timer)
       this.#waits.delete(ref)
     }
   }
@@ -52,13 +56,10 @@ export class Waits {
       const wait = this.#waits.get(frame.ref)
       if (wait !== undefined) wait.position = frame.position
     } else if (frame.type === 'error' && frame.id === undefined && typeof frame.ref === 'number') {
-      const wait = this.#waits.get(frame.ref)
-      if (frame.retry)
-        setTimeout(
-          () => wait && this.#waits.get(frame.ref!) === wait && this.#send(frame.ref!, wait.txid),
-          frame.retryAfterMs ?? 1000,
-        )
-      else wait?.reject(new TidegateError(frame.code as 'TXID_INVALID', frame.message))
+      const { ref, code, message, retry, retryAfterMs = 1000 } = frame
+      const wait = this.#waits.get(ref)
+      if (wait !== undefined && retry) wait.timer = setTimeout(() => this.#send(ref, wait.txid), retryAfterMs)
+      else wait?.reject(new TidegateError(code as 'TXID_INVALID', message))
     }
     for (const { position, resolve } of this.#waits.values()) {
       if (position !== null && this.#options.reached(position)) resolve()

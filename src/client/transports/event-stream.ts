@@ -99,8 +99,7 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
   return {
     name: 'sse',
     send(frame: ClientFrame) {
-      // It lives as long as its answer flows.
-      if (isOver || frame.type === 'heartbeat') return
+      if (isOver) return
       if (frame.type === 'auth') token = frame.token
       if (queue.push(JSON.stringify(frame)) > maxQueued) lose(broken)
       else if (!isPosting) posted = flush()
