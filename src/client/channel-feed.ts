@@ -131,7 +131,9 @@ export class ChannelFeed implements Feed {
   entry(id: number): Entry {
     const { since } = this.#stand
     const { self, presence, last } = this.#wants
-    const track = this.#wanted === this.#tracked ? this.#tracked : null
+    // Who is to be there no more comes back as what it was, to go at once: left alone, it would be there for the whole grace.
+    const wanted = this.#wanted
+    const track = wanted === this.#tracked || wanted === null ? this.#tracked : null
     return {
       type: 'join',
       id,
@@ -303,9 +305,14 @@ export class ChannelFeed implements Feed {
    *  @param asked what was asked and not answered: a transport without a way back brings it with the next join */
   #isRefusedForTrack(error: Refusal | null, asked: Track | null): boolean {
     const track = asked ?? this.#tracked
-    if (error === null || track === null || track !== this.#wanted) return false
+    const wanted = this.#wanted
+    if (error === null || track === null || (wanted !== null && wanted !== track)) return false
     if (!/^(SEND_REFUSED|PAYLOAD_TOO_LARGE|PRESENCE_OFF)$/.test(error.code)) return false
     this.#tracked = null
+    if (wanted === null) {
+      this.#hasTracked(null)
+      return true
+    }
     const refused = errorOf(error)
     if (asked === null) this.#around.report(refused)
     this.#trackRefused(refused)

@@ -85,7 +85,8 @@ class MemoryLedger implements PresenceLedger {
     const left: PresenceEntry[] = []
     const refs = ops.map(op => {
       if (op.kind === 'put') return this.#put(channel, op, { joined, updated })
-      const kept = channel.byConnection.get(op.connection)
+      const [old] = (op.kind === 'leave' && op.unsent && channel.brokenOf.get(placeOf(op.unsent))) || []
+      const kept = channel.byConnection.get(op.connection) ?? old
       if (kept !== undefined && op.kind === 'leave') left.push(remove(channel, kept))
       else if (kept !== undefined && op.kind === 'break') fail(channel, kept, this.#now() + op.graceMs)
       return null

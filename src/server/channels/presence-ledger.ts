@@ -12,7 +12,8 @@ export type PresenceOp =
   /** Enters, or updates what is there of the connection, whose ref goes on. Takes over the entry of the same key and user that broke,
    *  and its ref. Else `ref` is what it had before, for an entry that was lost; null for a new one. */
   | { readonly kind: 'put'; readonly place: Place; readonly ref: string | null; readonly sinceMs: number }
-  | { readonly kind: 'leave'; readonly connection: string }
+  /** @param unsent where the connection has no entry: takes out the one that this would have taken over */
+  | { readonly kind: 'leave'; readonly connection: string; readonly unsent?: PresenceDraft | null }
   /** It leaves after so many milliseconds, unless it is taken over. */
   | { readonly kind: 'break'; readonly connection: string; readonly graceMs: number }
 

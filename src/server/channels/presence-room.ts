@@ -34,6 +34,8 @@ interface Own {
   /** Null before the ledger gave it one. */
   ref: string | null
   wish: Wish
+  /** What it would have put, had it not gone before: what that would have taken over goes with it. */
+  unsent: PresenceDraft | null
   /** What the ledger has of it. */
   held: Place | 'none' | 'broken' | 'unknown'
   /** What it was last known to have: to go back to when an update fails. */
@@ -95,6 +97,7 @@ export class PresenceRoom {
         sinceMs: this.#options.now(),
         ref: null,
         wish: gone,
+        unsent: null,
         held: 'none',
         confirmed: null,
         asked: null,
@@ -102,6 +105,7 @@ export class PresenceRoom {
       this.#owns.set(connection, own)
     }
     own.wish = { kind: 'here', place: { draft, graceMs: rule.graceMs } }
+    own.unsent = null
     this.#diffMs = rule.diffMs
     return this.#ask(own)
   }
@@ -110,6 +114,7 @@ export class PresenceRoom {
     const own = this.#owns.get(connection)
     if (own === undefined) return Promise.resolve()
     const graceMs = own.wish.kind === 'here' ? own.wish.place.graceMs : 0
+    if (how === 'gone' && own.wish.kind === 'here' && own.held === 'none') own.unsent = own.wish.place.draft
     if (how === 'gone' || (own.wish.kind === 'here' && graceMs === 0)) own.wish = gone
     else if (own.wish.kind === 'here') own.wish = { kind: 'broken', untilMs: this.#options.now() + graceMs }
     own.confirmed = null
@@ -232,7 +237,7 @@ export class PresenceRoom {
       for (const own of set) {
         if (batch.length >= maxOps || chars >= maxChars) return
         set.delete(own)
-        if (own.held === 'none' && own.wish.kind !== 'here') {
+        if (own.held === 'none' && own.wish.kind !== 'here' && own.unsent === null) {
           this.#forget(own)
           continue
         }
@@ -246,10 +251,10 @@ export class PresenceRoom {
     return batch
   }
 
-  #opOf({ ref, sinceMs, connection, wish }: Own): PresenceOp {
+  #opOf({ ref, sinceMs, connection, wish, unsent }: Own): PresenceOp {
     if (wish.kind === 'here') return { kind: 'put', ref, place: wish.place, sinceMs }
     const graceMs = wish.kind === 'broken' ? wish.untilMs - this.#options.now() : 0
-    return graceMs > 0 ? { kind: 'break', connection, graceMs } : { kind: 'leave', connection }
+    return graceMs > 0 ? { kind: 'break', connection, graceMs } : { kind: 'leave', connection, unsent }
   }
 
   #applied(own: Own, op: PresenceOp, wish: Wish, asked: PromiseWithResolvers<void> | null, ref: string | null): void {

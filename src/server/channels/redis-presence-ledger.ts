@@ -135,7 +135,7 @@ export class RedisLedger implements PresenceLedger {
 }
 
 function valuesOf(op: PresenceOp): (string | number)[] {
-  if (op.kind === 'leave') return ['l', op.connection]
+  if (op.kind === 'leave') return ['l', op.connection, op.unsent ? backOf(op.unsent) : '']
   if (op.kind === 'break') return ['b', op.connection, Math.ceil(op.graceMs)]
   const { draft, graceMs } = op.place
   return ['p', draft.connection, backOf(draft), graceMs, op.sinceMs, op.ref ?? '', newRef(op.sinceMs), restOf(draft)]

@@ -36,7 +36,7 @@ const turnMs = 60_000
  *  ARGV: name to publish under, life, turn (0: none), an epoch if one is needed, known epoch or '', known number, life to be swept or '',
  *  when that was heard last, then the ops:
  *    'p', connection, back, grace, since, ref it had or '', ref if it is new, rest
- *    'l', connection
+ *    'l', connection, back or ''
  *    'b', connection, milliseconds
  *  Answers epoch, number, milliseconds until the next broken one leaves or -1, how many are left to be swept or to leave now, refs of
  *  what was put. */
@@ -78,16 +78,16 @@ local function fail(connection, entry, untilMs)
   redis.call('ZADD', broken, untilMs, connection)
   redis.call('ZADD', back, 0, entry.back .. ' ' .. connection)
 end
+local function find(connection, place)
+  local value = redis.call('HGET', here, connection)
+  if value or place == '' then return value, connection end
+  local found = redis.call('ZRANGEBYLEX', back, '[' .. place .. ' ', '(' .. place .. '!', 'LIMIT', 0, 1)[1]
+  if not found then return value, connection end
+  local from = string.sub(found, #place + 2)
+  return redis.call('HGET', here, from), from
+end
 local function put(connection, place, grace, since, formerRef, newRef, rest)
-  local old = redis.call('HGET', here, connection)
-  local from = connection
-  if not old then
-    local found = redis.call('ZRANGEBYLEX', back, '[' .. place .. ' ', '(' .. place .. '!', 'LIMIT', 0, 1)[1]
-    if found then
-      from = string.sub(found, #place + 2)
-      old = redis.call('HGET', here, from)
-    end
-  end
+  local old, from = find(connection, place)
   if not old then
     local ref = newRef
     if formerRef ~= '' and #redis.call('ZRANGEBYLEX', order, '[' .. formerRef .. ' ', '(' .. formerRef .. '!', 'LIMIT', 0, 1) == 0 then
@@ -122,11 +122,12 @@ while at <= #ARGV do
     refs[#refs + 1] = put(connection, unpack(ARGV, at + 2, at + 7))
     at = at + 8
   else
-    local value = redis.call('HGET', here, connection)
     if kind == 'l' then
-      if value then remove(connection, parse(value)) end
-      at = at + 2
+      local value, from = find(connection, ARGV[at + 2])
+      if value then remove(from, parse(value)) end
+      at = at + 3
     else
+      local value = redis.call('HGET', here, connection)
       if value then fail(connection, parse(value), now + tonumber(ARGV[at + 2])) end
       at = at + 3
     end

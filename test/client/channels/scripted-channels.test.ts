@@ -368,6 +368,39 @@ test('who is there is told by the join after a reconnect, and again by `track` w
   await (await third).next('unsubscribe')
 })
 
+test('who is to be there no more, said while away, comes back as what it was and goes at once; where that is refused it has gone', async () => {
+  await using run = await start()
+  const room = run.tide.channel('room:1')
+  room.on('*', () => {})
+  const there = async (peer: Peer): Promise<void> => {
+    const tracked = room.presence.track({ n: 1 })
+    const { ref, id } = (await peer.next('track')) as { ref: number; id: number }
+    peer.send({ type: 'tracked', id, ref })
+    await tracked
+  }
+  const first = await welcomed(run)
+  await letIn(first)
+  await there(first)
+  first.cut()
+  await eventually(() => expect(room.status).toBe('offline'))
+  const gone = room.presence.untrack()
+  const second = await welcomed(run)
+  expect(await letIn(second)).toMatchObject({ track: { meta: { n: 1 } } })
+  const untrack = await second.next('untrack')
+  second.send({ type: 'tracked', id: untrack.id, ref: untrack.ref! })
+  await gone
+  await there(second)
+  second.cut()
+  await eventually(() => expect(room.status).toBe('offline'))
+  const goneToo = room.presence.untrack()
+  const third = await welcomed(run)
+  const { id } = await third.next('join')
+  third.send({ type: 'error', id, code: 'SEND_REFUSED', message: 'not as that', retry: false })
+  await goneToo
+  expect(await letIn(third)).not.toHaveProperty('track')
+  await eventually(() => expect(room.status).toBe('live'))
+})
+
 test('of several who are there the one that spoke last counts, and the one before when it goes', async () => {
   await using run = await start()
   const [one, two] = [run.tide.channel('room:1').presence, run.tide.channel('room:1').presence]

@@ -215,6 +215,28 @@ export function promisesOfPresence(start: () => Promise<PresenceWorld>): void {
     expect(heard.left[0]!.ref).toBe(heard.joined[0]!.ref)
   })
 
+  test('who comes back and goes at once has gone at once, also before it was told that it is back', async () => {
+    await using world = await start()
+    const { channel, heard } = await room(world)
+    const long = { ...rule, graceMs: 60_000 }
+    await world.a.track(channel, draft('old', 'ann'), long)
+    await world.a.track(channel, draft('stays', 'bob'), long)
+    await world.a.untrack(channel, 'old', 'broken')
+    void world.b.track(channel, draft('new', 'ann'), long)
+    await world.b.untrack(channel, 'new', 'gone')
+    await heard.until(({ here }) => here.size === 1, 'the leave')
+    expect(connectionsOf((await world.a.list(channel)).entries)).toEqual(['stays'])
+    expect(heard.left).toMatchObject([{ key: 'ann', ref: heard.joined[0]!.ref }])
+    expect(heard.updated).toEqual([])
+    // Nobody is there for who comes and goes in the same way, but did not break.
+    void world.b.track(channel, draft('short', 'ann'), long)
+    await world.b.untrack(channel, 'short', 'gone')
+    await world.b.track(channel, draft('last'), long)
+    await heard.until(({ here }) => here.size === 2, 'the last')
+    expect(heard.left).toHaveLength(1)
+    expect(connectionsOf(heard.joined)).toEqual(['last', 'old', 'stays'])
+  })
+
   test('nobody else takes the place of who broke: not another user, not under another key; of two that broke each is taken once', async () => {
     await using world = await start()
     const { channel, heard } = await room(world)
