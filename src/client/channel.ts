@@ -75,7 +75,8 @@ export class Channel<Events extends object = AnyEvents, Meta = Json> {
     return this.#channels
   }
 
-  /** `idle`: the client is not in the channel, because nobody has asked. */
+  /** `idle`: the client is not in the channel, because nobody has asked. `live` over long-polls, in a channel without a history: what is said
+   *  between two polls is missed, and told to `onGap`. */
   get status(): ChannelStatus {
     return this.#channels.find(this.#name)?.feed.status ?? 'idle'
   }

@@ -107,14 +107,15 @@ export class StoredQueries {
     this.#base = `${prefix}/${encodeURIComponent(origin.replace(/^ws/, 'http') + pathname.replace(/\/+$/, ''))}/`
     this.#maxQueries = maxQueries
     this.#maxCharacters = maxCharacters
-    globalThis.addEventListener?.('pagehide', this.#leaving)
-    globalThis.document?.addEventListener('visibilitychange', this.#hidden)
   }
 
   /** From now on it is this user's rows that are read and written.
    *  @param onLoaded those that are stored can be read
    *  @returns when they can, or the store has taken too long to wait for it */
   async signedIn(user: string, onLoaded: () => void = () => {}): Promise<void> {
+    // Once, however often: what a server renders touches no page.
+    globalThis.addEventListener?.('pagehide', this.#leaving)
+    globalThis.document?.addEventListener('visibilitychange', this.#hidden)
     this.#forgetUnwritten()
     this.#loaded.clear()
     this.#changed.clear()

@@ -216,6 +216,37 @@ test('a client that is closed while it looks for a better transport leaves no ti
   }
 })
 
+test('a client that nobody has asked anything listens to nothing of the page, and one that is closed no more', async () => {
+  const heard = new Map<string, Set<unknown>>()
+  const target = {
+    addEventListener: (type: string, listener: unknown) => {
+      heard.set(type, (heard.get(type) ?? new Set()).add(listener))
+    },
+    removeEventListener: (type: string, listener: unknown) => heard.get(type)?.delete(listener),
+  }
+  for (const [name, value] of Object.entries(target)) vi.stubGlobal(name, value)
+  vi.stubGlobal('document', { ...target, visibilityState: 'visible' })
+  const count = (): number => [...heard.values()].reduce((sum, { size }) => sum + size, 0)
+  try {
+    const options = (): Partial<ClientOptions> => ({ token: tokenOf('ada'), store: storedRows(memoryStore()) })
+    await using run = await following(options())
+    await using other = await following(options())
+    expect(count()).toBe(0)
+    for (const each of [run, other]) {
+      each.follow()
+      await (await each.server.peer()).welcome()
+    }
+    const ofTwo = count()
+    expect(ofTwo).toBeGreaterThan(0)
+    other.client.close()
+    expect(count()).toBe(ofTwo / 2)
+    run.client.close()
+    expect(count()).toBe(0)
+  } finally {
+    vi.unstubAllGlobals()
+  }
+})
+
 test('a token of another user that comes while the first one’s is being connected waits for the next question', async () => {
   let asked = 0
   const late = Promise.withResolvers<string>()
