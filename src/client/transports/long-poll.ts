@@ -20,6 +20,9 @@ const tickMs = 5
 const maxWaitMs = 25_000
 /** Beyond what a poll waits for, until it is taken for lost. */
 const patienceMs = 15_000
+/** A poll that was to wait, and was answered sooner with nothing, is followed by the next so much later: whoever answers so may do it for ever. */
+const tooSoonMs = 100
+const pauseMs = 1000
 /** Messages that may wait to be sent: past it, a way that takes nothing is taken for lost. */
 const maxQueued = 1000
 
@@ -140,6 +143,7 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
       isAsked = false
       const isRenewal = isRenewing
       isRenewing = false
+      const askedAt = Date.now()
       const answers = owed
       owed = []
       const answer = await post({
@@ -165,6 +169,11 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
       if (error !== null) lose(lossOf(error))
       // Of one that was refused together with its place, that has been said.
       for (const frame of answers) if (frame.type !== 'tracked' || told.has(frame.id)) up(frame)
+      const isNews = frames.some(({ type }) => !/^(welcome|subscribed|joined|heartbeat)$/.test(type))
+      if (wait > 0 && !isNews && !isAsked && !signal.aborted && Date.now() - askedAt < tooSoonMs) {
+        waiting = one
+        await ended(one.signal, pauseMs)
+      }
     }
   }
 
@@ -226,5 +235,15 @@ export const openLongPoll: OpenTransport = ({ url, token, listener, entries }) =
     close: end,
   }
 }
+
+/** Resolves when it is aborted, or after so many milliseconds. */
+const ended = (signal: AbortSignal, ms: number): Promise<void> =>
+  new Promise(resolve => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
 
 const notJoined: ErrorEvent = { code: 'NOT_JOINED', message: 'this client is not in the channel', retry: false }

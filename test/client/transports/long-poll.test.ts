@@ -61,6 +61,23 @@ test('welcomes once; then waits as long as a heartbeat, again and again, and bri
   expect(hearing.types).toEqual(['welcome', 'heartbeat', 'heartbeat'])
 })
 
+test('whoever answers at once, with nothing, is not asked in a tight loop; what is asked meanwhile does not wait', async () => {
+  await using server = await ScriptedRequests.start()
+  using hearing = await connected(server, [subscribe(1)])
+  answer(await server.next('/v1/poll'), [subscribed(1, 7)])
+  const times: number[] = []
+  for (let i = 0; i < 3; i++) {
+    const asked = await server.next('/v1/poll')
+    times.push(Date.now())
+    answer(asked, [subscribed(1, 7)])
+  }
+  expect(times[2]! - times[0]!).toBeGreaterThan(900)
+  hearing.transport.send({ type: 'unsubscribe', id: 1 })
+  const asked = await server.next('/v1/poll')
+  expect(asked.body).toMatchObject({ wait: 0 })
+  expect(Date.now() - times[2]!).toBeLessThan(900)
+})
+
 test('does not wait for longer than proxies do, whatever the server says', async () => {
   await using server = await ScriptedRequests.start()
   using hearing = new Hearing(openLongPoll, `${server.url}/base`)
