@@ -62,7 +62,7 @@ export const openEventStream: OpenTransport = ({ url, token, listener }) => {
         })
       }
   }
-  /** What is said in one go goes in one POST; without a timer, for which a page in the background would wait up to a minute. */
+  /** What is said in one go goes in one POST; without a timer, for which a page in the background waits a second, or a minute. */
   const flush = async (): Promise<void> => {
     isPosting = true
     try {

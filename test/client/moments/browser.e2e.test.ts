@@ -161,20 +161,19 @@ test('[P4] pages that are frozen past their connections and their tokens: they s
   }
 })
 
-test('[P8] pages in the background, whose timers come once a minute: they stay connected, and renew their tokens', async () => {
-  await using behind = await openEach(way => ({ transports: way, seconds: 14 }))
+test('[P8] pages in the background, whose timers come late, and those in chains once a minute: they stay connected, and renew their tokens', async () => {
+  await using behind = await openEach(way => ({ transports: way, seconds: 5 }))
   for (const page of behind.pages) {
     await isRight(page)
     await hide(page)
   }
-  const beganAt = Date.now()
   for (const page of behind.pages) {
     // Once a second at first; then less often than a server waits for.
     await eventually(async () =>
       expect(Date.now() - (await page.evaluate<number>('globalThis.tickedAt'))).toBeGreaterThan(3 * heartbeatMs),
     )
-    // A renewal that waited for its timer would come after the token's end.
-    await eventually(async () => expect((await tabOf(page)).asked.at(-1)).toBeGreaterThan(beganAt))
+    // Where each waits for its timer, and what it sends for another, some come after the token's end.
+    await eventually(async () => expect((await tabOf(page)).asked.length).toBeGreaterThan(3))
   }
   const ids = await write()
   for (const page of behind.pages) {
