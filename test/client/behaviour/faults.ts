@@ -22,14 +22,7 @@ const table: readonly Fault[] = [
   { name: 'connections cut', inflict: ({ link }) => link.cut(), loses: ['websocket', 'sse'], live: all },
   { name: 'connections stalled both ways', inflict: ({ link }) => link.freeze(), loses: all, live: all },
   { name: 'stalled on the way to the client', inflict: ({ link }) => link.freeze(['down']), loses: all, live: all },
-  {
-    name: 'stalled on the way to the server',
-    inflict: ({ link }) => link.freeze(['up']),
-    loses: ['websocket', 'long-poll'],
-    // A stream says all that it has to say.
-    keeps: ['sse'],
-    live: all,
-  },
+  { name: 'stalled on the way to the server', inflict: ({ link }) => link.freeze(['up']), loses: all, live: all },
   { name: 'everything stalled, new connections too', inflict: ({ link }) => link.isolate(), loses: all, live: [] },
   {
     name: 'half-open: the server is gone, and the client is not told',
