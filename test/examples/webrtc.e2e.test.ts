@@ -17,7 +17,7 @@ let origin: string
 
 beforeAll(async () => {
   const database = stack.use(await TestDatabase.create())
-  const blocks = await readBlocks('channel-policies')
+  const blocks = await readBlocks('guide/channel-policies')
   const sql = blocks.slice(
     0,
     blocks.findIndex(({ language }) => language === 'js'),

@@ -66,6 +66,8 @@ export class RelaySubscriber {
   readonly #options: RelaySubscriberOptions
   /** By name: those with listeners, and for `graceMs` those without. */
   readonly #entries = new Map<string, Entry>()
+  /** Entries that are no channel's, and stay. */
+  #mailboxes = 0
   /** By server; of one server, under ''. */
   readonly #links = new Map<string, Linked>()
   /** Entries without listeners, and since which tick; the longest first. */
@@ -97,9 +99,9 @@ export class RelaySubscriber {
     return true
   }
 
-  /** Names of what is subscribed to, or shall be. */
+  /** Channels that are subscribed to, or shall be. */
   get size(): number {
-    return this.#entries.size
+    return this.#entries.size - this.#mailboxes
   }
 
   /** Keys of channels that somebody listens to. */
@@ -119,6 +121,7 @@ export class RelaySubscriber {
 
   /** For good. @param key no channel's: it begins with `:` @param heard may not throw */
   hear(key: string, heard: (text: Buffer) => void): void {
+    this.#mailboxes += 1
     this.#entryOf(key).heard = heard
   }
 
