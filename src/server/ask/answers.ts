@@ -25,8 +25,8 @@ export interface FoundRow {
 
 interface Told {
   readonly lsn: bigint
-  /** In the order in which they were told. */
-  readonly ops: readonly { readonly key: string; readonly op: Op }[]
+  /** In the order in which they were told; with the hash that was held before. */
+  readonly ops: readonly { readonly key: string; readonly before: string | null }[]
 }
 
 /** Positions from here on, but the whole one, lie within what was told to one reader alone: nobody resumes from them. */
@@ -116,9 +116,9 @@ export class Answers {
 
   /** Takes the differences as told at this position. */
   tell(differences: readonly Difference[], found: ReadonlyMap<string, FoundRow>, lsn: bigint): void {
+    const ops = differences.map(({ key }) => ({ key, before: this.#held.get(key) ?? null }))
     for (const { op, key } of differences) this.#hold(key, op === 'delete' ? null : found.get(key)!.hash)
     if (this.#sequence !== null) this.#sequence = [...found.keys()]
-    const ops = differences.map(({ key, op }) => ({ key, op }))
     this.#told.push({ lsn, ops })
     this.#remembered += ops.length
     while (this.#remembered > maxRemembered) {
@@ -134,19 +134,18 @@ export class Answers {
     if (this.#sequence !== null) this.#sequence = [...hashes.keys()]
   }
 
-  /** What changed for whoever stands at a position: by key, whether the row was held there; null when that is forgotten, as where
-   *  rows stood always is. */
-  since({ lsn, index }: Position): ReadonlyMap<string, boolean> | null {
+  /** What changed for whoever stands at a position: by key, the hash that was held there, null where none was; null when that is
+   *  forgotten, as where rows stood always is. */
+  since({ lsn, index }: Position): ReadonlyMap<string, string | null> | null {
     if (lsn < this.#floorLsn || (index >= ownIndexes && index !== WHOLE_COMMIT)) return null
-    const held = new Map<string, boolean>()
+    const held = new Map<string, string | null>()
     const first = this.#told.findIndex(told => told.lsn >= lsn)
     if (first < 0) return index === WHOLE_COMMIT ? held : null
     if (index !== WHOLE_COMMIT && this.#told[first]!.lsn !== lsn) return null
     for (const told of this.#told.slice(first)) {
       const isOwn = told.lsn === lsn
       if (isOwn && index === WHOLE_COMMIT) continue
-      for (const { key, op } of isOwn ? told.ops.slice(index) : told.ops)
-        if (!held.has(key)) held.set(key, op !== 'insert')
+      for (const { key, before } of isOwn ? told.ops.slice(index) : told.ops) if (!held.has(key)) held.set(key, before)
     }
     return this.#sequence !== null && held.size > 0 ? null : held
   }

@@ -260,7 +260,7 @@ export class AskedAudience implements Receivers {
     })
   }
 
-  #sinceOf(from: Position): ReadonlyMap<string, boolean> | null {
+  #sinceOf(from: Position): ReadonlyMap<string, string | null> | null {
     return from.lsn > this.#lsn ? null : (this.#answers?.since(from) ?? null)
   }
 
@@ -297,7 +297,7 @@ export class AskedAudience implements Receivers {
 
   #tellWaiting(
     waiting: readonly Waiting[],
-    before: readonly (ReadonlyMap<string, boolean> | null)[],
+    before: readonly (ReadonlyMap<string, string | null> | null)[],
     looked: Looked,
     telling: Parameters<typeof eventsOf>[2],
   ): void {
@@ -322,14 +322,17 @@ export class AskedAudience implements Receivers {
 
   /** From what a reader held to what the members hold now; null where the query did not return a row again that it had just
    *  returned, as one by chance may do. */
-  #ownDifferences(since: ReadonlyMap<string, boolean>, looked: Looked): Difference[] | null {
+  #ownDifferences(since: ReadonlyMap<string, string | null>, looked: Looked): Difference[] | null {
     // Of a query with a limit only who held what the members held can be told where rows go.
     if (this.#isLimited) return since.size === 0 ? [...looked.differences] : null
     const gone: Difference[] = []
     const there: Difference[] = []
     const keys = new Map([...since, ...looked.differences.filter(({ key }) => !since.has(key)).map(heldBefore)])
-    for (const [key, wasHeld] of keys) {
+    for (const [key, before] of keys) {
+      const wasHeld = before !== null
       if (this.#answers!.has(key)) {
+        // It changed, and changed back.
+        if (before === this.#answers!.hashOf(key)) continue
         const found = looked.rows.get(key)
         if (found === undefined) return null
         there.push({ op: wasHeld ? 'update' : 'insert', key, row: found.row })
@@ -375,7 +378,8 @@ export class AskedAudience implements Receivers {
 
 const laterOf = (a: bigint, b: bigint): bigint => (b > a ? b : a)
 
-const heldBefore = ({ key, op }: Difference): [string, boolean] => [key, op !== 'insert']
+/** By what this very look found: what was held is no more. */
+const heldBefore = ({ key, op }: Difference): [string, string | null] => [key, op === 'insert' ? null : '']
 
 const rowsOf = (looked: Looked): Row[] => [...looked.rows.values()].map(({ row }) => row)
 
