@@ -1,7 +1,7 @@
 // One subscriber of a history, as strict as a client can be: what it is told must fit what it holds. Notes what it held at which
 // positions, and which events it was sent, for `judge` to compare with the truth.
 import type { ChangeEvent, DeltaEvent, JsonRow, SnapshotEvent } from '../../src/protocol/messages.ts'
-import type { Position } from '../../src/protocol/position.ts'
+import { type Position, WHOLE_COMMIT } from '../../src/protocol/position.ts'
 import { TidegateError } from '../../src/protocol/tidegate-error.ts'
 import type {
   Batch,
@@ -306,8 +306,11 @@ export class Follower {
       this.#rows.take({ event: 'resync', data: { code } })
       return
     }
-    // What lies between is lost, and said to be. It goes on at the head.
-    if (this.#owedFrom !== null) this.owed.push({ from: this.#owedFrom, to: this.#stand?.lsn ?? this.#owedFrom })
+    // What lies between is lost, and said to be; the rest of a commit too in whose middle it stood. It goes on at the head.
+    if (this.#owedFrom !== null) {
+      const { lsn, index } = this.#stand ?? { lsn: this.#owedFrom, index: WHOLE_COMMIT }
+      this.owed.push({ from: this.#owedFrom, to: index === WHOLE_COMMIT ? lsn : lsn - 1n })
+    }
     this.#owedFrom = this.#door.head().position.lsn
   }
 

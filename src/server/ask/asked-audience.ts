@@ -331,8 +331,8 @@ export class AskedAudience implements Receivers {
     for (const [key, before] of keys) {
       const wasHeld = before !== null
       if (this.#answers!.has(key)) {
-        // It changed, and changed back.
-        if (before === this.#answers!.hashOf(key)) continue
+        // It changed, and changed back: of rows nothing is new, of events something happened.
+        if (this.query.kind === 'live' && before === this.#answers!.hashOf(key)) continue
         const found = looked.rows.get(key)
         if (found === undefined) return null
         there.push({ op: wasHeld ? 'update' : 'insert', key, row: found.row })
