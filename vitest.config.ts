@@ -1,4 +1,30 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/** A minute and more each, most of it waiting. Begun last, one of them would keep a worker long after the others have nothing to do. */
+const longest = [
+  'client/behaviour/chromium',
+  'client/behaviour/faults',
+  'test/resume',
+  'faults/slow-readers',
+  'faults/network-to-postgres',
+  'client/moments',
+  'test/torture',
+  'client/behaviour/fallback',
+  'docs/guide',
+  'many-nodes',
+]
+
+const rankOf = ({ moduleId }: TestSpecification): number => {
+  const rank = longest.findIndex(name => moduleId.includes(name))
+  return rank < 0 ? longest.length : rank
+}
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    return (await super.sort(files)).sort((a, b) => rankOf(a) - rankOf(b))
+  }
+}
 
 export default defineConfig({
   test: {
@@ -10,6 +36,7 @@ export default defineConfig({
     expect: { poll: { timeout: 20_000 } },
     pool: 'forks',
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     reporters: ['default'],
   },
 })
