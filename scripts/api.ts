@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL('../', import.meta.url))
 /** By the entry's name; the file that it names, below src/. */
 export const entries: Readonly<Record<string, string>> = {
   client: 'client/client.ts',
-  store: 'client/stored-queries.ts',
+  store: 'client/store/stored-queries.ts',
   react: 'react/react.ts',
   testing: 'testing/start-tidegate.ts',
 }

@@ -13,7 +13,7 @@ export const maxBytes = 15_000
 const root = fileURLToPath(new URL('../', import.meta.url))
 const entry = `${root}src/client/client.ts`
 /** What a page may load besides. */
-const beside = { 'tidegate/store': 'client/stored-queries.ts', 'tidegate/react': 'react/react.ts' } as const
+const beside = { 'tidegate/store': 'client/store/stored-queries.ts', 'tidegate/react': 'react/react.ts' } as const
 
 /** One module of an entry and all that it imports, as a page loads it.
  *  @param leftOut files of `src`, and packages, that are not to be in it, nor what they alone import */

@@ -6,22 +6,21 @@
 //   const unsubscribe = messages.subscribe(({ rows, delta, status }) => render(rows))
 import type { Json, JsonRow, ServerFrame } from '../protocol/messages.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import { type AnyEvents, Channel, type ChannelOptions } from './channel.ts'
-import { Channels } from './channels.ts'
-import { Connection, type TokenSource } from './connection.ts'
+import { type AnyEvents, Channel, type ChannelOptions } from './channels/channel.ts'
+import { Channels } from './channels/channels.ts'
+import type { OfflineSends } from './channels/outbox.ts'
+import { Connection, type TokenSource } from './connection/connection.ts'
+import { standingOf, statusOf } from './connection/standing.ts'
+import type { Waits } from './connection/waits.ts'
 import type { Feed, FeedHandle } from './feed.ts'
 import { Feeds } from './feeds.ts'
-import { LiveQueries } from './live-queries.ts'
-import type { OfflineSends } from './outbox.ts'
-import type { RowOf } from './row-types.ts'
-import { standingOf, statusOf } from './standing.ts'
+import { LiveQueries } from './queries/live-queries.ts'
+import type { RowOf } from './queries/row-types.ts'
+import { TableQuery } from './queries/table-query.ts'
 import type { Status } from './status.ts'
-import type { RowStore } from './stored-queries.ts'
-import { TableQuery } from './table-query.ts'
+import type { RowStore } from './store/stored-queries.ts'
 import type { TransportName } from './transports/transport.ts'
-import type { Waits } from './waits.ts'
 
-export type { Change, ChangesOptions } from './changes.ts'
 export type {
   AnyEvents,
   Channel,
@@ -29,18 +28,19 @@ export type {
   ChannelPresence,
   PresenceUpdate,
   SendOptions,
-} from './channel.ts'
-export type { ChannelStatus, Gap } from './channel-feed.ts'
-export type { History, HistoryPage, HistoryRange } from './channel-history.ts'
-export type { AnyMessage, Message, Payload } from './channel-message.ts'
-export type { TokenSource } from './connection.ts'
-export type { Filter, Operator } from './filter.ts'
-export type { LiveQuery, LiveUpdate } from './live-query.ts'
-export { type Delta, ProtocolError } from './live-rows.ts'
-export type { OfflineSends, Sent } from './outbox.ts'
-export type { Member, PresenceChange, PresenceState } from './presence-state.ts'
+} from './channels/channel.ts'
+export type { ChannelStatus, Gap } from './channels/channel-feed.ts'
+export type { History, HistoryPage, HistoryRange } from './channels/channel-history.ts'
+export type { AnyMessage, Message, Payload } from './channels/channel-message.ts'
+export type { OfflineSends, Sent } from './channels/outbox.ts'
+export type { Member, PresenceChange, PresenceState } from './channels/presence-state.ts'
+export type { TokenSource } from './connection/connection.ts'
+export type { Change, ChangesOptions } from './queries/changes.ts'
+export type { Filter, Operator } from './queries/filter.ts'
+export type { LiveQuery, LiveUpdate } from './queries/live-query.ts'
+export { type Delta, ProtocolError } from './queries/live-rows.ts'
+export type { ConditionBuilder, OrderOptions, TableQuery } from './queries/table-query.ts'
 export type { FeedStatus, Refusal, Status } from './status.ts'
-export type { ConditionBuilder, OrderOptions, TableQuery } from './table-query.ts'
 export type { TransportName } from './transports/transport.ts'
 export { TidegateError }
 
@@ -199,7 +199,7 @@ export class Client<Database = AnyDatabase> {
 
   async #loadWaits(): Promise<Waits> {
     try {
-      const { Waits } = await import('./waits.ts')
+      const { Waits } = await import('./connection/waits.ts')
       this.#waits = new Waits({
         send: frame => this.#connection.send(frame),
         reached: position => this.#feeds.haveReached(position),

@@ -6,7 +6,7 @@
 import { MembershipsBefore, MembershipWriter } from './authorize/membership-history.ts'
 import { judge } from './authorize/visibility.ts'
 import type { Channels } from './channels/channels.ts'
-import type { Guards } from './channels/guards.ts'
+import type { Guards } from './channels/guards/guards.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
 import type { Orders } from './orders/orders.ts'

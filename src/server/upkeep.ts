@@ -3,7 +3,7 @@
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { BeaconWay } from './beacon-way.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
-import type { MessageSweep } from './channels/message-sweep.ts'
+import type { MessageSweep } from './channels/sql/message-sweep.ts'
 import { isAway, type Lane } from './database.ts'
 import type { Commit } from './decode/change.ts'
 import { Isolation } from './isolation.ts'

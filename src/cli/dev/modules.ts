@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { stripTypeScriptTypes } from 'node:module'
 
 /** What a page may load, and nothing else of the tree: the client, the words of the wire, the page itself. */
-const servable = /^(client|client\/transports|protocol|cli\/dev)\/[a-z-]+\.(ts|js)$/
+const servable = /^(client(\/[a-z]+)?|protocol|cli\/dev)\/[a-z-]+\.(ts|js)$/
 
 const root = new URL('../../', import.meta.url)
 /** `.ts` in the repository, `.js` in the published package. Imports name the file, so they need no rewriting. */

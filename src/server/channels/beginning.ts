@@ -3,12 +3,12 @@ import type { Position } from '../../protocol/position.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Channel } from './channel.ts'
 import type { Beginning } from './channel-member.ts'
-import type { ChannelRelay } from './channel-relay.ts'
 import type { ChannelRequest } from './door.ts'
 import { goesOn } from './message.ts'
-import { numberOf } from './number-mark.ts'
+import type { ChannelRelay } from './relay/channel-relay.ts'
+import { numberOf } from './relay/number-mark.ts'
+import type { ToldByStream } from './sql/told-by-stream.ts'
 import type { StreamStand } from './stream-stand.ts'
-import type { ToldByStream } from './told-by-stream.ts'
 
 export interface BeginningSources {
   readonly relay: Pick<ChannelRelay, 'read'>

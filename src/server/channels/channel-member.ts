@@ -1,18 +1,20 @@
 // One subscription's place in a channel: what it is given, where it stands, what happens when it takes messages too slowly.
+
 import { type ResyncCode, resyncCodes, warningCodes } from '../../protocol/codes.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import type { BatchSink, Outlet } from '../subscribe/subscription.ts'
+import { isFor } from './addressee.ts'
 import type { Channel } from './channel.ts'
-import type { PresenceWatcher } from './channel-presence.ts'
-import type { Standing } from './channel-relay.ts'
 import type { Caller, ChannelRequest, ChannelSubscription, SendRequest, TrackRequest } from './door.ts'
 import { gapJson } from './event-json.ts'
+import type { ChannelPermission, PermissionWatcher } from './guards/permission.ts'
 import { goesOn, type Published } from './message.ts'
-import type { ChannelPermission, PermissionWatcher } from './permission.ts'
+import type { PresenceWatcher } from './presence/channel-presence.ts'
 import { noLonger } from './refusals.ts'
+import type { Standing } from './relay/channel-relay.ts'
 import { defaultRule } from './rules.ts'
 import type { SendRate } from './send-rate.ts'
 import { SlowBuffer } from './slow-buffer.ts'
@@ -324,9 +326,9 @@ export class ChannelMember implements ChannelSubscription, ChannelReceiver, Perm
       if (seq <= this.#skipUpTo) return false
       this.#skipUpTo = null
     }
-    const { connection, principal } = this.caller
+    const { connection } = this.caller
     const { to, sender } = message
-    if (to !== null) return 'user' in to ? to.user === principal.claims.sub : to.connection === connection
+    if (to !== null) return isFor(to, this.caller)
     return this.request.self || sender.connection === null || sender.connection !== connection
   }
 

@@ -6,10 +6,10 @@ import type { Log } from '../log.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Outlet } from '../subscribe/subscription.ts'
+import { isToOrFrom } from './addressee.ts'
 import { beginningOf } from './beginning.ts'
 import { Channel, type ChannelSurroundings } from './channel.ts'
 import { ChannelMember, type MemberOwner } from './channel-member.ts'
-import type { ChannelRelay, HistoryRange } from './channel-relay.ts'
 import type {
   Caller,
   ChannelDoor,
@@ -19,10 +19,15 @@ import type {
   SendRequest,
   TrackRequest,
 } from './door.ts'
+import {
+  alwaysAllowed,
+  type ChannelGuards,
+  type ChannelPermission,
+  type PermissionWatcher,
+} from './guards/permission.ts'
 import { type ChannelHoldings, holdingsOf } from './holdings.ts'
 import { type ChannelName, channelKey, type Draft, type Published } from './message.ts'
-import { alwaysAllowed, type ChannelGuards, type ChannelPermission, type PermissionWatcher } from './permission.ts'
-import type { PresenceList, PresenceStore } from './presence.ts'
+import type { PresenceList, PresenceStore } from './presence/presence.ts'
 import { Publisher, subjectOf, TooFast } from './publisher.ts'
 import {
   assertReceives,
@@ -33,11 +38,13 @@ import {
   presenceOff,
   sendRefused,
 } from './refusals.ts'
+import type { ChannelRelay, HistoryRange } from './relay/channel-relay.ts'
 import type { ChannelRules } from './rules.ts'
+import { ToldByStream } from './sql/told-by-stream.ts'
+import { WalAppender } from './sql/wal-appender.ts'
+import { WalMessages } from './sql/wal-messages.ts'
 import { StreamStand, type StreamStandOptions } from './stream-stand.ts'
-import { ToldByStream } from './told-by-stream.ts'
-import { WalAppender } from './wal-appender.ts'
-import { WalMessages } from './wal-messages.ts'
+import { Watcher } from './watcher.ts'
 
 export interface ChannelsOptions extends StreamStandOptions {
   readonly relay: ChannelRelay
@@ -434,28 +441,5 @@ export class Channels implements ChannelDoor, MemberOwner {
 const tellAtOnce = 200
 const maxLsn = 2n ** 64n - 1n
 const maxWarned = 100
-
-/** Told of changes while its member does not stand yet. */
-class Watcher implements PermissionWatcher {
-  member: ChannelMember | null = null
-  error: unknown = null
-
-  changed(): void {
-    this.member?.changed()
-  }
-
-  ended(error: unknown): void {
-    this.error = error
-    this.member?.ended(error)
-  }
-}
-
-/** What was for one alone is shown to that one, and to whoever sent it. */
-function isToOrFrom({ to, sender }: Draft, { principal, connection }: Caller): boolean {
-  if (to === null) return true
-  const { sub } = principal.claims
-  if ('user' in to ? to.user === sub : to.connection === connection) return true
-  return sender.user !== null && sender.user === sub
-}
 
 const sleep = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms))

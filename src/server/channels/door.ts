@@ -1,9 +1,9 @@
 // How channels are entered and sent to, for the transports: types only.
 import type { QueryPosition } from '../../protocol/position.ts'
 import type { Outlet, Principal, Subscription } from '../subscribe/subscription.ts'
-import type { HistoryPage, HistoryRange } from './channel-relay.ts'
 import type { ChannelName, Published, Target } from './message.ts'
-import type { PresenceList } from './presence.ts'
+import type { PresenceList } from './presence/presence.ts'
+import type { HistoryPage, HistoryRange } from './relay/channel-relay.ts'
 
 export interface ChannelRequest {
   readonly kind: 'channel'

@@ -2,7 +2,7 @@
 import type { GapCode } from '../../protocol/codes.ts'
 import { gapCodes } from '../../protocol/codes.ts'
 import type { ChannelMessage, Draft } from './message.ts'
-import type { PresenceEntry } from './presence.ts'
+import type { PresenceEntry } from './presence/presence.ts'
 
 /** @returns a MessageEvent; the payload's text goes in as it came */
 export function messageJson(message: Draft | ChannelMessage): string {

@@ -1,7 +1,7 @@
 // What a node holds for channels, to be shown and checked.
 import type { Channel } from './channel.ts'
-import type { ChannelRelay } from './channel-relay.ts'
-import type { PresenceStore } from './presence.ts'
+import type { PresenceStore } from './presence/presence.ts'
+import type { ChannelRelay } from './relay/channel-relay.ts'
 
 /** All 0 a grace after the last member has left. */
 export interface ChannelHoldings {

@@ -2,11 +2,11 @@
 import { randomUUID } from 'node:crypto'
 import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { ChannelRelay } from './channel-relay.ts'
 import type { Caller, SendRequest } from './door.ts'
+import type { ChannelPermission } from './guards/permission.ts'
 import { type ChannelName, channelKey, noStamp, type Published, type Stamp } from './message.ts'
-import type { ChannelPermission } from './permission.ts'
 import { sendRefused } from './refusals.ts'
+import type { ChannelRelay } from './relay/channel-relay.ts'
 import type { ChannelRules } from './rules.ts'
 import { SendRate, SendRates, type SendVerdict } from './send-rate.ts'
 

@@ -1,7 +1,7 @@
 // What is refused at the door of channels, and why.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { ChannelPermission } from './guards/permission.ts'
 import type { ChannelName } from './message.ts'
-import type { ChannelPermission } from './permission.ts'
 
 const maxTopicLength = 255
 

@@ -1,7 +1,8 @@
 // The order in which one node takes a channel's messages: by their numbers, each once, with holes noticed. Pure: whoever holds it asks
 // for what is missing, and says when it knows more.
-import type { HistoryPage, Standing } from './channel-relay.ts'
+
 import { type ChannelMessage, type Former, goesOn } from './message.ts'
+import type { HistoryPage, Standing } from './relay/channel-relay.ts'
 
 /** What is due to the members, in order. */
 export type Due =

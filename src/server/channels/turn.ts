@@ -1,8 +1,8 @@
 // What a channel gives its members: types only.
 import type { Batch } from '../route/batch.ts'
 import type { Outgoing } from '../route/outgoing.ts'
-import type { Standing } from './channel-relay.ts'
 import type { Draft } from './message.ts'
+import type { Standing } from './relay/channel-relay.ts'
 
 /** An event on its way to members. */
 export interface ChannelEvent {

@@ -13,6 +13,7 @@ import { textEncoding } from './encode.ts'
 import type { Polling } from './frame-body.ts'
 import { FrameCollector } from './frame-collector.ts'
 import { haveCaughtUp } from './heartbeat-frame.ts'
+import { Pause } from './pause.ts'
 import { PollPresence } from './poll-presence.ts'
 import type { Services } from './services.ts'
 import { SessionConnection } from './session-connection.ts'
@@ -52,7 +53,7 @@ export class FramePoll implements Connection, Carrier {
   #isMovedAway = false
   /** A transaction has passed: queries that lag behind it are waited for a moment, for nothing would say later that they are past it. */
   #passed: { readonly position: Position; readonly untilMs: number } | null = null
-  #wake: (() => void) | null = null
+  readonly #pause = new Pause()
 
   constructor({ services, response, principal, polling }: FramePollOptions) {
     const { limits } = services
@@ -69,7 +70,7 @@ export class FramePoll implements Connection, Carrier {
         isOwed: () => this.#areStatesOwed(),
         tooLarge: owner => setImmediate(() => this.#refuseTooLarge(owner)),
         takes: (owner, outgoing) => this.#takes(owner, outgoing),
-        onPushed: () => this.#wake?.(),
+        onPushed: () => this.#pause.end(),
         onDrained,
       })
       return this.#collector
@@ -111,25 +112,25 @@ export class FramePoll implements Connection, Carrier {
 
   tellPulse(): void {
     this.#isPulseOther = true
-    this.#wake?.()
+    this.#pause.end()
   }
 
   goAway(error: TidegateError): void {
     this.#session.goAway(error)
-    this.#wake?.()
+    this.#pause.end()
   }
 
   /** Answers what there is now, and ends its connection: the next poll goes wherever a balancer sends it. */
   moveAway(): boolean {
     if (this.#session.isOver || this.#isIncomplete() || this.#response.headersSent) return false
     this.#isMovedAway = true
-    this.#wake?.()
+    this.#pause.end()
     return true
   }
 
   cutOff(error: TidegateError): void {
     this.#session.cutOff(error)
-    this.#wake?.()
+    this.#pause.end()
   }
 
   /** No token can come to this poll: it is answered at once, and the next brings another. */
@@ -144,7 +145,7 @@ export class FramePoll implements Connection, Carrier {
 
   leave(): void {
     this.#session.disconnected('broken')
-    this.#wake?.()
+    this.#pause.end()
   }
 
   ping(): void {}
@@ -152,7 +153,7 @@ export class FramePoll implements Connection, Carrier {
   resume(): void {}
 
   end(): void {
-    this.#wake?.()
+    this.#pause.end()
   }
 
   #encode(frame: ServerFrame): Buffer {
@@ -182,7 +183,7 @@ export class FramePoll implements Connection, Carrier {
       const elapsedMs = now() - startedAt
       if (this.#isIncomplete()) {
         if (elapsedMs >= snapshotMs) return
-        await this.#sleep(this.#areStatesOwed() ? snapshotMs - elapsedMs : lookAgainMs)
+        await this.#pause.for(this.#areStatesOwed() ? snapshotMs - elapsedMs : lookAgainMs)
         continue
       }
       if (this.#hasNews) {
@@ -194,21 +195,10 @@ export class FramePoll implements Connection, Carrier {
       if (this.#isPulseOther || this.#isMovedAway) return
       const isOwed = elapsedMs < replayMs && !haveCaughtUp(this.#session.standings, head)
       const patienceMs = patienceAt - now()
-      if (patienceMs > 0) await this.#sleep(patienceMs)
-      else if (isOwed) await this.#sleep(lookAgainMs)
+      if (patienceMs > 0) await this.#pause.for(patienceMs)
+      else if (isOwed) await this.#pause.for(lookAgainMs)
       else return
     }
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise(resolve => {
-      const timer = setTimeout(resolve, ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        this.#wake = null
-        resolve()
-      }
-    })
   }
 
   /** An answer now would end in the middle. */

@@ -13,6 +13,7 @@ import type { Connection } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { notesOf } from './notes.ts'
+import { Pause } from './pause.ts'
 import { hereTagOf } from './poll-presence.ts'
 import type { Services } from './services.ts'
 import { formatStreamPosition } from './stream-position.ts'
@@ -71,7 +72,7 @@ export class LongPoll implements Connection, MembershipOwner {
   #isMovedAway = false
   /** Where its client stood when this node began to leave. */
   #lastPosition: string | null = null
-  #wake: (() => void) | null = null
+  readonly #pause = new Pause()
   readonly #taken = new AnswerTaken()
 
   constructor({ services, response, principal, request }: LongPollOptions) {
@@ -121,7 +122,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   tellPulse(): void {
     this.#isPulseOther = true
-    this.#wake?.()
+    this.#pause.end()
   }
 
   /** What is whole already is answered in this turn. */
@@ -137,7 +138,7 @@ export class LongPoll implements Connection, MembershipOwner {
   moveAway(): boolean {
     if (this.#isOver || this.#isWaitingForParts() || this.#response.headersSent) return false
     this.#isMovedAway = true
-    this.#wake?.()
+    this.#pause.end()
     return true
   }
 
@@ -169,7 +170,7 @@ export class LongPoll implements Connection, MembershipOwner {
   leave(): void {
     this.#isOver = true
     for (const member of this.#members) member.close('broken')
-    this.#wake?.()
+    this.#pause.end()
   }
 
   /** Waits until there is something whole to tell, `wait` is over, or nobody asks any more. */
@@ -183,7 +184,7 @@ export class LongPoll implements Connection, MembershipOwner {
       const elapsedMs = now() - startedAt
       if (this.#isWaitingForParts()) {
         if (elapsedMs >= snapshotMs) return
-        await this.#sleep(this.#isPartial.includes(true) ? snapshotMs - elapsedMs : lookAgainMs)
+        await this.#pause.for(this.#isPartial.includes(true) ? snapshotMs - elapsedMs : lookAgainMs)
         continue
       }
       if (this.#hasNews()) {
@@ -195,21 +196,10 @@ export class LongPoll implements Connection, MembershipOwner {
       if (this.#isPulseOther || this.#isMovedAway) return
       const isOwed = this.#request.after !== null && elapsedMs < replayMs && !this.#hasReached(head)
       const patienceMs = patienceAt - now()
-      if (patienceMs > 0) await this.#sleep(patienceMs)
-      else if (isOwed) await this.#sleep(lookAgainMs)
+      if (patienceMs > 0) await this.#pause.for(patienceMs)
+      else if (isOwed) await this.#pause.for(lookAgainMs)
       else return
     }
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise(resolve => {
-      const timer = setTimeout(resolve, ms)
-      this.#wake = () => {
-        clearTimeout(timer)
-        this.#wake = null
-        resolve()
-      }
-    })
   }
 
   /** True when every query has handed over all that was there when the poll came. */
@@ -297,7 +287,7 @@ export class LongPoll implements Connection, MembershipOwner {
         // Else the resync is owed.
         this.#isPartial[member.id] = !subscription.resumed
         member.open()
-        this.#wake?.()
+        this.#pause.end()
       },
       (error: unknown) => this.#failed(error),
     )
@@ -322,12 +312,12 @@ export class LongPoll implements Connection, MembershipOwner {
       this.#failed(new TidegateError('SNAPSHOT_TOO_LARGE', message))
       return
     }
-    this.#wake?.()
+    this.#pause.end()
   }
 
   #failed(error: unknown): void {
     this.#failure ??= error
-    this.#wake?.()
+    this.#pause.end()
   }
 
   #position(member: Membership | null, own: QueryPosition | null): string | null {

@@ -2,8 +2,8 @@
 // accepted keeps its order, and no more waits than may.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { Outbox, type Sent } from '../../../src/client/channels/outbox.ts'
 import type { Ask } from '../../../src/client/feed.ts'
-import { Outbox, type Sent } from '../../../src/client/outbox.ts'
 import { TidegateError } from '../../../src/protocol/tidegate-error.ts'
 
 type Step =

@@ -1,8 +1,8 @@
 // The members of a channel, against a model: whatever comes and goes, the list is who is there; what cannot be is an error.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { ProtocolError } from '../../../src/client/live-rows.ts'
-import { Members } from '../../../src/client/presence.ts'
+import { Members } from '../../../src/client/channels/presence.ts'
+import { ProtocolError } from '../../../src/client/queries/live-rows.ts'
 import type { PresenceMember } from '../../../src/protocol/messages.ts'
 
 const member = (ref: string, meta: number): PresenceMember => ({

@@ -1,15 +1,15 @@
 // What the database says, where the slot goes from one node to another.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Channels } from '../../../src/server/channels/channels.ts'
-import { MemoryPresence } from '../../../src/server/channels/memory-presence.ts'
-import { MemoryChannelRelay } from '../../../src/server/channels/memory-relay.ts'
-import { alwaysAllowed } from '../../../src/server/channels/permission.ts'
+import { alwaysAllowed } from '../../../src/server/channels/guards/permission.ts'
+import { MemoryPresence } from '../../../src/server/channels/presence/memory-presence.ts'
+import { MemoryChannelRelay } from '../../../src/server/channels/relay/memory-relay.ts'
 import { ChannelRules } from '../../../src/server/channels/rules.ts'
 import type { Commit } from '../../../src/server/decode/change.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { steadyNow } from '../../../src/server/steady-clock.ts'
-import { ChannelDatabase, payloadOf } from './sql.ts'
+import { ChannelDatabase, payloadOf } from './sql/sql.ts'
 
 let database: ChannelDatabase
 

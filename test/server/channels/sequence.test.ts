@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { HistoryPage } from '../../../src/server/channels/channel-relay.ts'
 import type { ChannelMessage } from '../../../src/server/channels/message.ts'
+import type { HistoryPage } from '../../../src/server/channels/relay/channel-relay.ts'
 import { type Due, Sequence } from '../../../src/server/channels/sequence.ts'
 
 const epoch = 'aaaaaaaa'

@@ -1,5 +1,5 @@
 // A permission of one reader, with everything that is told of it and where the stream stood then.
-import type { ChannelPermission } from '../../../src/server/channels/permission.ts'
+import type { ChannelPermission } from '../../../src/server/channels/guards/permission.ts'
 import type { Principal } from '../../../src/server/subscribe/subscription.ts'
 import type { TestNode } from '../../support/node.ts'
 

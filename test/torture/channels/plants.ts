@@ -2,7 +2,7 @@
 import type { Change } from '../plant.ts'
 
 const lossy: Change = {
-  file: 'channels/redis-relay-subscriber.ts',
+  file: 'channels/relay/redis-relay-subscriber.ts',
   text: "else if (heard.kind === 'message') for (const listener of entry.listeners)",
   instead:
     "else if (heard.kind === 'message' && Math.random() < 0.05) return\n      else if (heard.kind === 'message') for (const listener of entry.listeners)",
@@ -35,12 +35,12 @@ export const channelPlants: Readonly<Record<string, readonly Change[]>> = {
   ],
   'commits appended to a history again': [
     {
-      file: 'channels/wal-appender.ts',
+      file: 'channels/sql/wal-appender.ts',
       text: 'this.#queue = this.#queue.slice(drafts.length)',
       instead: 'this.#queue = Math.random() < 0.1 ? this.#queue : this.#queue.slice(drafts.length)',
     },
     {
-      file: 'channels/redis-relay-scripts.ts',
+      file: 'channels/relay/redis-relay-scripts.ts',
       text: 'if of == newOf and newAt <= at then',
       instead: "if of == newOf and newAt <= '' then",
     },

@@ -3,7 +3,6 @@
 import { randomUUID } from 'node:crypto'
 import { type Position, WHOLE_COMMIT } from '../../../../src/protocol/position.ts'
 import { TidegateError } from '../../../../src/protocol/tidegate-error.ts'
-import type { HistoryRange } from '../../../../src/server/channels/channel-relay.ts'
 import type {
   Caller,
   ChannelDoor,
@@ -20,7 +19,8 @@ import {
   channelKey,
   type Published,
 } from '../../../../src/server/channels/message.ts'
-import type { PresenceEntry, PresenceList } from '../../../../src/server/channels/presence.ts'
+import type { PresenceEntry, PresenceList } from '../../../../src/server/channels/presence/presence.ts'
+import type { HistoryRange } from '../../../../src/server/channels/relay/channel-relay.ts'
 import { Batch } from '../../../../src/server/route/batch.ts'
 import { Outgoing, type Outlet } from '../../../../src/server/subscribe/subscription.ts'
 

@@ -1,0 +1,68 @@
+// Nodes with presence in a Redis, and somebody who hears the diffs.
+import { Redis } from 'ioredis'
+import { RedisPresence } from '../../../../src/server/channels/presence/redis-presence.ts'
+import { decodeHeard } from '../../../../src/server/channels/relay/redis-envelope.ts'
+import { ChannelNames } from '../../../../src/server/channels/relay/redis-keys.ts'
+import { createLog } from '../../../../src/server/log.ts'
+import { closeRedis, openRedis } from '../../../../src/server/redis.ts'
+import { assertRedisReady } from '../../../../src/server/redis-ready.ts'
+import { until } from '../../../support/redis-process.ts'
+import { Heard, type PresenceWorld } from './presence-suite.ts'
+
+export interface PresenceNode extends AsyncDisposable {
+  readonly store: RedisPresence
+}
+
+export async function startPresenceNode(url: string, name: string, leaseMs = 1000): Promise<PresenceNode> {
+  const client = openRedis(url, { connectionName: 'presence', commandTimeoutMs: 500 })
+  await until(async () => client.status === 'ready', 'Redis')
+  // So that there is a connection to each server of a Cluster.
+  await assertRedisReady(client)
+  const store = new RedisPresence({ client, name, log: createLog('silent'), leaseMs })
+  return {
+    store,
+    [Symbol.asyncDispose]: async () => {
+      await store.close()
+      closeRedis(client)
+    },
+  }
+}
+
+export interface Ear extends Disposable {
+  hear(channel: string): Promise<Heard>
+}
+
+export function openEar(url: string, name: string): Ear {
+  const client = new Redis(url, { retryStrategy: () => 20, autoResubscribe: true, maxRetriesPerRequest: null })
+  client.on('error', () => {})
+  const names = new ChannelNames(name, client)
+  const heards = new Map<string, Heard>()
+  client.on('smessageBuffer', (at: Buffer, text: Buffer) => {
+    const heard = decodeHeard({ topic: '', isPrivate: true }, text)
+    if (heard?.kind === 'presence') heards.get(String(at))?.take(heard.diff)
+  })
+  return {
+    hear: async channel => {
+      const heard = new Heard()
+      heards.set(names.live(channel), heard)
+      await client.ssubscribe(names.live(channel))
+      return heard
+    },
+    [Symbol.dispose]: () => client.disconnect(),
+  }
+}
+
+export async function startRedisWorld(url: string, name: string): Promise<PresenceWorld> {
+  const [a, b] = [await startPresenceNode(url, name), await startPresenceNode(url, name)]
+  const ear = openEar(url, name)
+  return {
+    a: a.store,
+    b: b.store,
+    hear: channel => ear.hear(channel),
+    [Symbol.asyncDispose]: async () => {
+      await a[Symbol.asyncDispose]()
+      await b[Symbol.asyncDispose]()
+      ear[Symbol.dispose]()
+    },
+  }
+}
