@@ -5,7 +5,8 @@ import { connect, type Socket } from 'node:net'
 import { answer } from './child.ts'
 
 export interface Connect {
-  readonly kind: 'tidegate' | 'sse' | 'bare' | 'socket.io'
+  /** `changes` and `phoenix`: events of changes, by our own frames and by Supabase's. */
+  readonly kind: 'tidegate' | 'changes' | 'phoenix' | 'sse' | 'bare' | 'socket.io'
   readonly port: number
   readonly creditPort: number | null
   readonly count: number
@@ -90,9 +91,19 @@ class Gate {
   }
 }
 
+/** First bytes of frames. */
+const textFrame = 0x81
+const ping = 0x89
+const pong = 0x8a
+
+const phoenixTopic = 'realtime:bench'
+const phoenixChange = `[null,null,"${phoenixTopic}","postgres_changes",`
+
 abstract class Reader {
   readonly socket: Socket
   joined = false
+  /** Its last heartbeat was answered. */
+  hasHeartbeat = true
   rows = 0
   #rest: Buffer | null = null
 
@@ -152,7 +163,6 @@ abstract class Reader {
 
 class WebSocketReader extends Reader {
   #upgraded = false
-  readonly #path: string
   readonly #greetings: readonly string[]
   #snapshots = 0
   readonly #kind: Connect['kind']
@@ -166,10 +176,15 @@ class WebSocketReader extends Reader {
     super(port)
     this.#kind = kind
     this.#greetings = greetings
-    this.#path = kind === 'socket.io' ? '/socket.io/?EIO=4&transport=websocket' : '/v1/socket'
-    const authorization = token === '' ? '' : `Authorization: Bearer ${token}\r\n`
+    const path =
+      kind === 'socket.io'
+        ? '/socket.io/?EIO=4&transport=websocket'
+        : kind === 'phoenix'
+          ? `/realtime/v1/websocket?apikey=${token}&vsn=2.0.0`
+          : '/v1/socket'
+    const authorization = token === '' || kind === 'phoenix' ? '' : `Authorization: Bearer ${token}\r\n`
     this.socket.write(
-      `GET ${this.#path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
         `Sec-WebSocket-Key: ${Buffer.from('0123456789abcdef').toString('base64')}\r\nSec-WebSocket-Version: 13\r\n${authorization}\r\n`,
     )
   }
@@ -190,7 +205,18 @@ class WebSocketReader extends Reader {
   protected textOf(bytes: Buffer, at: number, length: number): string {
     if (!this.#upgraded) return bytes.toString('latin1', at, at + length)
     const short = bytes[at + 1]!
-    return bytes.toString('utf8', at + (short < 126 ? 2 : short === 126 ? 4 : 10), at + length)
+    const from = at + (short < 126 ? 2 : short === 126 ? 4 : 10)
+    if (bytes[at] === ping) {
+      this.#write(pong, bytes.subarray(from, at + length))
+      return ''
+    }
+    return bytes.toString('utf8', from, at + length)
+  }
+
+  /** `hasHeartbeat` once it is answered. */
+  heartbeat(): void {
+    this.hasHeartbeat = false
+    this.#send('[null,"h","phoenix","heartbeat",{}]')
   }
 
   protected message(text: string, wireBytes: number): void {
@@ -204,6 +230,9 @@ class WebSocketReader extends Reader {
       else if (text.startsWith('42')) this.delivered(text, wireBytes)
       else if (text === '2') this.#send('3')
     } else if (this.#kind === 'bare') this.delivered(text, wireBytes)
+    else if (this.#kind === 'phoenix') this.#phoenix(text, wireBytes)
+    else if (text.startsWith('{"type":"change"')) this.delivered(text, wireBytes)
+    else if (text.startsWith('{"type":"subscribed"')) this.joined ||= this.#kind === 'changes'
     else if (text.startsWith('{"type":"delta"')) this.delivered(text, wireBytes)
     else if (text.startsWith('{"type":"snapshot"')) {
       if (text.includes('"done":true')) this.#snapshots += 1
@@ -212,10 +241,21 @@ class WebSocketReader extends Reader {
     wake()
   }
 
-  /** A masked text frame of less than 126 bytes, or of less than 64 KiB. */
+  /** `[join_ref,ref,topic,event,payload]` */
+  #phoenix(text: string, wireBytes: number): void {
+    if (text.startsWith(phoenixChange)) this.delivered(text, wireBytes)
+    else if (text.startsWith('[null,"h","phoenix","phx_reply"')) this.hasHeartbeat = true
+    else if (text.includes('"phx_reply",{"status":"ok"')) this.joined = true
+    else if (text !== '' && !text.includes('"status":"ok"')) throw new Error(text)
+  }
+
   #send(text: string): void {
-    const body = Buffer.from(text)
-    const head = body.length < 126 ? [0x81, 0x80 | body.length] : [0x81, 0xfe, body.length >> 8, body.length & 0xff]
+    this.#write(textFrame, Buffer.from(text))
+  }
+
+  /** A masked frame of less than 126 bytes, or of less than 64 KiB. */
+  #write(kind: number, body: Buffer): void {
+    const head = body.length < 126 ? [kind, 0x80 | body.length] : [kind, 0xfe, body.length >> 8, body.length & 0xff]
     this.socket.write(Buffer.concat([Buffer.from([...head, 0, 0, 0, 0]), body]))
   }
 }
@@ -254,6 +294,11 @@ class EventStreamReader extends Reader {
 function greetingsOf({ kind, table, filter, select, queries = 1 }: Connect, i: number): string[] {
   if (kind === 'bare') return []
   if (kind === 'socket.io') return ['40']
+  if (kind === 'changes') return [JSON.stringify({ type: 'subscribe', id: 1, kind, table, filter })]
+  if (kind === 'phoenix') {
+    const binding = { event: '*', schema: 'public', table, ...(filter === '' ? {} : { filter }) }
+    return [JSON.stringify(['1', '1', phoenixTopic, 'phx_join', { config: { postgres_changes: [binding] } }])]
+  }
   return Array.from({ length: i === 0 ? 1 : queries }, (_, query) => {
     const frame = {
       type: 'subscribe',
@@ -310,6 +355,13 @@ answer(
       gate = through === null ? null : new Gate(through)
     },
     received: () => received,
+    /** Of every socket of Supabase's wire, which would else be taken for gone. Resolves when all are answered. */
+    async heartbeat() {
+      mode = 'joining'
+      const beating = sockets.filter(reader => reader instanceof WebSocketReader)
+      for (const reader of beating) reader.heartbeat()
+      await until(() => beating.every(reader => reader.hasHeartbeat), 'heartbeats')
+    },
     rows() {
       mode = 'rows'
       received = 0
@@ -324,7 +376,13 @@ answer(
       mode = 'latency'
       latencies = []
     },
-    latencies() {
+    /** @param deliveries to wait for: more, or fewer, are an error */
+    async latencies({ deliveries = null }: { deliveries?: number | null }) {
+      if (deliveries !== null) {
+        await until(() => latencies.length >= deliveries, `${deliveries} timed deliveries`)
+        if (latencies.length > deliveries)
+          throw new Error(`${latencies.length} deliveries came; ${deliveries} were owed`)
+      }
       const sorted = latencies.sort((a, b) => a - b)
       latencies = []
       const at = (p: number): number => percentile(sorted, p) / 1000

@@ -4,12 +4,9 @@
 //
 // A row carries the clock's time at its INSERT, so the figure holds the commit itself, too, and everything is on one
 // machine: Postgres, pgbench, the node and the clients.
-import { spawn } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { Child } from './child.ts'
 import type { Connect } from './clients.ts'
+import { insertMessages } from './pgbench.ts'
 import { type Figure, interleave, median, rounded, say } from './report.ts'
 import { tokensFor, World } from './world.ts'
 
@@ -31,6 +28,7 @@ interface Latencies {
 const clientCount = 1000
 const rooms = 100
 const commitsPerSecond = 5000
+const load = { firstRoom: 1, lastRoom: rooms, perSecond: commitsPerSecond }
 const slot = 'bare_stream'
 
 export async function latency({ binDir, rounds, scale, profile }: Options): Promise<Figure[]> {
@@ -56,9 +54,9 @@ export async function latency({ binDir, rounds, scale, profile }: Options): Prom
     await clients.ask('connect', connect)
     await clients.ask('latency')
     // The first second warms up: compilers, caches, pgbench's connections.
-    await commit(world, 2)
+    await insertMessages(world, { ...load, seconds: 2 })
     await clients.ask('latencies')
-    await commit(world, seconds)
+    await insertMessages(world, { ...load, seconds })
     const result = await clients.ask<Latencies>('latencies')
     say(`${isOurs ? 'ours' : 'bare'}: ${JSON.stringify(result)}`)
     ;(isOurs ? our : peer).push(result)
@@ -96,22 +94,4 @@ export async function latency({ binDir, rounds, scale, profile }: Options): Prom
     }
   }
   return [figure('p50', 1, 1.5), figure('p99', 5, 8)]
-}
-
-async function commit({ postgres, binDir }: World, seconds: number): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'tidegate-bench-'))
-  const script = join(folder, 'insert.sql')
-  await writeFile(
-    script,
-    `\\set room random(1, ${rooms})\nINSERT INTO public.messages (id, room_id, body) VALUES (nextval('public.message_ids'), :room, 'a message of some words, as people write them to each other');\n`,
-  )
-  const args = ['-n', '-M', 'prepared', '-c', '8', '-j', '1', '-R', String(commitsPerSecond), '-T', String(seconds)]
-  const child = spawn(join(binDir, 'pgbench'), [...args, '-f', script, postgres.url], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  let errors = ''
-  child.stderr.on('data', text => (errors += text))
-  const code = await new Promise(resolve => child.once('exit', resolve))
-  await rm(folder, { recursive: true })
-  if (code !== 0) throw new Error(`pgbench ended with ${code}: ${errors}`)
 }

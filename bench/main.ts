@@ -1,5 +1,5 @@
-// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay|channels [--json]. What each measures and
-// what limits it is in docs/performance.md.
+// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay|channels|supabase-wire [--json]. What each
+// measures and what limits it is in docs/performance.md.
 import { mkdirSync } from 'node:fs'
 import { Command } from 'commander'
 import { authorize } from './authorize.ts'
@@ -9,6 +9,7 @@ import { fanOut } from './fan-out.ts'
 import { latency } from './latency.ts'
 import { relay } from './relay.ts'
 import { type Figure, jsonOf, textOf } from './report.ts'
+import { supabaseWire } from './supabase-wire.ts'
 
 interface Flags {
   readonly json: boolean
@@ -18,6 +19,7 @@ interface Flags {
   readonly profile?: string
   readonly only?: string
   readonly readers: string
+  readonly subscribers: string
 }
 
 const program = new Command('bench')
@@ -27,10 +29,11 @@ const program = new Command('bench')
   .option('--pg-bin <folder>', 'PostgreSQL binaries with pg_recvlogical and pgbench')
   .option('--only <text>', 'authorize, channels: the loads whose name has it, and nothing else')
   .option('--readers <n,n>', 'relay: nodes that read, one run each', '1,5,20')
+  .option('--subscribers <n,n>', 'supabase-wire: how many, one run each', '100,1000,5000')
   .option('--profile <folder>', 'write a CPU profile of our side there')
 
 const optionsOf = () => {
-  const { rounds, scale, pgBin, profile, only, readers } = program.opts<Flags>()
+  const { rounds, scale, pgBin, profile, only, readers, subscribers } = program.opts<Flags>()
   if (profile !== undefined) mkdirSync(profile, { recursive: true })
   return {
     rounds: Number(rounds),
@@ -38,6 +41,7 @@ const optionsOf = () => {
     binDir: pgBin ?? null,
     only: only ?? null,
     readers: readers.split(',').map(Number),
+    subscribers: subscribers.split(',').map(Number),
     profile: profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`],
   }
 }
@@ -49,6 +53,7 @@ const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) =
   authorize,
   relay,
   channels,
+  'supabase-wire': supabaseWire,
 }
 
 for (const [name, run] of Object.entries(benches)) {
