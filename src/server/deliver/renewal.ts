@@ -12,8 +12,9 @@ const mintingClaims = new Set(['exp', 'iat', 'nbf', 'jti'])
 /** True when only the minting differs. A policy that reads even that gets the first token's values until the
  *  connection ends. */
 export function hasSameClaims(from: Principal, to: Principal): boolean {
-  return isDeepStrictEqual(lasting(from), lasting(to))
+  return isDeepStrictEqual(lastingClaims(from), lastingClaims(to))
 }
 
-const lasting = (principal: Principal): Record<string, unknown> =>
+/** What a token says of who holds it: the same in every renewal. */
+export const lastingClaims = (principal: Principal): Record<string, unknown> =>
   Object.fromEntries(Object.entries(principal.claims).filter(([name]) => !mintingClaims.has(name)))
