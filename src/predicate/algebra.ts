@@ -10,6 +10,8 @@ export interface SqlType {
   readonly family: TypeFamily
   /** Element type, for arrays. */
   readonly element?: SqlType
+  /** Of a composite type, whose family is `other`. */
+  readonly fields?: readonly { readonly name: string; readonly type: SqlType }[]
   /** Labels in sort order, for enums. */
   readonly labels?: readonly string[]
   /** For domains: `oid` and `name` are the domain's, the rest is the base type's. */

@@ -10,6 +10,7 @@ import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
 import { readFingerprint } from './fingerprint.ts'
 import { PromiseCache } from './promise-cache.ts'
 import { FactStore, readFact, readRoleNamed } from './read-facts.ts'
+import { readReadableTables } from './read-readable-tables.ts'
 import { type RelationRead, type RelationReading, readName, readRelation } from './read-relation.ts'
 import { TypeReader } from './read-types.ts'
 import { type AskedAccess, type Catalog, type Command, RemedyNeeded, type Table, type TableAccess } from './table.ts'
@@ -38,6 +39,8 @@ export interface CatalogLook {
 /** Entries kept of tables and of (table, role, command) triples; past it the oldest is dropped and read again when asked for. */
 const maxTables = 10_000
 const maxAccesses = 10_000
+/** Of which it is kept what each may read. */
+const maxRoles = 1_000
 /** Not kept by the cache: a table that does not exist yet may be created, and made-up names must not fill it. */
 const noRelation = new Error('no such relation')
 /** Reads that one compilation may ask for: far more than any policy names. */
@@ -53,6 +56,7 @@ export class PostgresCatalog implements Catalog {
   readonly #relations = new PromiseCache<string, RelationRead>(maxTables)
   readonly #oids = new PromiseCache<number, Table>(maxTables)
   readonly #accesses = new PromiseCache<string, TableAccess | AskedAccess>(maxAccesses)
+  readonly #readable = new PromiseCache<string, readonly { schema: string; name: string }[]>(maxRoles)
   /** End of the WAL when policies were last read: what they say may be true from there on only. */
   readUpTo = 0n
 
@@ -95,10 +99,15 @@ export class PostgresCatalog implements Catalog {
     return this.#accesses.get(`${table.oid} ${role} ${command}`, () => this.#readAccess(table, role, command))
   }
 
+  readableTables(role: string): Promise<readonly { schema: string; name: string }[]> {
+    return this.#readable.get(role, () => this.#reading(reading => readReadableTables(reading, role)))
+  }
+
   /** Forgets one table, or everything. What is being read at this moment still answers those who asked before, and
    *  nobody after. */
   invalidate(oid?: number): void {
     this.#facts = new FactStore()
+    this.#readable.clear()
     if (oid === undefined) {
       this.#types = null
       this.#relations.clear()

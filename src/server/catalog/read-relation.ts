@@ -69,7 +69,8 @@ export async function readRelation(
   const columns: TableColumn[] = []
   const collations: (CollationFacts | null)[] = []
   for (const { name, type, collation, notNull } of streamed) {
-    columns.push({ name, type: await reading.types.type(type, collation), notNull })
+    const sqlType = await reading.types.type(type, collation)
+    columns.push({ name, type: sqlType, notNull, typname: reading.types.typname(type) ?? sqlType.name })
     collations.push(await reading.types.collation(collation))
   }
   const positions = (names: readonly string[]): number[] =>

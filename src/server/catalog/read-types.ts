@@ -8,10 +8,13 @@ import { PromiseCache } from './promise-cache.ts'
 interface TypeRow {
   oid: number
   name: string
+  typname: string
   kind: string
   element: number | null
   base: number | null
   labels: string[] | null
+  /** Of a composite type, in their order. */
+  fields: { name: string; type: number }[] | null
 }
 
 interface CollationRow {
@@ -81,6 +84,11 @@ export class TypeReader {
     return this.#typeOf(oid, await this.collation(collationOid))
   }
 
+  /** `pg_type.typname` of a type that was read. */
+  typname(oid: number): string | undefined {
+    return this.#rows.get(oid)?.typname
+  }
+
   async namedType(schema: string, name: string, array: boolean): Promise<SqlType | null> {
     const { rows } = await sql<{ oid: number; collation: number }>`
       SELECT CASE WHEN ${array}::bool THEN typarray ELSE t.oid END AS oid, typcollation AS collation
@@ -108,13 +116,16 @@ export class TypeReader {
     if (this.#rows.has(oid)) return
     const { rows } = await sql<TypeRow>`
       WITH RECURSIVE reached AS (
-        SELECT oid, typelem, typbasetype FROM pg_type WHERE oid = ${oid}::oid
+        SELECT oid, typelem, typbasetype, typrelid FROM pg_type WHERE oid = ${oid}::oid
         UNION
-        SELECT t.oid, t.typelem, t.typbasetype FROM reached r JOIN pg_type t ON t.oid IN (r.typelem, r.typbasetype)
+        SELECT t.oid, t.typelem, t.typbasetype, t.typrelid FROM reached r JOIN pg_type t ON t.oid IN (r.typelem, r.typbasetype)
+          OR t.oid IN (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = r.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
       )
-      SELECT t.oid, format_type(t.oid, NULL) AS name, t.typtype AS kind, e.oid AS element,
+      SELECT t.oid, format_type(t.oid, NULL) AS name, t.typname, t.typtype AS kind, e.oid AS element,
         NULLIF(t.typbasetype, 0::oid) AS base,
-        (SELECT json_agg(enumlabel ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid) AS labels
+        (SELECT json_agg(enumlabel ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid) AS labels,
+        (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::bigint) ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = t.typrelid AND t.typtype = 'c' AND attnum > 0 AND NOT attisdropped) AS fields
       FROM reached r JOIN pg_type t ON t.oid = r.oid LEFT JOIN pg_type e ON e.typarray = t.oid`.execute(this.#db)
     for (const row of rows) this.#rows.set(row.oid, row)
   }
@@ -129,6 +140,13 @@ export class TypeReader {
     }
     if (row.kind === 'e') return { oid, name, family: 'enum', labels: row.labels ?? [] }
     if (row.element !== null) return { oid, name, family: 'array', element: this.#typeOf(row.element, collation) }
+    if (row.fields !== null)
+      return {
+        oid,
+        name,
+        family: 'other',
+        fields: row.fields.map(field => ({ name: field.name, type: this.#typeOf(field.type, null) })),
+      }
     const family = families[oid] ?? 'other'
     if ((family !== 'text' && family !== 'bpchar') || collation === null) return { oid, name, family }
     const { behaviour, lower } = collation

@@ -10,6 +10,8 @@ export interface TableColumn {
   readonly name: string
   readonly type: SqlType
   readonly notNull: boolean
+  /** `pg_type.typname`: `int8`, `_text`. Left out: the type's name. */
+  readonly typname?: string
 }
 
 /** A tracked table. `columns` are in WAL order: by attribute number, without dropped ones and without generated ones
@@ -43,7 +45,8 @@ export function shapeOf(table: Table): string {
   let shape = shapes.get(table)
   if (shape === undefined) {
     const { oid, columns, primaryKey, identity, incarnation = '', leaves = '', readThrough } = table
-    const parts = [oid, columns, primaryKey, [...identity].sort((a, b) => a - b), incarnation, leaves, readThrough]
+    const types = columns.map(({ name, type, notNull }) => ({ name, type, notNull }))
+    const parts = [oid, types, primaryKey, [...identity].sort((a, b) => a - b), incarnation, leaves, readThrough]
     shape = createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 12)
     shapes.set(table, shape)
   }
@@ -87,6 +90,8 @@ export interface Catalog {
    *  @param command SELECT if left out
    *  @throws TABLE_REFUSED, ROLE_REFUSED, RemedyNeeded */
   accessOrAsked(table: Table, role: string, command?: Command): Promise<TableAccess | AskedAccess>
+  /** The tables that are tracked and of which the role may SELECT at least the primary key, in the order of their names. */
+  readableTables(role: string): Promise<readonly { readonly schema: string; readonly name: string }[]>
   /** Forgets what it read. Called when a Relation message repeats, or the catalog's fingerprint changes. */
   invalidate(oid?: number): void
 }

@@ -122,7 +122,7 @@ export class OutcomeEncoder {
     let fields = `,"key":${keyJson(table, row.new !== null && op !== 'delete' ? row.new : row.old!)}`
     if (op !== 'delete') fields += `,"new":${objectJson(table, columns, row.new!)}`
     if (op !== 'insert') fields += `,"old":${objectJson(table, columns, row.old!)}`
-    return this.#event(query, op, fields, ordinalOfEvent(row))
+    return this.#event(query, op, fields, ordinalOfEvent(row), op === 'insert' && (row.old !== null || row.carried))
   }
 
   #signature(query: Query, truncated: boolean, outcomes: readonly Outcome[]): string {
@@ -131,11 +131,11 @@ export class OutcomeEncoder {
     return signature
   }
 
-  #event(query: Query, op: string, fields: string, ordinal: number): Outgoing {
+  #event(query: Query, op: string, fields: string, ordinal: number, existed = false): Outgoing {
     const { schema, name } = query.table
     const where = `"schema":${JSON.stringify(schema)},"table":${JSON.stringify(name)}`
     const json = `{"op":"${op}",${where}${fields},"committedAt":"${this.#committedAt}"}`
-    return new Outgoing('change', json, this.#position(ordinal + 1))
+    return new Outgoing('change', json, this.#position(ordinal + 1), null, existed)
   }
 
   #changeJson(query: Query, outcome: Outcome): string | null {

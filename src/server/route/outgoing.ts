@@ -14,15 +14,24 @@ export class Outgoing {
   /** Commit LSN where a live query's subscriber stands before it: 0 before a first snapshot, null in the middle of one or of
    *  a delta. Of no meaning for a change, which its own position tells from the one before. */
   readonly sinceLsn: bigint | null
+  /** Of a change that is an insert to its reader: whether the row was there before, out of the reader's sight. Null: not known. */
+  readonly existed: boolean | null
   /** Bytes for a wire, made by the first transport that needs them. */
   websocketFrame: Buffer | undefined
   sseChunk: Buffer | undefined
   streamFrame: Buffer | undefined
 
-  constructor(event: OutgoingEvent, json: string, position: Position | null, sinceLsn: bigint | null = null) {
+  constructor(
+    event: OutgoingEvent,
+    json: string,
+    position: Position | null,
+    sinceLsn: bigint | null = null,
+    existed: boolean | null = null,
+  ) {
     this.event = event
     this.json = json
     this.position = position
     this.sinceLsn = sinceLsn
+    this.existed = existed
   }
 }

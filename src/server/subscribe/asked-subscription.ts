@@ -8,7 +8,8 @@ import type { Batch } from '../route/batch.ts'
 import type { Manner, Member } from '../route/members.ts'
 import { orderTermsOf } from '../route/ordering.ts'
 import type { Outgoing } from '../route/outgoing.ts'
-import type { Outlet, Subscription } from './subscription.ts'
+import { shownColumns } from './shown-columns.ts'
+import type { Outlet, ShownColumn, Subscription } from './subscription.ts'
 
 /** Where it stands:
  *  - `waiting`: the audience is asked to bring it from there to the head; from nowhere if it holds nothing yet.
@@ -95,6 +96,10 @@ export class AskedSubscription implements Subscription, Member, Waiting {
 
   get limit(): number | undefined {
     return this.audience.query.ordering?.limit ?? undefined
+  }
+
+  get columns(): readonly ShownColumn[] | undefined {
+    return this.kind === 'changes' ? shownColumns(this.audience.query) : undefined
   }
 
   /** Begins to send. Called once, after the client was told that the subscription stands.

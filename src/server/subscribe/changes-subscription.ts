@@ -11,9 +11,10 @@ import type { Outgoing } from '../route/outgoing.ts'
 import type { LiveOwner } from './live-subscription.ts'
 import { reached } from './reached.ts'
 import { replay } from './replay.ts'
+import { shownColumns } from './shown-columns.ts'
 import { SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
-import type { Outlet, Subscription } from './subscription.ts'
+import type { Outlet, ShownColumn, Subscription } from './subscription.ts'
 
 type State =
   | { readonly name: 'attached' }
@@ -61,6 +62,10 @@ export class ChangesSubscription implements Subscription, Member {
   /** Begins to send. Called once, after the client was told that the subscription stands. */
   start(): void {
     void this.#replay()
+  }
+
+  get columns(): readonly ShownColumn[] {
+    return shownColumns(this.audience.query)
   }
 
   get isClosed(): boolean {

@@ -21,7 +21,7 @@ import { isAskable } from './prepare-asked.ts'
 import { recheck, type Standing } from './recheck.ts'
 import { Rewrites } from './rewrites.ts'
 import type { Stream } from './stream.ts'
-import type { Outlet, Principal, SubscribeRequest, Subscription, Subscriptions } from './subscription.ts'
+import type { Outlet, Principal, SubscribeRequest, Subscription, Subscriptions, TableName } from './subscription.ts'
 import { waitForTransaction } from './wait.ts'
 
 export interface SubscribeOptions {
@@ -112,6 +112,8 @@ export class SubscriptionDoor implements Subscriptions {
   #rewriteLook: Promise<void> = Promise.resolve()
   #askedLook: Promise<void> = Promise.resolve()
   readonly #asked: AskedDoor
+  /** One of each channel that means whatever tables there are. */
+  readonly #tableListeners = new Set<() => void>()
   #closed = false
   /** How often the catalog changed. */
   #rechecks = 0
@@ -131,6 +133,22 @@ export class SubscriptionDoor implements Subscriptions {
 
   admit(principal: Principal): Promise<void> {
     return answered(this.#options.prepare.admit(principal.role))
+  }
+
+  async tables(principal: Principal): Promise<readonly TableName[]> {
+    const { admit, catalog } = this.#options.prepare
+    await answered(admit(principal.role))
+    const tables = await answered(catalog.readableTables(principal.role))
+    return tables.map(({ schema, name }) => ({ schema, table: name }))
+  }
+
+  onTables(listener: () => void): () => void {
+    // Two may give the same function.
+    const own = (): void => listener()
+    this.#tableListeners.add(own)
+    return () => {
+      this.#tableListeners.delete(own)
+    }
   }
 
   head(): { position: Position; stale: boolean; lagMs: number } {
@@ -247,6 +265,7 @@ export class SubscriptionDoor implements Subscriptions {
     this.#rewriteLook = this.#rewriteLook.then(() => this.#endRewritten())
     // Nor this: what Postgres answers is true by its own rules.
     this.#askedLook = this.#askedLook.then(() => this.#asked.recheck())
+    for (const listener of this.#tableListeners) listener()
   }
 
   /** All at once: first they leave, so that nothing is left of tables as they were, then they come anew. */

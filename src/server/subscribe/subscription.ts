@@ -1,5 +1,6 @@
 // What a subscription is to those above (sessions, transports) and below (audiences): types only.
 
+import type { SqlType } from '../../predicate/algebra.ts'
 import type { OrderTerm, Warning } from '../../protocol/messages.ts'
 import type { Position } from '../../protocol/position.ts'
 import { Batch } from '../route/batch.ts'
@@ -69,6 +70,20 @@ export interface Outlet {
   fail(error: unknown): void
 }
 
+/** A column as a reader of changes is shown it. */
+export interface ShownColumn {
+  readonly name: string
+  /** `pg_type.typname`: `int8`, `_text`. */
+  readonly type: string
+  /** How its values are written. */
+  readonly sqlType: SqlType
+}
+
+export interface TableName {
+  readonly schema: string
+  readonly table: string
+}
+
 export interface Subscription {
   readonly kind: 'live' | 'changes' | 'channel'
   /** Number of the shared query: subscriptions with the same query and columns have the same. */
@@ -81,6 +96,8 @@ export interface Subscription {
   /** Of a live query that was asked for an order or a limit. */
   readonly order?: readonly OrderTerm[] | undefined
   readonly limit?: number | undefined
+  /** Of `changes`: what a row of it shows, in the order of the table's columns. */
+  readonly columns?: readonly ShownColumn[] | undefined
   readonly warnings: readonly Warning[]
   /** False where Postgres is asked: its grants and revocations are noticed a moment later. */
   readonly exact?: false
@@ -102,6 +119,11 @@ export interface Subscriptions {
   subscribe(principal: Principal, request: SubscribeRequest, outlet: Outlet): Promise<Subscription>
   /** Checks that the role may be taken. @throws ROLE_REFUSED */
   admit(principal: Principal): Promise<void>
+  /** The tracked tables of which the role may SELECT at least the primary key.
+   *  @throws ROLE_REFUSED */
+  tables(principal: Principal): Promise<readonly TableName[]>
+  /** Calls when what `tables` gives may be another now. Whoever listens asks again. @returns ends it */
+  onTables(listener: () => void): () => void
   /** Where the stream stands now, and how far behind the database it is. */
   head(): { position: Position; stale: boolean; lagMs: number }
   /** Position of the commit of this transaction. @param xid64 as pg_current_xact_id() gives it

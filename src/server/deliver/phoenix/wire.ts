@@ -69,8 +69,4 @@ export interface Binding {
 }
 
 /** A column as a change tells of it. */
-export interface ColumnType {
-  readonly name: string
-  /** `pg_type.typname`: `int8`, `_text`. */
-  readonly type: string
-}
+export type { ShownColumn as ColumnType } from '../../subscribe/subscription.ts'

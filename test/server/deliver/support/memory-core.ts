@@ -10,6 +10,7 @@ import {
   type SubscribeRequest,
   type Subscription,
   type Subscriptions,
+  type TableName,
 } from '../../../../src/server/subscribe/subscription.ts'
 
 export const epoch = '1f2e3d4c'
@@ -51,6 +52,27 @@ export class MemoryCore implements Subscriptions {
 
   async admit(principal: Principal): Promise<void> {
     if (principal.role === 'postgres') throw new TidegateError('ROLE_REFUSED', 'the role postgres is not listed')
+  }
+
+  /** What `tables` gives. */
+  tracked: readonly TableName[] = [{ schema: 'public', table: 'messages' }]
+  readonly #tableListeners = new Set<() => void>()
+
+  async tables(): Promise<readonly TableName[]> {
+    return this.tracked
+  }
+
+  onTables(listener: () => void): () => void {
+    this.#tableListeners.add(listener)
+    return () => {
+      this.#tableListeners.delete(listener)
+    }
+  }
+
+  /** Other tables are tracked from now on. */
+  retrack(tables: readonly TableName[]): void {
+    this.tracked = tables
+    for (const listener of this.#tableListeners) listener()
   }
 
   head(): { position: Position; stale: boolean; lagMs: number } {
