@@ -21,6 +21,7 @@ const groups: Record<OptionGroup, string> = {
   database: 'Database',
   listener: 'Listener',
   tokens: 'Tokens',
+  supabase: "Supabase's wire",
   relay: 'Between nodes',
   stream: 'Stream and snapshots',
   channels: 'Channels',

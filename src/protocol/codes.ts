@@ -337,6 +337,12 @@ export const peerCodes = {
     'Frames were sent to a stream that is over, never was, or is of another subject.',
     'Open a new stream and resume.',
   ),
+  PRIVATE_ONLY: entry(
+    403,
+    'never',
+    "Supabase's clients may not use public channels here.",
+    'Ask for a private channel, `config: { private: true }`, or unset SUPABASE_PRIVATE_ONLY.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */

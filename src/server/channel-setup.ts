@@ -79,6 +79,7 @@ export function openChannels(setup: ChannelSetup): { readonly channels: Channels
     epochNow,
     nudge: () => beacon.emit('fence'),
     isLeading,
+    isPublicOpen: !config.supabasePrivateOnly,
     waitForTransaction: xid64 => subscriptions.waitForTransaction(xid64, afterTimeoutMs),
     log,
     now: steadyNow,

@@ -5,7 +5,16 @@ import { TidegateError } from '../protocol/tidegate-error.ts'
 import { type ChannelEntry, parseChannelEntries } from './channel-entries.ts'
 import { readChannelEntries } from './channel-entries-file.ts'
 
-export type OptionGroup = 'database' | 'listener' | 'tokens' | 'relay' | 'stream' | 'channels' | 'limits' | 'log'
+export type OptionGroup =
+  | 'database'
+  | 'listener'
+  | 'tokens'
+  | 'supabase'
+  | 'relay'
+  | 'stream'
+  | 'channels'
+  | 'limits'
+  | 'log'
 
 export interface Option<T> {
   readonly group: OptionGroup
@@ -33,6 +42,10 @@ const oneOf = <const T extends string>(...values: readonly T[]): OptionType<T> =
   type: `one of ${values.join(', ')}`,
   schema: z.enum(values),
 })
+const yesOrNo: OptionType<boolean> = {
+  type: 'one of 1, 0, true, false',
+  schema: z.enum(['1', '0', 'true', 'false']).transform(text => text === '1' || text === 'true'),
+}
 const integer = (min: number, max: number): OptionType<number> => ({
   type: `a whole number from ${min} to ${max}`,
   schema: z
@@ -98,6 +111,21 @@ const claimSetting: z.ZodType<ClaimSetting, string> = z
     return { setting, claim }
   })
 
+/** A key that is no JWT, and the database role it stands for. */
+export interface ApiKey {
+  readonly key: string
+  readonly role: string
+}
+
+const maxApiKeys = 100
+const apiKey: z.ZodType<ApiKey, string> = z
+  .string()
+  .regex(/^sb_[\w-]{13,252}\s*=\s*[^\s"=]{1,63}$/)
+  .transform(text => {
+    const [key = '', role = ''] = text.split('=').map(part => part.trim())
+    return { key, role }
+  })
+
 const channelEntries: OptionType<readonly ChannelEntry[]> = {
   type: 'a JSON list as [{"pattern": "room:*", "history": {"length": 100, "age": "24h"}}]',
   schema: z.string().transform((text, context) => {
@@ -142,6 +170,18 @@ const claimSettings = list(
   claimSetting,
 )
 
+const apiKeyList = list(
+  `at most ${maxApiKeys} key=role pairs with commas between, each key once and of 16 characters or more: sb_publishable_...=anon,sb_secret_...=service_role`,
+  apiKey,
+)
+const apiKeys: OptionType<readonly ApiKey[]> = {
+  ...apiKeyList,
+  isSecret: true,
+  schema: apiKeyList.schema.refine(
+    keys => keys.length <= maxApiKeys && new Set(keys.map(({ key }) => key)).size === keys.length,
+  ),
+}
+
 /** The table. The flag and the key of a setting follow from its name: `DATABASE_URL`, `--database-url`, `databaseUrl`. */
 // biome-ignore format: one option, one look
 export const options = {
@@ -172,6 +212,9 @@ export const options = {
   JWT_ROLES: option('tokens', roles, 'anon,authenticated', 'The roles a token may name; the login of DATABASE_URL must be a member of each.'),
   CLAIM_SETTINGS: option('tokens', claimSettings, '', 'Settings that policies read with current_setting, filled from claims.'),
   TICKET_MS: option('tokens', milliseconds(1000, 600_000), 30_000, 'How long a ticket from POST /v1/tickets can be used.'),
+
+  API_KEYS: option('supabase', apiKeys, '', "Keys of Supabase's clients that are no JWTs, each with the role it stands for, which JWT_ROLES must list."),
+  SUPABASE_PRIVATE_ONLY: option('supabase', yesOrNo, '0', "Whether Supabase's clients are refused public channels; else whoever has a valid token or key may join and send to any of them."),
 
   REDIS_URL: optional('relay', redisUrl, 'Joins the nodes of a deployment, and holds what they share; Redis 6.2 or later. Without it there is one node, and all is in its memory. TLS, also to Sentinels and a Cluster: `rediss`, with `?ssl_ca_certs=`, `ssl_certfile=` and `ssl_keyfile=` (files) where the system does not know the authority, or `ssl_cert_reqs=none`. Of Sentinels with a password of their own: `?sentinelPassword=`.'),
   RELAY_MAX_BYTES: option('relay', bytes(), 128 * MiB, 'Bytes of the Stream in Redis from which nodes read, and from which one that starts fills its window; a large commit, and what came in the last five seconds, may take four times as much.'),
@@ -246,6 +289,7 @@ export const keyOf = (name: string): string =>
 export function loadConfig(env: Environment, flags: Flags = {}): Config {
   const config = loadOptions(optionNames, env, flags)
   const nameOf = (name: OptionName): string => nameAsGiven(name, flags)
+  refuseStrangeRoles(config, nameOf)
   return { ...config, ...verificationOf(config, nameOf), channels: readChannelEntries(config, nameOf) }
 }
 
@@ -298,6 +342,17 @@ export function verificationOf(
       ])
   }
   return { jwtAlgorithms: chosen }
+}
+
+/** Its clients would be refused one by one. */
+function refuseStrangeRoles(
+  { apiKeys, jwtRoles }: OptionValues<'API_KEYS' | 'JWT_ROLES'>,
+  nameOf: (name: OptionName) => string,
+): void {
+  const strange = new Set(apiKeys.map(({ role }) => role).filter(role => !jwtRoles.includes(role)))
+  if (strange.size === 0) return
+  const names = [...strange].map(role => JSON.stringify(role)).join(', ')
+  throw invalid([`${nameOf('API_KEYS')} has keys for ${names}, which JWT_ROLES does not list; add it there`])
 }
 
 const defaultSecretAlgorithms = ['HS256'] as const

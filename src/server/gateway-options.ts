@@ -1,5 +1,6 @@
 // What the gateway takes of the configuration.
 import type { Config } from './config.ts'
+import { ApiKeys, type SupabaseOptions } from './deliver/phoenix/api-keys.ts'
 
 export const gatewayLimits = (config: Config) => ({
   maxFrameBytes: config.maxFrameBytes,
@@ -23,3 +24,8 @@ export function authenticatorOptions(config: Config) {
     defaultRole: config.defaultRole,
   }
 }
+
+export const supabaseOptions = ({ apiKeys, supabasePrivateOnly }: Config): SupabaseOptions => ({
+  apiKeys: new ApiKeys(apiKeys),
+  isPrivateOnly: supabasePrivateOnly,
+})

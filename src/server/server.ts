@@ -21,7 +21,7 @@ import { NodePeers } from './deliver/node-peers.ts'
 import { RedisTickets } from './deliver/redis-tickets.ts'
 import { drain } from './drain.ts'
 import { createExplainer } from './explain/operator.ts'
-import { authenticatorOptions, gatewayLimits } from './gateway-options.ts'
+import { authenticatorOptions, gatewayLimits, supabaseOptions } from './gateway-options.ts'
 import { createLog, type Log } from './log.ts'
 import { NodeRegistry } from './nodes/registry.ts'
 import { release } from './nodes/release.ts'
@@ -342,6 +342,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     orders,
     log,
     limits: gatewayLimits(config),
+    supabase: supabaseOptions(config),
     allowedOrigins: config.allowedOrigins,
     ready: scope => {
       probedAtMs = steadyNow()

@@ -36,6 +36,7 @@ import {
   historyOff,
   notPublic,
   presenceOff,
+  privateOnly,
   sendRefused,
 } from './refusals.ts'
 import type { ChannelRelay, HistoryRange } from './relay/channel-relay.ts'
@@ -55,6 +56,8 @@ export interface ChannelsOptions extends StreamStandOptions {
   readonly window: Pick<MemoryRelay, 'epoch' | 'floorLsn' | 'between' | 'life'>
   readonly head: Head
   readonly isLeading: () => boolean
+  /** Whether some may be in public channels that no rule opens: see `Caller`. */
+  readonly isPublicOpen: boolean
   readonly waitForTransaction: (xid64: bigint) => Promise<Position>
   readonly log: Log
   readonly wallNow: () => number
@@ -215,10 +218,11 @@ export class Channels implements ChannelDoor, MemberOwner {
     if (member.isClosed || permission === null) throw sendRefused(channel.name)
     const user = subjectOf(caller)
     const own = user ?? caller.connection!
-    if (key !== null && key !== own && rule.boundToSubject)
+    const isFree = !rule.boundToSubject || (caller.isPublicOpen === true && !channel.name.isPrivate)
+    if (key !== null && key !== own && key !== caller.connection && !isFree)
       throw new TidegateError(
         'SEND_REFUSED',
-        "the channel's rule lists each member by its token's subject; leave key out",
+        "the channel's rule lists each member by its token's subject or its connection's name; leave key out",
       )
     const { tracked: before } = member
     member.tracked = request
@@ -277,11 +281,11 @@ export class Channels implements ChannelDoor, MemberOwner {
 
   /** Those that anybody can hear. What cannot be read harms nobody else. */
   *#saidBy(commit: Commit): Generator<Draft, void> {
-    const { rules, window, log } = this.#options
+    const { rules, window, isPublicOpen, log } = this.#options
     try {
       for (const draft of this.#walMessages.of(commit, window.epoch)) {
         const { topic, isPrivate } = draft.channel
-        if (isPrivate || rules.of(topic).isPublic) yield draft
+        if (isPrivate || isPublicOpen || rules.of(topic).isPublic) yield draft
         else this.#warnOf(topic)
       }
     } catch (error) {
@@ -398,7 +402,9 @@ export class Channels implements ChannelDoor, MemberOwner {
 
   async #permissionOf(caller: Caller, name: ChannelName, watcher: PermissionWatcher): Promise<ChannelPermission> {
     if (name.isPrivate) return this.#options.guards.acquire(caller.principal, name, watcher)
-    if (this.#options.rules.of(name.topic).isPublic) return alwaysAllowed
+    const { isPublicOpen = null } = caller
+    if (isPublicOpen === false) throw privateOnly(name)
+    if (isPublicOpen === true || this.#options.rules.of(name.topic).isPublic) return alwaysAllowed
     throw notPublic(name)
   }
 

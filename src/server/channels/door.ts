@@ -40,6 +40,9 @@ export interface Caller {
   readonly principal: Principal
   /** The connection's name; null for a POST. */
   readonly connection: string | null
+  /** Whether it comes by a wire whose public channels are open: true, to every topic, and its presence keys there are its own choice;
+   *  false, to none (PRIVATE_ONLY). Left out: a rule opens them. */
+  readonly isPublicOpen?: boolean | undefined
 }
 
 export interface ChannelSubscription extends Subscription {
@@ -67,7 +70,7 @@ export interface HistoryPart extends HistoryPage {
 
 export interface ChannelDoor {
   /** Events come through the outlet, never before this resolves.
-   *  @throws CHANNEL_REFUSED, TOPIC_INVALID, PRESENCE_OFF, HISTORY_OFF, CHANNELS_OFF, UNAVAILABLE */
+   *  @throws CHANNEL_REFUSED, PRIVATE_ONLY, TOPIC_INVALID, PRESENCE_OFF, HISTORY_OFF, CHANNELS_OFF, UNAVAILABLE */
   join(caller: Caller, request: ChannelRequest, outlet: Outlet): Promise<ChannelSubscription>
   /** As `ChannelSubscription.send`, without being there. */
   publish(caller: Caller, channel: ChannelName, request: SendRequest): Promise<Published>

@@ -28,6 +28,12 @@ export const channelRefused = ({ topic }: ChannelName): TidegateError =>
 export const notPublic = ({ topic }: ChannelName): TidegateError =>
   new TidegateError('CHANNEL_REFUSED', `no rule makes the topic ${shown(topic)} public`)
 
+export const privateOnly = ({ topic }: ChannelName): TidegateError =>
+  new TidegateError(
+    'PRIVATE_ONLY',
+    `only private channels are allowed, and ${shown(topic)} was asked for as a public one`,
+  )
+
 export const sendRefused = ({ topic }: ChannelName): TidegateError =>
   new TidegateError('SEND_REFUSED', `no policy lets this sender INSERT into the topic ${shown(topic)}`)
 

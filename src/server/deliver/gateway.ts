@@ -21,6 +21,7 @@ import { defaultLimits, type GatewayLimits } from './limits.ts'
 import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
 import type { Peers } from './peers.ts'
+import { noSupabase, type SupabaseOptions } from './phoenix/api-keys.ts'
 import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
@@ -38,6 +39,8 @@ export interface GatewayOptions {
   readonly log: Log
   /** Those left out are `defaultLimits`. */
   readonly limits?: Partial<GatewayLimits>
+  /** Left out: no API keys, and public channels are open to Supabase's clients. */
+  readonly supabase?: SupabaseOptions
   /** Empty or left out: pages of the gateway's own host. */
   readonly allowedOrigins?: AllowedOrigins
   readonly health?: HttpOptions['health']
@@ -109,6 +112,7 @@ class HttpGateway implements Gateway {
       channels = null,
       authenticator,
       orders = noOrders,
+      supabase = noSupabase,
       log,
       now = steadyNow,
       random = Math.random,
@@ -122,6 +126,7 @@ class HttpGateway implements Gateway {
       authenticator,
       orders,
       limits,
+      supabase,
       log,
       departures,
       turn,

@@ -5,6 +5,7 @@ import type { TokenOrders } from '../orders/targets.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import type { Departures } from './departures.ts'
 import type { GatewayLimits } from './limits.ts'
+import type { SupabaseOptions } from './phoenix/api-keys.ts'
 import type { Turn } from './send-queue.ts'
 
 export interface Authenticator {
@@ -19,6 +20,7 @@ export interface Services {
   readonly authenticator: Authenticator
   readonly orders: TokenOrders
   readonly limits: GatewayLimits
+  readonly supabase: SupabaseOptions
   readonly log: Log
   readonly departures: Departures
   readonly turn: Turn

@@ -22,6 +22,7 @@ import { fullBucket, type TokenBucket, takeToken } from './token-bucket.ts'
 
 export class SessionConnection implements Connection, MembershipOwner, CatchingUp, Vitals {
   readonly name: string
+  readonly #isPublicOpen: boolean | undefined
   readonly #services: Services
   readonly #carrier: Carrier
   readonly #queue: FrameQueue
@@ -38,10 +39,11 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   /** Null while its client was never owed anything. */
   #catchUp: CatchUp | null = null
 
-  constructor({ services, carrier, queue, credentials, name = newConnectionName() }: SessionOptions) {
+  constructor({ services, carrier, queue, credentials, name = newConnectionName(), isPublicOpen }: SessionOptions) {
     const { limits } = services
     const now = services.now()
     this.name = name
+    this.#isPublicOpen = isPublicOpen
     this.#services = services
     this.#carrier = carrier
     this.#queue = queue(() => this.#drained())
@@ -355,7 +357,8 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   async #enter(member: Membership, principal: Principal): Promise<void> {
     const { id, join } = member
     try {
-      const subscription = await member.enter(this.#services, { principal, connection: this.name })
+      const caller = { principal, connection: this.name, isPublicOpen: this.#isPublicOpen }
+      const subscription = await member.enter(this.#services, caller)
       if (subscription === null) return
       this.#dispatch({ type: 'joined', id, join, accepted: acceptedOf(subscription, member.channel) })
     } catch (error) {

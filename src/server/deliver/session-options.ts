@@ -12,4 +12,6 @@ export interface SessionOptions {
   /** What was verified before it began: a principal, an error to close with, or null when the first frame must bring the token. */
   readonly credentials: Principal | TidegateError | null
   readonly name?: string
+  /** See `Caller`. */
+  readonly isPublicOpen?: boolean
 }

@@ -83,7 +83,7 @@ afterEach(async () => {
 })
 
 /** @param beside another node's, over the same relay */
-export function bench(rules: readonly ChannelEntry[], beside?: Bench): Bench {
+export function bench(rules: readonly ChannelEntry[], beside?: Bench, { isPublicOpen = true } = {}): Bench {
   const head = new Head()
   head.begin(100n)
   const relay = beside?.relay ?? new MemoryChannelRelay({ now: steadyNow, random: Math.random })
@@ -100,6 +100,7 @@ export function bench(rules: readonly ChannelEntry[], beside?: Bench): Bench {
     caughtUp: async () => {},
     nudge: async () => {},
     isLeading: () => true,
+    isPublicOpen,
     waitForTransaction: async () => ({ epoch, lsn: 100n, index: 0 }),
     log: createLog('silent'),
     now: steadyNow,

@@ -44,6 +44,7 @@ test('[P4] what commits said while another node held the slot is appended by the
     caughtUp: async () => {},
     nudge: async () => {},
     isLeading: () => isLeading,
+    isPublicOpen: true,
     waitForTransaction: async () => ({ epoch: 'epoch', lsn: 0n, index: 0 }),
     log: createLog('silent'),
     now: steadyNow,
