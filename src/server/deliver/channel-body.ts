@@ -70,7 +70,11 @@ export function postedBytes(
 }
 
 /** One key for several messages numbers them: tried again, each is known. */
-function withDefaults(sends: readonly Send[], isSingle: boolean, { idempotencyKey, after }: PostedDefaults): Send[] {
+export function withDefaults(
+  sends: readonly Send[],
+  isSingle: boolean,
+  { idempotencyKey, after }: PostedDefaults,
+): Send[] {
   return sends.map((send, place) => ({
     ...(idempotencyKey === null ? {} : { idempotencyKey: isSingle ? idempotencyKey : `${idempotencyKey}:${place}` }),
     ...(after === null ? {} : { after }),

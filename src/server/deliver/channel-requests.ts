@@ -74,7 +74,7 @@ export async function answerSend(
 const maxKeyChars = 250
 
 /** @throws BAD_FRAME */
-function idempotencyKeyOf({ headers }: IncomingMessage): string | null {
+export function idempotencyKeyOf({ headers }: IncomingMessage): string | null {
   const key = headers['idempotency-key']
   if (typeof key !== 'string' || key === '') return null
   if (key.length <= maxKeyChars) return key
@@ -85,13 +85,15 @@ async function publish(door: ChannelDoor, caller: Caller, { channel, send }: Pos
   return publishedOf(await door.publish(caller, channel, sendRequestOf(send)))
 }
 
+export type Result = PublishedAnswer | { readonly error: Refusal }
+
 /** Those of one channel one after the other, in their order; channels do not wait for each other. */
-async function publishAll(
+export async function publishAll(
   { log, random }: Services,
   door: ChannelDoor,
   caller: Caller,
   messages: readonly Posted[],
-): Promise<(PublishedAnswer | { error: Refusal })[]> {
+): Promise<Result[]> {
   const lines = new Map<string, Promise<unknown>>()
   return Promise.all(
     messages.map(posted => {

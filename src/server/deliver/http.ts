@@ -17,6 +17,7 @@ import {
   exchangeOf,
   isGone,
   readBody,
+  retryAfterHeader,
   whenOver,
 } from './exchange.ts'
 import { framesOfBody, openingOf, pollingOf } from './frame-body.ts'
@@ -24,6 +25,14 @@ import { FramePoll } from './frame-poll.ts'
 import { bearerOf, identify, lastEventIdOf } from './identify.ts'
 import { LongPoll, type PollAnswer } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
+import {
+  answerBroadcast,
+  type BroadcastAddress,
+  broadcastAddressOf,
+  broadcasterOf,
+  broadcastPreflightOf,
+  originsOf,
+} from './phoenix/http.ts'
 import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
 import { openStream } from './stream-carrier.ts'
@@ -101,6 +110,8 @@ export class HttpRoutes {
     // Asked by balancers, which send no Origin and know no token.
     if (path === '/health') return this.#health(exchange)
     if (path === '/ready') return this.#ready(exchange)
+    const broadcast = broadcastAddressOf(path)
+    if (broadcast !== null) return this.#broadcast(exchange, broadcast)
     if (!path.startsWith('/v1/')) {
       if (await this.#options.extraRoutes?.(request, response)) return
       throw notFound(path)
@@ -264,6 +275,26 @@ export class HttpRoutes {
       hold(this.#waiting(exchange, principal))
       const { status, body } = await answer({ principal, connection: null })
       answerJson(exchange, status, body)
+    })
+  }
+
+  /** Of a client of Supabase's. */
+  async #broadcast(exchange: Exchange, address: BroadcastAddress): Promise<void> {
+    const { services, allowedOrigins } = this.#options
+    const { request, response, path } = exchange
+    refuseForeignOrigin(request, originsOf(allowedOrigins))
+    allowCors(exchange)
+    if (request.method === 'OPTIONS') {
+      response.writeHead(204, { ...exchange.cors, ...broadcastPreflightOf(request) }).end()
+      return
+    }
+    if (request.method !== 'POST')
+      throw new TidegateError('METHOD_NOT_ALLOWED', `${path} takes POST, not ${request.method}`)
+    await this.#inPlace(exchange, async hold => {
+      const principal = await broadcasterOf(services, request)
+      hold(this.#waiting(exchange, principal))
+      const { status, body, retryAfterMs } = await answerBroadcast(services, exchange, principal, address)
+      answerJson(exchange, status, body, retryAfterHeader(retryAfterMs))
     })
   }
 
