@@ -18,6 +18,7 @@ import type { Config } from './config.ts'
 import { askedPlaces, Connections } from './connections.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
 import { NodePeers } from './deliver/node-peers.ts'
+import { RedisStands } from './deliver/phoenix/redis-stands.ts'
 import { RedisTickets } from './deliver/redis-tickets.ts'
 import { drain } from './drain.ts'
 import { createExplainer } from './explain/operator.ts'
@@ -353,6 +354,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       : {
           tickets: limits =>
             new RedisTickets({ redis: redis.client, name: config.tidegateName, limits, now: Date.now }),
+          stands: () => new RedisStands({ redis: redis.client, name: config.tidegateName, log }),
         }),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
     ...(config.operatorToken === null

@@ -22,6 +22,8 @@ import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
 import type { Peers } from './peers.ts'
 import { noSupabase, type SupabaseOptions } from './phoenix/api-keys.ts'
+import { MemoryStands } from './phoenix/memory-stands.ts'
+import type { Stands } from './phoenix/stands.ts'
 import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
 import { Turn } from './send-queue.ts'
@@ -48,6 +50,8 @@ export interface GatewayOptions {
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
   /** Left out: in the memory of this node. */
   readonly tickets?: (limits: TicketLimits) => Tickets
+  /** Left out: in the memory of this node. */
+  readonly stands?: () => Stands
   /** The other nodes; null or left out: there are none. */
   readonly peers?: Peers | null
   /** Left out: no address for operators. */
@@ -127,6 +131,7 @@ class HttpGateway implements Gateway {
       orders,
       limits,
       supabase,
+      stands: options.stands?.() ?? new MemoryStands(now),
       log,
       departures,
       turn,
@@ -267,6 +272,7 @@ class HttpGateway implements Gateway {
     if (this.#ticker !== null) clearInterval(this.#ticker)
     this.#server.closeAllConnections()
     await closed
+    await this.#services.stands.close()
   }
 
   // One for all: a closure for each would stay with its socket.

@@ -6,6 +6,7 @@ import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import type { Departures } from './departures.ts'
 import type { GatewayLimits } from './limits.ts'
 import type { SupabaseOptions } from './phoenix/api-keys.ts'
+import type { Stands } from './phoenix/stands.ts'
 import type { Turn } from './send-queue.ts'
 
 export interface Authenticator {
@@ -21,6 +22,8 @@ export interface Services {
   readonly orders: TokenOrders
   readonly limits: GatewayLimits
   readonly supabase: SupabaseOptions
+  /** Of all nodes. */
+  readonly stands: Stands
   readonly log: Log
   readonly departures: Departures
   readonly turn: Turn
