@@ -6,31 +6,39 @@ import type { Encoding } from './carrier.ts'
 /** A whole, unmasked WebSocket text frame (RFC 6455, section 5.2), ready for `socket.write`. */
 export function textFrame(text: string): Buffer {
   const length = Buffer.byteLength(text)
-  if (length < 126) {
-    const frame = Buffer.allocUnsafe(2 + length)
-    frame[0] = finText
-    frame[1] = length
-    frame.write(text, 2)
-    return frame
-  }
-  if (length < 65536) {
-    const frame = Buffer.allocUnsafe(4 + length)
-    frame[0] = finText
-    frame[1] = 126
-    frame.writeUInt16BE(length, 2)
-    frame.write(text, 4)
-    return frame
-  }
-  const frame = Buffer.allocUnsafe(10 + length)
-  frame[0] = finText
-  frame[1] = 127
-  frame.writeUInt32BE(Math.floor(length / 0x1_0000_0000), 2)
-  frame.writeUInt32BE(length >>> 0, 6)
-  frame.write(text, 10)
+  const frame = Buffer.allocUnsafe(headSize(length) + length)
+  frame.write(text, writeHead(frame, finText, length))
+  return frame
+}
+
+/** The same of bytes. */
+export function binaryFrame(bytes: Uint8Array): Buffer {
+  const { length } = bytes
+  const frame = Buffer.allocUnsafe(headSize(length) + length)
+  frame.set(bytes, writeHead(frame, finBinary, length))
   return frame
 }
 
 const finText = 0x81
+const finBinary = 0x82
+
+const headSize = (length: number): number => (length < 126 ? 2 : length < 65536 ? 4 : 10)
+
+/** @returns where the payload begins */
+function writeHead(frame: Buffer, first: number, length: number): number {
+  frame[0] = first
+  if (length < 126) {
+    frame[1] = length
+    return 2
+  }
+  if (length < 65536) {
+    frame[1] = 126
+    return frame.writeUInt16BE(length, 2)
+  }
+  frame[1] = 127
+  frame.writeUInt32BE(Math.floor(length / 0x1_0000_0000), 2)
+  return frame.writeUInt32BE(length >>> 0, 6)
+}
 
 /** The frame of an event. Deltas and changes name the shared query, what a channel tells names the channel, so one Buffer serves
  *  its whole audience; a snapshot names the subscription that asked for it, and is made for it alone. */

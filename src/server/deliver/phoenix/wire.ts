@@ -54,12 +54,12 @@ export interface JoinConfig {
 
 /** One entry of `postgres_changes`. */
 export interface Binding {
-  /** From 1 to 2^27, of what it asks for: the same for the same. */
+  /** From 1 to 2^27 - 1, of what it asks for: the same in every join that asks for the same list, and no two of one join the same. */
   readonly id: number
   /** As it was sent, with the id: its place in the reply. JSON text. */
   readonly echo: string
   readonly event: '*' | 'INSERT' | 'UPDATE' | 'DELETE'
-  /** `*`: all that there are. */
+  /** `*`: all that there are. Both empty: it names none. */
   readonly schema: string
   readonly table: string
   /** As sent; null where there is none. */

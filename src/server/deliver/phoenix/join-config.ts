@@ -1,0 +1,139 @@
+// What the payload of a join asks for. Pure.
+//
+// Nothing in it is refused: what is odd counts as left out, as it does at Supabase. But never so that the client gets more, or says
+// more aloud, than it asked for: a `private` that is no boolean is private; a table or filter that is no text is one that cannot be.
+import { hash } from 'node:crypto'
+import type { Json } from '../../../protocol/messages.ts'
+import type { Binding, JoinConfig } from './wire.ts'
+
+/** Messages that a join may have replayed. */
+const maxReplayed = 25
+
+type JsonMap = { readonly [key: string]: Json }
+
+/** @param topic with its prefix: `realtime:room:1`
+ *  @param payload as parseIncoming gave it. Its bindings have no bound but that of a frame */
+export function joinConfigOf(topic: string, payload: Json): JoinConfig {
+  const join = mapOf(payload)
+  const config = mapOf(join.config)
+  const broadcast = mapOf(config.broadcast)
+  const presence = mapOf(config.presence)
+  const isLegacy = !Object.hasOwn(join, 'config')
+  return {
+    isPrivate: booleanOf(config.private) ?? !isAbsent(config.private),
+    self: booleanOf(broadcast.self) ?? false,
+    ack: booleanOf(broadcast.ack) ?? false,
+    replay: replayOf(broadcast.replay),
+    presenceKey: presenceKeyOf(presence.key),
+    presence: booleanOf(presence.enabled) ?? false,
+    bindings: bindingsOf(isLegacy ? legacyEntries(topic) : config.postgres_changes),
+    accessToken: tokenOf(join.user_token) ?? tokenOf(join.access_token),
+    isLegacy,
+  }
+}
+
+function mapOf(value: Json | undefined): JsonMap {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {}
+}
+
+const isAbsent = (value: Json | undefined): boolean => value === undefined || value === null
+
+function booleanOf(value: Json | undefined): boolean | null {
+  if (typeof value === 'boolean') return value
+  if (typeof value !== 'string') return null
+  const word = value.toLowerCase()
+  return word === 'true' ? true : word === 'false' ? false : null
+}
+
+function presenceKeyOf(key: Json | undefined): string {
+  return typeof key === 'string' || typeof key === 'number' ? String(key) : ''
+}
+
+// A key of Supabase's new kind stands where a token would, and says no more than the connection does.
+const tokenOf = (value: Json | undefined): string | null =>
+  typeof value === 'string' && value !== '' && !value.startsWith('sb_') ? value : null
+
+function replayOf(replay: Json | undefined): JoinConfig['replay'] {
+  if (isAbsent(replay)) return null
+  const { since, limit } = mapOf(replay)
+  const asked = isAbsent(limit) ? maxReplayed : limit
+  if (!isInteger(since) || !isInteger(asked) || Number.isNaN(new Date(since).getTime())) return 'invalid'
+  return { sinceMs: since, limit: Math.max(1, Math.min(asked, maxReplayed)) }
+}
+
+const isInteger = (value: Json | undefined): value is number => Number.isSafeInteger(value)
+
+/** `realtime:schema:table:filter`, of which all but the schema may be left out. */
+function legacyEntries(topic: string): Json {
+  const [, schema = '', table, ...filter] = topic.split(':')
+  if (schema === '') return []
+  return [{ schema, ...(table ? { table } : {}), ...(filter.length === 0 ? {} : { filter: filter.join(':') }) }]
+}
+
+/** One for each entry but null, in their order: the client compares the reply with what it sent place by place. */
+function bindingsOf(entries: Json | undefined): Binding[] {
+  if (!Array.isArray(entries)) return []
+  const nextId = bindingIds()
+  return entries.flatMap(entry => (entry === null ? [] : [bindingOf(mapOf(entry), nextId)]))
+}
+
+function bindingOf(entry: JsonMap, nextId: (asked: string) => number): Binding {
+  const asked = {
+    event: eventOf(entry.event),
+    ...tableOf(entry),
+    filter: filterOf(entry.filter),
+    select: selectOf(entry),
+  }
+  const id = nextId(JSON.stringify(asked))
+  return { id, echo: JSON.stringify({ id, ...echoOf(entry) }), ...asked }
+}
+
+function echoOf({ event, schema, table, filter, select }: JsonMap): object {
+  return { event, schema, table, filter, select }
+}
+
+function eventOf(event: Json | undefined): Binding['event'] {
+  const word = typeof event === 'string' ? event.toUpperCase() : ''
+  return word === 'INSERT' || word === 'UPDATE' || word === 'DELETE' ? word : '*'
+}
+
+/** A schema alone means all its tables, a table alone is one of `public`, and neither is no table: both are empty then. */
+function tableOf(entry: JsonMap): { schema: string; table: string } {
+  const schema = wordOf(entry.schema)
+  const table = wordOf(entry.table)
+  if (schema === null && table === null) return { schema: '', table: '' }
+  return { schema: schema ?? 'public', table: table ?? '*' }
+}
+
+function filterOf(value: Json | undefined): string | null {
+  const filter = wordOf(value)
+  return filter?.trim() ? filter : null
+}
+
+function selectOf({ select }: JsonMap): string[] | null {
+  if (typeof select === 'string') return [select]
+  if (!Array.isArray(select)) return null
+  const columns = select.filter(column => typeof column === 'string')
+  return columns.length === 0 ? null : columns
+}
+
+function wordOf(value: Json | undefined): string | null {
+  if (value === undefined || value === null) return null
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+/** Ids of the bindings of one join, in their order. 27 bits of a hash of what a binding asks for. No two are the same: what is asked
+ *  for twice has two, so that the client, which looks for its callbacks by id, calls each once, and two askings whose hashes
+ *  meet have too. Hashed anew, not counted up: who seeks askings that meet would make it try them all. */
+function bindingIds(): (asked: string) => number {
+  const taken = new Set([0])
+  const attempts = new Map<string, number>()
+  return asked => {
+    let attempt = attempts.get(asked) ?? 0
+    let id = 0
+    while (taken.has(id)) id = hash('sha256', `${attempt++} ${asked}`, 'buffer').readUInt32BE() >>> 5
+    attempts.set(asked, attempt)
+    taken.add(id)
+    return id
+  }
+}
