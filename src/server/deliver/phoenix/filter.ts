@@ -132,7 +132,7 @@ function itemsOf(inside: string): string[] {
 export function filterQueryOf(filter: string): string {
   const query = new URLSearchParams()
   for (const { column, isNegated, operator, value } of parseFilter(filter)) {
-    const text = typeof value === 'string' ? valueOf(operator, value) : `in.(${value.items.map(quote).join(',')})`
+    const text = typeof value === 'string' ? textOf(operator, value) : `in.(${value.items.map(quote).join(',')})`
     query.append(`c.${column}`, `${isNegated ? 'not.' : ''}${text}`)
     // NOT IN a list with NULL is true of nothing.
     if (isNegated && typeof value !== 'string' && value.hasNull) query.append('and', `(${quote(column)}.in.())`)
@@ -141,7 +141,7 @@ export function filterQueryOf(filter: string): string {
 }
 
 /** In PostgREST's grammar a `*` of a pattern is any text; here it is a star. */
-function valueOf(operator: string, value: string): string {
+function textOf(operator: string, value: string): string {
   if ((operator !== 'like' && operator !== 'ilike') || !value.includes('*')) return `${operator}.${value}`
   return `${operator === 'like' ? 'match' : 'imatch'}.${regexOfLike(value)}`
 }
