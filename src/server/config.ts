@@ -120,7 +120,7 @@ export interface ApiKey {
 const maxApiKeys = 100
 const apiKey: z.ZodType<ApiKey, string> = z
   .string()
-  .regex(/^sb_[\w-]{13,252}\s*=\s*[^\s"=]{1,63}$/)
+  .regex(/^sb_[\w-]{13,252}\s*=\s*(?!sb_)[^\s"=]{1,63}$/)
   .transform(text => {
     const [key = '', role = ''] = text.split('=').map(part => part.trim())
     return { key, role }

@@ -74,6 +74,53 @@ test('[P8] a secret is never printed', () => {
   expect(refusal({ ...least, JWT_SECRET: 'hunter2' })).not.toContain('hunter2')
 })
 
+test('keys of roles, each of a role that tokens may name', () => {
+  const keys = 'sb_publishable_4f1c9=anon, sb_secret_0123456=service_role,'
+  const given = { ...least, API_KEYS: keys, JWT_ROLES: 'anon,authenticated,service_role' }
+  expect(loadConfig(given).apiKeys).toEqual([
+    { key: 'sb_publishable_4f1c9', role: 'anon' },
+    { key: 'sb_secret_0123456', role: 'service_role' },
+  ])
+  expect(loadConfig(least)).toMatchObject({ apiKeys: [], supabasePrivateOnly: false })
+  expect(refusal({ ...least, API_KEYS: keys })).toBe(
+    'API_KEYS has keys for "service_role", which JWT_ROLES does not list; add it there',
+  )
+})
+
+test.each([
+  'sb_publishable_4f1c9',
+  'sb_publishable_4f1c9=',
+  'sb_publishable_4f1c9=anon=anon',
+  'sb_publishable_4f1c9 anon',
+  'anon=sb_publishable_4f1c9',
+  'sb_publishable_4f1c9=sb_secret_0123456',
+  'sb_publishable_4f1c9:anon',
+  'sb_too_short=anon',
+  'eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl=anon',
+  'sb_publishable_4f1c9=anon,sb_publishable_4f1c9=authenticated',
+  Array.from({ length: 101 }, (_, n) => `sb_publishable_${1000 + n}=anon`).join(','),
+])('[P8] keys that do not fit are refused, and never printed: %#', text => {
+  const message = refusal({ ...least, API_KEYS: text })
+  expect(message).toContain('API_KEYS is a value that does not fit (not shown); it takes at most 100 key=role pairs')
+  for (const part of text.split(/[=,]/)) if (part.length > 12) expect(message).not.toContain(part)
+})
+
+test.each([
+  ['1', true],
+  ['true', true],
+  ['0', false],
+  ['false', false],
+  ['', false],
+])('SUPABASE_PRIVATE_ONLY=%s', (text, isOn) => {
+  expect(loadConfig({ ...least, SUPABASE_PRIVATE_ONLY: text }).supabasePrivateOnly).toBe(isOn)
+})
+
+test('a switch takes no other word', () => {
+  expect(refusal({ ...least, SUPABASE_PRIVATE_ONLY: 'yes' })).toBe(
+    'SUPABASE_PRIVATE_ONLY is "yes"; it takes one of 1, 0, true, false',
+  )
+})
+
 test('the spaces of a secret belong to it', () => {
   expect(loadConfig({ ...least, JWT_SECRET: ` ${secret}\n` }).jwtSecret).toBe(` ${secret}\n`)
 })

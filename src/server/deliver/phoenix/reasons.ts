@@ -1,29 +1,52 @@
-// What Supabase's clients are told of a refusal: `<Code>: <text>`, by its own name where it has one, else by ours.
+// What Supabase's clients are told of a refusal: `<Code>: <text>`, by the name and in the words of Supabase Realtime where it knows the
+// case (its ERROR_CODES.md), else by our code. What ours says beyond that stands behind it, in brackets.
 import { type PeerCode, peerCodes } from '../../../protocol/codes.ts'
 import type { Refusal } from '../refusal.ts'
 
-/** @param topic without the prefix `realtime:` */
-export function reasonOf({ code, message }: Refusal, topic: string): string {
-  return names[code]?.(message, topic) ?? `${code}: ${message}`
+type Told = Pick<Refusal, 'code' | 'message'>
+
+/** Why a join is refused, or one of its bindings.
+ *  @param topic without the prefix `realtime:` */
+export function reasonOf({ code, message }: Told, topic: string): string {
+  return reasons[code]?.(message, topic) ?? `${code}: ${message}`
 }
 
-/** A reason in Supabase's words, followed by ours where ours says more. */
-type Named = (message: string, topic: string) => string
+/** Why a channel that was joined ends: the message of its `system` error. */
+export function endingOf(told: Told, topic: string): string {
+  return endings[told.code]?.(told.message, topic) ?? reasonOf(told, topic)
+}
 
-const names: { readonly [code in PeerCode]?: Named } = {
+/** Whether the same may be granted when it is asked for again, as the client does after a join error and after `phx_error`. A binding
+ *  of which it may not is told of once, and its channel stays open without it. */
+export const canComeLater = (code: PeerCode): boolean => peerCodes[code].retry !== 'never'
+
+type Words = { readonly [code in PeerCode]?: (message: string, topic: string) => string }
+
+const reasons: Words = {
   TOKEN_EXPIRED: () => 'InvalidJWTToken: Token has expired',
   TOKEN_INVALID: message =>
-    /signature/.test(message)
-      ? 'JwtSignatureError: Failed to validate JWT signature'
+    message.includes('signature') || message.includes('signed by')
+      ? `JwtSignatureError: Failed to validate JWT signature (${message})`
       : `MalformedJWT: The token provided is not a valid JWT (${message})`,
+  TOPIC_INVALID: (message, topic) =>
+    topic === '' ? 'TopicNameRequired: You must provide a topic name' : `TOPIC_INVALID: ${message}`,
   CHANNEL_REFUSED: (_, topic) => `Unauthorized: You do not have permissions to read from this Channel topic: ${topic}`,
+  CHANNEL_CLOSED: (_, topic) => `Unauthorized: You no longer have permission to read from this Channel topic: ${topic}`,
   PRIVATE_ONLY: () => 'PrivateOnly: This project only allows private channels',
+  HISTORY_OFF: message => `UnableToReplayMessages: ${message}`,
   TOO_MANY_SUBSCRIPTIONS: message => `ChannelRateLimitReached: Too many channels (${message})`,
-  TOO_MANY_CONNECTIONS: () => 'ConnectionRateLimitReached: Too many connected users',
+  TOO_MANY_CONNECTIONS: message => `ConnectionRateLimitReached: Too many connected users (${message})`,
   RATE_LIMITED: message => `ClientJoinRateLimitReached: Too many joins per second (${message})`,
+  UNAVAILABLE: message =>
+    `UnableToConnectToProject: Realtime was unable to connect to the project database (${message})`,
+  POLICY_SLOW: message => `QueryCanceled: ${message}`,
   GOING_AWAY: () => 'RealtimeRestarting: Realtime is restarting, please standby',
+  REBALANCED: () => 'RealtimeRestarting: Realtime is restarting, please standby',
 }
 
-/** Whether the same may be granted when it is asked for again, as the client does after a join error and after `phx_error`. Where it
- *  may not, what is left of the channel stays open, and is told of it once. */
-export const canComeLater = (code: PeerCode): boolean => peerCodes[code].retry !== 'never'
+/** In these Supabase writes no code. */
+const endings: Words = {
+  TOKEN_EXPIRED: () => 'Token has expired',
+  CHANNEL_CLOSED: (_, topic) => `You no longer have permission to read from this Channel topic: ${topic}`,
+  RATE_LIMITED: message => `Too many messages per second (${message})`,
+}
