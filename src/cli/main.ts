@@ -90,11 +90,12 @@ adminCommand('migrate', 'Install what Tidegate needs in the database: its public
 ])
   .option('--print', 'print the SQL for someone else to run, and connect to nothing')
   .option('--no-conventions', 'leave out the roles anon and authenticated and the functions auth.uid(), jwt(), role()')
-  .action(async (flags: AdminFlags & { conventions: boolean }) => {
+  .option('--adopt-realtime', "take over a Supabase's schema realtime, once its own Realtime is switched off")
+  .action(async (flags: AdminFlags & { conventions: boolean; adoptRealtime?: boolean }) => {
     const { migrate } = await import('./commands/migrate.ts')
-    const { print = false, conventions } = flags
+    const { print = false, conventions, adoptRealtime = false } = flags
     const { jwtRoles: memberRoles } = loadOptions(['JWT_ROLES'], process.env, flags)
-    await migrate({ ...administration(flags), print, conventions, memberRoles }, process.stdout)
+    await migrate({ ...administration(flags), print, conventions, adoptRealtime, memberRoles }, process.stdout)
   })
 
 adminCommand('track [tables...]', 'Follow tables; without a name, put right those that are followed.')

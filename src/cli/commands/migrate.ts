@@ -9,6 +9,7 @@ import {
 } from '../../server/admin/administrator.ts'
 import { conventionRoles, installationScript } from '../../server/admin/installation.ts'
 import { applyMigrations, migrationScript, readFunctions } from '../../server/admin/migrations.ts'
+import { findingLine, findingsOfRealtimeSchema } from '../../server/admin/realtime-findings.ts'
 import { printScripts, runScript } from '../../server/admin/script.ts'
 
 export interface MigrateOptions extends AdminOptions {
@@ -16,6 +17,9 @@ export interface MigrateOptions extends AdminOptions {
   readonly conventions?: boolean
   /** JWT_ROLES: those that exist get what a member of a channel needs beside policies. Default: anon and authenticated. */
   readonly memberRoles?: readonly string[]
+  /** Take over the schema `realtime` of a Supabase whose Realtime is switched off: its realtime.send and send_binary are replaced, its daily
+   *  partitions kept. Default false: it is left as it is. */
+  readonly adoptRealtime?: boolean
   /** Write the complete script for psql, and connect to nothing. */
   readonly print?: boolean
   /** The same, marked as not run. */
@@ -31,6 +35,7 @@ export async function migrate(options: MigrateOptions, out: Output): Promise<voi
     roles: conventions ? conventionRoles : [],
     memberRoles: options.memberRoles ?? conventionRoles,
     functions: await readFunctions(),
+    adoptsRealtime: options.adoptRealtime ?? false,
   })
   if (options.print || options.dryRun) {
     const scripts = [await migrationScript(), installation]
@@ -49,6 +54,7 @@ export async function migrate(options: MigrateOptions, out: Output): Promise<voi
     await runScript(client, installation)
     for (const name of applied) out.write(`applied ${name}\n`)
     out.write(`the publication "${options.name}" is there; ${login} may use what Tidegate needs (as ${user})\n`)
+    for (const finding of await findingsOfRealtimeSchema(client, options.name)) out.write(findingLine(finding))
     out.write('next: tidegate track <table> for each table that people subscribe to, and each that its policies read\n')
   })
 }

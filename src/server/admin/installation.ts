@@ -1,6 +1,7 @@
 // What `migrate` makes besides its own schema: the publication, the conventions where they are missing, the grants of the
 // server's login. Each statement looks first and writes down what it made, so that it can run again, and so that `remove`
 // drops nothing that was there before.
+import { adoptionStatements } from './adopted-realtime.ts'
 import { ensureExecute, ensureFunction, ensureUsage, remember } from './ensure.ts'
 import { messagesStatements } from './messages-table.ts'
 import type { InstalledFunction } from './migrations.ts'
@@ -18,6 +19,8 @@ export interface Installation {
   readonly memberRoles: readonly string[]
   /** All of migrations/functions; those of the schema auth only with roles. */
   readonly functions: readonly InstalledFunction[]
+  /** Take over a schema `realtime` that somebody else made. */
+  readonly adoptsRealtime: boolean
 }
 
 /** Keeps the application's writes going through its own migrations. */
@@ -27,7 +30,7 @@ export const eventTrigger = 'tidegate_keep_writable'
 export const announcingTriggers = ['tidegate_announce', 'tidegate_announce_drop'] as const
 
 export function installationScript(installation: Installation): Script {
-  const { publication, login, roles, memberRoles, functions } = installation
+  const { publication, login, roles, memberRoles, functions, adoptsRealtime } = installation
   const hasConventions = roles.length > 0
   const of = (schema: string) => functions.filter(({ signature }) => signature.startsWith(`${schema}.`))
   const wanted = [...(hasConventions ? of('auth') : []), ...of('tidegate')]
@@ -38,9 +41,10 @@ export function installationScript(installation: Installation): Script {
   for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
   statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login))
   for (const { signature } of wanted)
-    if (/^tidegate\.(kick|revoke|refresh|delete_messages)\(/.test(signature))
+    if (/^tidegate\.(kick|revoke|refresh|delete_messages|keep_partitions)\(/.test(signature))
       statements.push(ensureExecute(signature, login))
   statements.push(...messagesStatements({ publication, memberRoles, functions: of('realtime') }))
+  if (adoptsRealtime) statements.push(...adoptionStatements(of('realtime')))
   const parts = hasConventions ? ', the conventions where they are missing' : ''
   return { title: `The publication${parts}, and the grants of ${login}`, before: [], statements, after: [] }
 }

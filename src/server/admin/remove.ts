@@ -4,6 +4,7 @@ import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { dropSlot, readSlots } from '../wal/slot.ts'
 import { type Administrator, type AdminOptions, asAdministrator, type Output } from './administrator.ts'
+import { replacedFunctions } from './adopted-realtime.ts'
 import { restoreStatements, restoreWarnings, type TrackedTable, trackedTables } from './memory.ts'
 import { messagesRemoval } from './messages-removal.ts'
 import { block, identifier, literal, printScripts, runScript, type Script } from './script.ts'
@@ -92,7 +93,7 @@ async function isInstalled(client: pg.ClientBase): Promise<boolean> {
 }
 
 interface Installed {
-  readonly kind: 'publication' | 'event trigger' | 'role' | 'schema' | 'table' | 'member' | 'usage'
+  readonly kind: 'adopted' | 'publication' | 'event trigger' | 'role' | 'schema' | 'table' | 'member' | 'usage'
   readonly name: string
   readonly detail: string
 }
@@ -121,10 +122,14 @@ async function conventionStatements(client: pg.ClientBase, installed: readonly I
      WHERE p.pronamespace <> 'tidegate'::regnamespace AND i.body_hash = md5(p.prosrc) ORDER BY 1`,
   )
   const of = (kind: Installed['kind']): Installed[] => installed.filter(each => each.kind === kind)
-  const signatures = functions.map(({ signature }) => signature)
+  const replaced = await replacedFunctions(client)
+  const signatures = functions
+    .map(({ signature }) => signature)
+    .filter(signature => !replaced.some(each => each.signature === signature))
   const isOfMessages = (signature: string): boolean => signature.startsWith('realtime.')
   return [
     ...of('event trigger').map(({ name }) => `DROP EVENT TRIGGER IF EXISTS ${identifier(name)}`),
+    ...replaced.map(({ definition }) => definition.trimEnd()),
     ...messagesRemoval({
       functions: signatures.filter(isOfMessages),
       hasTable: of('table').some(({ name }) => name === 'realtime.messages'),

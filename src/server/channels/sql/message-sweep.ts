@@ -1,4 +1,5 @@
-// Deletes messages that came through the WAL long since: rows of realtime.messages are only a way into it. The node that leads does it.
+// Deletes messages that came through the WAL long since: rows of realtime.messages are only a way into it. Keeps the daily partitions of a
+// table that was adopted from a Supabase. The node that leads does both.
 import type { Lane } from '../../database.ts'
 import { lockTimeoutMs } from '../../locked.ts'
 
@@ -41,6 +42,7 @@ export class MessageSweep {
         last = await this.#deleteAfter(last)
         deleted += last?.deleted ?? 0
       }
+      if (!signal.aborted) await this.#keepPartitions()
       return deleted
     } catch (error) {
       if (error instanceof Error && 'code' in error && notInstalled.has(String(error.code))) return 0
@@ -52,20 +54,29 @@ export class MessageSweep {
 
   /** @returns null when nothing was left */
   async #deleteAfter({ time, id }: Batch): Promise<Batch | null> {
+    const rows = await this.#inTransaction<Batch>(
+      'SELECT deleted, last_time::text AS time, last_id AS id FROM tidegate.delete_messages($1, $2)',
+      [time, id],
+    )
+    return rows[0] ?? null
+  }
+
+  async #keepPartitions(): Promise<void> {
+    await this.#inTransaction('SELECT tidegate.keep_partitions()', [])
+  }
+
+  async #inTransaction<R extends object>(sql: string, values: readonly string[]): Promise<R[]> {
     const client = await this.#pool.connect()
     let failed = true
     try {
-      // What was deleted in vain is deleted again: nothing waits for a disk or a standby.
+      // What was done in vain is done again: nothing waits for a disk or a standby.
       await client.query(
         `BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = ${lockTimeoutMs}; SET LOCAL statement_timeout = 5000`,
       )
-      const { rows } = await client.query<Batch>(
-        'SELECT deleted, last_time::text AS time, last_id AS id FROM tidegate.delete_messages($1, $2)',
-        [time, id],
-      )
+      const { rows } = await client.query<R>(sql, [...values])
       await client.query('COMMIT')
       failed = false
-      return rows[0] ?? null
+      return rows
     } finally {
       client.release(failed)
     }
