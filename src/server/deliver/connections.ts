@@ -37,6 +37,7 @@ export class Place {
   /** As whom and as what it stands in the roster. */
   sub: string | null = null
   name: string | null = null
+  isInner = false
 
   constructor(connections: Connections) {
     this.#connections = connections
@@ -59,6 +60,8 @@ export class Connections {
   readonly #roster = new Roster<Place>()
   /** At most `max`; past it a newcomer is told TOO_MANY_CONNECTIONS. */
   readonly #places = new Map<Place, Connection | null>()
+  /** Within those: see `inner`. */
+  readonly #inner = new Map<Place, Connection>()
   /** Those told to move to another node, until they are gone. */
   readonly #moving = new Set<Place>()
   #surplus: Surplus<Place> | null = null
@@ -95,10 +98,19 @@ export class Connections {
     return place
   }
 
+  /** A place within another, of a session that has its wire from there and a token of its own: orders find it, and it counts for
+   *  nothing else. Whoever has it bounds how many there are, and releases it. */
+  inner(): Place {
+    const place = new Place(this)
+    place.isInner = true
+    return place
+  }
+
   hold(place: Place, connection: Connection): void {
+    if (place.isInner) this.#inner.set(place, connection)
     // The client may have gone while its token was being checked.
-    if (!this.#places.has(place)) return
-    this.#places.set(place, connection)
+    else if (!this.#places.has(place)) return
+    else this.#places.set(place, connection)
     const { principal, name } = connection
     if (principal === null) return
     place.sub = tokenOf(principal).sub
@@ -112,6 +124,7 @@ export class Connections {
 
   release(place: Place): void {
     this.#places.delete(place)
+    this.#inner.delete(place)
     this.#roster.remove(place, place.sub, place.name)
     this.#moving.delete(place)
     if (this.#places.size === 0) this.#whenEmpty?.()
@@ -120,11 +133,13 @@ export class Connections {
   /** For orders. Lists: whoever ends leaves them. */
   get ordered(): OrderedConnections {
     const held = (places: Iterable<Place>): Connection[] =>
-      [...places].map(place => this.#places.get(place) ?? null).filter(connection => connection !== null)
+      [...places]
+        .map(place => this.#places.get(place) ?? this.#inner.get(place) ?? null)
+        .filter(connection => connection !== null)
     return {
       ofUser: sub => held(this.#roster.ofUser(sub)),
       named: name => held(this.#roster.named(name)),
-      all: () => held(this.#places.keys()),
+      all: () => held([...this.#places.keys(), ...this.#inner.keys()]),
     }
   }
 

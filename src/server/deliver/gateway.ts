@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { WebSocketServer } from 'ws'
+import { type WebSocket, WebSocketServer } from 'ws'
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelDoor } from '../channels/door.ts'
@@ -22,7 +22,11 @@ import { MemoryTickets } from './memory-tickets.ts'
 import type { AllowedOrigins } from './origin.ts'
 import type { Peers } from './peers.ts'
 import { noSupabase, type SupabaseOptions } from './phoenix/api-keys.ts'
+import { handshakeOf, handshakeRefusal } from './phoenix/handshake.ts'
+import { originsOf } from './phoenix/http.ts'
 import { MemoryStands } from './phoenix/memory-stands.ts'
+import { Returns } from './phoenix/returns.ts'
+import { openPhoenix, PhoenixSocket } from './phoenix/socket.ts'
 import type { Stands } from './phoenix/stands.ts'
 import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
 import { refusalOf } from './refusal.ts'
@@ -101,7 +105,9 @@ class HttpGateway implements Gateway {
   readonly #tickets: Tickets
   readonly #allowedOrigins: AllowedOrigins
   readonly #routes: HttpRoutes
-  readonly #websockets: ReturnType<typeof createWebSocketServer>
+  readonly #websockets: ReturnType<typeof createWebSocketServer<typeof ProtocolSocket>>
+  readonly #phoenixSockets: ReturnType<typeof createWebSocketServer<typeof PhoenixSocket>>
+  readonly #returns: Returns
   readonly #server
   /** The last response begun on each socket. */
   readonly #answering = new WeakMap<Duplex, ServerResponse>()
@@ -154,7 +160,9 @@ class HttpGateway implements Gateway {
       extraRoutes: options.extraRoutes ?? null,
       operator: options.operator ?? null,
     })
-    this.#websockets = createWebSocketServer(limits)
+    this.#websockets = createWebSocketServer(limits, ProtocolSocket)
+    this.#phoenixSockets = createWebSocketServer(limits, PhoenixSocket)
+    this.#returns = new Returns(services.stands, now)
     this.#server = createServer(
       {
         // Without these a client that drips its headers holds a socket for a minute.
@@ -290,6 +298,10 @@ class HttpGateway implements Gateway {
     }
     try {
       const { path, parameters } = splitUrl(request.url ?? '/')
+      if (phoenixPaths.has(path)) {
+        await this.#upgradePhoenix(request, socket, head, parameters)
+        return
+      }
       if (path !== '/v1/socket') {
         throw new TidegateError(
           'NOT_FOUND',
@@ -309,6 +321,32 @@ class HttpGateway implements Gateway {
       })
     } catch (error) {
       this.#refuseUpgrade(socket, error)
+    }
+  }
+
+  /** For Supabase's clients: a key in the URL, which no page sends by itself, so that pages of any origin may, unless others are named. */
+  async #upgradePhoenix(
+    request: IncomingMessage,
+    socket: Socket,
+    head: Buffer,
+    parameters: URLSearchParams,
+  ): Promise<void> {
+    try {
+      refuseForeignOrigin(request, originsOf(this.#allowedOrigins))
+      const place = this.#connections.takePlace()
+      const release = (): void => place.release()
+      socket.on('close', release)
+      const { principal, vsn } = await handshakeOf(this.#services, request, parameters)
+      this.#connections.refuseIfDraining()
+      this.#phoenixSockets.handleUpgrade(request, socket, head, ws => {
+        socket.off('close', release)
+        const [services, connections, returns] = [this.#services, this.#connections, this.#returns]
+        openPhoenix({ services, connections, returns, ws, socket, place, principal, vsn })
+      })
+    } catch (error) {
+      const refusal = refusalOf(error, this.#services.log, this.#services.random)
+      const { status, body } = handshakeRefusal(refusal)
+      endWith(socket, status, body, retryAfterHeader(refusal.retryAfterMs))
     }
   }
 
@@ -338,7 +376,10 @@ class HttpGateway implements Gateway {
 
 const tellPulseWithinMs = 1000
 
-function createWebSocketServer(limits: GatewayLimits) {
+/** As Supabase's gateway has it, and as its service is reached behind one. */
+const phoenixPaths: ReadonlySet<string> = new Set(['/realtime/v1/websocket', '/socket/websocket'])
+
+function createWebSocketServer<Kind extends typeof WebSocket>(limits: GatewayLimits, kind: Kind) {
   const options = {
     noServer: true,
     clientTracking: false,
@@ -349,9 +390,9 @@ function createWebSocketServer(limits: GatewayLimits) {
     maxFragments: 64,
     maxBufferedChunks: 4096,
     closeTimeout: limits.closeTimeoutMs,
-    WebSocket: ProtocolSocket,
+    WebSocket: kind,
   }
-  const server = new WebSocketServer<typeof ProtocolSocket>(options)
+  const server = new WebSocketServer<Kind>(options)
   server.on('wsClientError', (error, socket, request) => {
     const code = request.method === 'GET' ? 'BAD_FRAME' : 'METHOD_NOT_ALLOWED'
     refuse(socket, code, `this is no WebSocket handshake of version 13: ${error.message}`)

@@ -117,7 +117,11 @@ export class SendQueue implements FrameQueue {
   /** Takes what a whole audience gets, joined: the first of a turn goes out at once, in order behind what waits.
    *  @returns false when the queue is past its bound */
   pushBatch(batch: Batch, owner: Owner): boolean {
-    const bytes = this.#bytesOf(batch)
+    return this.pushJoined(this.#bytesOf(batch), batch, owner)
+  }
+
+  /** The same where these are its bytes. */
+  pushJoined(bytes: Buffer, batch: Batch, owner: Owner): boolean {
     const turn = this.#turn.number()
     if (this.#first !== null || this.#writtenIn === turn || this.#stalledSince !== null || this.#held || this.#stopped)
       return this.push(bytes, owner, batch)

@@ -135,7 +135,7 @@ const batchSchema = z.object({
       z.object({
         topic: z.string().min(1),
         event: sendSchema.shape.event,
-        payload: sendSchema.shape.payload.refine(isMap, 'is no map'),
+        payload: sendSchema.shape.payload.unwrap().refine(isMap, 'is no map'),
         private: z
           .boolean()
           .nullish()

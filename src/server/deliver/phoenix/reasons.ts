@@ -8,6 +8,7 @@ type Told = Pick<Refusal, 'code' | 'message'>
 /** Why a join is refused, or one of its bindings.
  *  @param topic without the prefix `realtime:` */
 export function reasonOf({ code, message }: Told, topic: string): string {
+  if (message.startsWith('UnableToReplayMessages: ')) return message
   return reasons[code]?.(message, topic) ?? `${code}: ${message}`
 }
 
@@ -33,7 +34,6 @@ const reasons: Words = {
   CHANNEL_REFUSED: (_, topic) => `Unauthorized: You do not have permissions to read from this Channel topic: ${topic}`,
   CHANNEL_CLOSED: (_, topic) => `Unauthorized: You no longer have permission to read from this Channel topic: ${topic}`,
   PRIVATE_ONLY: () => 'PrivateOnly: This project only allows private channels',
-  HISTORY_OFF: message => `UnableToReplayMessages: ${message}`,
   TOO_MANY_SUBSCRIPTIONS: message => `ChannelRateLimitReached: Too many channels (${message})`,
   TOO_MANY_CONNECTIONS: message => `ConnectionRateLimitReached: Too many connected users (${message})`,
   RATE_LIMITED: message => `ClientJoinRateLimitReached: Too many joins per second (${message})`,

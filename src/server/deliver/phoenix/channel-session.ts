@@ -1,0 +1,291 @@
+// The session of one Phoenix channel: ours, which carries its frames into the words of the wire, into the queue that all channels of
+// a socket share. What it sends is held until its client knows that it has joined.
+import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
+import { comparePositions, type QueryPosition } from '../../../protocol/position.ts'
+import { TidegateError } from '../../../protocol/tidegate-error.ts'
+import type { Batch, Outgoing, Owner, Principal } from '../../subscribe/subscription.ts'
+import type { Carrier, Encoding, FrameQueue } from '../carrier.ts'
+import type { Place } from '../connections.ts'
+import type { Standing } from '../heartbeat-frame.ts'
+import type { Refusal } from '../refusal.ts'
+import type { SendQueue } from '../send-queue.ts'
+import type { Services } from '../services.ts'
+import { SessionConnection } from '../session-connection.ts'
+import { type Content, type TakeBack, takeBack } from '../take-back.ts'
+import type { Entries } from './entries.ts'
+import type { Replay } from './replay.ts'
+
+/** The socket, as its channels see it. */
+export interface Line {
+  readonly services: Services
+  readonly queue: SendQueue
+  /** Something was sent to the client that it should get again if it did not arrive. */
+  sent(): void
+  /** Reads nothing more from the socket while one of its channels takes nothing. */
+  pause(reader: object): void
+  resume(reader: object): void
+}
+
+/** The channel, as its session sees it. */
+export interface SessionOwner {
+  /** Bytes of an event for the client. Empty: it is told nothing. */
+  eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer
+  batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer
+  /** What the session says beside events, once it has been entered. */
+  said(session: ChannelSession, frame: ServerFrame): void
+  ended(session: ChannelSession, refusal: Refusal): void
+}
+
+/** What a channel enters by. */
+export type EntryFrame = Extract<ClientFrame, { type: 'join' | 'subscribe' }>
+
+/** What a subscription was refused for. */
+export interface Refused {
+  readonly id: number
+  readonly error: ErrorEvent
+}
+
+interface HeldFrame {
+  readonly frame: Buffer
+  readonly owner: Owner | null
+  readonly content: Content
+}
+
+/** Nothing is said. */
+export const silence: Buffer = Buffer.alloc(0)
+
+export class ChannelSession implements Carrier, FrameQueue {
+  readonly what = 'WebSocket'
+  /** Its socket sees whether the client is there. */
+  readonly isAnswering = false
+  readonly greeting = {}
+  readonly place: Place
+  readonly encoding: Encoding
+  readonly connection: SessionConnection
+  /** What its bindings are to it. */
+  readonly entries: Entries
+  /** What the client asked to be told of before its join; null: nothing. */
+  replay: Replay | null = null
+  readonly #line: Line
+  readonly #owner: SessionOwner
+  /** Null once the client knows of it. Bounded as the queue is: past it nothing more comes. */
+  #held: HeldFrame[] | null = []
+  #heldBytes = 0
+  #wasFull = false
+  #isStopped = false
+  #onDrained = (): void => {}
+  /** Ids that are being entered, and what was refused of them. */
+  #entering: Set<number> | null = null
+  #refused: Refused[] = []
+  #whenEntered: PromiseWithResolvers<readonly Refused[]> | null = null
+  /** At most one for each subscription. */
+  readonly #ids = new Map<Owner, number>()
+  /** Messages that were told since another session was begun to take its place; null while there is none. */
+  #told: Set<Outgoing> | null = null
+
+  constructor(line: Line, owner: SessionOwner, place: Place, principal: Principal, entries: Entries) {
+    this.entries = entries
+    this.#line = line
+    this.#owner = owner
+    this.place = place
+    this.encoding = {
+      frame: frame => this.#frame(frame),
+      event: (outgoing, _query, id) => this.#owner.eventFrame(this, outgoing, id),
+      batch: () => silence,
+    }
+    this.connection = new SessionConnection({
+      services: line.services,
+      carrier: this,
+      queue: onDrained => {
+        this.#onDrained = onDrained
+        return this
+      },
+      credentials: principal,
+      isPublicOpen: true,
+    })
+    place.hold(this.connection)
+  }
+
+  /** @returns what was refused, once all of them stand or were
+   *  @throws what ended the session meanwhile */
+  enter(frames: readonly EntryFrame[]): Promise<readonly Refused[]> {
+    this.#entering = new Set(frames.map(({ id }) => id))
+    this.#refused = []
+    this.#whenEntered = Promise.withResolvers()
+    const { promise } = this.#whenEntered
+    for (const frame of frames) this.connection.take(frame)
+    this.#settle()
+    return promise
+  }
+
+  /** The client knows of it: what was held follows. */
+  release(): void {
+    const held = this.#held
+    if (held === null || this.#isStopped) return
+    this.#held = null
+    let hasRoom = true
+    for (const { frame, owner, content } of held) hasRoom = this.push(frame, owner, content)
+    if (this.#wasFull && hasRoom) this.#onDrained()
+  }
+
+  /** In the place of another, of which the client has had everything up to a moment: drops what it has had already.
+   *  @returns false where it cannot be told what that is */
+  follow(before: ChannelSession): boolean {
+    const had = before.places()
+    for (const [name, begun] of this.places()) {
+      const until = had.get(name)
+      if (until !== undefined && (until.epoch !== begun.epoch || comparePositions(until, begun) < 0)) return false
+    }
+    this.#held = (this.#held ?? []).filter(({ owner, content }) => {
+      if (owner === null || content === null || typeof content === 'string' || 'events' in content) return true
+      if (content.event === 'message') return before.#told?.has(content) !== true
+      const until = had.get(this.entries.byId.get(this.#ids.get(owner) ?? 0)?.name ?? '')
+      return until === undefined || content.position === null || comparePositions(content.position, until) > 0
+    })
+    return true
+  }
+
+  /** Where its client stands in each table, by what a stand calls it. */
+  places(): Map<string, QueryPosition> {
+    const places = new Map<string, QueryPosition>()
+    for (const { id, position } of this.connection.standings) {
+      const name = this.entries.byId.get(id)?.name
+      if (name !== undefined && position !== null) places.set(name, position)
+    }
+    return places
+  }
+
+  /** From now on it is written down what is told in channels. */
+  noteMessages(): void {
+    this.#told ??= new Set()
+  }
+
+  get standings(): readonly Standing[] {
+    return this.connection.standings
+  }
+
+  drained(): void {
+    this.#onDrained()
+  }
+
+  /** @param how whether its client said that it goes */
+  leave(how: 'gone' | 'broken'): void {
+    this.#isStopped = true
+    this.#held = null
+    this.connection.disconnected(how)
+    this.#line.resume(this)
+    this.place.release()
+    this.#whenEntered?.reject(new TidegateError('GOING_AWAY', 'the channel was left'))
+  }
+
+  push(frame: Buffer, owner: Owner | null = null, content: Content = null): boolean {
+    if (this.#isStopped) return true
+    if (frame.length === 0) return !this.isFull
+    if (this.#told !== null && content !== null && typeof content !== 'string' && !('events' in content))
+      this.#told.add(content)
+    if (this.#held === null) {
+      this.#line.sent()
+      return this.#line.queue.push(frame, owner, content)
+    }
+    if (owner !== null) this.#idOf(owner)
+    this.#held.push({ frame, owner, content })
+    this.#heldBytes += frame.length
+    if (this.#heldBytes <= this.#line.services.limits.sendQueueBytes) return true
+    this.#wasFull = true
+    return false
+  }
+
+  pushBatch(batch: Batch, owner: Owner): boolean {
+    const id = this.#idOf(owner)
+    if (this.#held !== null || this.#told !== null) {
+      for (const event of batch.events) this.push(this.#owner.eventFrame(this, event, id), owner, event)
+      return !this.isFull
+    }
+    const bytes = this.#owner.batchFrames(this, batch, id)
+    if (bytes.length === 0 || this.#isStopped) return !this.isFull
+    this.#line.sent()
+    return this.#line.queue.pushJoined(bytes, batch, owner)
+  }
+
+  takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {
+    if (this.#held === null) return this.#line.queue.takeBack(request)
+    const taken = takeBack(this.#held, request)
+    if (taken === null) return new Map()
+    this.#held = this.#held.filter((_, place) => taken.kept[place])
+    this.#heldBytes = this.#held.reduce((sum, { frame }) => sum + frame.length, 0)
+    this.#wasFull = true
+    return taken.first
+  }
+
+  get isFull(): boolean {
+    return this.#held === null ? this.#line.queue.isFull : this.#heldBytes > this.#line.services.limits.sendQueueBytes
+  }
+
+  get stalledSince(): number | null {
+    return this.#held === null ? this.#line.queue.stalledSince : null
+  }
+
+  clear(): void {
+    if (this.#held === null) this.#line.queue.clear()
+    else this.#held = []
+  }
+
+  finish(): void {
+    this.stop()
+  }
+
+  stop(): void {
+    this.#isStopped = true
+  }
+
+  ping(): void {}
+
+  pause(): void {
+    this.#line.pause(this)
+  }
+
+  resume(): void {
+    this.#line.resume(this)
+  }
+
+  end(refusal: Refusal): void {
+    this.#line.resume(this)
+    this.place.release()
+    this.#whenEntered?.reject(errorOf(refusal))
+    this.#owner.ended(this, refusal)
+  }
+
+  terminate(): void {}
+
+  #idOf(owner: Owner): number {
+    let id = this.#ids.get(owner)
+    if (id === undefined) {
+      id = this.connection.members.find(({ subscription }) => subscription === owner)?.id ?? 0
+      this.#ids.set(owner, id)
+    }
+    return id
+  }
+
+  #frame(frame: ServerFrame): Buffer {
+    if (frame.type === 'subscribed' || frame.type === 'joined') {
+      // Entered anew, it is another subscription under the same id.
+      for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)
+      if (this.#entering?.delete(frame.id)) this.#settle()
+      else this.#owner.said(this, frame)
+    } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
+      this.#refused.push({ id: frame.id, error: frame })
+      this.#settle()
+    } else this.#owner.said(this, frame)
+    return silence
+  }
+
+  #settle(): void {
+    if (this.#entering === null || this.#entering.size > 0) return
+    this.#entering = null
+    this.#whenEntered?.resolve(this.#refused)
+    this.#whenEntered = null
+  }
+}
+
+export const errorOf = ({ code, message, retryAfterMs }: ErrorEvent): TidegateError =>
+  new TidegateError(code as Refusal['code'], message, retryAfterMs === undefined ? {} : { retryAfterMs })

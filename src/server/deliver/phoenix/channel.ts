@@ -1,0 +1,522 @@
+// One channel of a Phoenix socket: joins by a session of ours, answers what its client pushes, and ends so that the client comes back.
+//
+//   joining ─all subscriptions stand─▶ joined ─▶ over
+//
+// `phx_close` would end a channel in the client for good: it answers phx_leave and a second join alone. Whatever else ends it is a
+// `phx_error`, upon which the client joins again.
+import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
+import { formatQueryPositions } from '../../../protocol/position.ts'
+import { TidegateError } from '../../../protocol/tidegate-error.ts'
+import type { Batch, Outgoing, Principal } from '../../subscribe/subscription.ts'
+import { admitPrincipal } from '../admit.ts'
+import type { Place } from '../connections.ts'
+import { type Refusal, refusalOf } from '../refusal.ts'
+import { canRenew } from '../renewal.ts'
+import { isWildcard } from './bindings.ts'
+import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
+import { type ChangeTarget, changeFrameOf, changeFramesOf } from './change-frames.ts'
+import {
+  ChannelSession,
+  type EntryFrame,
+  errorOf,
+  type Line,
+  type Refused,
+  type SessionOwner,
+  silence,
+} from './channel-session.ts'
+import { type Entry, entriesOf } from './entries.ts'
+import { principalOfToken } from './handshake.ts'
+import { joinConfigOf } from './join-config.ts'
+import { presenceMessageOf, trackFrameOf } from './presence.ts'
+import { canComeLater, endingOf, reasonOf } from './reasons.ts'
+import { replayOf } from './replay.ts'
+import { messageFrame } from './serializer.ts'
+import { ownerOf, type Stand } from './stands.ts'
+import type { Incoming, JoinConfig, Vsn } from './wire.ts'
+
+/** The native id of the channel itself; those of its bindings follow. */
+export const channelId = 1
+
+/** The socket, as a channel sees it. */
+export interface ChannelLine extends Line {
+  readonly vsn: Vsn
+  /** Of the key that the socket was opened with. */
+  readonly principal: Principal
+  newPlace(): Place
+  /** Where this client stood when it was here before; null for one who was not. */
+  stoodAt(channel: PhoenixChannel, owner: string): Promise<Stand['positions'] | null>
+  /** A client that comes back may go on from there. */
+  keep(stood: Pick<Stand, 'owner' | 'positions'>): void
+  /** It is in the socket's list no more. */
+  over(channel: PhoenixChannel): void
+}
+
+export class PhoenixChannel implements SessionOwner {
+  readonly topic: string
+  readonly joinRef: string
+  /** Tells whose it is when a client comes back; null before that is known. */
+  owner: string | null = null
+  readonly #line: ChannelLine
+  readonly #config: JoinConfig
+  #state: 'joining' | 'joined' | 'over' = 'joining'
+  #session: ChannelSession | null = null
+  #token: string | null
+  #isInChannel = false
+  #showsPresence = false
+  /** What its client told of itself last; another session tells it again. */
+  #tracked: ClientFrame | null = null
+  /** Pushes that are not answered yet, by our number: as many as a session takes at once. */
+  readonly #pushes = new Map<number, { readonly ref: string | null; readonly isAnswered: boolean }>()
+  #lastPush = 0
+  /** Where its client is known to stand, and where it will once the last ping is answered. */
+  #known: Stand['positions'] = {}
+  #asked: Stand['positions'] = {}
+  /** Changes of its token, one after the other. */
+  #renewing: Promise<void> = Promise.resolve()
+  #stopListening = (): void => {}
+
+  constructor(line: ChannelLine, topic: string, joinRef: string, payload: Incoming['payload']) {
+    this.#line = line
+    this.topic = topic
+    this.joinRef = joinRef
+    this.#config = joinConfigOf(topic, payload as Parameters<typeof joinConfigOf>[1])
+    this.#token = this.#config.accessToken
+  }
+
+  get name(): string {
+    return this.topic.slice(topicPrefix.length)
+  }
+
+  /** Answers the join; never throws. @param ref of the push */
+  async join(ref: string | null): Promise<void> {
+    const { services } = this.#line
+    try {
+      const { isPrivate } = this.#config
+      if (this.name === '') throw new TidegateError('TOPIC_INVALID', 'You must provide a topic name')
+      if (!isPrivate && services.supabase.isPrivateOnly)
+        throw new TidegateError('PRIVATE_ONLY', 'public channels are forbidden here; join a private one')
+      const principal = await this.#principal()
+      const owner = ownerOf(principal, this.topic, this.#config)
+      const stood = await this.#line.stoodAt(this, owner)
+      // Left, or joined anew, meanwhile.
+      if (this.isOver) return
+      this.owner = owner
+      const { session, refused } = await this.#enter(principal, stood)
+      if (this.isOver) {
+        session.leave('gone')
+        return
+      }
+      this.#stand(session)
+      this.#answerJoin(ref, session, refused)
+      session.release()
+      this.#followTables()
+    } catch (error) {
+      this.#refuseJoin(ref, refusalOf(error, services.log, services.random))
+    }
+  }
+
+  /** A push of its client. */
+  take({ event, ref, payload }: Incoming): void {
+    if (event === 'access_token') {
+      this.#renew(payload)
+      return
+    }
+    if (this.#session === null) {
+      this.#reply(ref, 'error', { reason: 'NOT_JOINED: the join is not answered yet' })
+      return
+    }
+    const ids = { id: channelId, ref: this.#lastPush + 1 }
+    try {
+      if (event !== 'broadcast' && event !== 'presence')
+        throw new TidegateError(
+          'BAD_FRAME',
+          `a channel takes broadcast, presence and access_token, not ${event.slice(0, 100)}`,
+        )
+      if (!this.#isInChannel) throw new TidegateError('CHANNELS_OFF', 'this service has no channels')
+      const isBroadcast = event === 'broadcast'
+      const frame = isBroadcast ? sendFrameOf(payload, ids) : trackFrameOf(payload as never, ids, this.#presenceKey)
+      this.#lastPush += 1
+      this.#pushes.set(ids.ref, { ref, isAnswered: !isBroadcast || this.#config.ack })
+      if (!isBroadcast) this.#tracked = frame.type === 'track' ? frame : null
+      this.#session.connection.take(frame)
+    } catch (error) {
+      this.#reply(ref, 'error', { reason: this.#reasonOf(error) })
+    }
+  }
+
+  /** Its client goes. */
+  leave(ref: string | null): void {
+    this.#reply(ref, 'ok', {})
+    this.#close('gone')
+    this.#write('phx_close', {}, this.joinRef, this.joinRef)
+  }
+
+  /** Another join of the same topic takes its place. */
+  giveWay(): void {
+    this.#close('broken')
+    this.#write('phx_close', {}, this.joinRef, this.joinRef)
+  }
+
+  /** Its socket has closed. */
+  disconnected(how: 'gone' | 'broken'): void {
+    const stood = this.stood
+    if (stood !== null) this.#line.keep(stood)
+    this.#close(how)
+  }
+
+  /** What its client may come back to; null where there is nothing. */
+  get stood(): Pick<Stand, 'owner' | 'positions'> | null {
+    return this.#state === 'joined' && this.owner !== null ? { owner: this.owner, positions: this.#known } : null
+  }
+
+  /** The node leaves, and the client is told to come back. */
+  sendAway(): void {
+    this.#system('ok', 'system', 'Server requested disconnect', false)
+  }
+
+  get isOver(): boolean {
+    return this.#state === 'over'
+  }
+
+  tick(now: number): void {
+    this.#session?.connection.tick(now)
+  }
+
+  drained(): void {
+    this.#session?.drained()
+  }
+
+  /** A ping goes behind everything that it was sent. */
+  pinged(): void {
+    this.#asked = this.#positions()
+  }
+
+  /** It was answered. */
+  ponged(): void {
+    this.#known = this.#asked
+  }
+
+  eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer {
+    const { vsn } = this.#line
+    if (id !== channelId) {
+      const target = this.#targetOf(session, id)
+      return this.#orReread(target === null ? silence : changeFrameOf(outgoing, target))
+    }
+    switch (outgoing.event) {
+      case 'message': {
+        const kind = session.replay?.judge(outgoing) ?? 'live'
+        return kind === 'passed over' ? silence : broadcastFrameOf(outgoing, vsn, this.topic, kind === 'replayed')
+      }
+      case 'presence': {
+        const { event, payload } = presenceMessageOf(outgoing.json)
+        return messageFrame(vsn, { joinRef: null, ref: null, topic: this.topic, event, payload })
+      }
+      case 'gap': {
+        const { code, reason } = JSON.parse(outgoing.json)
+        return this.#systemFrame('error', 'broadcast', `${code}: ${reason}`, true)
+      }
+      default:
+        return silence
+    }
+  }
+
+  batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer {
+    if (id === channelId) return Buffer.concat(batch.events.map(event => this.eventFrame(session, event, id)))
+    const target = this.#targetOf(session, id)
+    return this.#orReread(target === null ? silence : changeFramesOf(batch, target))
+  }
+
+  said(session: ChannelSession, frame: ServerFrame): void {
+    if (session !== this.#session) return
+    switch (frame.type) {
+      case 'sent':
+      case 'tracked': {
+        const push = this.#pushes.get(frame.ref)
+        this.#pushes.delete(frame.ref)
+        if (push?.isAnswered) this.#reply(push.ref, 'ok', {})
+        break
+      }
+      case 'resync':
+        if (frame.id !== channelId) this.#comeBack(`${frame.code}: ${frame.reason}`, 'postgres_changes', true)
+        break
+      case 'error':
+        this.#failed(frame)
+    }
+  }
+
+  ended(session: ChannelSession, refusal: Refusal): void {
+    if (session === this.#session) this.#comeBack(endingOf(refusal, this.name), 'system')
+  }
+
+  #failed(frame: Extract<ServerFrame, { type: 'error' }>): void {
+    const reason = this.#reasonFor(frame)
+    if (frame.ref != null) {
+      const push = this.#pushes.get(frame.ref)
+      this.#pushes.delete(frame.ref)
+      if (push !== undefined) this.#reply(push.ref, 'error', { reason })
+    } else if (frame.id === channelId) this.#comeBack(endingOf(frame as Refusal, this.name), 'system')
+    else if (frame.id !== undefined) {
+      if (canComeLater(frame.code as Refusal['code'])) this.#comeBack(reason, 'postgres_changes')
+      else this.#lost(frame.id, reason)
+    }
+  }
+
+  /** A binding stands no more, and will not again. */
+  #lost(id: number, reason: string): void {
+    const { byId } = this.#session!.entries
+    const isOfMany = byId.get(id)?.isOfMany === true
+    byId.delete(id)
+    // Of a wildcard, one table that is gone is nothing that its client asked for.
+    if (!isOfMany) this.#system('error', 'postgres_changes', reason, true)
+  }
+
+  async #principal(): Promise<Principal> {
+    const { services, principal } = this.#line
+    if (this.#token !== null) return principalOfToken(services, this.#token)
+    await admitPrincipal(services, principal)
+    return principal
+  }
+
+  /** @throws what refuses the join as a whole */
+  async #enter(
+    principal: Principal,
+    stood: Stand['positions'] | null,
+  ): Promise<{ session: ChannelSession; refused: readonly Refused[] }> {
+    const { services } = this.#line
+    const { isPrivate, self, replay } = this.#config
+    const entries = await entriesOf(services.subscriptions, principal, this.#config.bindings, channelId + 1)
+    const session = new ChannelSession(this.#line, this, this.#line.newPlace(), principal, entries)
+    try {
+      const frames: EntryFrame[] = Array.from(entries.byId.values(), ({ frame, name }) => ({
+        ...frame,
+        ...sinceOf(stood?.[name]),
+      }))
+      let presence = this.#config.presence
+      if (services.channels !== null) {
+        const caller = { principal, connection: session.connection.name, isPublicOpen: true as const }
+        const isBack = stood?.[channelEntry] !== undefined
+        session.replay = isBack
+          ? null
+          : await replayOf(services.channels, caller, { topic: this.name, isPrivate }, replay)
+        const last = session.replay === null ? {} : { last: session.replay.last }
+        const join: EntryFrame = {
+          type: 'join',
+          id: channelId,
+          topic: this.name,
+          private: isPrivate,
+          self,
+          presence,
+          ...last,
+          ...sinceOf(stood?.[channelEntry]),
+        }
+        frames.unshift(join)
+      }
+      let refused = await session.enter(frames)
+      const outside = refused.find(({ id }) => id === channelId)
+      // Whoever may hear broadcasts and not who is there, is in the channel all the same.
+      if (outside !== undefined && presence && isAboutPresence(outside.error)) {
+        presence = false
+        const again = await session.enter([{ ...frames[0]!, presence } as EntryFrame])
+        refused = [...refused.filter(one => one !== outside), ...again]
+      }
+      const fatal = refused.find(({ id, error }) => id === channelId || canComeLater(error.code as Refusal['code']))
+      if (fatal !== undefined) throw errorOf(fatal.error)
+      this.#isInChannel = services.channels !== null
+      this.#showsPresence = presence && this.#isInChannel
+      return { session, refused: [...entries.refused, ...refused] }
+    } catch (error) {
+      session.leave('gone')
+      throw error
+    }
+  }
+
+  #stand(session: ChannelSession): void {
+    this.#session = session
+    this.#state = 'joined'
+    this.#known = this.#positions()
+    this.#asked = this.#known
+  }
+
+  #answerJoin(ref: string | null, session: ChannelSession, refused: readonly Refused[]): void {
+    const { bindings } = this.#config
+    const response = `{"postgres_changes":[${bindings.map(({ echo }) => echo).join(',')}]}`
+    this.#replyText(ref, 'ok', response)
+    // Clients take no presence before a state; with presence, the channel's own follows.
+    if (!this.#showsPresence) this.#write('presence_state', {}, null, null)
+    for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
+    if (bindings.length > 0 && (session.entries.byId.size > 0 || refused.length === 0))
+      this.#system('ok', 'postgres_changes', 'Subscribed to PostgreSQL', true)
+  }
+
+  #refuseJoin(ref: string | null, refusal: Refusal): void {
+    if (this.isOver) return
+    this.#close('gone')
+    this.#reply(ref, 'error', { reason: this.#reasonFor(refusal) })
+  }
+
+  /** It ends, and its client joins again: where it stands now, unless it is to begin anew. */
+  #comeBack(reason: string, extension: string, isAnew = false): void {
+    if (this.#state !== 'joined') return
+    if (!isAnew) this.#line.keep({ owner: this.owner!, positions: this.#positions() })
+    this.#system('error', extension, reason, true)
+    this.#close('broken')
+    this.#write('phx_error', {}, this.joinRef, this.joinRef)
+  }
+
+  #close(how: 'gone' | 'broken'): void {
+    if (this.isOver) return
+    this.#state = 'over'
+    this.#stopListening()
+    const session = this.#session
+    this.#session = null
+    session?.leave(how)
+    this.#line.over(this)
+  }
+
+  #orReread(frames: Buffer | null): Buffer {
+    if (frames !== null) return frames
+    queueMicrotask(() => this.#comeBack('TRUNCATED: a table was truncated: read it anew', 'postgres_changes', true))
+    return silence
+  }
+
+  /** Another token: of the same subject it renews the session; of another, a session of theirs takes its place, without a gap. */
+  #renew(payload: Incoming['payload']): void {
+    const token = tokenIn(payload)
+    if (token === null || token === this.#token || token.startsWith('sb_')) return
+    this.#token = token
+    this.#renewing = this.#renewing.then(async () => {
+      if (this.#state === 'joining') await new Promise(resolve => setTimeout(resolve, 100))
+      if (this.#state !== 'joined' || this.#session === null) return
+      try {
+        const principal = await principalOfToken(this.#line.services, token)
+        const { connection } = this.#session
+        if (connection.principal !== null && canRenew(connection.principal, principal))
+          connection.take({ type: 'auth', token })
+        else await this.#replace(principal)
+      } catch (error) {
+        this.#comeBack(this.#reasonOf(error), 'system')
+      }
+    })
+  }
+
+  async #replace(principal: Principal): Promise<void> {
+    const before = this.#session!
+    before.noteMessages()
+    const { session, refused } = await this.#enter(principal, null)
+    if (this.#session !== before) {
+      session.leave('gone')
+      return
+    }
+    const isWhole = session.follow(before)
+    this.#session = null
+    before.leave('gone')
+    this.owner = ownerOf(principal, this.topic, this.#config)
+    this.#stand(session)
+    session.release()
+    if (this.#tracked !== null) session.connection.take(this.#tracked)
+    for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
+    this.#stopListening()
+    this.#followTables()
+    if (!isWhole) this.#comeBack('RESYNC: the stream has begun anew', 'postgres_changes', true)
+  }
+
+  /** A binding of all tables is of those too that are tracked later. */
+  #followTables(): void {
+    const { services } = this.#line
+    if (!this.#config.bindings.some(isWildcard)) return
+    this.#stopListening = services.subscriptions.onTables(() => {
+      const session = this.#session
+      void session?.entries.addTables().then(
+        added => {
+          for (const { frame } of added) session.connection.take(frame)
+        },
+        (error: unknown) => services.log.debug({ err: error }, 'tables are looked at again with the next change'),
+      )
+    })
+  }
+
+  #targetOf(session: ChannelSession, id: number): ChangeTarget | null {
+    const entry = session.entries.byId.get(id)
+    if (entry === undefined) return null
+    entry.target ??= this.#makeTarget(session, entry)
+    return entry.target
+  }
+
+  #makeTarget({ connection }: ChannelSession, { id, binding }: Entry): ChangeTarget | null {
+    const columns = connection.members.find(member => member.id === id)?.subscription?.columns
+    if (columns === undefined) return null
+    const { vsn } = this.#line
+    const { isLegacy } = this.#config
+    const name = `${vsn} ${isLegacy} ${binding.id} ${binding.event} ${this.topic}`
+    return { vsn, topic: this.topic, binding, isLegacy, columns, name }
+  }
+
+  get #presenceKey(): string | null {
+    const { presenceKey } = this.#config
+    return presenceKey === '' ? (this.#session?.connection.name ?? null) : presenceKey
+  }
+
+  #positions(): Stand['positions'] {
+    const session = this.#session
+    const positions: Record<string, string> = {}
+    for (const { id, position } of session?.connection.standings ?? []) {
+      const name = id === channelId ? channelEntry : session!.entries.byId.get(id)?.name
+      if (name !== undefined && position !== null) positions[name] = formatQueryPositions([position])
+    }
+    return positions
+  }
+
+  #reasonFor = (error: ErrorEvent): string => reasonOf(error as Refusal, this.name)
+
+  #reasonOf(error: unknown): string {
+    const { log, random } = this.#line.services
+    return this.#reasonFor(refusalOf(error, log, random))
+  }
+
+  #reply(ref: string | null, status: 'ok' | 'error', response: object): void {
+    this.#replyText(ref, status, JSON.stringify(response))
+  }
+
+  #replyText(ref: string | null, status: 'ok' | 'error', response: string): void {
+    this.#writeText('phx_reply', `{"status":"${status}","response":${response}}`, ref, this.joinRef)
+  }
+
+  #system(status: 'ok' | 'error', extension: string, message: string, isOfChannel: boolean): void {
+    this.#line.queue.push(this.#systemFrame(status, extension, message, isOfChannel))
+  }
+
+  #systemFrame(status: 'ok' | 'error', extension: string, message: string, isOfChannel: boolean): Buffer {
+    const payload = { extension, status, message, ...(isOfChannel ? { channel: this.name } : {}) }
+    const { topic, joinRef } = this
+    return messageFrame(this.#line.vsn, {
+      joinRef,
+      ref: null,
+      topic,
+      event: 'system',
+      payload: JSON.stringify(payload),
+    })
+  }
+
+  #write(event: string, payload: object, ref: string | null, joinRef: string | null): void {
+    this.#writeText(event, JSON.stringify(payload), ref, joinRef)
+  }
+
+  #writeText(event: string, payload: string, ref: string | null, joinRef: string | null): void {
+    this.#line.queue.push(messageFrame(this.#line.vsn, { joinRef, ref, topic: this.topic, event, payload }))
+  }
+}
+
+export const topicPrefix = 'realtime:'
+
+/** Under which a stand holds where the channel itself stood. */
+const channelEntry = 'channel'
+
+const sinceOf = (since: string | undefined): { since?: string } => (since === undefined ? {} : { since })
+
+const isAboutPresence = ({ code }: ErrorEvent): boolean => code === 'CHANNEL_REFUSED' || code === 'PRESENCE_OFF'
+
+function tokenIn(payload: Incoming['payload']): string | null {
+  const isObject = typeof payload === 'object' && payload !== null && 'access_token' in payload
+  const token = isObject ? (payload as Record<string, unknown>).access_token : null
+  return typeof token === 'string' && token !== '' ? token : null
+}

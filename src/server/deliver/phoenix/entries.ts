@@ -1,0 +1,77 @@
+// What the bindings of a channel are to its session: one subscription for each binding and table.
+import type { ClientFrame } from '../../../protocol/messages.ts'
+import { TidegateError } from '../../../protocol/tidegate-error.ts'
+import type { Principal, Subscriptions } from '../../subscribe/subscription.ts'
+import { isWildcard, subscribeFrameOf } from './bindings.ts'
+import type { ChangeTarget } from './change-frames.ts'
+import type { Refused } from './channel-session.ts'
+import { type TableName, tablesOf } from './tables.ts'
+import type { Binding } from './wire.ts'
+
+export interface Entry {
+  readonly id: number
+  readonly binding: Binding
+  readonly frame: Extract<ClientFrame, { type: 'subscribe' }>
+  /** The same for the same binding and table, also after a reconnect. */
+  readonly name: string
+  /** Its binding means whatever tables there are. */
+  readonly isOfMany: boolean
+  /** Made when its first event comes. */
+  target: ChangeTarget | null
+}
+
+export interface Entries {
+  /** By native id: at most as many as a session has subscriptions. */
+  readonly byId: Map<number, Entry>
+  /** Bindings that mean nothing. */
+  readonly refused: readonly Refused[]
+  /** Those of tables that there were not before. */
+  addTables(): Promise<readonly Entry[]>
+}
+
+/** @param firstId native ids are given from here
+ *  @throws ROLE_REFUSED */
+export async function entriesOf(
+  subscriptions: Subscriptions,
+  principal: Principal,
+  bindings: readonly Binding[],
+  firstId: number,
+): Promise<Entries> {
+  const byId = new Map<number, Entry>()
+  const refused: Refused[] = []
+  let nextId = firstId
+  const distinct = [...new Map(bindings.map(binding => [binding.id, binding])).values()]
+  const enter = (binding: Binding, table: TableName): Entry => {
+    const id = nextId
+    nextId += 1
+    const frame = subscribeFrameOf(binding, table, id)
+    const name = `${binding.id}/${table.schema}.${table.table}`
+    const entry = { id, binding, frame, name, isOfMany: isWildcard(binding), target: null }
+    byId.set(id, entry)
+    return entry
+  }
+  const all = distinct.some(isWildcard) ? await subscriptions.tables(principal) : []
+  for (const binding of distinct) {
+    try {
+      const tables = tablesOf(binding, all)
+      if (isWildcard(binding)) subscribeFrameOf(binding, { schema: 'public', table: 'any' }, 0)
+      for (const table of tables) enter(binding, table)
+    } catch (error) {
+      if (!(error instanceof TidegateError)) throw error
+      refused.push({ id: 0, error: { code: error.code, message: error.message, retry: false } })
+    }
+  }
+  return {
+    byId,
+    refused,
+    addTables: async () => {
+      const known = new Set(Array.from(byId.values(), ({ name }) => name))
+      const now = await subscriptions.tables(principal)
+      return distinct
+        .filter(isWildcard)
+        .flatMap(binding => tablesOf(binding, now).map(table => ({ binding, table })))
+        .filter(({ binding, table }) => !known.has(`${binding.id}/${table.schema}.${table.table}`))
+        .map(({ binding, table }) => enter(binding, table))
+    },
+  }
+}

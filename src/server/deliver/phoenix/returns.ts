@@ -1,0 +1,39 @@
+// Whoever comes back: finds where a client stood when its socket broke, also before anybody has noticed that it has.
+import type { PhoenixConnection } from './socket.ts'
+import { choose, earliest, type Stand, type Stands } from './stands.ts'
+
+/** The Phoenix sockets of this node. */
+export class Returns {
+  readonly #stands: Stands
+  readonly #now: () => number
+  /** Bounded by the places of connections. */
+  readonly #connections = new Set<PhoenixConnection>()
+
+  /** @param now milliseconds on a steady clock */
+  constructor(stands: Stands, now: () => number) {
+    this.#stands = stands
+    this.#now = now
+  }
+
+  add(connection: PhoenixConnection): void {
+    this.#connections.add(connection)
+  }
+
+  remove(connection: PhoenixConnection): void {
+    this.#connections.delete(connection)
+  }
+
+  /** @param ref see `Stands.take` @param own its new socket */
+  async stoodAt(owner: string, ref: string | null, own: PhoenixConnection): Promise<Stand['positions'] | null> {
+    const kept = await this.#stands.take(owner, ref)
+    if (kept !== null || ref === null) return kept
+    const candidates: (Stand & { readonly heardMs: number })[] = []
+    for (const connection of this.#connections) {
+      if (connection === own) continue
+      for (const stand of connection.suspects(owner))
+        candidates.push({ ...stand, heardMs: this.#now() - (stand.silentMs ?? 0) })
+    }
+    const choice = choose(candidates, ref)
+    return choice === null ? null : earliest(choice.alike.map(({ positions }) => positions))
+  }
+}

@@ -1,0 +1,304 @@
+// A WebSocket that speaks Phoenix: its frames, its heartbeats, and the channels that share it.
+import type { Socket } from 'node:net'
+import { type RawData, WebSocket } from 'ws'
+import type { Json } from '../../../protocol/messages.ts'
+import type { TidegateError } from '../../../protocol/tidegate-error.ts'
+import type { Principal } from '../../subscribe/subscription.ts'
+import { newConnectionName } from '../connection-name.ts'
+import type { Connection, Connections, Place } from '../connections.ts'
+import { closeReason, refusalOf } from '../refusal.ts'
+import { SendQueue } from '../send-queue.ts'
+import type { Services } from '../services.ts'
+import { fullBucket, type TokenBucket, takeToken } from '../token-bucket.ts'
+import { Acks } from './acks.ts'
+import { type ChannelLine, PhoenixChannel, topicPrefix } from './channel.ts'
+import { silence } from './channel-session.ts'
+import type { Returns } from './returns.ts'
+import { messageFrame, parseIncoming } from './serializer.ts'
+import { refOf, type Stand } from './stands.ts'
+import type { Incoming, Vsn } from './wire.ts'
+
+/** Of one socket, as Supabase has it. Past it: ChannelRateLimitReached. */
+const maxChannels = 100
+
+/** Of RFC 6455: normal, and the restart of a service, after which Phoenix's clients come back. */
+const [closedNormally, restarting] = [1000, 1012] as const
+
+/** A client of Supabase closes so one whose answers do not come, and means to come back. */
+const missedHeartbeat = 'heartbeat timeout'
+
+export class PhoenixSocket extends WebSocket {
+  line: PhoenixConnection | null = null
+
+  // Told directly, as ProtocolSocket is.
+  override emit(event: string | symbol, ...values: unknown[]): boolean {
+    const { line } = this
+    if (line === null) return super.emit(event, ...values)
+    switch (event) {
+      case 'message':
+        line.take(values[0] as RawData, values[1] as boolean)
+        break
+      case 'ping':
+        line.heard()
+        this.pong(values[0] as Buffer)
+        break
+      case 'pong':
+        line.ponged(values[0] as Buffer)
+        break
+      case 'error':
+        line.failed(values[0] as Error)
+        break
+      case 'close':
+        line.closed(values[0] as number, String(values[1] ?? ''))
+    }
+    return super.listenerCount(event) > 0 ? super.emit(event, ...values) : true
+  }
+}
+
+export interface PhoenixOptions {
+  readonly services: Services
+  readonly connections: Connections
+  readonly returns: Returns
+  readonly ws: PhoenixSocket
+  readonly socket: Socket
+  readonly place: Place
+  /** Of the key in the URL. */
+  readonly principal: Principal
+  readonly vsn: Vsn
+}
+
+/** Begins with the upgrade: who it is was found out before. */
+export function openPhoenix(options: PhoenixOptions): void {
+  const line = new PhoenixConnection(options)
+  options.ws.line = line
+  options.returns.add(line)
+  options.place.hold(line)
+}
+
+export class PhoenixConnection implements Connection, ChannelLine {
+  readonly name = newConnectionName()
+  readonly services: Services
+  readonly queue: SendQueue
+  readonly principal: Principal
+  readonly vsn: Vsn
+  readonly #connections: Connections
+  readonly #returns: Returns
+  readonly #ws: PhoenixSocket
+  readonly #place: Place
+  readonly #acks: Acks
+  readonly #bucket: TokenBucket
+  /** By topic: at most `maxChannels`. */
+  readonly #channels = new Map<string, PhoenixChannel>()
+  /** Topics that were joined over this socket: whoever joins one again goes on from its own. Bounded by twice `maxChannels`. */
+  readonly #joined = new Set<string>()
+  /** Who reads nothing more for now: channels, and this itself while its client sends too fast. */
+  readonly #pausing = new Set<object>()
+  #firstRef: string | null = null
+  #lastRef = 0
+  #heardAt: number
+  /** Everything that was sent will have arrived when its client answers the close. */
+  #isClosing = false
+  #isOver = false
+
+  constructor({ services, connections, returns, ws, socket, place, principal, vsn }: PhoenixOptions) {
+    const { turn, limits, now } = services
+    this.services = services
+    this.principal = principal
+    this.vsn = vsn
+    this.#connections = connections
+    this.#returns = returns
+    this.#ws = ws
+    this.#place = place
+    this.#acks = new Acks(now(), limits.heartbeatMs)
+    this.#bucket = fullBucket(limits.frameBurst, now())
+    this.#heardAt = now()
+    this.queue = new SendQueue({
+      turn,
+      socket,
+      maxBytes: limits.sendQueueBytes,
+      // Each channel makes its own.
+      bytesOf: () => silence,
+      now,
+      onDrained: () => this.#each(channel => channel.drained()),
+    })
+  }
+
+  /** A frame of its client. What is none is passed over, as Supabase does: a client that is told of nothing else would be cut off
+   *  for good. */
+  take(data: RawData, isBinary: boolean): void {
+    this.heard()
+    if (this.#isOver || this.#isClosing) return
+    const { limits, log } = this.services
+    if (!takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) this.pause(this)
+    let message: Incoming
+    try {
+      message = parseIncoming(data as Buffer, isBinary, this.vsn)
+    } catch (error) {
+      log.debug({ err: error }, 'a frame of a Phoenix client cannot be read')
+      return
+    }
+    const ref = refOf(message.ref)
+    this.#firstRef ??= message.ref
+    if (ref !== null) this.#lastRef = Math.max(this.#lastRef, ref)
+    this.#dispatch(message)
+  }
+
+  #dispatch(message: Incoming): void {
+    const { topic, event, ref } = message
+    const channel = this.#channels.get(topic)
+    if (topic === 'phoenix' && event === 'heartbeat') this.#reply(message, 'ok', {})
+    else if (topic.startsWith(topicPrefix) && event === 'phx_join') this.#join(message)
+    else if (event === 'phx_leave') {
+      // Of a join that another has followed: that one stays.
+      const isOfAnother = message.joinRef !== null && message.joinRef !== channel?.joinRef
+      if (channel === undefined || isOfAnother) this.#reply(message, 'ok', {})
+      else channel.leave(ref)
+    } else if (channel === undefined) this.#reply(message, 'error', { reason: 'unmatched topic' })
+    else channel.take(message)
+  }
+
+  #join(message: Incoming): void {
+    const { topic, ref, joinRef, payload } = message
+    this.#channels.get(topic)?.giveWay()
+    if (this.#channels.size >= maxChannels) {
+      this.#reply(message, 'error', { reason: 'ChannelRateLimitReached: Too many channels' })
+      return
+    }
+    const channel = new PhoenixChannel(this, topic, joinRef ?? ref ?? '', payload as Json)
+    this.#channels.set(topic, channel)
+    void channel.join(ref)
+  }
+
+  async stoodAt(channel: PhoenixChannel, owner: string): Promise<Stand['positions'] | null> {
+    const isAgain = this.#joined.has(channel.topic)
+    if (this.#joined.size < 2 * maxChannels) this.#joined.add(channel.topic)
+    return this.#returns.stoodAt(owner, isAgain ? channel.joinRef : this.#firstRef, this)
+  }
+
+  keep(stood: Pick<Stand, 'owner' | 'positions'>): void {
+    const silentMs = Math.max(0, this.services.now() - this.#heardAt)
+    this.services.stands.keep({ ...stood, lastRef: this.#lastRef, silentMs })
+  }
+
+  /** Where its channels of this owner stood, if it is not known to have got what it was sent last: its client may have come back
+   *  over another socket. */
+  *suspects(owner: string): Generator<Stand> {
+    if (!this.#acks.isOwed) return
+    const silentMs = Math.max(0, this.services.now() - this.#heardAt)
+    for (const { stood } of this.#channels.values())
+      if (stood?.owner === owner) yield { ...stood, lastRef: this.#lastRef, silentMs }
+  }
+
+  over(channel: PhoenixChannel): void {
+    if (this.#channels.get(channel.topic) === channel) this.#channels.delete(channel.topic)
+  }
+
+  newPlace(): Place {
+    return this.#connections.inner()
+  }
+
+  sent(): void {
+    this.#acks.sent()
+  }
+
+  pause(reader: object): void {
+    if (this.#pausing.size === 0) this.#ws.pause()
+    this.#pausing.add(reader)
+  }
+
+  resume(reader: object): void {
+    if (!this.#pausing.delete(reader) || this.#pausing.size > 0) return
+    this.#heardAt = this.services.now()
+    if (this.#ws.readyState === WebSocket.OPEN) this.#ws.resume()
+  }
+
+  heard(): void {
+    this.#heardAt = this.services.now()
+  }
+
+  ponged(payload: Buffer): void {
+    this.heard()
+    if (this.#acks.answered(payload)) this.#each(channel => channel.ponged())
+  }
+
+  tick(now: number): void {
+    if (this.#isOver) return
+    const { limits, departures } = this.services
+    const { stalledSince } = this.queue
+    if (stalledSince !== null && now - stalledSince >= limits.slowConsumerMs) {
+      departures.gaveUp('SLOW_CONSUMER', 'WebSocket')
+      this.terminate()
+      return
+    }
+    if (this.#pausing.size === 0 && now - this.#heardAt > 2 * limits.heartbeatMs) {
+      departures.gaveUp('HEARTBEAT_MISSED', 'WebSocket')
+      this.terminate()
+      return
+    }
+    if (this.#pausing.has(this) && takeToken(this.#bucket, now, limits.framesPerSecond, limits.frameBurst))
+      this.resume(this)
+    this.#each(channel => channel.tick(now))
+    if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now)) return
+    this.#each(channel => channel.pinged())
+    this.queue.push(this.#acks.ask(now))
+  }
+
+  tellPulse(): void {}
+
+  goAway(error: TidegateError): void {
+    this.#each(channel => channel.sendAway())
+    this.#close(error)
+  }
+
+  moveAway(error: TidegateError): boolean {
+    if (this.#isOver || this.#isClosing) return false
+    this.goAway(error)
+    return true
+  }
+
+  cutOff(error: TidegateError): void {
+    this.#close(error)
+  }
+
+  /** Its channels are told: they have tokens of their own. */
+  refresh(): void {}
+
+  terminate(): void {
+    this.#ws.terminate()
+  }
+
+  failed(error: Error): void {
+    this.services.log.debug({ err: error }, 'a WebSocket of a Phoenix client broke')
+  }
+
+  closed(code: number, reason: string): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    // Its client has answered the close: what was sent before it has arrived.
+    if (this.#isClosing && code === restarting) this.#each(channel => channel.ponged())
+    const how = code === closedNormally && reason !== missedHeartbeat ? 'gone' : 'broken'
+    this.#each(channel => channel.disconnected(how))
+    this.queue.stop()
+    this.#returns.remove(this)
+    this.#place.release()
+  }
+
+  #close(error: TidegateError): void {
+    if (this.#isOver || this.#isClosing) return
+    this.#isClosing = true
+    this.#each(channel => channel.pinged())
+    this.queue.finish()
+    const refusal = refusalOf(error, this.services.log, this.services.random)
+    this.#ws.close(restarting, closeReason(refusal))
+  }
+
+  /** A list: whichever ends leaves it. */
+  #each(act: (channel: PhoenixChannel) => void): void {
+    for (const channel of [...this.#channels.values()]) act(channel)
+  }
+
+  #reply({ topic, ref, joinRef }: Incoming, status: 'ok' | 'error', response: object): void {
+    const payload = JSON.stringify({ status, response })
+    this.queue.push(messageFrame(this.vsn, { joinRef, ref, topic, event: 'phx_reply', payload }))
+  }
+}
