@@ -1,7 +1,13 @@
 import type { Writable } from 'node:stream'
 import { expect, test } from 'vitest'
 import * as ws from 'ws'
-import { sseLinesOf, sseNumberedLinesOf, textFrame, websocketFrameOf } from '../../../src/server/deliver/encode.ts'
+import {
+  binaryFrame,
+  sseLinesOf,
+  sseNumberedLinesOf,
+  textFrame,
+  websocketFrameOf,
+} from '../../../src/server/deliver/encode.ts'
 import { Outgoing } from '../../../src/server/subscribe/subscription.ts'
 import { at } from './support/memory-core.ts'
 
@@ -17,6 +23,19 @@ test.each(sizes)('a text frame of %i bytes is read back by ws, also in a row wit
   receiver.on('message', (data: Buffer) => read.push(data.toString()))
   receiver.write(Buffer.concat([textFrame(text), textFrame('é'.repeat(70)), textFrame(text)]))
   expect(read).toEqual([text, 'é'.repeat(70), text])
+})
+
+test.each(sizes)('a binary frame of %i bytes is read back by ws, also in a row with others', async size => {
+  const bytes = Buffer.alloc(size, 0xc3)
+  const read: [Buffer, boolean][] = []
+  const receiver = new Receiver({ isServer: false })
+  receiver.on('message', (data: Buffer, isBinary: boolean) => read.push([data, isBinary]))
+  receiver.write(Buffer.concat([binaryFrame(bytes), textFrame('é'), binaryFrame(bytes)]))
+  expect(read).toEqual([
+    [bytes, true],
+    [Buffer.from('é'), false],
+    [bytes, true],
+  ])
 })
 
 test('an event is encoded once for each wire, and its object is spliced, not parsed', () => {
