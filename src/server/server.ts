@@ -11,6 +11,7 @@ import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { openChannels, openGuards } from './channel-setup.ts'
 import type { Channels } from './channels/channels.ts'
+import type { ChannelDoor } from './channels/door.ts'
 import type { GuardHoldings, Guards } from './channels/guards/guards.ts'
 import type { ChannelHoldings } from './channels/holdings.ts'
 import { MessageSweep } from './channels/sql/message-sweep.ts'
@@ -74,6 +75,8 @@ export interface TidegateServer {
   ready(): Promise<void>
   /** The door behind the transports, for whoever reads in this process. */
   readonly subscriptions: Subscriptions
+  /** The door of channels, likewise. */
+  readonly channels: ChannelDoor
   /** Who may be in channels, for whoever asks in this process. */
   readonly guards: Guards
   /** What it holds for its subscribers now. */
@@ -407,6 +410,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
       port,
       ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
       subscriptions: door,
+      channels,
       guards,
       holdings: () => ({ ...door.holdings, ...channels.holdings, ...guards.holdings, listed: gateway.listed() }),
       connections: () => gateway.connections(),
