@@ -3,6 +3,7 @@ import type { ClientFrame, Json } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Outgoing } from '../../subscribe/subscription.ts'
 import { sendSchema } from '../channel-body.ts'
+import { MadeOnce } from './made-once.ts'
 import { messageFrame, userBroadcastFrame } from './serializer.ts'
 import type { BinaryPayload, Incoming, Vsn } from './wire.ts'
 
@@ -45,8 +46,14 @@ function sentBytes({ bytes, userEvent, isJson }: BinaryPayload): object {
  *  @param topic with its prefix: `realtime:room:1`
  *  @param isReplayed it was sent before the client came
  *  @returns a whole WebSocket frame: text for JSON; bytes go to 2.0.0 as a frame of kind 4, to 1.0.0 as base64 in `binary`. Its `meta`
- *  is `{"id", "sender"?: {"user", "connection"}, "replayed"?: true}`, without `sender` where the database sent it */
-export function broadcastFrameOf(outgoing: Outgoing, vsn: Vsn, topic: string, isReplayed: boolean): Buffer {
+ *  is `{"id", "sender"?: {"user", "connection"}, "replayed"?: true}`, without `sender` where the database sent it. Made once for
+ *  all who receive it */
+export const broadcastFrameOf = (outgoing: Outgoing, vsn: Vsn, topic: string, isReplayed: boolean): Buffer =>
+  frames.of(outgoing, `${vsn} ${isReplayed} ${topic}`, () => makeFrame(outgoing, vsn, topic, isReplayed))
+
+const frames = new MadeOnce<Outgoing, Buffer>()
+
+function makeFrame(outgoing: Outgoing, vsn: Vsn, topic: string, isReplayed: boolean): Buffer {
   const parts = partsOf(outgoing.json)
   const meta = metaOf(parts, isReplayed)
   if (parts.isBinary && vsn === '2.0.0') {

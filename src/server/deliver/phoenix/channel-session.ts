@@ -73,6 +73,8 @@ export class ChannelSession implements Carrier, FrameQueue {
   #heldBytes = 0
   #wasFull = false
   #isStopped = false
+  /** What ended it. */
+  #refusal: Refusal | null = null
   #onDrained = (): void => {}
   /** Ids that are being entered, and what was refused of them. */
   #entering: Set<number> | null = null
@@ -108,7 +110,8 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   /** @returns what was refused, once all of them stand or were
    *  @throws what ended the session meanwhile */
-  enter(frames: readonly EntryFrame[]): Promise<readonly Refused[]> {
+  async enter(frames: readonly EntryFrame[]): Promise<readonly Refused[]> {
+    if (this.#refusal !== null) throw errorOf(this.#refusal)
     this.#entering = new Set(frames.map(({ id }) => id))
     this.#refused = []
     this.#whenEntered = Promise.withResolvers()
@@ -249,6 +252,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   end(refusal: Refusal): void {
+    this.#refusal = refusal
     this.#line.resume(this)
     this.place.release()
     this.#whenEntered?.reject(errorOf(refusal))

@@ -15,27 +15,16 @@ import { canRenew } from '../renewal.ts'
 import { isWildcard } from './bindings.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
 import { type ChangeTarget, changeFrameOf, changeFramesOf } from './change-frames.ts'
-import {
-  ChannelSession,
-  type EntryFrame,
-  errorOf,
-  type Line,
-  type Refused,
-  type SessionOwner,
-  silence,
-} from './channel-session.ts'
-import { type Entry, entriesOf } from './entries.ts'
+import { type ChannelSession, type Line, type SessionOwner, silence } from './channel-session.ts'
+import { channelEntry, channelId, type Entered, enter } from './enter.ts'
+import type { Entry } from './entries.ts'
 import { principalOfToken } from './handshake.ts'
 import { joinConfigOf } from './join-config.ts'
 import { presenceMessageOf, trackFrameOf } from './presence.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
-import { replayOf } from './replay.ts'
-import { messageFrame } from './serializer.ts'
 import { ownerOf, type Stand } from './stands.ts'
+import { Voice } from './voice.ts'
 import type { Incoming, JoinConfig, Vsn } from './wire.ts'
-
-/** The native id of the channel itself; those of its bindings follow. */
-export const channelId = 1
 
 /** The socket, as a channel sees it. */
 export interface ChannelLine extends Line {
@@ -57,6 +46,7 @@ export class PhoenixChannel implements SessionOwner {
   /** Tells whose it is when a client comes back; null before that is known. */
   owner: string | null = null
   readonly #line: ChannelLine
+  readonly #voice: Voice
   readonly #config: JoinConfig
   #state: 'joining' | 'joined' | 'over' = 'joining'
   #session: ChannelSession | null = null
@@ -71,7 +61,7 @@ export class PhoenixChannel implements SessionOwner {
   /** Where its client is known to stand, and where it will once the last ping is answered. */
   #known: Stand['positions'] = {}
   #asked: Stand['positions'] = {}
-  /** Changes of its token, one after the other. */
+  /** The join and changes of its token, one after the other. */
   #renewing: Promise<void> = Promise.resolve()
   #stopListening = (): void => {}
 
@@ -79,6 +69,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#line = line
     this.topic = topic
     this.joinRef = joinRef
+    this.#voice = new Voice(line, topic, this.name, joinRef)
     this.#config = joinConfigOf(topic, payload as Parameters<typeof joinConfigOf>[1])
     this.#token = this.#config.accessToken
   }
@@ -87,8 +78,12 @@ export class PhoenixChannel implements SessionOwner {
     return this.topic.slice(topicPrefix.length)
   }
 
-  /** Answers the join; never throws. @param ref of the push */
-  async join(ref: string | null): Promise<void> {
+  /** Answers the join. @param ref of the push */
+  join(ref: string | null): void {
+    this.#renewing = this.#join(ref)
+  }
+
+  async #join(ref: string | null): Promise<void> {
     const { services } = this.#line
     try {
       const { isPrivate } = this.#config
@@ -101,14 +96,14 @@ export class PhoenixChannel implements SessionOwner {
       // Left, or joined anew, meanwhile.
       if (this.isOver) return
       this.owner = owner
-      const { session, refused } = await this.#enter(principal, stood)
+      const entered = await this.#enter(principal, stood)
       if (this.isOver) {
-        session.leave('gone')
+        entered.session.leave('gone')
         return
       }
-      this.#stand(session)
-      this.#answerJoin(ref, session, refused)
-      session.release()
+      this.#stand(entered)
+      this.#answerJoin(ref, entered)
+      entered.session.release()
       this.#followTables()
     } catch (error) {
       this.#refuseJoin(ref, refusalOf(error, services.log, services.random))
@@ -122,7 +117,7 @@ export class PhoenixChannel implements SessionOwner {
       return
     }
     if (this.#session === null) {
-      this.#reply(ref, 'error', { reason: 'NOT_JOINED: the join is not answered yet' })
+      this.#voice.refuse(ref, 'NOT_JOINED: the join is not answered yet')
       return
     }
     const ids = { id: channelId, ref: this.#lastPush + 1 }
@@ -140,21 +135,21 @@ export class PhoenixChannel implements SessionOwner {
       if (!isBroadcast) this.#tracked = frame.type === 'track' ? frame : null
       this.#session.connection.take(frame)
     } catch (error) {
-      this.#reply(ref, 'error', { reason: this.#reasonOf(error) })
+      this.#voice.refuse(ref, this.#reasonOf(error))
     }
   }
 
   /** Its client goes. */
   leave(ref: string | null): void {
-    this.#reply(ref, 'ok', {})
+    this.#voice.reply(ref, 'ok', '{}')
     this.#close('gone')
-    this.#write('phx_close', {}, this.joinRef, this.joinRef)
+    this.#voice.end('phx_close')
   }
 
   /** Another join of the same topic takes its place. */
   giveWay(): void {
     this.#close('broken')
-    this.#write('phx_close', {}, this.joinRef, this.joinRef)
+    this.#voice.end('phx_close')
   }
 
   /** Its socket has closed. */
@@ -171,7 +166,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** The node leaves, and the client is told to come back. */
   sendAway(): void {
-    this.#system('ok', 'system', 'Server requested disconnect', false)
+    this.#voice.goAway()
   }
 
   get isOver(): boolean {
@@ -180,6 +175,11 @@ export class PhoenixChannel implements SessionOwner {
 
   tick(now: number): void {
     this.#session?.connection.tick(now)
+  }
+
+  /** An operator ends what its socket's key may do. */
+  cutOff(error: TidegateError): void {
+    this.#session?.connection.cutOff(error)
   }
 
   drained(): void {
@@ -209,11 +209,11 @@ export class PhoenixChannel implements SessionOwner {
       }
       case 'presence': {
         const { event, payload } = presenceMessageOf(outgoing.json)
-        return messageFrame(vsn, { joinRef: null, ref: null, topic: this.topic, event, payload })
+        return this.#voice.frame(event, payload)
       }
       case 'gap': {
         const { code, reason } = JSON.parse(outgoing.json)
-        return this.#systemFrame('error', 'broadcast', `${code}: ${reason}`, true)
+        return this.#voice.systemFrame('error', 'broadcast', `${code}: ${reason}`)
       }
       default:
         return silence
@@ -233,7 +233,7 @@ export class PhoenixChannel implements SessionOwner {
       case 'tracked': {
         const push = this.#pushes.get(frame.ref)
         this.#pushes.delete(frame.ref)
-        if (push?.isAnswered) this.#reply(push.ref, 'ok', {})
+        if (push?.isAnswered) this.#voice.reply(push.ref, 'ok', '{}')
         break
       }
       case 'resync':
@@ -253,7 +253,7 @@ export class PhoenixChannel implements SessionOwner {
     if (frame.ref != null) {
       const push = this.#pushes.get(frame.ref)
       this.#pushes.delete(frame.ref)
-      if (push !== undefined) this.#reply(push.ref, 'error', { reason })
+      if (push !== undefined) this.#voice.refuse(push.ref, reason)
     } else if (frame.id === channelId) this.#comeBack(endingOf(frame as Refusal, this.name), 'system')
     else if (frame.id !== undefined) {
       if (canComeLater(frame.code as Refusal['code'])) this.#comeBack(reason, 'postgres_changes')
@@ -267,7 +267,7 @@ export class PhoenixChannel implements SessionOwner {
     const isOfMany = byId.get(id)?.isOfMany === true
     byId.delete(id)
     // Of a wildcard, one table that is gone is nothing that its client asked for.
-    if (!isOfMany) this.#system('error', 'postgres_changes', reason, true)
+    if (!isOfMany) this.#voice.system('error', 'postgres_changes', reason)
   }
 
   async #principal(): Promise<Principal> {
@@ -277,90 +277,44 @@ export class PhoenixChannel implements SessionOwner {
     return principal
   }
 
-  /** @throws what refuses the join as a whole */
-  async #enter(
-    principal: Principal,
-    stood: Stand['positions'] | null,
-  ): Promise<{ session: ChannelSession; refused: readonly Refused[] }> {
-    const { services } = this.#line
-    const { isPrivate, self, replay } = this.#config
-    const entries = await entriesOf(services.subscriptions, principal, this.#config.bindings, channelId + 1)
-    const session = new ChannelSession(this.#line, this, this.#line.newPlace(), principal, entries)
-    try {
-      const frames: EntryFrame[] = Array.from(entries.byId.values(), ({ frame, name }) => ({
-        ...frame,
-        ...sinceOf(stood?.[name]),
-      }))
-      let presence = this.#config.presence
-      if (services.channels !== null) {
-        const caller = { principal, connection: session.connection.name, isPublicOpen: true as const }
-        const isBack = stood?.[channelEntry] !== undefined
-        session.replay = isBack
-          ? null
-          : await replayOf(services.channels, caller, { topic: this.name, isPrivate }, replay)
-        const last = session.replay === null ? {} : { last: session.replay.last }
-        const join: EntryFrame = {
-          type: 'join',
-          id: channelId,
-          topic: this.name,
-          private: isPrivate,
-          self,
-          presence,
-          ...last,
-          ...sinceOf(stood?.[channelEntry]),
-        }
-        frames.unshift(join)
-      }
-      let refused = await session.enter(frames)
-      const outside = refused.find(({ id }) => id === channelId)
-      // Whoever may hear broadcasts and not who is there, is in the channel all the same.
-      if (outside !== undefined && presence && isAboutPresence(outside.error)) {
-        presence = false
-        const again = await session.enter([{ ...frames[0]!, presence } as EntryFrame])
-        refused = [...refused.filter(one => one !== outside), ...again]
-      }
-      const fatal = refused.find(({ id, error }) => id === channelId || canComeLater(error.code as Refusal['code']))
-      if (fatal !== undefined) throw errorOf(fatal.error)
-      this.#isInChannel = services.channels !== null
-      this.#showsPresence = presence && this.#isInChannel
-      return { session, refused: [...entries.refused, ...refused] }
-    } catch (error) {
-      session.leave('gone')
-      throw error
-    }
+  #enter(principal: Principal, stood: Stand['positions'] | null): Promise<Entered> {
+    const place = this.#line.newPlace()
+    return enter({ line: this.#line, owner: this, place, principal, name: this.name, config: this.#config, stood })
   }
 
-  #stand(session: ChannelSession): void {
+  #stand({ session, isInChannel, showsPresence }: Entered): void {
     this.#session = session
+    this.#isInChannel = isInChannel
+    this.#showsPresence = showsPresence
     this.#state = 'joined'
     this.#known = this.#positions()
     this.#asked = this.#known
   }
 
-  #answerJoin(ref: string | null, session: ChannelSession, refused: readonly Refused[]): void {
+  #answerJoin(ref: string | null, { session, refused }: Entered): void {
     const { bindings } = this.#config
     const response = `{"postgres_changes":[${bindings.map(({ echo }) => echo).join(',')}]}`
-    this.#replyText(ref, 'ok', response)
+    this.#voice.reply(ref, 'ok', response)
     // Clients take no presence before a state; with presence, the channel's own follows.
-    if (!this.#showsPresence) this.#write('presence_state', {}, null, null)
+    if (!this.#showsPresence) this.#voice.nobodyHere()
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
     if (bindings.length > 0 && (session.entries.byId.size > 0 || refused.length === 0))
-      this.#system('ok', 'postgres_changes', 'Subscribed to PostgreSQL', true)
+      this.#voice.system('ok', 'postgres_changes', 'Subscribed to PostgreSQL')
   }
 
   #refuseJoin(ref: string | null, refusal: Refusal): void {
     if (this.isOver) return
     this.#close('gone')
-    this.#reply(ref, 'error', { reason: this.#reasonFor(refusal) })
+    this.#voice.refuse(ref, this.#reasonFor(refusal))
   }
 
   /** It ends, and its client joins again: where it stands now, unless it is to begin anew. */
   #comeBack(reason: string, extension: string, isAnew = false): void {
     if (this.#state !== 'joined') return
     if (!isAnew) this.#line.keep({ owner: this.owner!, positions: this.#positions() })
-    this.#system('error', extension, reason, true)
+    this.#voice.system('error', extension, reason)
     this.#close('broken')
-    this.#write('phx_error', {}, this.joinRef, this.joinRef)
+    this.#voice.end('phx_error')
   }
 
   #close(how: 'gone' | 'broken'): void {
@@ -385,7 +339,6 @@ export class PhoenixChannel implements SessionOwner {
     if (token === null || token === this.#token || token.startsWith('sb_')) return
     this.#token = token
     this.#renewing = this.#renewing.then(async () => {
-      if (this.#state === 'joining') await new Promise(resolve => setTimeout(resolve, 100))
       if (this.#state !== 'joined' || this.#session === null) return
       try {
         const principal = await principalOfToken(this.#line.services, token)
@@ -402,7 +355,8 @@ export class PhoenixChannel implements SessionOwner {
   async #replace(principal: Principal): Promise<void> {
     const before = this.#session!
     before.noteMessages()
-    const { session, refused } = await this.#enter(principal, null)
+    const entered = await this.#enter(principal, null)
+    const { session, refused } = entered
     if (this.#session !== before) {
       session.leave('gone')
       return
@@ -411,7 +365,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#session = null
     before.leave('gone')
     this.owner = ownerOf(principal, this.topic, this.#config)
-    this.#stand(session)
+    this.#stand(entered)
     session.release()
     if (this.#tracked !== null) session.connection.take(this.#tracked)
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
@@ -472,48 +426,9 @@ export class PhoenixChannel implements SessionOwner {
     const { log, random } = this.#line.services
     return this.#reasonFor(refusalOf(error, log, random))
   }
-
-  #reply(ref: string | null, status: 'ok' | 'error', response: object): void {
-    this.#replyText(ref, status, JSON.stringify(response))
-  }
-
-  #replyText(ref: string | null, status: 'ok' | 'error', response: string): void {
-    this.#writeText('phx_reply', `{"status":"${status}","response":${response}}`, ref, this.joinRef)
-  }
-
-  #system(status: 'ok' | 'error', extension: string, message: string, isOfChannel: boolean): void {
-    this.#line.queue.push(this.#systemFrame(status, extension, message, isOfChannel))
-  }
-
-  #systemFrame(status: 'ok' | 'error', extension: string, message: string, isOfChannel: boolean): Buffer {
-    const payload = { extension, status, message, ...(isOfChannel ? { channel: this.name } : {}) }
-    const { topic, joinRef } = this
-    return messageFrame(this.#line.vsn, {
-      joinRef,
-      ref: null,
-      topic,
-      event: 'system',
-      payload: JSON.stringify(payload),
-    })
-  }
-
-  #write(event: string, payload: object, ref: string | null, joinRef: string | null): void {
-    this.#writeText(event, JSON.stringify(payload), ref, joinRef)
-  }
-
-  #writeText(event: string, payload: string, ref: string | null, joinRef: string | null): void {
-    this.#line.queue.push(messageFrame(this.#line.vsn, { joinRef, ref, topic: this.topic, event, payload }))
-  }
 }
 
 export const topicPrefix = 'realtime:'
-
-/** Under which a stand holds where the channel itself stood. */
-const channelEntry = 'channel'
-
-const sinceOf = (since: string | undefined): { since?: string } => (since === undefined ? {} : { since })
-
-const isAboutPresence = ({ code }: ErrorEvent): boolean => code === 'CHANNEL_REFUSED' || code === 'PRESENCE_OFF'
 
 function tokenIn(payload: Incoming['payload']): string | null {
   const isObject = typeof payload === 'object' && payload !== null && 'access_token' in payload

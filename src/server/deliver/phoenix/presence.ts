@@ -2,7 +2,11 @@
 import { z } from 'zod'
 import type { ClientFrame, Json, PresenceEvent, PresenceMember } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
+import type { Outgoing } from '../../subscribe/subscription.ts'
 import { trackShape } from '../channel-schema.ts'
+import { MadeOnce } from './made-once.ts'
+import { messageFrame } from './serializer.ts'
+import type { Vsn } from './wire.ts'
 
 /** @param payload of a `presence`: `{"type":"presence","event":"track","payload":{...}}`, or `untrack`; in any case of letters
  *  @param key as the join named it; null: the server names it
@@ -27,23 +31,82 @@ export function trackFrameOf(
 
 const trackSchema = z.strictObject(trackShape)
 
+/** What one client was told of who is in its channel. */
+export class PresenceTold {
+  readonly #vsn: Vsn
+  readonly #topic: string
+  /** Whether its state may be older than the next one that it is told. */
+  #holdsOlder: boolean
+  #isListed = true
+
+  /** @param topic with its prefix: `realtime:room:1`
+   *  @param holdsOlder it comes back, and may hold who was there before */
+  constructor(vsn: Vsn, topic: string, holdsOlder: boolean) {
+    this.#vsn = vsn
+    this.#topic = topic
+    this.#holdsOlder = holdsOlder
+  }
+
+  /** @param outgoing a `presence` of its channel
+   *  @returns whole WebSocket frames, one after the other; empty where there is nothing to tell. Where more are there than the rule
+   *  lists it is told of nobody, and once by a `system` error why */
+  framesOf(outgoing: Outgoing): Buffer {
+    const { event, payload, unlisted } = messages.of(outgoing, '', () => presenceMessageOf(outgoing.json))
+    if (unlisted !== null) {
+      if (!this.#isListed) return nothing
+      this.#isListed = this.#holdsOlder = false
+      return Buffer.concat([this.#frame(event, payload), this.#frame('system', this.#noticeOf(unlisted))])
+    }
+    const frame = this.#once(outgoing, event, () => payload)
+    if (event === 'presence_diff') return frame
+    const isCorrected = this.#holdsOlder
+    this.#isListed = this.#holdsOlder = true
+    if (!isCorrected) return frame
+    // A state alone leaves a client the metas that it has of a ref, although a member may have told something else of itself since.
+    return Buffer.concat([frame, this.#once(outgoing, 'presence_diff', () => `{"joins":${payload},"leaves":{}}`)])
+  }
+
+  #once(outgoing: Outgoing, event: PresenceMessage['event'], payload: () => string): Buffer {
+    return frames.of(outgoing, `${this.#vsn} ${event} ${this.#topic}`, () => this.#frame(event, payload()))
+  }
+
+  #frame(event: string, payload: string): Buffer {
+    return messageFrame(this.#vsn, { joinRef: null, ref: null, topic: this.#topic, event, payload })
+  }
+
+  #noticeOf(count: number): string {
+    const message = `PresenceNotListed: ${count} are here, more than the listUpTo of the channel's rule`
+    return JSON.stringify({
+      extension: 'presence',
+      status: 'error',
+      message,
+      channel: this.#topic.replace(/^realtime:/, ''),
+    })
+  }
+}
+
+const nothing = Buffer.alloc(0)
+const messages = new MadeOnce<Outgoing, PresenceMessage>()
+const frames = new MadeOnce<Outgoing, Buffer>()
+
 export interface PresenceMessage {
   readonly event: 'presence_state' | 'presence_diff'
   /** JSON text. */
   readonly payload: string
+  /** How many are there, where they are too many to be listed: then the state is empty. */
+  readonly unlisted: number | null
 }
 
-/** @param json a PresenceEvent. Where it holds a count alone, nobody is listed
+/** @param json a PresenceEvent
  *  @returns all who are here as a state, else a diff: an update is a join of the `phx_ref` that it updates, which clients put in the
  *  place of the one they have */
 export function presenceMessageOf(json: string): PresenceMessage {
-  const { here, joined = [], updated = [], left = [], ...rest } = JSON.parse(json) as PresenceEvent
-  const isCountOnly = joined.length + updated.length + left.length === 0 && rest.count > 0
-  if (here !== undefined || isCountOnly) return { event: 'presence_state', payload: listOf(here ?? []) }
-  return {
-    event: 'presence_diff',
-    payload: `{"joins":${listOf([...joined, ...updated])},"leaves":${listOf(left)}}`,
-  }
+  const { here, joined = [], updated = [], left = [], count } = JSON.parse(json) as PresenceEvent
+  if (here !== undefined) return { event: 'presence_state', payload: listOf(here), unlisted: null }
+  if (joined.length + updated.length + left.length === 0)
+    return { event: 'presence_state', payload: '{}', unlisted: count }
+  const payload = `{"joins":${listOf([...joined, ...updated])},"leaves":${listOf(left)}}`
+  return { event: 'presence_diff', payload, unlisted: null }
 }
 
 /** By key, in the order in which they came. JSON text. */

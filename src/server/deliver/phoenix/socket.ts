@@ -140,7 +140,13 @@ export class PhoenixConnection implements Connection, ChannelLine {
     const ref = refOf(message.ref)
     this.#firstRef ??= message.ref
     if (ref !== null) this.#lastRef = Math.max(this.#lastRef, ref)
-    this.#dispatch(message)
+    try {
+      this.#dispatch(message)
+    } catch (error) {
+      // Ours, and no reason to end the node.
+      log.error({ err: error }, 'a frame of a Phoenix client could not be served')
+      this.terminate()
+    }
   }
 
   #dispatch(message: Incoming): void {
@@ -166,7 +172,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
     }
     const channel = new PhoenixChannel(this, topic, joinRef ?? ref ?? '', payload as Json)
     this.#channels.set(topic, channel)
-    void channel.join(ref)
+    channel.join(ref)
   }
 
   async stoodAt(channel: PhoenixChannel, owner: string): Promise<Stand['positions'] | null> {
@@ -257,6 +263,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
   }
 
   cutOff(error: TidegateError): void {
+    this.#each(channel => channel.cutOff(error))
     this.#close(error)
   }
 
