@@ -14,7 +14,8 @@ export class Acks {
 
   /** @param idleMs a client that is sent nothing is asked so often, so that it is seen whether it is there */
   constructor(now: number, idleMs: number) {
-    this.#askedAt = now
+    // Whoever has just come back is asked at once: cut off again, it would get everything once more.
+    this.#askedAt = now - askEveryMs
     this.#idleMs = idleMs
   }
 
