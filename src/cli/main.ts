@@ -98,15 +98,23 @@ adminCommand('migrate', 'Install what Tidegate needs in the database: its public
     await migrate({ ...administration(flags), print, conventions, adoptRealtime, memberRoles }, process.stdout)
   })
 
+interface TrackFlags {
+  readonly index?: boolean
+  readonly columns?: string
+  readonly fromPublication?: string
+}
+
 adminCommand('track [tables...]', 'Follow tables; without a name, put right those that are followed.')
+  .option('--from-publication <name>', 'also the tables of another publication, such as supabase_realtime')
   .option('--print', 'print the SQL for someone else to run, and change nothing')
   .option('--index', 'a unique index over what policies read, instead of REPLICA IDENTITY FULL')
   .option('--columns <columns>', 'with --index: these columns, with commas between')
-  .action(async (tables: string[], flags: AdminFlags & { index?: boolean; columns?: string }) => {
+  .action(async (tables: string[], flags: AdminFlags & TrackFlags) => {
     const { track } = await import('./commands/track.ts')
-    const { print = false, index = false, columns } = flags
+    const { print = false, index = false, columns, fromPublication } = flags
     const chosen = columns === undefined ? {} : { columns: columns.split(',').map(column => column.trim()) }
-    await track({ ...administration(flags), tables, print, index, ...chosen }, process.stdout)
+    const published = fromPublication === undefined ? {} : { fromPublication }
+    await track({ ...administration(flags), tables, print, index, ...chosen, ...published }, process.stdout)
   })
 
 adminCommand('untrack <tables...>', 'Follow tables no longer, and leave them as they were.').action(

@@ -5,11 +5,14 @@ import { type Administrator, type AdminOptions, asAdministrator, type Output } f
 import { columnsReadByPolicies, untrackedInputs } from './policy-inputs.ts'
 import { isEmpty, printScripts, runScript } from './script.ts'
 import { planTrack, type TrackPlan, type TrackWish } from './track-plan.ts'
-import { inspectTable, parseTableName, printName, type TableState } from './tracked-table.ts'
+import { type PublishedTable, readPublishedTables } from './track-publication.ts'
+import { inspectTable, parseTableName, printName, type TableName, type TableState } from './tracked-table.ts'
 
 export interface TrackOptions extends AdminOptions {
   /** `table` or `schema.table`; empty: those already tracked, to repair them (new partitions, a renamed table). */
   readonly tables: readonly string[]
+  /** Also the tables of this publication, each on its own: one that cannot be tracked keeps none of the others from it. */
+  readonly fromPublication?: string
   /** Instead of FULL, a unique index over the primary key and the columns that policies read. */
   readonly index?: boolean
   /** With `index`: these columns instead of those that policies read. */
@@ -22,35 +25,83 @@ export interface TrackOptions extends AdminOptions {
 
 /** One transaction for each table.
  *  @throws TABLE_UNKNOWN, TABLE_UNSUPPORTED, NO_PRIMARY_KEY, COLUMN_UNKNOWN, IDENTITY_INSUFFICIENT, PUBLICATION_MISSING,
- *  PRIVILEGE_MISSING, LOCK_TIMEOUT, DATABASE_UNREACHABLE; tables before the one refused stay tracked */
+ *  PRIVILEGE_MISSING, LOCK_TIMEOUT, DATABASE_UNREACHABLE; tables before the one refused stay tracked. Of a publication's
+ *  tables the first refusal, once all others are tracked; CONFIG_INVALID */
 export async function track(options: TrackOptions, out: Output): Promise<void> {
   const isShown = options.print === true || options.dryRun === true
   await asAdministrator(options, out, async administrator => {
     const { client, lockTimeoutMs } = administrator
     // Both scripts can be printed at once, before any of them has run.
     if (!isShown) await requirePublication(client, options.name)
-    const names = options.tables.length > 0 ? options.tables : await trackedNames(client, options.name)
-    if (names.length === 0) out.write('no table is tracked yet; name one: tidegate track <table>\n')
-    if (isShown) {
-      const plans = []
-      for (const name of names) plans.push(await plan(administrator, options, name))
-      if (options.dryRun) out.write('-- Nothing was run (--dry-run).\n')
-      for (const each of plans) for (const warning of each.warnings) out.write(`-- warning: ${warning}\n`)
-      await reportUntracked(client, options.name, plans, '-- ', out)
-      const scripts = plans.map(each => each.script)
-      out.write(printScripts(scripts, lockTimeoutMs))
-      return
+    const wanted = await wantedTables(client, options, out)
+    const done: PlannedTable[] = []
+    const refused: TidegateError[] = []
+    const prefix = isShown ? '-- ' : ''
+    if (options.dryRun) out.write('-- Nothing was run (--dry-run).\n')
+    for (const table of wanted) {
+      try {
+        const planned = await plan(administrator, options, table)
+        if (!isShown) {
+          await runScript(client, planned.script)
+          report(printName(table), planned, out)
+        } else for (const warning of planned.warnings) out.write(`-- warning: ${warning}\n`)
+        done.push(planned)
+      } catch (error) {
+        if (!table.isOnItsOwn || !isOfTable(error)) throw error
+        out.write(`${prefix}${printName(table)}: not tracked: ${error.code}: ${error.message}\n`)
+        refused.push(error)
+      }
+      for (const warning of table.warnings) out.write(`${isShown ? '-- ' : '  '}warning: ${warning}\n`)
     }
-    const done = []
-    for (const name of names) {
-      const planned = await plan(administrator, options, name)
-      await runScript(client, planned.script)
-      report(name, planned, out)
-      done.push(planned)
-    }
-    await reportUntracked(client, options.name, done, '', out)
+    await reportUntracked(client, options.name, done, prefix, out)
+    if (isShown)
+      out.write(
+        printScripts(
+          done.map(each => each.script),
+          lockTimeoutMs,
+        ),
+      )
+    if (refused.length > 0) throw notAll(refused, wanted.length)
   })
 }
+
+interface WantedTable extends TableName {
+  /** It came with a publication. */
+  readonly isOnItsOwn: boolean
+  readonly warnings: readonly string[]
+}
+
+async function wantedTables(client: pg.ClientBase, options: TrackOptions, out: Output): Promise<WantedTable[]> {
+  const { fromPublication, name } = options
+  const named = options.tables.map(parseTableName)
+  if (fromPublication !== undefined) {
+    const { tables, warnings } = await readPublishedTables(client, fromPublication, name)
+    const prefix = options.print === true || options.dryRun === true ? '-- ' : ''
+    if (tables.length === 0) out.write(`${prefix}the publication "${fromPublication}" has no tables\n`)
+    for (const warning of warnings) out.write(`${prefix}warning: ${warning}\n`)
+    const names = new Set(named.map(printName))
+    const others: readonly PublishedTable[] = tables.filter(table => !names.has(printName(table)))
+    return [...named.map(plainly), ...others.map(table => ({ ...table, isOnItsOwn: true }))]
+  }
+  const tables = named.length > 0 ? named : await trackedTables(client, name)
+  if (tables.length === 0) out.write('no table is tracked yet; name one: tidegate track <table>\n')
+  return tables.map(plainly)
+}
+
+const plainly = (table: TableName): WantedTable => ({ ...table, isOnItsOwn: false, warnings: [] })
+
+/** What says of one table that it cannot be tracked, and nothing of the next. */
+const isOfTable = (error: unknown): error is TidegateError =>
+  error instanceof TidegateError &&
+  ['TABLE_UNKNOWN', 'TABLE_UNSUPPORTED', 'NO_PRIMARY_KEY', 'COLUMN_UNKNOWN', 'IDENTITY_INSUFFICIENT'].includes(
+    error.code,
+  )
+
+const notAll = (refused: readonly TidegateError[], count: number): TidegateError =>
+  new TidegateError(
+    refused[0]!.code,
+    `${refused.length} of ${count} tables ${refused.length === 1 ? 'is' : 'are'} not tracked, the first because ${refused[0]!.message}`,
+  )
 
 /** For `start` with TRACK: with whatever rights the login of databaseUrl has. A table that is in order needs none.
  *  @throws as `track`; PRIVILEGE_MISSING names the command to run */
@@ -64,7 +115,7 @@ export async function trackAtStart(
     await requirePublication(administrator.client, options.name)
     for (const name of options.tables) {
       try {
-        const planned = await plan(administrator, access, name)
+        const planned = await plan(administrator, access, parseTableName(name))
         if (isEmpty(planned.script)) continue
         await runScript(administrator.client, planned.script)
         report(name, planned, out)
@@ -100,9 +151,9 @@ interface PlannedTable extends TrackPlan {
 async function plan(
   { client, login }: Administrator,
   options: Pick<TrackOptions, 'name' | 'index' | 'columns'>,
-  name: string,
+  { schema, name }: TableName,
 ): Promise<PlannedTable> {
-  const table = await inspectTable(client, parseTableName(name), options.name, login)
+  const table = await inspectTable(client, { schema, name }, options.name, login)
   const wish: TrackWish = {
     publication: options.name,
     login,
@@ -139,15 +190,15 @@ async function reportUntracked(
   out.write(`${prefix}policies read tables that are not tracked; run: tidegate track ${missing}\n`)
 }
 
-async function trackedNames(client: pg.ClientBase, publication: string): Promise<string[]> {
-  const { rows } = await client.query<{ name: string }>(
-    `SELECT n.nspname || '.' || c.relname AS name FROM pg_publication_rel r
+async function trackedTables(client: pg.ClientBase, publication: string): Promise<TableName[]> {
+  const { rows } = await client.query<TableName>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_publication_rel r
      JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1
-       AND n.nspname <> 'tidegate' AND (n.nspname, c.relname) <> ('realtime', 'messages') ORDER BY 1`,
+       AND n.nspname <> 'tidegate' AND (n.nspname, c.relname) <> ('realtime', 'messages') ORDER BY 1, 2`,
     [publication],
   )
-  return rows.map(row => row.name)
+  return rows
 }
 
 const isPrivilegeMissing = (error: unknown): error is Error =>
