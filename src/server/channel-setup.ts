@@ -5,7 +5,7 @@ import { Guards, type GuardsOptions } from './channels/guards/guards.ts'
 import type { ChannelGuards } from './channels/guards/permission.ts'
 import { MemoryPresence } from './channels/presence/memory-presence.ts'
 import { RedisPresence } from './channels/presence/redis-presence.ts'
-import { MemoryChannelRelay } from './channels/relay/memory-relay.ts'
+import { MemoryChannelRelays } from './channels/relay/memory-relays.ts'
 import { RedisChannelRelay } from './channels/relay/redis-relay.ts'
 import { ChannelRules } from './channels/rules.ts'
 import type { Config } from './config.ts'
@@ -91,7 +91,7 @@ export function openChannels(setup: ChannelSetup): { readonly channels: Channels
 function sharedOf({ config, stream, redis, nodeId }: ChannelSetup) {
   const { log } = stream
   if (redis === null) {
-    const relay = new MemoryChannelRelay({ now: steadyNow, random: Math.random })
+    const relay = new MemoryChannelRelays({ now: steadyNow, random: Math.random })
     const presence = new MemoryPresence({ tell: (channel, diff) => relay.tellPresence(channel, diff) })
     return { relay, presence, mail: null }
   }

@@ -122,7 +122,7 @@ export class Channels implements ChannelDoor, MemberOwner {
   async join(caller: Caller, request: ChannelRequest, outlet: Outlet): Promise<ChannelSubscription> {
     const { channel: name } = request
     assertTopic(name)
-    const rule = this.#options.rules.of(name.topic)
+    const rule = this.#options.rules.of(name)
     if (request.last !== null && rule.history === null) throw historyOff(name)
     if ((request.presence || request.track !== null) && rule.presence === null) throw presenceOff(name)
     await this.#stand.untilCaughtUp()
@@ -163,7 +163,7 @@ export class Channels implements ChannelDoor, MemberOwner {
 
   async history(caller: Caller, channel: ChannelName, range: HistoryRange): Promise<HistoryPart> {
     assertTopic(channel)
-    if (this.#options.rules.of(channel.topic).history === null) throw historyOff(channel)
+    if (this.#options.rules.of(channel).history === null) throw historyOff(channel)
     return this.#asReceiver(caller, channel, 'broadcast', async () => {
       const page = await this.#options.relay.read(channelKey(channel), range)
       for (const { stamp } of page.messages) await this.#stand.untilMayTell(stamp, channel.isPrivate)
@@ -180,7 +180,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     page: { readonly after: string | null; readonly limit: number },
   ): Promise<PresenceList> {
     assertTopic(channel)
-    if (this.#options.rules.of(channel.topic).presence === null) return Promise.reject(presenceOff(channel))
+    if (this.#options.rules.of(channel).presence === null) return Promise.reject(presenceOff(channel))
     return this.#asReceiver(caller, channel, 'presence', async () => {
       const list = await this.#options.presence.list(channelKey(channel), page)
       if (channel.isPrivate) await this.#stand.untilMoving()
@@ -272,7 +272,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     const { rules, isLeading } = this.#options
     let count = 0
     for (const draft of this.#saidBy(commit)) {
-      if (rules.of(draft.channel.topic).history === null) this.#tell(draft)
+      if (rules.of(draft.channel).history === null) this.#tell(draft)
       else if (isLeading()) this.#appender.append(draft)
       count += 1
       if (count % tellAtOnce === 0) yield
@@ -285,7 +285,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     try {
       for (const draft of this.#walMessages.of(commit, window.epoch)) {
         const { topic, isPrivate } = draft.channel
-        if (isPrivate || isPublicOpen || rules.of(topic).isPublic) yield draft
+        if (isPrivate || isPublicOpen || rules.of(draft.channel).isPublic) yield draft
         else this.#warnOf(topic)
       }
     } catch (error) {
@@ -315,7 +315,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     for (const commit of window.between(window.floorLsn, maxLsn)) {
       if (!this.#walMessages.concerns(commit)) continue
       for (const draft of this.#saidBy(commit))
-        if (rules.of(draft.channel.topic).history !== null) this.#appender.append(draft)
+        if (rules.of(draft.channel).history !== null) this.#appender.append(draft)
     }
   }
 
@@ -378,7 +378,7 @@ export class Channels implements ChannelDoor, MemberOwner {
       this.#lastNumber += 1
       const channel = new Channel(name, {
         key,
-        rule: this.#options.rules.of(name.topic),
+        rule: this.#options.rules.of(name),
         number: this.#lastNumber,
         surroundings: this.#surroundings,
         onWaiting: waiting => this.#wait(waiting),
@@ -404,7 +404,7 @@ export class Channels implements ChannelDoor, MemberOwner {
     if (name.isPrivate) return this.#options.guards.acquire(caller.principal, name, watcher)
     const { isPublicOpen = null } = caller
     if (isPublicOpen === false) throw privateOnly(name)
-    if (isPublicOpen === true || this.#options.rules.of(name.topic).isPublic) return alwaysAllowed
+    if (isPublicOpen === true || this.#options.rules.of(name).isPublic) return alwaysAllowed
     throw notPublic(name)
   }
 

@@ -45,8 +45,8 @@ export class Publisher {
   }
 
   /** How fast a member may send. */
-  rateOf({ topic }: ChannelName): SendRate {
-    return new SendRate(this.#options.rules.of(topic).rate)
+  rateOf(channel: ChannelName): SendRate {
+    return new SendRate(this.#options.rules.of(channel).rate)
   }
 
   /** Resolves when the message is in the relay.
@@ -62,7 +62,7 @@ export class Publisher {
     turn: SendTurn | null,
   ): Promise<Published> {
     const { relay, rules, where, untilMoving, waitForTransaction, wallNow } = this.#options
-    const rule = rules.of(channel.topic)
+    const rule = rules.of(channel)
     const { event, payload, isBinary, to, idempotencyKey, after } = request
     assertShape(request)
     const bytes = Buffer.byteLength(payload)
@@ -102,13 +102,12 @@ export class Publisher {
   async #pass(caller: Caller, channel: ChannelName, rate: SendRate | null): Promise<void> {
     const { now, rules } = this.#options
     const key = JSON.stringify([caller.principal.role, subjectOf(caller), channelKey(channel)])
-    const verdict: SendVerdict =
-      rate === null ? this.#rates.ask(key, rules.of(channel.topic).rate, now()) : rate.ask(now())
+    const verdict: SendVerdict = rate === null ? this.#rates.ask(key, rules.of(channel).rate, now()) : rate.ask(now())
     if (verdict.kind === 'take') {
       if (verdict.waitMs > 0) await new Promise(resolve => setTimeout(resolve, verdict.waitMs))
       return
     }
-    const { perSecond, burst } = rules.of(channel.topic).rate
+    const { perSecond, burst } = rules.of(channel).rate
     const message = `more than ${perSecond} messages per second, and ${burst} at once, to ${JSON.stringify(channel.topic)}`
     if (verdict.kind === 'close') throw new TooFast('RATE_LIMITED', message, { retryAfterMs: 5000 })
     throw new TidegateError('RATE_LIMITED', message, { retryAfterMs: verdict.retryAfterMs })

@@ -1,6 +1,7 @@
 // What holds for which channels, and which rule is a channel's.
 import type { ChannelEntry } from '../channel-entries.ts'
 import { matchesTopic } from '../topic-pattern.ts'
+import type { ChannelName } from './message.ts'
 
 export interface HistoryRule {
   /** Messages kept, and for how long. */
@@ -58,27 +59,46 @@ export const defaultRule = {
   idempotencyMs: 300_000,
 } as const satisfies ChannelRule
 
+/** What holds for the private and for the public channel of a topic. Where no rule opens the public one, there is one all the same for
+ *  whom the wire lets in: it keeps nothing, or anybody could fill the histories under ever new topics. */
+class RulePair {
+  readonly private: ChannelRule
+  readonly public: ChannelRule
+
+  constructor(rule: ChannelRule) {
+    this.private = rule
+    this.public = rule.isPublic || rule.history === null ? rule : { ...rule, history: null }
+  }
+}
+
+const defaultPair = new RulePair(defaultRule)
+
 /** The rules of one configuration, in its order. */
 export class ChannelRules {
-  readonly #rules: readonly ChannelRule[]
+  readonly #pairs: readonly RulePair[]
   readonly #maxTopics: number
   /** By topic, at most `maxTopics`: past it, the one that was asked for first goes. */
-  readonly #known = new Map<string, ChannelRule>()
+  readonly #known = new Map<string, RulePair>()
 
   constructor(entries: readonly ChannelEntry[], maxTopics = 10_000) {
-    this.#rules = entries.map(ruleOf)
+    this.#pairs = entries.map(entry => new RulePair(ruleOf(entry)))
     this.#maxTopics = maxTopics
   }
 
-  /** The rule of the first pattern that matches. The same object for the same topic, and for all topics of one pattern. */
-  of(topic: string): ChannelRule {
-    if (this.#rules.length === 0) return defaultRule
+  /** The rule of the first pattern that matches. The same object for the same channel, and for all of one pattern. */
+  of({ topic, isPrivate }: ChannelName): ChannelRule {
+    const pair = this.#pairOf(topic)
+    return isPrivate ? pair.private : pair.public
+  }
+
+  #pairOf(topic: string): RulePair {
+    if (this.#pairs.length === 0) return defaultPair
     const known = this.#known.get(topic)
     if (known !== undefined) return known
-    const rule = this.#rules.find(({ pattern }) => matchesTopic(pattern, topic)) ?? defaultRule
+    const pair = this.#pairs.find(({ private: { pattern } }) => matchesTopic(pattern, topic)) ?? defaultPair
     if (this.#known.size >= this.#maxTopics) this.#known.delete(this.#known.keys().next().value!)
-    this.#known.set(topic, rule)
-    return rule
+    this.#known.set(topic, pair)
+    return pair
   }
 }
 

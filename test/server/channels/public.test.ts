@@ -3,6 +3,8 @@ import { expect, test } from 'vitest'
 import type { Caller, ChannelRequest } from '../../../src/server/channels/door.ts'
 import { bench, caller, enter, kept, room, said, turns } from './bench.ts'
 
+const keptInPublic = { ...kept, public: true }
+
 const open = (sub: string): Caller => ({ ...caller(sub), isPublicOpen: true })
 const anon = (connection: string): Caller => ({
   principal: { role: 'anon', claims: { role: 'anon' }, expiresAt: null },
@@ -24,12 +26,11 @@ test('[P2] whom no rule lets in, the wire does: anybody with a token, to any top
 })
 
 test('[P2] on other wires a rule still decides', async () => {
-  const on = bench([{ pattern: 'news', public: true }, kept])
+  const on = bench([{ pattern: 'news', public: true }])
   const { channel } = publicRoom()
   const refused = { code: 'CHANNEL_REFUSED' }
   await expect(enter(on, caller('bob'), publicRoom())).rejects.toMatchObject(refused)
   await expect(on.channels.publish(caller('bob'), channel, said(1))).rejects.toMatchObject(refused)
-  await expect(on.channels.history(caller('bob'), channel, { before: null, limit: 1 })).rejects.toMatchObject(refused)
   await expect(on.channels.present(caller('bob'), channel, page)).rejects.toMatchObject(refused)
   await enter(on, caller('bob'), room({ channel: { topic: 'news', isPrivate: false } }))
 })
@@ -48,7 +49,8 @@ test('[P2] [P8] where only private channels are allowed, no rule opens one eithe
 
 test.each([
   ['without a history', []],
-  ['with one', [kept]],
+  ['with one', [keptInPublic]],
+  ['with one of the private alone', [kept]],
 ])('[P2] a public and a private channel of one topic hear nothing of each other, %s', async (_, rules) => {
   const on = bench(rules)
   const ann = await enter(on, open('ann'), room({ self: true }))
@@ -63,7 +65,7 @@ test.each([
 })
 
 test('[P2] nor does a history, for who asks for it and for who joins with the last', async () => {
-  const on = bench([kept])
+  const on = bench([keptInPublic])
   await on.channels.publish(caller('ann', null), room().channel, said('in private'))
   await on.channels.publish(open('ann'), publicRoom().channel, said('in public'))
   const range = { before: null, limit: 10 }
@@ -74,6 +76,17 @@ test('[P2] nor does a history, for who asks for it and for who joins with the la
   const eve = await enter(on, anon('e'), publicRoom({ last: 10 }))
   await turns()
   expect(eve.outlet.got).toEqual(['said: "in public"'])
+})
+
+test('[P7] what anybody may say under any topic is not kept, unless a rule says so', async () => {
+  const on = bench([kept])
+  const { channel } = publicRoom()
+  await on.channels.publish(anon('e'), channel, said('in public'))
+  const history = on.channels.history(anon('e'), channel, { before: null, limit: 1 })
+  await expect(history).rejects.toMatchObject({ code: 'HISTORY_OFF' })
+  await expect(enter(on, anon('e'), publicRoom({ last: 1 }))).rejects.toMatchObject({ code: 'HISTORY_OFF' })
+  const { messages } = await on.relay.read('public/room:1', { before: null, limit: 10 })
+  expect(messages).toEqual([])
 })
 
 test('[P2] nor is who is in one seen in the other', async () => {

@@ -33,8 +33,8 @@ export interface RelayPublisherOptions {
   readonly client: RedisClient
   readonly names: ChannelNames
   readonly random: () => number
-  /** How long a counter lives after the last message. */
-  readonly counterMs: number
+  /** How long the counter of a channel lives after the last message. */
+  readonly counterMsOf: (channel: string) => number
   /** What a command failed with, as whoever asked is told. */
   readonly refusal: (error: unknown) => TidegateError
 }
@@ -119,7 +119,8 @@ export class RelayPublisher {
   }
 
   async #send(channel: string, batch: readonly Waiting[]): Promise<readonly Published[]> {
-    const { names, random, counterMs } = this.#options
+    const { names, random, counterMsOf } = this.#options
+    const counterMs = counterMsOf(channel)
     const { history } = batch[0]!.options
     const tag = names.tag(channel)
     const keys = [`${tag}:meta`, `${tag}:log`, names.live(channel)]

@@ -36,11 +36,15 @@ export interface RedisChannelRelayOptions {
   readonly random: () => number
   readonly graceMs?: number
   readonly readyMs?: number
-  /** How long the counter of a channel lives after its last message while nobody listens. */
+  /** How long the counter of a channel lives after its last message while nobody listens: of a private one, and of a public one. */
   readonly counterMs?: number
+  readonly publicCounterMs?: number
 }
 
 const dayMs = 86_400_000
+/** Anybody may enter public channels, under as many topics as they like: a counter for each would fill Redis in a day. Whoever comes
+ *  back later than that is told that messages may be missing. */
+const publicMs = 1_800_000
 /** Of one page, whatever is asked for. */
 const maxLimit = 1000
 const touchedAtOnce = 500
@@ -48,14 +52,15 @@ const touchedAtOnce = 500
 export class RedisChannelRelay implements ChannelRelay, NodeMail {
   readonly #options: RedisChannelRelayOptions
   readonly #names: ChannelNames
-  readonly #counterMs: number
+  /** Of private and of public channels. */
+  readonly #counterMs: readonly [number, number]
   readonly #publisher: RelayPublisher
   readonly #subscriber: RelaySubscriber
   readonly #standing: Script
   readonly #read: Script
   readonly #touch: Script
   readonly #tell: Script
-  readonly #touching: NodeJS.Timeout
+  readonly #touching: readonly NodeJS.Timeout[]
   /** Kinds of failures that the log was told, until something succeeds. */
   readonly #told = new Set<string>()
 
@@ -63,13 +68,14 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
     const { client, subscriber, name, nodeId, log, random, graceMs = 5000, readyMs = 2500 } = options
     this.#options = options
     this.#names = new ChannelNames(name, client)
-    this.#counterMs = options.counterMs ?? dayMs
+    const counterMs = options.counterMs ?? dayMs
+    this.#counterMs = [counterMs, options.publicCounterMs ?? Math.min(counterMs, publicMs)]
     this.#tell = defineScript(client, probeScript)
     this.#publisher = new RelayPublisher({
       client,
       names: this.#names,
       random,
-      counterMs: this.#counterMs,
+      counterMsOf: channel => this.#counterMsOf(channel),
       refusal: error => this.#refusal(error),
     })
     this.#subscriber = new RelaySubscriber({
@@ -84,7 +90,9 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
     this.#standing = defineScript(client, standingScript)
     this.#read = defineScript(client, readScript)
     this.#touch = defineScript(client, touchScript)
-    this.#touching = setInterval(() => void this.#touchAll(), this.#counterMs / 8).unref()
+    this.#touching = this.#counterMs.map((ms, isPublic) =>
+      setInterval(() => void this.#touchAll(isPublic === 1), ms / 8).unref(),
+    )
   }
 
   get isHearing(): boolean {
@@ -128,7 +136,9 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
   async standing(channel: string, begin?: { readonly hasHistory: boolean }): Promise<Standing> {
     const { random } = this.#options
     const start = begin === undefined ? '' : firstNumber(begin.hasHistory, random)
-    const [epoch, seq, before] = await this.#ask(this.#standing, channel, [hexOf(random), start, this.#counterMs])
+    const [epoch, seq, before] = await this.#ask(this.#standing, channel, [
+      ...[hexOf(random), start, this.#counterMsOf(channel)],
+    ])
     return epoch === undefined ? { epoch: noEpoch, seq: 0n } : standingOf(epoch, seq!, before!)
   }
 
@@ -146,7 +156,7 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#touching)
+    for (const touching of this.#touching) clearInterval(touching)
     this.#publisher.close()
     this.#subscriber.close()
   }
@@ -204,10 +214,16 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
     if (this.#told.size > 0) this.#told.clear()
   }
 
+  #counterMsOf(channel: string): number {
+    return this.#counterMs[channelOf(channel).isPrivate ? 0 : 1]
+  }
+
   /** Counters of channels that somebody listens to go on, however long nothing is published. */
-  async #touchAll(): Promise<void> {
+  async #touchAll(ofPublic: boolean): Promise<void> {
     const bySlot = new Map<number, string[]>()
+    const counterMs = this.#counterMs[ofPublic ? 1 : 0]
     for (const channel of this.#subscriber.listened()) {
+      if (channelOf(channel).isPrivate === ofPublic) continue
       const key = this.#names.key(channel, 'meta')
       const slot = 'slots' in this.#options.client ? slotOf(key) : 0
       const keys = bySlot.get(slot) ?? []
@@ -216,7 +232,7 @@ export class RedisChannelRelay implements ChannelRelay, NodeMail {
     }
     for (const keys of bySlot.values())
       for (let at = 0; at < keys.length; at += touchedAtOnce)
-        await this.#touch(keys.slice(at, at + touchedAtOnce), [this.#counterMs]).catch((error: unknown) =>
+        await this.#touch(keys.slice(at, at + touchedAtOnce), [counterMs]).catch((error: unknown) =>
           this.#options.log.debug({ err: error }, 'could not keep the counters of channels; trying again later'),
         )
   }

@@ -57,7 +57,7 @@ export class WalAppender {
       const drafts = this.#queue.slice(0, Math.min(next < 0 ? this.#queue.length : next, atOnce))
       try {
         await relay.publishAll(drafts, ({ channel }) => ({
-          history: rules.of(channel.topic).history,
+          history: rules.of(channel).history,
           idempotency: null,
         }))
       } catch (error) {

@@ -1,10 +1,11 @@
 // What channels leave in Redis, and for how long.
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { channelKey } from '../../../../src/server/channels/message.ts'
 import { ChannelNames } from '../../../../src/server/channels/relay/redis-keys.ts'
 import { slotOf } from '../../../../src/server/redis.ts'
 import { type RedisProcess, startRedis, until } from '../../../support/redis-process.ts'
-import { bare, draftOf, kept, keyOf, listen, RelayNode, underKey } from './relay-world.ts'
+import { bare, draftOf, Ear, kept, keyOf, listen, RelayNode, underKey } from './relay-world.ts'
 
 let redis: RedisProcess
 let node: RelayNode
@@ -69,6 +70,20 @@ test('[P7] topics of one message each take a quarter of a kilobyte, of Redis and
   console.log(`a topic that was published to once takes ${each.toFixed(0)} bytes of Redis, for a minute`)
   expect(each).toBeLessThan(400)
   expect(node.relay.subscribed).toBe(1)
+})
+
+test('[P7] public channels, which anybody may enter under any topic, are remembered for half an hour', async () => {
+  const { relay } = node
+  const inPublic = { topic: 'square', isPrivate: false }
+  const listening = relay.listen(channelKey(inPublic), new Ear())
+  await listening.ready
+  await relay.standing(channelKey(inPublic), { hasHistory: false })
+  expect(await livesOf('square')).toEqual({ meta: about(hour / 2) })
+  await relay.publish(draftOf('', '{}', { channel: inPublic }), bare)
+  expect(await livesOf('square')).toEqual({ meta: about(hour / 2) })
+  listening.close()
+  await relay.publish(draftOf('', '{}', { channel: { topic: 'once more', isPrivate: false } }), bare)
+  expect(await livesOf('once more')).toEqual({ meta: about(minute) })
 })
 
 test('whatever a topic and a key are called, what a channel has in Redis is in one slot, and of no other channel', () => {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { channelKey } from '../../../../src/server/channels/message.ts'
 import type { PresenceDiff } from '../../../../src/server/channels/presence/presence.ts'
 import { encodePresence } from '../../../../src/server/channels/relay/redis-envelope.ts'
 import { ChannelNames } from '../../../../src/server/channels/relay/redis-keys.ts'
@@ -225,13 +226,24 @@ test('a Redis without sharded publishing is published to and listened to without
     .toEqual(['{tide/private%2Froom%3A1}:live', 0])
 })
 
-test('counters of channels that are listened to go on, others end a while after their last message', async () => {
-  await using redis = await startRedis()
-  await using node = new RelayNode(redis.url, 'n1', { counterMs: 800 })
-  await listen(node.relay, 'heard')
-  const first = await Promise.all(['heard', 'alone'].map(topic => node.relay.publish(draftOf(topic), bare)))
-  await sleep(1800)
-  const then = await Promise.all(['heard', 'alone'].map(topic => node.relay.publish(draftOf(topic), bare)))
-  expect(then[0]).toMatchObject({ epoch: first[0]!.epoch, seq: first[0]!.seq + 1n })
-  expect(then[1]!.epoch).not.toBe(first[1]!.epoch)
-})
+test.each([
+  ['private', { counterMs: 800, publicCounterMs: 60_000 }],
+  ['public', { counterMs: 60_000, publicCounterMs: 800 }],
+])(
+  'counters of %s channels that are listened to go on, others end a while after their last message',
+  async (kind, lives) => {
+    await using redis = await startRedis()
+    await using node = new RelayNode(redis.url, 'n1', lives)
+    const isPrivate = kind === 'private'
+    await node.relay.listen(channelKey({ topic: 'heard', isPrivate }), new Ear()).ready
+    const publish = () =>
+      Promise.all(
+        ['heard', 'alone'].map(topic => node.relay.publish(draftOf('', '{}', { channel: { topic, isPrivate } }), bare)),
+      )
+    const first = await publish()
+    await sleep(1800)
+    const then = await publish()
+    expect(then[0]).toMatchObject({ epoch: first[0]!.epoch, seq: first[0]!.seq + 1n })
+    expect(then[1]!.epoch).not.toBe(first[1]!.epoch)
+  },
+)

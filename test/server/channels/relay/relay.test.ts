@@ -1,12 +1,39 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { channelKey, noEpoch } from '../../../../src/server/channels/message.ts'
 import { MemoryChannelRelay } from '../../../../src/server/channels/relay/memory-relay.ts'
+import { MemoryChannelRelays } from '../../../../src/server/channels/relay/memory-relays.ts'
 import { steadyNow } from '../../../../src/server/steady-clock.ts'
 import { relaySuite } from './relay-suite.ts'
 import { bare, draftOf, kept, keyOf, listen, readAll, underKey } from './relay-world.ts'
 
 const open = (more: Partial<ConstructorParameters<typeof MemoryChannelRelay>[0]> = {}): MemoryChannelRelay =>
   new MemoryChannelRelay({ now: steadyNow, random: Math.random, ...more })
+
+relaySuite('in memory, of one node', async () => {
+  const relay = new MemoryChannelRelays({ now: steadyNow, random: Math.random })
+  return { a: relay, b: relay, [Symbol.asyncDispose]: () => relay.close() }
+})
+
+test('[P7] in memory: whatever is said in public, under however many topics and keys, private channels keep what they have', async () => {
+  const relay = new MemoryChannelRelays({
+    ...{ now: steadyNow, random: Math.random },
+    ...{ maxBytes: 20_000, maxChannels: 20, maxKeys: 20 },
+  })
+  const first = await relay.publish(draftOf('room:1', '"first"'), underKey('k'))
+  const payload = JSON.stringify('x'.repeat(300))
+  for (let n = 0; n < 200; n += 1)
+    await relay.publish(
+      draftOf('', payload, { channel: { topic: `spam:${n}`, isPrivate: false } }),
+      underKey(`k${n}`, n % 2 === 0 ? kept : bare),
+    )
+  expect((await readAll(relay, 'room:1')).map(({ payload }) => payload)).toEqual(['"first"'])
+  expect(await relay.publish(draftOf('room:1', '"first"'), underKey('k'))).toEqual({ ...first, isDuplicate: true })
+  // Of the public ones, only as many as may be.
+  const spam = await relay.standing(channelKey({ topic: 'spam:0', isPrivate: false }))
+  expect(spam.epoch).toBe(noEpoch)
+  await relay.close()
+})
 
 relaySuite('in memory', async () => {
   const relay = open()
