@@ -8,7 +8,9 @@ import type { Binding, ColumnType, Vsn } from './wire.ts'
 export interface ChangeTarget {
   readonly vsn: Vsn
   readonly topic: string
-  readonly binding: Binding
+  readonly event: Binding['event']
+  /** Of the bindings that are told. */
+  readonly bindingIds: readonly number[]
   readonly isLegacy: boolean
   readonly columns: readonly ColumnType[]
   /** Tells targets apart whose frames differ. */
@@ -63,16 +65,19 @@ function kept<Of extends object, Made>(all: Kept<Of, Made>, of: Of, name: string
   return made
 }
 
-function makeFrame(outgoing: Outgoing, { vsn, topic, binding, isLegacy, columns }: ChangeTarget): Buffer | null {
-  const reaction = reactionTo(outgoing, binding.event)
+function makeFrame(
+  outgoing: Outgoing,
+  { vsn, topic, event, bindingIds, isLegacy, columns }: ChangeTarget,
+): Buffer | null {
+  const reaction = reactionTo(outgoing, event)
   if (reaction === 'reread') return null
   if (reaction === 'pass') return nothing
-  const data = kept(eventData, outgoing, binding.event === 'UPDATE' ? 'update' : 'any', () =>
-    changeDataOf(outgoing, columns, binding.event),
+  const data = kept(eventData, outgoing, event === 'UPDATE' ? 'update' : 'any', () =>
+    changeDataOf(outgoing, columns, event),
   )
   const told = isLegacy
     ? { event: typeOf(data), payload: data }
-    : { event: 'postgres_changes', payload: `{"ids":[${binding.id}],"data":${data}}` }
+    : { event: 'postgres_changes', payload: `{"ids":[${bindingIds.join()}],"data":${data}}` }
   return messageFrame(vsn, { joinRef: null, ref: null, topic, ...told })
 }
 

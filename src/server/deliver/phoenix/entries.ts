@@ -1,4 +1,5 @@
-// What the bindings of a channel are to its session: one subscription for each binding and table.
+// What the bindings of a channel are to its session: one subscription for each binding and table, and for all bindings that ask the same
+// of a table, since a session takes a query once.
 import type { ClientFrame } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Principal, Subscriptions } from '../../subscribe/subscription.ts'
@@ -11,11 +12,13 @@ import type { Binding } from './wire.ts'
 export interface Entry {
   readonly id: number
   readonly binding: Binding
+  /** Of the bindings that ask the same, this one's first. */
+  readonly bindingIds: number[]
   readonly frame: Extract<ClientFrame, { type: 'subscribe' }>
   /** The same for the same binding and table, also after a reconnect. */
   readonly name: string
-  /** Its binding means whatever tables there are. */
-  readonly isOfMany: boolean
+  /** Its bindings mean whatever tables there are. */
+  isOfMany: boolean
   /** Made when its first event comes. */
   target: ChangeTarget | null
 }
@@ -41,13 +44,32 @@ export async function entriesOf(
   const refused: Refused[] = []
   let nextId = firstId
   const distinct = [...new Map(bindings.map(binding => [binding.id, binding])).values()]
-  const enter = (binding: Binding, table: TableName): Entry => {
-    const id = nextId
+  const byQuery = new Map<string, Entry>()
+  const entered = new Set<string>()
+  /** @returns null where another binding asks the same */
+  const enter = (binding: Binding, table: TableName): Entry | null => {
+    const frame = subscribeFrameOf(binding, table, nextId)
+    const query = JSON.stringify({ ...frame, id: 0 })
+    const name = nameOf(binding, table)
+    entered.add(name)
+    const same = byQuery.get(query)
+    if (same !== undefined) {
+      same.bindingIds.push(binding.id)
+      same.isOfMany &&= isWildcard(binding)
+      return null
+    }
+    const entry = {
+      id: nextId,
+      binding,
+      bindingIds: [binding.id],
+      frame,
+      name,
+      isOfMany: isWildcard(binding),
+      target: null,
+    }
     nextId += 1
-    const frame = subscribeFrameOf(binding, table, id)
-    const name = `${binding.id}/${table.schema}.${table.table}`
-    const entry = { id, binding, frame, name, isOfMany: isWildcard(binding), target: null }
-    byId.set(id, entry)
+    byQuery.set(query, entry)
+    byId.set(entry.id, entry)
     return entry
   }
   const all = distinct.some(isWildcard) ? await subscriptions.tables(principal) : []
@@ -65,13 +87,15 @@ export async function entriesOf(
     byId,
     refused,
     addTables: async () => {
-      const known = new Set(Array.from(byId.values(), ({ name }) => name))
       const now = await subscriptions.tables(principal)
       return distinct
         .filter(isWildcard)
         .flatMap(binding => tablesOf(binding, now).map(table => ({ binding, table })))
-        .filter(({ binding, table }) => !known.has(`${binding.id}/${table.schema}.${table.table}`))
+        .filter(({ binding, table }) => !entered.has(nameOf(binding, table)))
         .map(({ binding, table }) => enter(binding, table))
+        .filter(entry => entry !== null)
     },
   }
 }
+
+const nameOf = ({ id }: Binding, { schema, table }: TableName): string => `${id}/${schema}.${table}`
