@@ -286,7 +286,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   #settle(): void {
     if (this.#entering === null || this.#entering.size > 0) return
     this.#entering = null
-    this.#whenEntered?.resolve(this.#refused)
+    this.#whenEntered?.resolve(this.#refused.toSorted((a, b) => a.id - b.id))
     this.#whenEntered = null
   }
 }

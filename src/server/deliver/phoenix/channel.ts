@@ -61,6 +61,8 @@ export class PhoenixChannel implements SessionOwner {
   /** Where its client is known to stand, and where it will once the last ping is answered. */
   #known: Stand['positions'] = {}
   #asked: Stand['positions'] = {}
+  /** Where it stands when its session ends: afterwards nobody could tell. */
+  #ending: Stand['positions'] | null = null
   /** The join and changes of its token, one after the other. */
   #renewing: Promise<void> = Promise.resolve()
   #stopListening = (): void => {}
@@ -258,7 +260,7 @@ export class PhoenixChannel implements SessionOwner {
     else if (frame.id !== undefined) {
       if (canComeLater(frame.code as Refusal['code'])) this.#comeBack(reason, 'postgres_changes')
       else this.#lost(frame.id, reason)
-    }
+    } else this.#ending = this.#positions()
   }
 
   /** A binding stands no more, and will not again. */
@@ -311,7 +313,7 @@ export class PhoenixChannel implements SessionOwner {
   /** It ends, and its client joins again: where it stands now, unless it is to begin anew. */
   #comeBack(reason: string, extension: string, isAnew = false): void {
     if (this.#state !== 'joined') return
-    if (!isAnew) this.#line.keep({ owner: this.owner!, positions: this.#positions() })
+    if (!isAnew) this.#line.keep({ owner: this.owner!, positions: this.#ending ?? this.#positions() })
     this.#voice.system('error', extension, reason)
     this.#close('broken')
     this.#voice.end('phx_error')
@@ -414,8 +416,9 @@ export class PhoenixChannel implements SessionOwner {
   #positions(): Stand['positions'] {
     const session = this.#session
     const positions: Record<string, string> = {}
-    for (const { id, position } of session?.connection.standings ?? []) {
-      const name = id === channelId ? channelEntry : session!.entries.byId.get(id)?.name
+    for (const member of session?.connection.members ?? []) {
+      const name = member.id === channelId ? channelEntry : session!.entries.byId.get(member.id)?.name
+      const position = member.id === channelId && !member.isWhole ? null : member.position()
       if (name !== undefined && position !== null) positions[name] = formatQueryPositions([position])
     }
     return positions
