@@ -57,6 +57,8 @@ export class PresenceTold {
       this.#isListed = this.#holdsOlder = false
       return Buffer.concat([this.#frame(event, payload), this.#frame('system', this.#noticeOf(unlisted))])
     }
+    // All who are here are told once they are few enough.
+    if (event === 'presence_diff' && !this.#isListed) return nothing
     const frame = this.#once(outgoing, event, () => payload)
     if (event === 'presence_diff') return frame
     const isCorrected = this.#holdsOlder
