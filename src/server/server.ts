@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { RealtimeWatch } from './admin/realtime-watch.ts'
 import { trackAtStart } from './admin/track.ts'
 import { Asker } from './ask/asker.ts'
 import { IndexSize } from './authorize/inner-set.ts'
@@ -276,6 +277,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     leading: () => pipeline.leading,
     watch,
     messageSweep: new MessageSweep(readLane),
+    realtimeWatch: new RealtimeWatch({ pool: readLane, publication: config.tidegateName, log }),
     log,
     trouble,
     now: steadyNow,

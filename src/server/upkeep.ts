@@ -1,6 +1,8 @@
 // What is done every second beside the stream: sample what SQL can see, let go of what is old, acknowledge the slot, send
-// the heartbeat on its way through the WAL, look whether the catalog changed, and once a minute delete old messages.
+// the heartbeat on its way through the WAL, look whether the catalog changed, once a minute delete old messages, and once an hour look
+// at another's schema realtime.
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import type { RealtimeWatch } from './admin/realtime-watch.ts'
 import { BeaconWay } from './beacon-way.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
 import type { MessageSweep } from './channels/sql/message-sweep.ts'
@@ -32,6 +34,8 @@ export interface UpkeepOptions {
   readonly watch: Pick<CatalogWatch, 'poll' | 'stop'>
   /** Deletes messages that have come through the stream. Done by the node that leads. */
   readonly messageSweep: Pick<MessageSweep, 'isDue' | 'sweep'>
+  /** Warns of what is wrong with another's schema realtime. Done by the node that leads. */
+  readonly realtimeWatch: Pick<RealtimeWatch, 'isDue' | 'look'>
   readonly log: Log
   /** Told when the database is away, and when the way through the WAL works again. */
   readonly trouble: Trouble
@@ -53,7 +57,7 @@ export class Upkeep {
   readonly #way: BeaconWay
   readonly #isolation: Isolation
   #lastEmittedMs = 0
-  /** At most `maxEmissions`, one sample, one acknowledgement and one sweep. */
+  /** At most `maxEmissions`, one sample, one acknowledgement, one sweep and one look at the schema realtime. */
   readonly #underWay = new Set<Promise<void>>()
   #emissions = 0
   #isSampling = false
@@ -77,7 +81,7 @@ export class Upkeep {
 
   /** Nothing here waits for anything else: while Postgres does not answer one question, the others are asked. */
   async run(signal: AbortSignal): Promise<void> {
-    const { watch, relay, now, messageSweep, leading } = this.#options
+    const { watch, relay, now, messageSweep, realtimeWatch, leading } = this.#options
     signal.addEventListener('abort', () => watch.stop(), { once: true })
     while (!signal.aborted) {
       this.#isolation.looked(relay.passedLsn, now())
@@ -87,6 +91,8 @@ export class Upkeep {
       void watch.poll()
       if (leading() !== null && messageSweep.isDue(now()))
         this.#start('delete old messages', async () => void (await messageSweep.sweep(now(), signal)))
+      if (leading() !== null && realtimeWatch.isDue(now()))
+        this.#start('look at the schema realtime', () => realtimeWatch.look(now()))
       this.#lookAtPulse()
       await new Promise<void>(resolve => {
         const timer = setTimeout(done, tickMs)

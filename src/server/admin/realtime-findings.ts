@@ -17,10 +17,15 @@ export interface RealtimeFinding {
   readonly remedy: string
 }
 
+/** A client, or a pool. */
+export interface Asked {
+  readonly query: pg.ClientBase['query']
+}
+
 /** Of a database as it is now: whoever may log in may read all of it.
  *  @param publication ours
  *  @throws what Postgres throws */
-export async function findingsOfRealtimeSchema(client: pg.ClientBase, publication: string): Promise<RealtimeFinding[]> {
+export async function findingsOfRealtimeSchema(client: Asked, publication: string): Promise<RealtimeFinding[]> {
   const found = [
     await swallowing(client),
     await missingPartition(client),
@@ -36,7 +41,7 @@ export const findingLine = ({ severity, message, remedy }: RealtimeFinding): str
 const adoption = "once Supabase's Realtime is switched off, tidegate migrate --adopt-realtime"
 
 /** Comments are taken out of the body first. */
-async function swallowing(client: pg.ClientBase): Promise<RealtimeFinding | null> {
+async function swallowing(client: Asked): Promise<RealtimeFinding | null> {
   const { rows } = await client.query<{ name: string }>(
     `SELECT n.nspname || '.' || p.proname AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE n.nspname = 'realtime' AND p.proname IN ('send', 'send_binary')
@@ -63,7 +68,7 @@ interface Leaf {
 
 /** A day ahead: their janitor keeps three, and comes every few hours. Of a table that is parted by anything else nothing can be said
  *  of tomorrow. */
-async function missingPartition(client: pg.ClientBase): Promise<RealtimeFinding | null> {
+async function missingPartition(client: Asked): Promise<RealtimeFinding | null> {
   const { rows: leaves } = await client.query<Leaf>(
     `SELECT (SELECT a.atttypid::regtype::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'inserted_at'
          AND p.partattrs::text = a.attnum::text AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)) AS type,
@@ -95,7 +100,7 @@ async function missingPartition(client: pg.ClientBase): Promise<RealtimeFinding 
 }
 
 /** Each row has the whole token of somebody who is connected to their Realtime. */
-async function readableClaims(client: pg.ClientBase): Promise<RealtimeFinding | null> {
+async function readableClaims(client: Asked): Promise<RealtimeFinding | null> {
   const { rows } = await client.query<{ role: string }>(
     `SELECT r.rolname AS role FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'claims'
@@ -115,7 +120,7 @@ async function readableClaims(client: pg.ClientBase): Promise<RealtimeFinding | 
 }
 
 /** @returns null as soon as one of its tables is followed: it has been read then, and the rest may have been left out on purpose */
-async function unfollowed(client: pg.ClientBase, publication: string): Promise<RealtimeFinding | null> {
+async function unfollowed(client: Asked, publication: string): Promise<RealtimeFinding | null> {
   const { rows } = await client.query<{ tables: number; followed: number }>(
     `SELECT count(*)::int AS tables, count(o.prrelid)::int AS followed
      FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
