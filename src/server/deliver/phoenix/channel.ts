@@ -294,7 +294,7 @@ export class PhoenixChannel implements SessionOwner {
   }
 
   #answerJoin(ref: string | null, { session, refused }: Entered): void {
-    const { bindings } = this.#config
+    const { bindings, replicationReady } = this.#config
     const response = `{"postgres_changes":[${bindings.map(({ echo }) => echo).join(',')}]}`
     this.#voice.reply(ref, 'ok', response)
     // Clients take no presence before a state; with presence, the channel's own follows.
@@ -302,6 +302,7 @@ export class PhoenixChannel implements SessionOwner {
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
     if (bindings.length > 0 && (session.entries.byId.size > 0 || refused.length === 0))
       this.#voice.system('ok', 'postgres_changes', 'Subscribed to PostgreSQL')
+    if (replicationReady) this.#voice.system('ok', 'system', 'Replication connection established')
   }
 
   #refuseJoin(ref: string | null, refusal: Refusal): void {

@@ -24,6 +24,7 @@ export function joinConfigOf(topic: string, payload: Json): JoinConfig {
     self: booleanOf(broadcast.self) ?? false,
     ack: booleanOf(broadcast.ack) ?? false,
     replay: replayOf(broadcast.replay),
+    replicationReady: booleanOf(broadcast.replication_ready) ?? false,
     presenceKey: presenceKeyOf(presence.key),
     presence: booleanOf(presence.enabled) ?? false,
     bindings: bindingsOf(isLegacy ? legacyEntries(topic) : config.postgres_changes),

@@ -42,6 +42,8 @@ export interface JoinConfig {
   readonly ack: boolean
   /** Messages sent since (milliseconds since 1970) and at most so many. `invalid`: it was asked for in another way. */
   readonly replay: { readonly sinceMs: number; readonly limit: number } | 'invalid' | null
+  /** Its client wants to be told that what the database sends arrives from now on. */
+  readonly replicationReady: boolean
   /** Empty: the server names it. */
   readonly presenceKey: string
   readonly presence: boolean

@@ -133,6 +133,7 @@ const config: JoinConfig = {
   self: false,
   ack: false,
   replay: null,
+  replicationReady: false,
   presenceKey: '',
   presence: false,
   bindings: [binding],
