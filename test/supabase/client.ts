@@ -76,7 +76,7 @@ export class Room {
     while (!holds()) {
       if (Date.now() > deadline)
         throw new Error(
-          `${this.client.name} in ${this.topic} waits for ${what}; it was told\n${this.told.map(each => JSON.stringify(each)).join('\n')}`,
+          `${this.client.name} in ${this.topic} waits for ${what}; it was told\n${this.told.map(each => JSON.stringify(each).slice(0, 400)).join('\n')}`,
         )
       await sleep(5)
     }

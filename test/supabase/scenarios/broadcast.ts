@@ -178,7 +178,7 @@ export const broadcasts: readonly Scenario[] = [
       await room.event('end')
       await open.event('end')
       const { schema } = scene
-      const of = (operation: string, record: Json, old_record: Json): unknown[] => [
+      const of = (operation: string, record: object | null, old_record: object | null): unknown[] => [
         operation,
         expect.objectContaining({ operation, schema, table: 'todos', record, old_record }),
       ]

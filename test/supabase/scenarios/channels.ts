@@ -95,11 +95,16 @@ export const channels: readonly Scenario[] = [
       const hears = await (await scene.client({ sub })).enter(topic, closed)
       expect(await room.send('one', {})).toBe('ok')
       await scene.unseat(sub, topic, 'speak')
+      // The node has the commit when it has told of a later one.
+      await scene.query(`SELECT realtime.send('{}', 'later', '${topic}')`)
+      await hears.event('later')
       expect(await room.send('two', {})).toBe('error')
       await scene.seat(sub, topic, 'speak')
+      await scene.query(`SELECT realtime.send('{}', 'latest', '${topic}')`)
+      await hears.event('latest')
       expect(await room.send('end', {})).toBe('ok')
       await hears.event('end')
-      expect(hears.broadcasts.map(({ event }) => event)).toEqual(['one', 'end'])
+      expect(hears.broadcasts.map(({ event }) => event)).toEqual(['one', 'later', 'latest', 'end'])
       expect(room.statuses).toEqual(['SUBSCRIBED'])
     },
   },

@@ -36,17 +36,14 @@ const filters: readonly (readonly [filter: string, ids: readonly number[]])[] = 
   ['ok=is.true', [1, 4]],
   ['ok=is.false', [2, 6]],
   ['ok=is.unknown', [3, 5]],
-  ['name=match.^[A-Z]', [1, 3]],
-  ['name=imatch.^A', [1, 4]],
   ['n=isdistinct.5', [2, 3, 4, 5, 6]],
-  ['n=isdistinct.null', [1, 2, 4, 5, 6]],
+  ['name=isdistinct.bob', [1, 3, 4, 5, 6]],
   ['id=not.eq.1', [2, 3, 4, 5, 6]],
   ['n=not.lt.7', [2, 4, 6]],
   ['name=not.in.(Ann,bob)', [3, 4, 5]],
   ['name=not.like.%b', [1, 3, 5]],
   ['name=not.ilike.a%', [2, 3, 5]],
   ['n=not.is.null', [1, 2, 4, 5, 6]],
-  ['name=not.match.^[A-Z]', [2, 4, 5]],
   ['n=not.isdistinct.5', [1]],
   ['id=gt.1,id=lt.5', [2, 3, 4]],
   ['n=gte.5,ok=is.true,name=not.eq.Ann', [4]],
@@ -93,11 +90,9 @@ export const filterScenarios: readonly Scenario[] = [
         [[['in', 'name', ['Cy, "the" (third)', 'back\\slash', 'Ann']]], [1, 3, 5]],
         [[['like', 'name', 'a\\%b']], [4]],
         [[['ilike', 'name', 'A%']], [1, 4]],
-        [[['match', 'name', '^.{3}$']], [1, 2, 4]],
-        [[['imatch', 'name', '(ann|BOB)']], [1, 2]],
         [[['is', 'ok', null]], [3, 5]],
         [[['is', 'ok', true]], [1, 4]],
-        [[['isDistinct', 'n', null]], [1, 2, 4, 5, 6]],
+        [[['isDistinct', 'name', 'bob']], [1, 3, 4, 5, 6]],
         [[['not', 'name', 'in', ['Ann', 'bob']]], [3, 4, 5]],
         [[['not', 'n', 'is', null]], [1, 2, 4, 5, 6]],
         [[['eq', 'name', 'Cy, "the" (third)']], [3]],
@@ -106,6 +101,26 @@ export const filterScenarios: readonly Scenario[] = [
         scene,
         built.map(([calls, ids]) => [{ built: calls }, ids]),
       )
+    },
+  },
+  {
+    name: 'regular expressions',
+    tables: () => things,
+    tracked: ['things'],
+    async play(scene) {
+      const { schema } = scene
+      const client = await scene.client()
+      const asked = ['name=match.^[A-Z]', 'name=imatch.^a', 'name=not.match.^[A-Z]', 'name=like.a*']
+      const room = await client.enter(scene.topic(), {
+        changes: [...asked, 'id=gt.0'].map(filter => ({ event: '*', schema, table: 'things', filter })),
+      })
+      await scene.query(`INSERT INTO things VALUES ${rows.join(', ')}`)
+      await room.change(6, asked.length)
+      // Postgres alone knows them: refused by code, instead of judged otherwise.
+      expect(room.systems.filter(({ status }) => status === 'error').map(({ message }) => message)).toEqual(
+        asked.map(() => expect.stringMatching(/^FILTER_UNSUPPORTED: /)),
+      )
+      expect(asked.flatMap((_, binding) => room.changes(binding))).toEqual([])
     },
   },
   {
