@@ -111,6 +111,8 @@ export type CallName =
   | 'starts_with'
   /** With a constant pattern that `regexMatcher` knows. */
   | '~'
+  /** The same without regard to case. */
+  | '~*'
   | 'replace'
   | 'btrim'
   | 'ltrim'

@@ -46,6 +46,12 @@ export function foldOf(type: SqlType): Fold | null {
   return fold
 }
 
+/** Whether each letter of ASCII folds to that of the other case alone, as in C; not in Turkish. False where only Postgres knows. */
+export function foldsAsciiAsC({ lower, collation }: SqlType): boolean {
+  if (lower === undefined) return collation === 'c'
+  return Array.from('ABCDEFGHIJKLMNOPQRSTUVWXYZ').every(letter => lower.get(letter) === letter.toLowerCase())
+}
+
 const foldAscii = rememberLong(text => text.replace(/[A-Z]+/g, letters => letters.toLowerCase()))
 
 function piecesOf(pattern: string): Piece[] {

@@ -5,8 +5,10 @@ import type { CompareOp, Expr, Predicate, SqlType } from './algebra.ts'
 import { and, not, or } from './build.ts'
 import { assertComparable } from './compare.ts'
 import { likeMatcherOf } from './evaluate.ts'
+import { foldsAsciiAsC } from './like.ts'
 import { FilterBudget, type FilterLimits, type FilterNode, parseCondition, parseGroup } from './postgrest-syntax.ts'
 import { readValue } from './read-value.ts'
+import { isShortRegex, maxShort } from './regex.ts'
 import { baseOf, sqlTypes } from './sql-types.ts'
 import { ValueError } from './value-error.ts'
 
@@ -36,7 +38,7 @@ const maxPatternLength = 256
 
 /** Operators of PostgREST that are known and not taken. */
 const untakenOperators =
-  /^(match|imatch|cs|cd|ov|sl|sr|nxr|nxl|adj|fts|plfts|phfts|wfts|(eq|gte?|lte?|like|ilike|match|imatch)\((any|all)\)|\w*fts\(.*\))$/
+  /^(cs|cd|ov|sl|sr|nxr|nxl|adj|fts|plfts|phfts|wfts|(eq|gte?|lte?|like|ilike|match|imatch)\((any|all)\)|\w*fts\(.*\))$/
 
 /** @param pairs as in a URL's query, decoded: `['room_id', 'eq.42']`, `['or', '(a.eq.1,b.is.null)']`; AND-ed
  *  @param columns in WAL order; only those the reader may SELECT, the others with an empty name
@@ -101,12 +103,13 @@ function conditionOf(column: ColumnExpr, operator: string, value: string | reado
   }
   if (operator === 'is') return isPredicate(column, value.toLowerCase())
   if (operator === 'like' || operator === 'ilike') return likePredicate(column, operator === 'ilike', value)
+  if (operator === 'match' || operator === 'imatch') return matchPredicate(column, operator, value)
   if (untakenOperators.test(operator))
     throw new TidegateError('FILTER_UNSUPPORTED', `the operator ${operator} cannot be judged in the stream; ${taken}`)
   throw new TidegateError('FILTER_INVALID', `there is no operator ${shown(operator)}; ${taken}`)
 }
 
-const taken = 'use eq, neq, lt, lte, gt, gte, in, like, ilike, is or isdistinct'
+const taken = 'use eq, neq, lt, lte, gt, gte, in, like, ilike, match, imatch, is or isdistinct'
 
 function isPredicate(column: ColumnExpr, word: string): Predicate {
   const isNull: Predicate = { kind: 'isNull', arg: column }
@@ -141,6 +144,37 @@ function likePredicate(column: ColumnExpr, insensitive: boolean, value: string):
     throw new TidegateError('FILTER_INVALID', `the like pattern ${JSON.stringify(shown(value))}: ${error.message}`)
   }
   return predicate
+}
+
+/** A regular expression, as far as it is matched here exactly, and in a time that no text stretches. */
+function matchPredicate(column: ColumnExpr, operator: 'match' | 'imatch', value: string): Predicate {
+  const refused = (why: string): TidegateError =>
+    new TidegateError('FILTER_UNSUPPORTED', `${operator} with the pattern ${JSON.stringify(shown(value))}: ${why}`)
+  const type = baseOf(column.type)
+  // Of padded text Postgres matches the padding too.
+  if (type.family !== 'text')
+    throw new TidegateError('FILTER_INVALID', `${operator} needs text; "${column.name}" is ${column.type.name}`)
+  assertComparable('=', column, column)
+  if (operator === 'imatch' && !foldsAsciiAsC(type))
+    throw refused(`the cases of ${column.type.name} under this collation are known to Postgres alone; use match`)
+  if (value.length > maxPatternLength)
+    throw new TidegateError('FILTER_TOO_COMPLEX', `a ${operator} pattern is longer than ${maxPatternLength} characters`)
+  const text = readConstant(column, sqlTypes.text, value)
+  const isShort = isShortRegex(text, operator === 'imatch' ? 'either' : 'exact')
+  if (isShort === null)
+    throw refused(
+      operator === 'imatch'
+        ? 'ASCII characters, ., brackets, groups, |, ^, $ and repetition are taken'
+        : 'characters, ., brackets, groups, |, ^, $ and repetition are taken',
+    )
+  if (!isShort)
+    throw new TidegateError(
+      'FILTER_TOO_COMPLEX',
+      `a ${operator} pattern has more than ${maxShort} characters, repetitions counted out`,
+    )
+  const pattern = { kind: 'const', value: text, type: sqlTypes.text } as const
+  const name = operator === 'imatch' ? '~*' : '~'
+  return { kind: 'boolean', arg: { kind: 'call', name, args: [column, pattern], type: sqlTypes.bool } }
 }
 
 /** The value as Postgres would read it for this column: a bare literal takes the column's type, beneath its domain. */

@@ -3,7 +3,9 @@
 // options are Postgres's.
 //
 // A pattern is run as an automaton, all of whose threads take each character together: no text makes it slow, as texts that
-// clients choose would make an engine that tries one way after the other.
+// clients choose would make an engine that tries one way after the other. A short one runs in the bits of two words: see
+// regex-bits.ts.
+import { bitMatcher } from './regex-bits.ts'
 
 type Node =
   | { readonly kind: 'char'; readonly test: (char: string) => boolean }
@@ -11,7 +13,7 @@ type Node =
   | { readonly kind: 'all' | 'any'; readonly parts: readonly Node[] }
   | { readonly kind: 'repeat'; readonly part: Node; readonly min: number; readonly max: number }
 
-type Step =
+export type Step =
   | { readonly op: 'char'; readonly test: (char: string) => boolean }
   | { readonly op: 'start' | 'end' | 'match' }
   | { readonly op: 'split'; readonly to: readonly number[] }
@@ -22,22 +24,50 @@ const maxDepth = 20
 /** Of Postgres: DUPMAX. */
 const maxRepeats = 255
 
+/** Also letters of the other case, of patterns in ASCII under a collation that folds ASCII as C does: an ASCII letter of the
+ *  pattern then stands for itself and for its other case, and for nothing else. */
+export type CaseOf = 'exact' | 'either'
+
 /** @returns what tells whether a text matches somewhere; null for a pattern that only Postgres knows */
-export function regexMatcher(pattern: string): ((text: string) => boolean) | null {
-  const parser = new Parser(Array.from(pattern))
-  const node = parser.all()
-  if (node === null) return null
-  const steps: Step[] = []
-  return emit(node, steps) && steps.push({ op: 'match' }) <= maxSteps ? text => matches(steps, Array.from(text)) : null
+export function regexMatcher(pattern: string, caseOf: CaseOf = 'exact'): ((text: string) => boolean) | null {
+  const steps = stepsOf(pattern, caseOf)
+  if (steps === null) return null
+  return isShort(steps) ? bitMatcher(steps) : text => matches(steps, Array.from(text))
 }
+
+/** Whether it takes about 30 ms for each megabyte of text, whatever stands there; a long one may take seconds.
+ *  @returns null for a pattern that only Postgres knows */
+export function isShortRegex(pattern: string, caseOf: CaseOf = 'exact'): boolean | null {
+  const steps = stepsOf(pattern, caseOf)
+  return steps === null ? null : isShort(steps)
+}
+
+/** Characters that a short pattern has, each bound of a repetition counted out. */
+export const maxShort = 64
+
+const isShort = (steps: readonly Step[]): boolean => steps.filter(({ op }) => op === 'char').length <= maxShort
+
+function stepsOf(pattern: string, caseOf: CaseOf): Step[] | null {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII
+  if (caseOf === 'either' && !/^[\u0000-\u007f]*$/.test(pattern)) return null
+  const node = new Parser(Array.from(pattern), caseOf).all()
+  const steps: Step[] = []
+  return node !== null && emit(node, steps) && steps.push({ op: 'match' }) <= maxSteps ? steps : null
+}
+
+/** A letter of ASCII in the other case; any other character is itself. */
+const otherCase = (char: string): string =>
+  /^[a-z]$/.test(char) ? char.toUpperCase() : /^[A-Z]$/.test(char) ? char.toLowerCase() : char
 
 class Parser {
   readonly #chars: readonly string[]
+  readonly #isEither: boolean
   #at = 0
   #depth = 0
 
-  constructor(chars: readonly string[]) {
+  constructor(chars: readonly string[], caseOf: CaseOf) {
     this.#chars = chars
+    this.#isEither = caseOf === 'either'
   }
 
   all(): Node | null {
@@ -126,8 +156,13 @@ class Parser {
       case ')':
         return null
       default:
-        return { kind: 'char', test: each => each === char }
+        return this.#letter(char)
     }
+  }
+
+  #letter(char: string): Node {
+    const other = this.#isEither ? otherCase(char) : char
+    return { kind: 'char', test: each => each === char || each === other }
   }
 
   #group(): Node | null {
@@ -164,11 +199,12 @@ class Parser {
         return null
       ranges.push([from, to])
     }
-    const test = (char: string): boolean => {
+    const has = (char: string): boolean => {
       const code = char.codePointAt(0)!
-      return ranges.some(([from, to]) => code >= from && code <= to) !== isNegated
+      return ranges.some(([from, to]) => code >= from && code <= to)
     }
-    return { kind: 'char', test }
+    const hasEither = this.#isEither ? (char: string): boolean => has(char) || has(otherCase(char)) : has
+    return { kind: 'char', test: char => hasEither(char) !== isNegated }
   }
 
   /** A character in brackets, as its code point. */
@@ -217,8 +253,16 @@ function emitAny(parts: readonly Node[], steps: Step[]): boolean {
 }
 
 function emitRepeat({ part, min, max }: Extract<Node, { kind: 'repeat' }>, steps: Step[]): boolean {
-  for (let i = 0; i < min; i++) if (!emit(part, steps)) return false
+  let last = 0
+  for (let i = 0; i < min; i++) {
+    last = steps.length
+    if (!emit(part, steps)) return false
+  }
   const isEndless = max === Number.POSITIVE_INFINITY
+  if (isEndless && min > 0) {
+    steps.push({ op: 'split', to: [last, steps.length + 1] })
+    return true
+  }
   const leaves: { to: number[] }[] = []
   const optional = isEndless ? 1 : max - min
   for (let i = 0; i < optional; i++) {

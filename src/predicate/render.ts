@@ -140,7 +140,7 @@ function value(expr: Expr, scope: Scope): RawBuilder<unknown> {
   }
 }
 
-const infix: ReadonlySet<string> = new Set('|| ~ @> && ? ?| ?& #> #>> + - * / %'.split(' '))
+const infix: ReadonlySet<string> = new Set('|| ~ ~* @> && ? ?| ?& #> #>> + - * / %'.split(' '))
 
 /** Where the name in SQL is another, or stands otherwise. */
 const calls: Readonly<Record<string, (...args: RawBuilder<unknown>[]) => RawBuilder<unknown>>> = {

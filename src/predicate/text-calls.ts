@@ -1,8 +1,8 @@
 // Functions over text, in characters: a character beyond U+FFFF is two units in JavaScript and one in Postgres.
 import { printArray } from './array-text.ts'
 import { type Calls, type Compute, type ComputeWithNulls, isInt, isText, type Maker, printBool } from './call.ts'
-import { foldOf } from './like.ts'
-import { regexMatcher } from './regex.ts'
+import { foldOf, foldsAsciiAsC } from './like.ts'
+import { type CaseOf, regexMatcher } from './regex.ts'
 import { ValueError } from './value-error.ts'
 
 /** For arguments that are all text but the last few, which are integers. */
@@ -44,7 +44,8 @@ export const textCalls: Calls<Compute> = {
     const at = text.indexOf(sought)
     return String(at < 0 ? 0 : countChars(text.slice(0, at)) + 1)
   }),
-  '~': types => (types.length === 2 && types.every(isText) ? matching() : null),
+  '~': types => (types.length === 2 && types.every(isText) ? matching('exact') : null),
+  '~*': types => (types.length === 2 && types.every(isText) && foldsAsciiAsC(types[0]!) ? matching('either') : null),
   starts_with: over(2, 0, (text, start) => printBool(text.startsWith(start))),
   replace: over(3, 0, (text, from, to) => (from === '' ? text : text.replaceAll(from, () => to))),
   btrim: trims(true, true),
@@ -71,12 +72,12 @@ export const textCallsWithNulls: Calls<ComputeWithNulls> = {
 }
 
 /** The pattern is a constant. */
-function matching(): Compute {
+function matching(caseOf: CaseOf): Compute {
   let last: string | null = null
   let matches: ReturnType<typeof regexMatcher> = null
   return (text, pattern) => {
     if (pattern !== last) {
-      matches = regexMatcher(pattern)
+      matches = regexMatcher(pattern, caseOf)
       last = pattern
     }
     if (matches === null) throw new ValueError('a pattern that only Postgres knows')

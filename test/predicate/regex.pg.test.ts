@@ -1,17 +1,21 @@
 // Regular expressions as they are matched here, against Postgres's own, under a database's usual collation.
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
-import { regexMatcher } from '../../src/predicate/regex.ts'
+import { isShortRegex, regexMatcher } from '../../src/predicate/regex.ts'
 import { TestDatabase } from '../support/postgres.ts'
 
 const database = await TestDatabase.create()
 afterAll(() => database[Symbol.asyncDispose]())
 
 /** Null where Postgres raises. */
-async function postgres(texts: readonly string[], pattern: string): Promise<boolean[] | null> {
+async function postgres(
+  texts: readonly string[],
+  pattern: string,
+  operator: '~' | '~*' = '~',
+): Promise<boolean[] | null> {
   try {
     const rows = await database.query<{ found: boolean }>(
-      'SELECT t ~ $2 AS found FROM unnest($1::text[]) WITH ORDINALITY AS u (t, n) ORDER BY n',
+      `SELECT t ${operator} $2 AS found FROM unnest($1::text[]) WITH ORDINALITY AS u (t, n) ORDER BY n`,
       [texts, pattern],
     )
     return rows.map(({ found }) => found)
@@ -126,38 +130,75 @@ test('these are not known here', () => {
   ])
 })
 
-test('whatever is known here is matched as Postgres matches it', async () => {
-  const piece = fc.constantFrom(
-    ...'aab.:^$|()[]^-*+?{}'.split(''),
-    'a',
-    'b',
-    '{2}',
-    '{1,2}',
-    '(?:',
-    '[ab]',
-    '[^a]',
-    '[a-b]',
-    '\\.',
-    '\\d',
-    ':',
-    'ä',
-  )
-  const pattern = fc.array(piece, { maxLength: 10 }).map(pieces => pieces.join(''))
-  const text = fc
-    .array(fc.constantFrom('a', 'b', ':', '.', 'ä', '\n', '😀'), { maxLength: 7 })
-    .map(chars => chars.join(''))
-  let known = 0
-  await fc.assert(
-    fc.asyncProperty(pattern, fc.array(text, { minLength: 5, maxLength: 20 }), async (sought, inTexts) => {
-      const matches = regexMatcher(sought)
-      if (matches === null) return
-      known += 1
-      expect([sought, inTexts.map(each => matches(each))]).toEqual([sought, await postgres(inTexts, sought)])
-    }),
-    { numRuns: 4000 },
-  )
-  expect(known).toBeGreaterThan(500)
-}, 60_000)
+const matchers = [
+  { caseOf: 'exact', operator: '~', chars: ['a', 'b', ':', '.', 'ä', '\n', '😀'] },
+  { caseOf: 'either', operator: '~*', chars: ['a', 'b', 'A', 'B', 'K', '\u212a', 'ſ', 'S', 'ä', 'Ä', '.'] },
+] as const
+
+test.each(matchers)(
+  'whatever is known here is matched as Postgres matches it by $operator',
+  async matcher => {
+    const { caseOf, operator, chars } = matcher
+    const letters = caseOf === 'exact' ? ['ä'] : ['k', 'S', 'A', '[K-b]', '[^A-S]']
+    const piece = fc.constantFrom(
+      ...'aab.:^$|()[]^-*+?{}'.split(''),
+      'a',
+      'b',
+      '{2}',
+      '{1,2}',
+      '{70}',
+      '(?:',
+      '[ab]',
+      '[^a]',
+      '[a-b]',
+      '\\.',
+      '\\d',
+      ':',
+      ...letters,
+    )
+    const pattern = fc.array(piece, { maxLength: 10 }).map(pieces => pieces.join(''))
+    const text = fc.array(fc.constantFrom(...chars), { maxLength: 7 }).map(chars => chars.join(''))
+    const repeated = fc.tuple(text, fc.integer({ min: 1, max: 25 })).map(([text, times]) => text.repeat(times))
+    const inTexts = fc.array(fc.oneof({ weight: 3, arbitrary: text }, { weight: 1, arbitrary: repeated }), {
+      minLength: 5,
+      maxLength: 20,
+    })
+    let short = 0
+    let long = 0
+    await fc.assert(
+      fc.asyncProperty(pattern, inTexts, async (sought, inTexts) => {
+        const matches = regexMatcher(sought, caseOf)
+        if (matches === null) return
+        if (isShortRegex(sought, caseOf)) short += 1
+        else long += 1
+        expect([sought, inTexts.map(each => matches(each))]).toEqual([
+          sought,
+          await postgres(inTexts, sought, operator),
+        ])
+      }),
+      { numRuns: 4000 },
+    )
+    expect(short).toBeGreaterThan(500)
+    expect(long).toBeGreaterThan(0)
+  },
+  60_000,
+)
+
+test('without regard to case only patterns in ASCII are known', () => {
+  expect(regexMatcher('ä', 'either')).toBe(null)
+  const matches = regexMatcher('^r[o-p]{2}M$', 'either')!
+  expect(['room', 'ROOM', 'rOpm', 'ram'].map(text => matches(text))).toEqual([true, true, true, false])
+})
+
+test('[P7] no text makes a short pattern slow', () => {
+  for (const pattern of ['a{63}b', '^((a|b)*a(a|b){29})+c', '(a*)*b']) {
+    const matches = regexMatcher(pattern)!
+    expect(isShortRegex(pattern)).toBe(true)
+    const began = performance.now()
+    expect(matches('a'.repeat(1_000_000))).toBe(false)
+    expect([pattern, performance.now() - began < 1000]).toEqual([pattern, true])
+  }
+})
 
 test('[P7] no text makes a pattern slow', () => {
   const matches = regexMatcher('^((a+)+)+$')!
