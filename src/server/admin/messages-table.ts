@@ -111,6 +111,6 @@ const ensurePublished = (publication: string): string =>
     END;
   END IF;
   RAISE WARNING USING MESSAGE = ${literal('messages sent from SQL will not arrive, because realtime.messages is not in the publication: ')} || reason
-    || ${literal(`; once that is mended, the owner of both runs: ALTER PUBLICATION ${identifier(publication)} ADD TABLE realtime.messages`)};`,
+    || ${literal(`; once that is mended, a superuser, or who may act as the owners of both, runs: ALTER PUBLICATION ${identifier(publication)} ADD TABLE realtime.messages`)};`,
     '  messages oid;\n  reason text;',
   )

@@ -54,9 +54,25 @@ const swallows =
 const tellsClaims =
   /^warning: anon and authenticated may read realtime\.subscription, which holds the claims of everybody .*; REVOKE SELECT ON realtime\.subscription FROM PUBLIC, anon, authenticated$/m
 
-const administrators = [
+interface Administered {
+  readonly who: string
+  readonly isSuperuser: boolean
+  readonly isRestricted: boolean
+  readonly isLogin?: boolean
+  /** Whether it may put the table of messages into the publication. */
+  readonly publishes: boolean
+}
+
+const administrators: readonly Administered[] = [
   { who: 'a superuser', isSuperuser: true, isRestricted: false, publishes: true },
   { who: "Supabase's postgres, which is none", isSuperuser: false, isRestricted: false, publishes: true },
+  {
+    who: 'the same, who runs the server too',
+    isSuperuser: false,
+    isRestricted: false,
+    isLogin: true,
+    publishes: true,
+  },
   {
     who: 'that of later releases, which owns nothing in realtime',
     isSuperuser: false,
@@ -68,11 +84,15 @@ const administrators = [
 test.each(administrators)(
   '[P6] migrated by $who, nothing of theirs is changed, and remove leaves the database as it was',
   async each => {
-    const { isSuperuser, isRestricted, publishes } = each
+    const { isSuperuser, isRestricted, isLogin = false, publishes } = each
     await using server = await startServer()
     await using site = await Site.create(server.url)
     const { asPostgres } = await makeSite(site, { isRestricted })
-    const options = isSuperuser ? site.options : asPostgres
+    const options = isSuperuser
+      ? site.options
+      : isLogin
+        ? { ...asPostgres, databaseUrl: asPostgres.adminUrl }
+        : asPostgres
     const [before, theirsBefore] = [await dump(site), await theirs(site)]
     const said = await print(out => migrate(options, out))
     expect(said).toMatch(swallows)
