@@ -1,7 +1,9 @@
 // What an operator should know of a schema `realtime` that somebody else made, and that migrate leaves as it is.
 import type pg from 'pg'
+import { identifier } from './script.ts'
 
 export type RealtimeFindingKind =
+  | 'MESSAGES_UNPUBLISHED'
   | 'SEND_SWALLOWS_ERRORS'
   | 'PARTITION_MISSING'
   | 'PUBLICATION_NOT_FOLLOWED'
@@ -27,6 +29,7 @@ export interface Asked {
  *  @throws what Postgres throws */
 export async function findingsOfRealtimeSchema(client: Asked, publication: string): Promise<RealtimeFinding[]> {
   const found = [
+    await unpublished(client, publication),
     await swallowing(client),
     await missingPartition(client),
     await readableClaims(client),
@@ -39,6 +42,23 @@ export const findingLine = ({ severity, message, remedy }: RealtimeFinding): str
   `${severity}: ${message}; ${remedy}\n`
 
 const adoption = "once Supabase's Realtime is switched off, tidegate migrate --adopt-realtime"
+
+/** Migrate has warned of it with the reason. */
+async function unpublished(client: Asked, publication: string): Promise<RealtimeFinding | null> {
+  const { rows } = await client.query<{ isMissing: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)
+       AND EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'realtime' AND c.relname = 'messages')
+       AND NOT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = 'realtime' AND tablename = 'messages') AS "isMissing"`,
+    [publication],
+  )
+  if (rows[0]?.isMissing !== true) return null
+  return {
+    kind: 'MESSAGES_UNPUBLISHED',
+    severity: 'warning',
+    message: `messages sent from SQL do not arrive: realtime.messages is not in the publication ${identifier(publication)}`,
+    remedy: `ALTER PUBLICATION ${identifier(publication)} ADD TABLE realtime.messages`,
+  }
+}
 
 /** Comments are taken out of the body first. */
 async function swallowing(client: Asked): Promise<RealtimeFinding | null> {

@@ -24,6 +24,12 @@ async function makeSite(site: Site, options: SupabaseSchemaOptions = {}): Promis
   return { site, postgres, asPostgres: { ...site.options, adminUrl: site.database.urlFor(postgres, 'secret') } }
 }
 
+/** Of a server that other tests use too. */
+const dropPostgres = ({ database }: Site, postgres: string): Promise<unknown> =>
+  database.query(
+    `ALTER DATABASE ${database.name} OWNER TO CURRENT_USER; DROP OWNED BY ${postgres} CASCADE; DROP ROLE ${postgres}`,
+  )
+
 const ofTheirs = (column: string): string => `${column}::regnamespace::text IN ('auth', 'realtime')`
 const relationsOfTheirs = `(SELECT oid FROM pg_class WHERE ${ofTheirs('relnamespace')})`
 
@@ -170,6 +176,22 @@ describe('findings of the schema realtime', () => {
     expect(await kinds(site)).toEqual([])
   })
 
+  test('messages that nobody put into the publication, until somebody does what it says', async () => {
+    await using site = await Site.create()
+    const { asPostgres, postgres } = await makeSite(site, { isRestricted: true })
+    try {
+      expect(await kinds(site)).not.toContain('warning MESSAGES_UNPUBLISHED')
+      const said = await print(out => migrate(asPostgres, out))
+      expect(said.match(/not in the publication/g)).toHaveLength(1)
+      const [first] = await findingsOfRealtimeSchema(site.database.client, 'tidegate')
+      expect(first).toMatchObject({ kind: 'MESSAGES_UNPUBLISHED', severity: 'warning' })
+      await site.database.query(first!.remedy)
+      expect(await kinds(site)).not.toContain('warning MESSAGES_UNPUBLISHED')
+    } finally {
+      await dropPostgres(site, postgres)
+    }
+  })
+
   test('a table without any partition, one parted by something else, and a default partition', async () => {
     await using site = await Site.create()
     const parted = (key: string): string => `DROP SCHEMA IF EXISTS realtime CASCADE; CREATE SCHEMA realtime;
@@ -272,9 +294,7 @@ describe('adopted', () => {
       expect(await days()).toEqual(range(-3, 3))
     } finally {
       await pool.end()
-      await site.database.query(
-        `ALTER DATABASE ${site.database.name} OWNER TO postgres; DROP OWNED BY ${postgres} CASCADE; DROP ROLE ${postgres}`,
-      )
+      await dropPostgres(site, postgres)
     }
   })
 
