@@ -160,8 +160,8 @@ class HttpGateway implements Gateway {
       extraRoutes: options.extraRoutes ?? null,
       operator: options.operator ?? null,
     })
-    this.#websockets = createWebSocketServer(limits, ProtocolSocket)
-    this.#phoenixSockets = createWebSocketServer(limits, PhoenixSocket)
+    this.#websockets = createWebSocketServer(limits, ProtocolSocket, limits.maxFrameBytes)
+    this.#phoenixSockets = createWebSocketServer(limits, PhoenixSocket, phoenixFrames * limits.maxFrameBytes)
     this.#returns = new Returns(services.stands, now)
     this.#server = createServer(
       {
@@ -379,13 +379,17 @@ const tellPulseWithinMs = 1000
 /** As Supabase's gateway has it, and as its service is reached behind one. */
 const phoenixPaths: ReadonlySet<string> = new Set(['/realtime/v1/websocket', '/socket/websocket'])
 
-function createWebSocketServer<Kind extends typeof WebSocket>(limits: GatewayLimits, kind: Kind) {
+/** Phoenix's clients come back after a frame that is too large, and never know why: so many times larger ones are read, and what
+ *  is too large for its channel is refused by an answer. */
+const phoenixFrames = 4
+
+function createWebSocketServer<Kind extends typeof WebSocket>(limits: GatewayLimits, kind: Kind, maxPayload: number) {
   const options = {
     noServer: true,
     clientTracking: false,
     perMessageDeflate: false,
     autoPong: false,
-    maxPayload: limits.maxFrameBytes,
+    maxPayload,
     // A frame in thousands of tiny pieces costs far more memory than its bytes (CVE-2026-48779).
     maxFragments: 64,
     maxBufferedChunks: 4096,

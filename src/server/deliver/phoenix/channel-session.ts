@@ -72,6 +72,8 @@ export class ChannelSession implements Carrier, FrameQueue {
   #held: HeldFrame[] | null = []
   #heldBytes = 0
   #wasFull = false
+  /** Changes of this turn, where a channel has several tables: about as many as one commit told it. */
+  #gathered: { readonly frame: Buffer; readonly owner: Owner; readonly content: Outgoing }[] = []
   #isStopped = false
   /** What ended it. */
   #refusal: Refusal | null = null
@@ -173,7 +175,7 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   /** @param how whether its client said that it goes */
   leave(how: 'gone' | 'broken'): void {
-    this.#isStopped = true
+    this.stop()
     this.#held = null
     this.connection.disconnected(how)
     this.#line.resume(this)
@@ -187,8 +189,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     if (this.#told !== null && content !== null && typeof content !== 'string' && !('events' in content))
       this.#told.add(content)
     if (this.#held === null) {
-      this.#line.sent()
-      return this.#line.queue.push(frame, owner, content)
+      if (owner !== null && isChange(content) && this.entries.byId.size > 1) this.#gather(frame, owner, content)
+      else this.#hand(frame, owner, content)
+      return !this.isFull
     }
     if (owner !== null) this.#idOf(owner)
     this.#held.push({ frame, owner, content })
@@ -200,7 +203,7 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   pushBatch(batch: Batch, owner: Owner): boolean {
     const id = this.#idOf(owner)
-    if (this.#held !== null || this.#told !== null) {
+    if (this.#held !== null || this.#told !== null || this.entries.byId.size > 1) {
       for (const event of batch.events) this.push(this.#owner.eventFrame(this, event, id), owner, event)
       return !this.isFull
     }
@@ -211,6 +214,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {
+    this.#handGathered()
     if (this.#held === null) return this.#line.queue.takeBack(request)
     const taken = takeBack(this.#held, request)
     if (taken === null) return new Map()
@@ -229,6 +233,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   clear(): void {
+    this.#gathered = []
     if (this.#held === null) this.#line.queue.clear()
     else this.#held = []
   }
@@ -238,6 +243,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   stop(): void {
+    this.#handGathered()
     this.#isStopped = true
   }
 
@@ -260,6 +266,28 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   terminate(): void {}
+
+  #hand(frame: Buffer, owner: Owner | null, content: Content): void {
+    this.#line.sent()
+    this.#line.queue.push(frame, owner, content)
+  }
+
+  /** A commit is told to one subscription after the other; a client of several tables gets its changes in the order in which they
+   *  were made. */
+  #gather(frame: Buffer, owner: Owner, content: Outgoing): void {
+    if (this.#gathered.length === 0) queueMicrotask(() => this.#handGathered())
+    this.#gathered.push({ frame, owner, content })
+  }
+
+  #handGathered(): void {
+    const gathered = this.#gathered
+    if (gathered.length === 0) return
+    this.#gathered = []
+    // Of several epochs nothing tells which is first but when they came.
+    const isOfOne = gathered.every(({ content }) => content.position?.epoch === gathered[0]!.content.position?.epoch)
+    if (isOfOne) gathered.sort((a, b) => comparePositions(a.content.position!, b.content.position!))
+    for (const { frame, owner, content } of gathered) this.#hand(frame, owner, content)
+  }
 
   #idOf(owner: Owner): number {
     let id = this.#ids.get(owner)
@@ -290,6 +318,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     this.#whenEntered = null
   }
 }
+
+const isChange = (content: Content): content is Outgoing =>
+  content !== null && typeof content !== 'string' && !('events' in content) && content.event === 'change'
 
 export const errorOf = ({ code, message, retryAfterMs }: ErrorEvent): TidegateError =>
   new TidegateError(code as Refusal['code'], message, retryAfterMs === undefined ? {} : { retryAfterMs })

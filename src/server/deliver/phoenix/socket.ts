@@ -13,9 +13,10 @@ import { fullBucket, type TokenBucket, takeToken } from '../token-bucket.ts'
 import { Acks } from './acks.ts'
 import { type ChannelLine, PhoenixChannel, topicPrefix } from './channel.ts'
 import { silence } from './channel-session.ts'
+import { Rejoins } from './rejoins.ts'
 import type { Returns } from './returns.ts'
 import { messageFrame, parseIncoming } from './serializer.ts'
-import { refOf, type Stand } from './stands.ts'
+import { refOf, type Stand, type Stood } from './stands.ts'
 import type { Incoming, Vsn } from './wire.ts'
 
 /** Of one socket, as Supabase has it. Past it: ChannelRateLimitReached. */
@@ -39,7 +40,7 @@ export class PhoenixSocket extends WebSocket {
         line.take(values[0] as RawData, values[1] as boolean)
         break
       case 'ping':
-        line.heard()
+        line.pays()
         this.pong(values[0] as Buffer)
         break
       case 'pong':
@@ -87,12 +88,17 @@ export class PhoenixConnection implements Connection, ChannelLine {
   readonly #place: Place
   readonly #acks: Acks
   readonly #bucket: TokenBucket
+  /** Frames that were read past what the bucket had: a piece of a stream is read whole. */
+  #debt = 0
   /** By topic: at most `maxChannels`. */
   readonly #channels = new Map<string, PhoenixChannel>()
   /** Topics that were joined over this socket: whoever joins one again goes on from its own. Bounded by twice `maxChannels`. */
   readonly #joined = new Set<string>()
+  /** Those of them that its client left, and holds nothing of. */
+  readonly #left = new Set<string>()
   /** Who reads nothing more for now: channels, and this itself while its client sends too fast. */
   readonly #pausing = new Set<object>()
+  readonly #rejoins = new Rejoins()
   #firstRef: string | null = null
   #lastRef = 0
   #heardAt: number
@@ -126,10 +132,9 @@ export class PhoenixConnection implements Connection, ChannelLine {
   /** A frame of its client. What is none is passed over, as Supabase does: a client that is told of nothing else would be cut off
    *  for good. */
   take(data: RawData, isBinary: boolean): void {
-    this.heard()
+    this.pays()
     if (this.#isOver || this.#isClosing) return
-    const { limits, log } = this.services
-    if (!takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) this.pause(this)
+    const { log } = this.services
     let message: Incoming
     try {
       message = parseIncoming(data as Buffer, isBinary, this.vsn)
@@ -137,11 +142,10 @@ export class PhoenixConnection implements Connection, ChannelLine {
       log.debug({ err: error }, 'a frame of a Phoenix client cannot be read')
       return
     }
-    const ref = refOf(message.ref)
     this.#firstRef ??= message.ref
-    if (ref !== null) this.#lastRef = Math.max(this.#lastRef, ref)
     try {
       this.#dispatch(message)
+      this.#lastRef = Math.max(this.#lastRef, refOf(message.ref) ?? 0)
     } catch (error) {
       // Ours, and no reason to end the node.
       log.error({ err: error }, 'a frame of a Phoenix client could not be served')
@@ -158,7 +162,10 @@ export class PhoenixConnection implements Connection, ChannelLine {
       // Of a join that another has followed: that one stays.
       const isOfAnother = message.joinRef !== null && message.joinRef !== channel?.joinRef
       if (channel === undefined || isOfAnother) this.#reply(message, 'ok', {})
-      else channel.leave(ref)
+      else {
+        if (this.#joined.has(topic)) this.#left.add(topic)
+        channel.leave(ref)
+      }
     } else if (channel === undefined) this.#reply(message, 'error', { reason: 'unmatched topic' })
     else channel.take(message)
   }
@@ -175,13 +182,19 @@ export class PhoenixConnection implements Connection, ChannelLine {
     channel.join(ref)
   }
 
-  async stoodAt(channel: PhoenixChannel, owner: string): Promise<Stand['positions'] | null> {
-    const isAgain = this.#joined.has(channel.topic)
-    if (this.#joined.size < 2 * maxChannels) this.#joined.add(channel.topic)
-    return this.#returns.stoodAt(owner, isAgain ? channel.joinRef : this.#firstRef, this)
+  async stoodAt(owner: string): Promise<Stand['positions'] | null> {
+    const stood = this.#rejoins.join(owner)
+    return stood === undefined ? this.#returns.stoodAt(owner, this.#firstRef, this) : stood
   }
 
-  keep(stood: Pick<Stand, 'owner' | 'positions'>): void {
+  /** A page that was there before this socket may have been in any channel. */
+  mayHoldPresence(topic: string): boolean {
+    if (this.#joined.has(topic)) return !this.#left.delete(topic)
+    return (refOf(this.#firstRef) ?? 0) > 1
+  }
+
+  keep(stood: Stood, positions: Stand['positions']): void {
+    if (!this.#isOver && this.#rejoins.leave(stood, positions)) return
     const silentMs = Math.max(0, this.services.now() - this.#heardAt)
     this.services.stands.keep({ ...stood, lastRef: this.#lastRef, silentMs })
   }
@@ -218,12 +231,23 @@ export class PhoenixConnection implements Connection, ChannelLine {
     if (this.#ws.readyState === WebSocket.OPEN) this.#ws.resume()
   }
 
-  heard(): void {
-    this.#heardAt = this.services.now()
+  /** Anything that its client sends is a sign of life, and costs a token: without one nothing more is read for a while. */
+  pays(): void {
+    const { now, limits } = this.services
+    this.#heardAt = now()
+    if (takeToken(this.#bucket, this.#heardAt, limits.framesPerSecond, limits.frameBurst)) return
+    this.#debt += 1
+    this.pause(this)
+  }
+
+  #payDebt(now: number): void {
+    const { limits } = this.services
+    while (this.#debt > 0 && takeToken(this.#bucket, now, limits.framesPerSecond, limits.frameBurst)) this.#debt -= 1
+    if (this.#debt === 0) this.resume(this)
   }
 
   ponged(payload: Buffer): void {
-    this.heard()
+    this.#heardAt = this.services.now()
     if (this.#acks.answered(payload)) this.#each(channel => channel.ponged())
   }
 
@@ -241,8 +265,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
       this.terminate()
       return
     }
-    if (this.#pausing.has(this) && takeToken(this.#bucket, now, limits.framesPerSecond, limits.frameBurst))
-      this.resume(this)
+    if (this.#debt > 0) this.#payDebt(now)
     this.#each(channel => channel.tick(now))
     if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now)) return
     this.#each(channel => channel.pinged())
@@ -285,6 +308,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
     if (this.#isClosing && code === restarting) this.#each(channel => channel.ponged())
     const how = code === closedNormally && reason !== missedHeartbeat ? 'gone' : 'broken'
     this.#each(channel => channel.disconnected(how))
+    for (const stood of this.#rejoins.rest()) this.keep(stood, stood.positions)
     this.queue.stop()
     this.#returns.remove(this)
     this.#place.release()
@@ -299,9 +323,8 @@ export class PhoenixConnection implements Connection, ChannelLine {
     this.#ws.close(restarting, closeReason(refusal))
   }
 
-  /** A list: whichever ends leaves it. */
   #each(act: (channel: PhoenixChannel) => void): void {
-    for (const channel of [...this.#channels.values()]) act(channel)
+    for (const channel of this.#channels.values()) act(channel)
   }
 
   #reply({ topic, ref, joinRef }: Incoming, status: 'ok' | 'error', response: object): void {

@@ -201,7 +201,10 @@ test('[P4] a client whose socket broke is given what it missed, once, and a fres
   await broken.ask('phoenix', 'heartbeat')
   await broken[Symbol.asyncDispose]()
   await eventually(() => expect(node.server.connections()).toBe(0))
+  await using witness = await Peer.open(node.url, bobToken)
+  await witness.join('realtime:a', messages(), aliceToken)
   await insert(2, 1)
+  await eventually(() => expect(witness.ids()).toEqual([2]))
   await using fresh = await Peer.open(node.url, aliceToken)
   await fresh.join('realtime:a', messages())
   await using back = await Peer.open(node.url, aliceToken, broken.lastRef)
@@ -284,4 +287,43 @@ test('an operator ends what a user is in, and their client is told', async () =>
   expect(await response.text()).not.toContain('code')
   await eventually(() => expect(peer.of('phx_error').map(({ topic }) => topic)).toEqual(['realtime:a']))
   expect(peer.of('system', 'realtime:a').at(-1)?.payload.message).toContain('KICKED')
+})
+
+test('a transaction over several tables is told in the order of its changes', async () => {
+  await using peer = await Peer.open(node.url, aliceToken)
+  await database.query('DELETE FROM rooms')
+  await peer.join('realtime:a', { postgres_changes: [{ event: '*', schema: 'public' }] })
+  const told = () =>
+    peer
+      .of('postgres_changes')
+      .filter(({ payload: { data } }) => data.table !== 'members' && data.type !== 'DELETE')
+      .map(({ payload: { data } }) => `${data.table} ${data.record.id}`)
+  await database.query(`BEGIN;
+    INSERT INTO messages VALUES (10, 1, 'a', 'b'); INSERT INTO rooms VALUES (1, 'one'); INSERT INTO messages VALUES (11, 1, 'a', 'b');
+    INSERT INTO rooms VALUES (3, 'three'); INSERT INTO messages VALUES (12, 1, 'a', 'b'); COMMIT`)
+  await database.query(`BEGIN; INSERT INTO messages VALUES (13, 1, 'a', 'b'); UPDATE rooms SET name = 'uno' WHERE id = 1;
+    INSERT INTO messages VALUES (14, 1, 'a', 'b'); COMMIT`)
+  const first = ['messages 10', 'rooms 1', 'messages 11', 'rooms 3', 'messages 12']
+  await eventually(() => expect(told()).toEqual([...first, 'messages 13', 'rooms 1', 'messages 14']))
+})
+
+test('a broadcast that is too large is refused by an answer, and the socket stays', async () => {
+  await using peer = await Peer.open(node.url, aliceToken)
+  await peer.join('realtime:a', { broadcast: { ack: true } })
+  const payload = { text: 'x'.repeat(100_000) }
+  const answer = await peer.ask('realtime:a', 'broadcast', { type: 'broadcast', event: 'e', payload })
+  expect(answer).toMatchObject({ status: 'error' })
+  expect(answer.response.reason).toContain('PAYLOAD_TOO_LARGE')
+  const small = await peer.ask('realtime:a', 'broadcast', { type: 'broadcast', event: 'e', payload: {} })
+  expect(small).toEqual({ status: 'ok', response: {} })
+})
+
+test('[P7] whoever sends frames without end is read more slowly, and answered every one', async () => {
+  await using peer = await Peer.open(node.url, aliceToken)
+  const count = 3000
+  for (let i = 0; i < count; i += 1) peer.push('phoenix', 'heartbeat')
+  const begun = performance.now()
+  await eventually(() => expect(peer.of('phx_reply')).toHaveLength(count))
+  // 1000 a second, and 200 at once.
+  expect(performance.now() - begun).toBeGreaterThan(1500)
 })
