@@ -1,7 +1,12 @@
 // A regular expression of at most 64 characters, run in the bits of two words: bit i is set while the text read so far may end
 // at the pattern's i-th character (Glushkov 1961). What may follow a set of characters is looked up eight bits at a time, so a
 // character of the text costs the same whatever the pattern: 20 ns, where following each thread took up to 3 microseconds.
-import type { Step } from './regex.ts'
+
+/** What an automaton does at one place: take a character, stand at an anchor, have matched, or go on at several places. */
+export type Step =
+  | { readonly op: 'char'; readonly test: (char: string) => boolean }
+  | { readonly op: 'start' | 'end' | 'match' }
+  | { readonly op: 'split'; readonly to: readonly number[] }
 
 /** A set of the pattern's characters. */
 type Bits = readonly [low: number, high: number]

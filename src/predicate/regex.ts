@@ -5,18 +5,13 @@
 // A pattern is run as an automaton, all of whose threads take each character together: no text makes it slow, as texts that
 // clients choose would make an engine that tries one way after the other. A short one runs in the bits of two words: see
 // regex-bits.ts.
-import { bitMatcher } from './regex-bits.ts'
+import { bitMatcher, type Step } from './regex-bits.ts'
 
 type Node =
   | { readonly kind: 'char'; readonly test: (char: string) => boolean }
   | { readonly kind: 'start' | 'end' }
   | { readonly kind: 'all' | 'any'; readonly parts: readonly Node[] }
   | { readonly kind: 'repeat'; readonly part: Node; readonly min: number; readonly max: number }
-
-export type Step =
-  | { readonly op: 'char'; readonly test: (char: string) => boolean }
-  | { readonly op: 'start' | 'end' | 'match' }
-  | { readonly op: 'split'; readonly to: readonly number[] }
 
 /** Steps of one pattern. */
 const maxSteps = 1000
