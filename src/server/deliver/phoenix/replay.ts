@@ -53,7 +53,7 @@ function toldOff(error: unknown): never {
   if (!(error instanceof TidegateError) || error.code !== 'HISTORY_OFF') throw error
   throw new TidegateError(
     'HISTORY_OFF',
-    `UnableToReplayMessages: ${error.message}; give the rule a history entry, {"length": ..., "ageMs": ...}`,
+    `UnableToReplayMessages: ${error.message}; give the rule a history entry, {"length": 100, "age": "24h"}`,
     { cause: error },
   )
 }
