@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { TestDatabase } from '../support/postgres.ts'
 import { runCli } from '../support/run-cli.ts'
+import { makeSupabase } from '../support/supabase-schema.ts'
 
 test('migrate, track, untrack and remove do their work from the terminal', async () => {
   await using database = await TestDatabase.create()
@@ -37,6 +38,27 @@ test('migrate, track, untrack and remove do their work from the terminal', async
   expect(await identity()).toEqual([{ relreplident: 'd' }])
   await tidegate('remove')
   expect(await publications()).toEqual([])
+})
+
+test('beside a Supabase, migrate says which commands are left, and those do it', async () => {
+  await using database = await TestDatabase.create()
+  await makeSupabase(database)
+  await database.query(
+    'CREATE TABLE todos (id int PRIMARY KEY); ALTER PUBLICATION supabase_realtime ADD TABLE public.todos',
+  )
+  const env = { DATABASE_URL: database.url, TIDEGATE_NAME: database.name }
+  const { code, out } = await runCli(['migrate'], env)
+  expect(code).toBe(0)
+  const commands = [...out.matchAll(/tidegate (migrate --adopt-realtime|track --from-publication supabase_realtime)/g)]
+  expect(commands.map(([, command]) => command)).toEqual([
+    'migrate --adopt-realtime',
+    'track --from-publication supabase_realtime',
+  ])
+  for (const [, command] of commands) expect((await runCli(command!.split(' '), env)).code).toBe(0)
+  expect((await runCli(['migrate'], env)).out).not.toMatch(/tidegate (migrate|track --from)/)
+  await expect(database.query(`SELECT realtime.send('{}', NULL, 't')`)).rejects.toMatchObject({ code: '22004' })
+  expect((await runCli(['remove'], env)).code).toBe(0)
+  await database.query(`SELECT realtime.send('{}', NULL, 't')`)
 })
 
 test('[P8] a table that is not there, a lock time that does not fit: code, message, remedy, exit code 1', async () => {

@@ -8,7 +8,7 @@ import { MessageSweep } from '../../../src/server/channels/sql/message-sweep.ts'
 import { createPool } from '../../../src/server/database.ts'
 import { makePartitions, makeSupabase, type SupabaseSchemaOptions } from '../../support/supabase-schema.ts'
 import { dump, startServer } from './dump.ts'
-import { connect, Lines, print, Site } from './site.ts'
+import { connect, Lines, print, runPrinted, Site } from './site.ts'
 
 interface SupabaseSite {
   readonly site: Site
@@ -328,6 +328,23 @@ describe('adopted', () => {
     const client = await connect(asPostgres.adminUrl)
     await expect(client.query(`SELECT realtime.send('{}', NULL, 't')`)).rejects.toMatchObject({ code: '22004' })
     await client.end()
+  })
+
+  test('what --print gives for it does the same with psql, and remove shows what it puts back', async () => {
+    await using server = await startServer()
+    await using site = await Site.create(server.url)
+    await makeSupabase(site.database)
+    const before = await dump(site)
+    await runPrinted(
+      site.database.url,
+      await print(out => migrate({ ...site.options, adoptRealtime: true, print: true }, out)),
+    )
+    await expect(site.database.query(`SELECT realtime.send('{}', NULL, 't')`)).rejects.toMatchObject({ code: '22004' })
+    expect(await print(out => migrate(site.options, out))).not.toMatch(swallows)
+    const shown = await print(out => remove({ ...site.options, dryRun: true }, out))
+    expect(shown).toContain('CREATE OR REPLACE FUNCTION realtime.send(')
+    await runPrinted(site.database.url, shown)
+    expect(await dump(site)).toBe(before)
   })
 
   test('where nobody else has made it, it is as migrate makes it', async () => {
