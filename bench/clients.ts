@@ -102,8 +102,6 @@ const phoenixChange = `[null,null,"${phoenixTopic}","postgres_changes",`
 abstract class Reader {
   readonly socket: Socket
   joined = false
-  /** Its last heartbeat was answered. */
-  hasHeartbeat = true
   rows = 0
   #rest: Buffer | null = null
 
@@ -213,12 +211,6 @@ class WebSocketReader extends Reader {
     return bytes.toString('utf8', from, at + length)
   }
 
-  /** `hasHeartbeat` once it is answered. */
-  heartbeat(): void {
-    this.hasHeartbeat = false
-    this.#send('[null,"h","phoenix","heartbeat",{}]')
-  }
-
   protected message(text: string, wireBytes: number): void {
     if (!this.#upgraded) {
       if (!text.startsWith('HTTP/1.1 101')) throw new Error(`the server refused: ${text}`)
@@ -244,9 +236,8 @@ class WebSocketReader extends Reader {
   /** `[join_ref,ref,topic,event,payload]` */
   #phoenix(text: string, wireBytes: number): void {
     if (text.startsWith(phoenixChange)) this.delivered(text, wireBytes)
-    else if (text.startsWith('[null,"h","phoenix","phx_reply"')) this.hasHeartbeat = true
     else if (text.includes('"phx_reply",{"status":"ok"')) this.joined = true
-    else if (text !== '' && !text.includes('"status":"ok"')) throw new Error(text)
+    else if (text.includes('"status":"error"') || text.includes('"phx_error"')) throw new Error(text)
   }
 
   #send(text: string): void {
@@ -355,13 +346,6 @@ answer(
       gate = through === null ? null : new Gate(through)
     },
     received: () => received,
-    /** Of every socket of Supabase's wire, which would else be taken for gone. Resolves when all are answered. */
-    async heartbeat() {
-      mode = 'joining'
-      const beating = sockets.filter(reader => reader instanceof WebSocketReader)
-      for (const reader of beating) reader.heartbeat()
-      await until(() => beating.every(reader => reader.hasHeartbeat), 'heartbeats')
-    },
     rows() {
       mode = 'rows'
       received = 0

@@ -164,7 +164,6 @@ class Side implements AsyncDisposable {
   /** @param changes of which the next comes when the last has been delivered
    *  @returns changes per second of the node's CPU time */
   async rate(changes: number): Promise<number> {
-    if (this.wire === 'phoenix') await this.#clients.ask('heartbeat')
     // A decision alone is too short to be paced one by one.
     const perTurn = this.#perChange === 1 ? 100 : 1
     const turns = Math.ceil(changes / perTurn)
@@ -216,14 +215,13 @@ async function latencies(homes: readonly Home[], { count, rounds, seconds }: Tim
     for (let turn = 0; turn < sides.length; turn++) {
       const i = (round + turn) % sides.length
       const { clients, world, wire } = sides[i]!
-      if (wire === 'phoenix') await clients.ask('heartbeat')
       await clients.ask('latency')
       // The first warms up: compilers, caches, pgbench's connections.
       for (const part of [1, seconds]) {
+        const before = await messagesOf(world)
         await insertMessages(world, { ...room, perSecond, seconds: part })
-        const { rows } = await world.client.query<{ count: number }>('SELECT count(*)::int AS count FROM messages')
-        const result = await clients.ask<Latencies>('latencies', { deliveries: rows[0]!.count * count })
-        await world.client.query('TRUNCATE public.messages')
+        const deliveries = ((await messagesOf(world)) - before) * count
+        const result = await clients.ask<Latencies>('latencies', { deliveries })
         if (part !== seconds) continue
         say(`${names[wire]}, ${count} subscribers: ${JSON.stringify(result)}`)
         measured[i]!.push(result)
@@ -246,6 +244,11 @@ async function latencies(homes: readonly Home[], { count, rounds, seconds }: Tim
     }
   }
   return [figure('p50'), figure('p99')]
+}
+
+async function messagesOf({ client }: World): Promise<number> {
+  const { rows } = await client.query<{ count: number }>('SELECT count(*)::int AS count FROM public.messages')
+  return rows[0]!.count
 }
 
 interface Connecting {
