@@ -48,7 +48,10 @@ export interface Entered {
 /** @throws what refuses the join as a whole: the channel is refused, or what may stand later */
 export async function enter(asked: Asked): Promise<Entered> {
   const { line, owner, place, principal, config } = asked
-  const entries = await entriesOf(line.services.subscriptions, principal, config.bindings, channelId + 1)
+  const { subscriptions, limits } = line.services
+  // The channel itself is one of them, and all are asked for at once.
+  const max = Math.min(limits.maxSubscriptions, limits.frameBurst) - 1
+  const entries = await entriesOf(subscriptions, principal, config.bindings, { firstId: channelId + 1, max })
   const session = new ChannelSession(line, owner, place, principal, entries)
   try {
     const join = await joinOf(asked, session)

@@ -24,7 +24,7 @@ export interface Entry {
 }
 
 export interface Entries {
-  /** By native id: at most as many as a session has subscriptions. */
+  /** By native id: at most `max`. */
   readonly byId: Map<number, Entry>
   /** Bindings that mean nothing. */
   readonly refused: readonly Refused[]
@@ -33,12 +33,13 @@ export interface Entries {
 }
 
 /** @param firstId native ids are given from here
+ *  @param max a binding for which more would be needed is refused
  *  @throws ROLE_REFUSED */
 export async function entriesOf(
   subscriptions: Subscriptions,
   principal: Principal,
   bindings: readonly Binding[],
-  firstId: number,
+  { firstId, max }: { readonly firstId: number; readonly max: number },
 ): Promise<Entries> {
   const byId = new Map<number, Entry>()
   const refused: Refused[] = []
@@ -58,6 +59,11 @@ export async function entriesOf(
       same.isOfMany &&= isWildcard(binding)
       return null
     }
+    if (byId.size >= max)
+      throw new TidegateError(
+        'TOO_MANY_SUBSCRIPTIONS',
+        `a channel asks for at most ${max} tables, and as many filters; open another, or raise MAX_SUBSCRIPTIONS`,
+      )
     const entry = {
       id: nextId,
       binding,
@@ -92,6 +98,7 @@ export async function entriesOf(
         .filter(isWildcard)
         .flatMap(binding => tablesOf(binding, now).map(table => ({ binding, table })))
         .filter(({ binding, table }) => !entered.has(nameOf(binding, table)))
+        .slice(0, max - byId.size)
         .map(({ binding, table }) => enter(binding, table))
         .filter(entry => entry !== null)
     },
