@@ -20,9 +20,10 @@ import { channelEntry, channelId, type Entered, enter } from './enter.ts'
 import type { Entry } from './entries.ts'
 import { principalOfToken } from './handshake.ts'
 import { joinConfigOf } from './join-config.ts'
-import { presenceMessageOf, trackFrameOf } from './presence.ts'
+import { PresenceTold, trackFrameOf } from './presence.ts'
+import { Progress } from './progress.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
-import { ownerOf, type Stand } from './stands.ts'
+import { ownerOf, type Stand, type Stood } from './stands.ts'
 import { Voice } from './voice.ts'
 import type { Incoming, JoinConfig, Vsn } from './wire.ts'
 
@@ -33,9 +34,12 @@ export interface ChannelLine extends Line {
   readonly principal: Principal
   newPlace(): Place
   /** Where this client stood when it was here before; null for one who was not. */
-  stoodAt(channel: PhoenixChannel, owner: string): Promise<Stand['positions'] | null>
-  /** A client that comes back may go on from there. */
-  keep(stood: Pick<Stand, 'owner' | 'positions'>): void
+  stoodAt(owner: string): Promise<Stand['positions'] | null>
+  /** Whether its client may hold who was there when it was in this channel before. */
+  mayHoldPresence(topic: string): boolean
+  /** A client that comes back may go on from there; null: from nowhere.
+   *  @param here where it stands if it does so over this socket: it has got all that was sent before */
+  keep(stood: Stood | null, here?: Stand['positions']): void
   /** It is in the socket's list no more. */
   over(channel: PhoenixChannel): void
 }
@@ -53,14 +57,13 @@ export class PhoenixChannel implements SessionOwner {
   #token: string | null
   #isInChannel = false
   #showsPresence = false
+  readonly #presence: PresenceTold
   /** What its client told of itself last; another session tells it again. */
   #tracked: ClientFrame | null = null
   /** Pushes that are not answered yet, by our number: as many as a session takes at once. */
   readonly #pushes = new Map<number, { readonly ref: string | null; readonly isAnswered: boolean }>()
   #lastPush = 0
-  /** Where its client is known to stand, and where it will once the last ping is answered. */
-  #known: Stand['positions'] = {}
-  #asked: Stand['positions'] = {}
+  readonly #progress = new Progress()
   /** Where it stands when its session ends: afterwards nobody could tell. */
   #ending: Stand['positions'] | null = null
   /** The join and changes of its token, one after the other. */
@@ -74,6 +77,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#voice = new Voice(line, topic, this.name, joinRef)
     this.#config = joinConfigOf(topic, payload as Parameters<typeof joinConfigOf>[1])
     this.#token = this.#config.accessToken
+    this.#presence = new PresenceTold(line.vsn, topic, line.mayHoldPresence(topic))
   }
 
   get name(): string {
@@ -94,10 +98,14 @@ export class PhoenixChannel implements SessionOwner {
         throw new TidegateError('PRIVATE_ONLY', 'public channels are forbidden here; join a private one')
       const principal = await this.#principal()
       const owner = ownerOf(principal, this.topic, this.#config)
-      const stood = await this.#line.stoodAt(this, owner)
-      // Left, or joined anew, meanwhile.
-      if (this.isOver) return
+      const stood = await this.#line.stoodAt(owner)
+      // Left, joined anew or cut off meanwhile, without having been told anything.
+      if (this.isOver) {
+        if (stood !== null) this.#line.keep({ owner, positions: stood })
+        return
+      }
       this.owner = owner
+      this.#progress.cameBack(stood)
       const entered = await this.#enter(principal, stood)
       if (this.isOver) {
         entered.session.leave('gone')
@@ -150,20 +158,21 @@ export class PhoenixChannel implements SessionOwner {
 
   /** Another join of the same topic takes its place. */
   giveWay(): void {
+    this.#line.keep(this.stood, this.#session === null ? undefined : this.#positions())
     this.#close('broken')
     this.#voice.end('phx_close')
   }
 
   /** Its socket has closed. */
   disconnected(how: 'gone' | 'broken'): void {
-    const stood = this.stood
-    if (stood !== null) this.#line.keep(stood)
+    this.#line.keep(this.stood)
     this.#close(how)
   }
 
   /** What its client may come back to; null where there is nothing. */
-  get stood(): Pick<Stand, 'owner' | 'positions'> | null {
-    return this.#state === 'joined' && this.owner !== null ? { owner: this.owner, positions: this.#known } : null
+  get stood(): Stood | null {
+    const [owner, positions] = [this.owner, this.#progress.known]
+    return this.isOver || owner === null || positions === null ? null : { owner, positions }
   }
 
   /** The node leaves, and the client is told to come back. */
@@ -190,12 +199,12 @@ export class PhoenixChannel implements SessionOwner {
 
   /** A ping goes behind everything that it was sent. */
   pinged(): void {
-    this.#asked = this.#positions()
+    this.#progress.pinged(this.#positions())
   }
 
   /** It was answered. */
   ponged(): void {
-    this.#known = this.#asked
+    this.#progress.ponged()
   }
 
   eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer {
@@ -209,10 +218,8 @@ export class PhoenixChannel implements SessionOwner {
         const kind = session.replay?.judge(outgoing) ?? 'live'
         return kind === 'passed over' ? silence : broadcastFrameOf(outgoing, vsn, this.topic, kind === 'replayed')
       }
-      case 'presence': {
-        const { event, payload } = presenceMessageOf(outgoing.json)
-        return this.#voice.frame(event, payload)
-      }
+      case 'presence':
+        return this.#presence.framesOf(outgoing)
       case 'gap': {
         const { code, reason } = JSON.parse(outgoing.json)
         return this.#voice.systemFrame('error', 'broadcast', `${code}: ${reason}`)
@@ -289,8 +296,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#isInChannel = isInChannel
     this.#showsPresence = showsPresence
     this.#state = 'joined'
-    this.#known = this.#positions()
-    this.#asked = this.#known
+    this.#progress.joined(this.#positions())
   }
 
   #answerJoin(ref: string | null, { session, refused }: Entered): void {
@@ -307,6 +313,7 @@ export class PhoenixChannel implements SessionOwner {
 
   #refuseJoin(ref: string | null, refusal: Refusal): void {
     if (this.isOver) return
+    this.#line.keep(this.stood)
     this.#close('gone')
     this.#voice.refuse(ref, this.#reasonFor(refusal))
   }
@@ -314,7 +321,7 @@ export class PhoenixChannel implements SessionOwner {
   /** It ends, and its client joins again: where it stands now, unless it is to begin anew. */
   #comeBack(reason: string, extension: string, isAnew = false): void {
     if (this.#state !== 'joined') return
-    if (!isAnew) this.#line.keep({ owner: this.owner!, positions: this.#ending ?? this.#positions() })
+    if (!isAnew) this.#line.keep(this.stood, this.#ending ?? this.#positions())
     this.#voice.system('error', extension, reason)
     this.#close('broken')
     this.#voice.end('phx_error')
@@ -368,6 +375,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#session = null
     before.leave('gone')
     this.owner = ownerOf(principal, this.topic, this.#config)
+    this.#progress.cameBack(null)
     this.#stand(entered)
     session.release()
     if (this.#tracked !== null) session.connection.take(this.#tracked)

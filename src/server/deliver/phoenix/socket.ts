@@ -92,7 +92,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
   #debt = 0
   /** By topic: at most `maxChannels`. */
   readonly #channels = new Map<string, PhoenixChannel>()
-  /** Topics that were joined over this socket: whoever joins one again goes on from its own. Bounded by twice `maxChannels`. */
+  /** Topics that were joined over this socket. Bounded by twice `maxChannels`. */
   readonly #joined = new Set<string>()
   /** Those of them that its client left, and holds nothing of. */
   readonly #left = new Set<string>()
@@ -190,11 +190,12 @@ export class PhoenixConnection implements Connection, ChannelLine {
   /** A page that was there before this socket may have been in any channel. */
   mayHoldPresence(topic: string): boolean {
     if (this.#joined.has(topic)) return !this.#left.delete(topic)
+    if (this.#joined.size < 2 * maxChannels) this.#joined.add(topic)
     return (refOf(this.#firstRef) ?? 0) > 1
   }
 
-  keep(stood: Stood, positions: Stand['positions']): void {
-    if (!this.#isOver && this.#rejoins.leave(stood, positions)) return
+  keep(stood: Stood | null, here = stood?.positions): void {
+    if (stood === null || (!this.#isOver && this.#rejoins.leave(stood, here!))) return
     const silentMs = Math.max(0, this.services.now() - this.#heardAt)
     this.services.stands.keep({ ...stood, lastRef: this.#lastRef, silentMs })
   }
@@ -308,7 +309,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
     if (this.#isClosing && code === restarting) this.#each(channel => channel.ponged())
     const how = code === closedNormally && reason !== missedHeartbeat ? 'gone' : 'broken'
     this.#each(channel => channel.disconnected(how))
-    for (const stood of this.#rejoins.rest()) this.keep(stood, stood.positions)
+    for (const stood of this.#rejoins.rest()) this.keep(stood)
     this.queue.stop()
     this.#returns.remove(this)
     this.#place.release()

@@ -30,6 +30,9 @@ export interface Stand {
   readonly positions: Readonly<Record<string, string>>
 }
 
+/** What is kept of a channel. */
+export type Stood = Pick<Stand, 'owner' | 'positions'>
+
 /** Holds digests, counters and positions: no token, no topic, no row. */
 export interface Stands {
   /** A channel whose socket broke. Never throws; what cannot be kept is not kept. */
