@@ -127,12 +127,12 @@ function itemsOf(inside: string): string[] {
 }
 
 /** The filter of our own frame.
- *  @example filterQueryOf('room=eq.42,state=in.(a,"b,c")') // 'c.room=eq.42&c.state=in.%28%22a%22%2C%22b%2Cc%22%29'
+ *  @example filterQueryOf('room=eq.42,state=in.(a,"b,c")') // 'c.room=eq.42&c.state=in.%28a%2C%22b%2Cc%22%29'
  *  @throws FILTER_INVALID, FILTER_TOO_COMPLEX */
 export function filterQueryOf(filter: string): string {
   const query = new URLSearchParams()
   for (const { column, isNegated, operator, value } of parseFilter(filter)) {
-    const text = typeof value === 'string' ? textOf(operator, value) : `in.(${value.items.map(quote).join(',')})`
+    const text = typeof value === 'string' ? textOf(operator, value) : `in.(${value.items.map(itemText).join(',')})`
     query.append(`c.${column}`, `${isNegated ? 'not.' : ''}${text}`)
     // NOT IN a list with NULL is true of nothing.
     if (isNegated && typeof value !== 'string' && value.hasNull) query.append('and', `(${quote(column)}.in.())`)
@@ -157,6 +157,9 @@ function regexOfLike(pattern: string): string {
   })
   return `^${steps.join('')}$`
 }
+
+/** Quotes count against MAX_FILTER_LENGTH. */
+const itemText = (item: string): string => (item === '' || /^"|[,)]/.test(item) ? quote(item) : item)
 
 const quote = (item: string): string => `"${item.replace(/[\\"]/g, '\\$&')}"`
 
