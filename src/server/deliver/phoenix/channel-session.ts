@@ -12,7 +12,7 @@ import type { SendQueue } from '../send-queue.ts'
 import type { Services } from '../services.ts'
 import { SessionConnection } from '../session-connection.ts'
 import { type Content, type TakeBack, takeBack } from '../take-back.ts'
-import type { Entries } from './entries.ts'
+import type { Entries, Refused } from './entries.ts'
 import type { Replay } from './replay.ts'
 
 /** The socket, as its channels see it. */
@@ -38,12 +38,6 @@ export interface SessionOwner {
 
 /** What a channel enters by. */
 export type EntryFrame = Extract<ClientFrame, { type: 'join' | 'subscribe' }>
-
-/** What a subscription was refused for. */
-export interface Refused {
-  readonly id: number
-  readonly error: ErrorEvent
-}
 
 interface HeldFrame {
   readonly frame: Buffer

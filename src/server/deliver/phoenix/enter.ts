@@ -3,15 +3,8 @@ import type { ErrorEvent } from '../../../protocol/messages.ts'
 import type { Principal } from '../../subscribe/subscription.ts'
 import type { Place } from '../connections.ts'
 import type { Refusal } from '../refusal.ts'
-import {
-  ChannelSession,
-  type EntryFrame,
-  errorOf,
-  type Line,
-  type Refused,
-  type SessionOwner,
-} from './channel-session.ts'
-import { entriesOf } from './entries.ts'
+import { ChannelSession, type EntryFrame, errorOf, type Line, type SessionOwner } from './channel-session.ts'
+import { entriesOf, type Refused } from './entries.ts'
 import { canComeLater } from './reasons.ts'
 import { replayOf } from './replay.ts'
 import type { Stand } from './stands.ts'

@@ -1,11 +1,10 @@
 // What the bindings of a channel are to its session: one subscription for each binding and table, and for all bindings that ask the same
 // of a table, since a session takes a query once.
-import type { ClientFrame } from '../../../protocol/messages.ts'
+import type { ClientFrame, ErrorEvent } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Principal, Subscriptions } from '../../subscribe/subscription.ts'
 import { isWildcard, subscribeFrameOf } from './bindings.ts'
 import type { ChangeTarget } from './change-frames.ts'
-import type { Refused } from './channel-session.ts'
 import { type TableName, tablesOf } from './tables.ts'
 import type { Binding } from './wire.ts'
 
@@ -21,6 +20,12 @@ export interface Entry {
   isOfMany: boolean
   /** Made when its first event comes. */
   target: ChangeTarget | null
+}
+
+/** What a subscription was refused for. */
+export interface Refused {
+  readonly id: number
+  readonly error: ErrorEvent
 }
 
 export interface Entries {

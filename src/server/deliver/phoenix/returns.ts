@@ -1,13 +1,18 @@
 // Whoever comes back: finds where a client stood when its socket broke, also before anybody has noticed that it has.
-import type { PhoenixConnection } from './socket.ts'
 import { choose, earliest, type Stand, type Stands } from './stands.ts'
+
+/** A Phoenix socket. */
+export interface Suspect {
+  /** Where its channels of this owner stood, if its client may be there no more. */
+  suspects(owner: string): Iterable<Stand>
+}
 
 /** The Phoenix sockets of this node. */
 export class Returns {
   readonly #stands: Stands
   readonly #now: () => number
   /** Bounded by the places of connections. */
-  readonly #connections = new Set<PhoenixConnection>()
+  readonly #connections = new Set<Suspect>()
 
   /** @param now milliseconds on a steady clock */
   constructor(stands: Stands, now: () => number) {
@@ -15,16 +20,16 @@ export class Returns {
     this.#now = now
   }
 
-  add(connection: PhoenixConnection): void {
+  add(connection: Suspect): void {
     this.#connections.add(connection)
   }
 
-  remove(connection: PhoenixConnection): void {
+  remove(connection: Suspect): void {
     this.#connections.delete(connection)
   }
 
   /** @param ref see `Stands.take` @param own its new socket */
-  async stoodAt(owner: string, ref: string | null, own: PhoenixConnection): Promise<Stand['positions'] | null> {
+  async stoodAt(owner: string, ref: string | null, own: Suspect): Promise<Stand['positions'] | null> {
     const kept = await this.#stands.take(owner, ref)
     if (kept !== null || ref === null) return kept
     const candidates: (Stand & { readonly heardMs: number })[] = []
