@@ -5,9 +5,10 @@ import type { Refusal } from '../refusal.ts'
 
 type Told = Pick<Refusal, 'code' | 'message'>
 
-/** Why a join is refused, or one of its bindings.
+/** Why a join is refused, one of its bindings, or what is sent.
  *  @param topic without the prefix `realtime:` */
 export function reasonOf({ code, message }: Told, topic: string): string {
+  // Named where it is refused.
   if (message.startsWith('UnableToReplayMessages: ')) return message
   return reasons[code]?.(message, topic) ?? `${code}: ${message}`
 }
@@ -34,9 +35,9 @@ const reasons: Words = {
   CHANNEL_REFUSED: (_, topic) => `Unauthorized: You do not have permissions to read from this Channel topic: ${topic}`,
   CHANNEL_CLOSED: (_, topic) => `Unauthorized: You no longer have permission to read from this Channel topic: ${topic}`,
   PRIVATE_ONLY: () => 'PrivateOnly: This project only allows private channels',
-  TOO_MANY_SUBSCRIPTIONS: message => `ChannelRateLimitReached: Too many channels (${message})`,
+  // Of its bindings: that a socket has too many channels, it says itself.
+  TOO_MANY_SUBSCRIPTIONS: message => `ChannelRateLimitReached: ${message}`,
   TOO_MANY_CONNECTIONS: message => `ConnectionRateLimitReached: Too many connected users (${message})`,
-  RATE_LIMITED: message => `ClientJoinRateLimitReached: Too many joins per second (${message})`,
   UNAVAILABLE: message =>
     `UnableToConnectToProject: Realtime was unable to connect to the project database (${message})`,
   POLICY_SLOW: message => `QueryCanceled: ${message}`,

@@ -10,8 +10,8 @@ import { createAuthenticator } from '../../../../src/server/subscribe/authentica
 const table: Record<PeerCode, readonly [reason: string, rejoin: boolean]> = {
   BAD_FRAME: ['BAD_FRAME: why', false],
   FRAME_TOO_LARGE: ['FRAME_TOO_LARGE: why', false],
-  RATE_LIMITED: ['ClientJoinRateLimitReached: Too many joins per second (why)', true],
-  TOO_MANY_SUBSCRIPTIONS: ['ChannelRateLimitReached: Too many channels (why)', false],
+  RATE_LIMITED: ['RATE_LIMITED: why', true],
+  TOO_MANY_SUBSCRIPTIONS: ['ChannelRateLimitReached: why', false],
   TOO_MANY_CONNECTIONS: ['ConnectionRateLimitReached: Too many connected users (why)', true],
   ORIGIN_REFUSED: ['ORIGIN_REFUSED: why', false],
   NOT_FOUND: ['NOT_FOUND: why', false],
@@ -61,7 +61,7 @@ const table: Record<PeerCode, readonly [reason: string, rejoin: boolean]> = {
   SEND_REFUSED: ['SEND_REFUSED: why', false],
   PAYLOAD_TOO_LARGE: ['PAYLOAD_TOO_LARGE: why', false],
   PRESENCE_OFF: ['PRESENCE_OFF: why', false],
-  HISTORY_OFF: ['UnableToReplayMessages: why', false],
+  HISTORY_OFF: ['HISTORY_OFF: why', false],
   KICKED: ['KICKED: why', true],
   TOKEN_REVOKED: ['TOKEN_REVOKED: why', true],
   TOKEN_OUTDATED: ['TOKEN_OUTDATED: why', true],
@@ -85,6 +85,14 @@ test('a topic without a name has a reason of its own', () => {
     'TopicNameRequired: You must provide a topic name',
   )
 })
+
+test.each(['HISTORY_OFF', 'PARAMETER_INVALID'] as const)(
+  'a replay that is refused with %s is told by one name',
+  code => {
+    const message = 'UnableToReplayMessages: Replay is not allowed for public channels'
+    expect(reasonOf({ code, message }, 'room:1')).toBe(message)
+  },
+)
 
 test.each([
   ['TOKEN_EXPIRED', 'Token has expired'],
