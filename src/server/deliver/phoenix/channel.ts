@@ -20,7 +20,7 @@ import { channelEntry, channelId, type Entered, enter } from './enter.ts'
 import type { Entry } from './entries.ts'
 import { principalOfToken } from './handshake.ts'
 import { joinConfigOf } from './join-config.ts'
-import { PresenceTold, trackFrameOf } from './presence.ts'
+import { type HeldPresence, PresenceTold, trackFrameOf } from './presence.ts'
 import { Progress } from './progress.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
 import { ownerOf, type Stand, type Stood } from './stands.ts'
@@ -35,8 +35,8 @@ export interface ChannelLine extends Line {
   newPlace(): Place
   /** Where this client stood when it was here before; null for one who was not. */
   stoodAt(owner: string): Promise<Stand['positions'] | null>
-  /** Whether its client may hold who was there when it was in this channel before. */
-  mayHoldPresence(topic: string): boolean
+  /** What its client holds of who was there when it was in this channel before. */
+  heldPresence(topic: string): HeldPresence
   /** A client that comes back may go on from there; null: from nowhere.
    *  @param here where it stands if it does so over this socket: it has got all that was sent before */
   keep(stood: Stood | null, here?: Stand['positions']): void
@@ -77,7 +77,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#voice = new Voice(line, topic, this.name, joinRef)
     this.#config = joinConfigOf(topic, payload as Parameters<typeof joinConfigOf>[1])
     this.#token = this.#config.accessToken
-    this.#presence = new PresenceTold(line.vsn, topic, line.mayHoldPresence(topic))
+    this.#presence = new PresenceTold(line.vsn, topic, line.heldPresence(topic))
   }
 
   get name(): string {
@@ -106,6 +106,7 @@ export class PhoenixChannel implements SessionOwner {
       }
       this.owner = owner
       this.#progress.cameBack(stood)
+      if (stood !== null) this.#presence.cameBack()
       const entered = await this.#enter(principal, stood)
       if (this.isOver) {
         entered.session.leave('gone')

@@ -31,20 +31,26 @@ export function trackFrameOf(
 
 const trackSchema = z.strictObject(trackShape)
 
+/** What a client that joins holds of who was in the channel: none; what was true when it was here last; or either. */
+export type HeldPresence = 'none' | 'older' | 'unknown'
+
 /** What one client was told of who is in its channel. */
 export class PresenceTold {
   readonly #vsn: Vsn
   readonly #topic: string
-  /** Whether its state may be older than the next one that it is told. */
-  #holdsOlder: boolean
+  #held: HeldPresence
   #isListed = true
 
-  /** @param topic with its prefix: `realtime:room:1`
-   *  @param holdsOlder it comes back, and may hold who was there before */
-  constructor(vsn: Vsn, topic: string, holdsOlder: boolean) {
+  /** @param topic with its prefix: `realtime:room:1` */
+  constructor(vsn: Vsn, topic: string, held: HeldPresence) {
     this.#vsn = vsn
     this.#topic = topic
-    this.#holdsOlder = holdsOlder
+    this.#held = held
+  }
+
+  /** It was here before. */
+  cameBack(): void {
+    this.#held = 'older'
   }
 
   /** @param outgoing a `presence` of its channel
@@ -52,20 +58,26 @@ export class PresenceTold {
    *  lists it is told of nobody, and once by a `system` error why */
   framesOf(outgoing: Outgoing): Buffer {
     const { event, payload, unlisted } = messages.of(outgoing, '', () => presenceMessageOf(outgoing.json))
-    if (unlisted !== null) {
-      if (!this.#isListed) return nothing
-      this.#isListed = this.#holdsOlder = false
-      return Buffer.concat([this.#frame(event, payload), this.#frame('system', this.#noticeOf(unlisted))])
-    }
+    if (unlisted !== null) return this.#unlisted(unlisted)
     // All who are here are told once they are few enough.
     if (event === 'presence_diff' && !this.#isListed) return nothing
     const frame = this.#once(outgoing, event, () => payload)
     if (event === 'presence_diff') return frame
-    const isCorrected = this.#holdsOlder
-    this.#isListed = this.#holdsOlder = true
-    if (!isCorrected) return frame
+    const held = this.#held
+    this.#isListed = true
+    this.#held = 'older'
     // A state alone leaves a client the metas that it has of a ref, although a member may have told something else of itself since.
-    return Buffer.concat([frame, this.#once(outgoing, 'presence_diff', () => `{"joins":${payload},"leaves":{}}`)])
+    // A diff puts the new ones in their place, and seems to be a join of each: for one that holds nothing it would be the second.
+    if (held === 'older')
+      return Buffer.concat([frame, this.#once(outgoing, 'presence_diff', () => `{"joins":${payload},"leaves":{}}`)])
+    return held === 'none' ? frame : Buffer.concat([this.#frame('presence_state', '{}'), frame])
+  }
+
+  #unlisted(count: number): Buffer {
+    if (!this.#isListed) return nothing
+    this.#isListed = false
+    this.#held = 'none'
+    return Buffer.concat([this.#frame('presence_state', '{}'), this.#frame('system', this.#noticeOf(count))])
   }
 
   #once(outgoing: Outgoing, event: PresenceMessage['event'], payload: () => string): Buffer {

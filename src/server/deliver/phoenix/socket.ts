@@ -13,6 +13,7 @@ import { fullBucket, type TokenBucket, takeToken } from '../token-bucket.ts'
 import { Acks } from './acks.ts'
 import { type ChannelLine, PhoenixChannel, topicPrefix } from './channel.ts'
 import { silence } from './channel-session.ts'
+import type { HeldPresence } from './presence.ts'
 import { Rejoins } from './rejoins.ts'
 import type { Returns } from './returns.ts'
 import { messageFrame, parseIncoming } from './serializer.ts'
@@ -187,11 +188,11 @@ export class PhoenixConnection implements Connection, ChannelLine {
     return stood === undefined ? this.#returns.stoodAt(owner, this.#firstRef, this) : stood
   }
 
-  /** A page that was there before this socket may have been in any channel. */
-  mayHoldPresence(topic: string): boolean {
-    if (this.#joined.has(topic)) return !this.#left.delete(topic)
+  heldPresence(topic: string): HeldPresence {
+    if (this.#joined.has(topic)) return this.#left.delete(topic) ? 'none' : 'older'
     if (this.#joined.size < 2 * maxChannels) this.#joined.add(topic)
-    return (refOf(this.#firstRef) ?? 0) > 1
+    // A page that was there before this socket may have been in any channel.
+    return (refOf(this.#firstRef) ?? 0) > 1 ? 'unknown' : 'none'
   }
 
   keep(stood: Stood | null, here = stood?.positions): void {

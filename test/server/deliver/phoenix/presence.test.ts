@@ -76,7 +76,7 @@ type Step =
   /** Who comes, tells something else and goes, told in one event. */
   | { do: 'change'; come: { key: string; meta: Json }[]; update: { at: number; meta: Json }[]; go: number[] }
   /** The same, which the client misses: it is told anew who is here. */
-  | { do: 'miss'; how: 'same socket' | 'another socket'; missed: Step & { do: 'change' } }
+  | { do: 'miss'; held: 'same socket' | 'older' | 'unknown'; missed: Step & { do: 'change' } }
   | { do: 'count' }
 
 const changes: fc.Arbitrary<Step & { do: 'change' }> = fc.record({
@@ -91,7 +91,7 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant('miss' as const),
-      how: fc.constantFrom('same socket' as const, 'another socket' as const),
+      held: fc.constantFrom('same socket' as const, 'older' as const, 'unknown' as const),
       missed: changes,
     }),
   },
@@ -130,7 +130,7 @@ class Members {
 describe.each(byName(fedKinds))('%s', (_, kind) => {
   async function joined(...entries: PresenceEntry[]): Promise<{ client: FedClient; told: PresenceTold }> {
     const client = await kind.join()
-    const told = new PresenceTold(kind.vsn, topic, false)
+    const told = new PresenceTold(kind.vsn, topic, 'none')
     client.feed(told.framesOf(here(entries)))
     client.told.length = 0
     return { client, told }
@@ -141,7 +141,7 @@ describe.each(byName(fedKinds))('%s', (_, kind) => {
       fc.asyncProperty(fc.array(steps, { maxLength: 12 }), async all => {
         const members = new Members()
         const client = await kind.join()
-        let told = new PresenceTold(kind.vsn, topic, false)
+        let told = new PresenceTold(kind.vsn, topic, 'none')
         try {
           client.feed(told.framesOf(members.here()))
           for (const step of all) {
@@ -150,9 +150,9 @@ describe.each(byName(fedKinds))('%s', (_, kind) => {
               if (event !== null) client.feed(told.framesOf(event))
             } else if (step.do === 'miss') {
               members.apply(step.missed)
-              if (step.how === 'another socket') {
+              if (step.held !== 'same socket') {
                 await client.comeBack()
-                told = new PresenceTold(kind.vsn, topic, true)
+                told = new PresenceTold(kind.vsn, topic, step.held)
               }
               client.feed(told.framesOf(members.here()))
             } else {
@@ -190,9 +190,18 @@ describe.each(byName(fedKinds))('%s', (_, kind) => {
   test('is told nobody joined or left where it comes back and all is as it was', async () => {
     const { client } = await joined(entryOf('1', 'ann', { n: 1 }))
     await client.comeBack()
-    client.feed(new PresenceTold(kind.vsn, topic, false).framesOf(here([entryOf('1', 'ann', { n: 1 })])))
+    client.feed(new PresenceTold(kind.vsn, topic, 'none').framesOf(here([entryOf('1', 'ann', { n: 1 })])))
     expect(client.told).toEqual(['sync'])
     client.end()
+  })
+
+  test('that holds nothing is told of each who is there once, also where that is not known', async () => {
+    for (const held of ['none', 'unknown'] as const) {
+      const client = await kind.join()
+      client.feed(new PresenceTold(kind.vsn, topic, held).framesOf(here([entryOf('1', 'ann'), entryOf('2', 'bob')])))
+      expect(client.told.filter(told => told !== 'sync')).toEqual(['join ann', 'join bob'])
+      client.end()
+    }
   })
 
   test('is told of nobody, and of why, where more are there than are listed', async () => {
@@ -212,9 +221,9 @@ describe.each(byName(fedKinds))('%s', (_, kind) => {
 
 test('the frames of one event are made once for all who get it', () => {
   const event = here([entryOf('1', 'ann')])
-  const [one, other] = [new PresenceTold('2.0.0', topic, false), new PresenceTold('2.0.0', topic, false)]
+  const [one, other] = [new PresenceTold('2.0.0', topic, 'none'), new PresenceTold('2.0.0', topic, 'none')]
   expect(one.framesOf(event)).toBe(other.framesOf(event))
-  expect(new PresenceTold('1.0.0', topic, false).framesOf(event)).not.toBe(one.framesOf(event))
+  expect(new PresenceTold('1.0.0', topic, 'none').framesOf(event)).not.toBe(one.framesOf(event))
 })
 
 describe('a push of presence', () => {
