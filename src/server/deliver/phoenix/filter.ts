@@ -86,7 +86,7 @@ function unquoted(value: string): string {
 }
 
 // Each branch begins with another character, so there is one way to read a list.
-const listItem = /^\s*(?:"((?:[^"\\]|\\.)*)"\s*|((?:[^"\\,{}]|\\.)*))$/s
+const listItem = /^(?:"((?:[^"\\]|\\.)*)"|((?:[^"\\,{}]|\\.)*))$/s
 
 function listOf(value: string, filter: string): FilterCondition['value'] {
   if (!value.startsWith('(') || !value.endsWith(')') || value.length < 2)
@@ -96,9 +96,8 @@ function listOf(value: string, filter: string): FilterCondition['value'] {
   const items: string[] = []
   let hasNull = false
   for (const part of itemsOf(inside)) {
-    const match = listItem.exec(part)
-    const [, quoted, plain] = match ?? []
-    const item = quoted ?? plain?.trimEnd()
+    const [, quoted, plain] = listItem.exec(trimmed(part)) ?? []
+    const item = quoted ?? plain
     if (item === undefined || (quoted === undefined && item === ''))
       throw invalid(filter, `has the item ${shown(part)} in a list; put it in double quotes`)
     if (quoted === undefined && /^null$/i.test(item)) hasNull = true
@@ -107,6 +106,12 @@ function listOf(value: string, filter: string): FilterCondition['value'] {
   if (items.length > maxListed)
     throw new TidegateError('FILTER_TOO_COMPLEX', `a list of the filter has more than ${maxListed} values`)
   return { items, hasNull }
+}
+
+/** Without the spaces around it, unless the last is escaped. */
+function trimmed(part: string): string {
+  const item = part.trim()
+  return endsInEscape(item) && item.length < part.trimStart().length ? part.trimStart().slice(0, item.length + 1) : item
 }
 
 /** The items of a list, at the commas outside quotes. */
@@ -140,10 +145,18 @@ export function filterQueryOf(filter: string): string {
   return query.toString()
 }
 
-/** In PostgREST's grammar a `*` of a pattern is any text; here it is a star. */
+/** In PostgREST's grammar a `*` of a pattern is any text; here it is a star, and the pattern a regular expression. A pattern that ends
+ *  in its escape is refused as one without a star is. */
 function textOf(operator: string, value: string): string {
-  if ((operator !== 'like' && operator !== 'ilike') || !value.includes('*')) return `${operator}.${value}`
+  if ((operator !== 'like' && operator !== 'ilike') || !value.includes('*') || endsInEscape(value))
+    return `${operator}.${value}`
   return `${operator === 'like' ? 'match' : 'imatch'}.${regexOfLike(value)}`
+}
+
+function endsInEscape(pattern: string): boolean {
+  let escapes = 0
+  while (pattern[pattern.length - 1 - escapes] === '\\') escapes += 1
+  return escapes % 2 === 1
 }
 
 /** A regular expression that takes what the LIKE pattern takes. */

@@ -1,5 +1,6 @@
 // What each binding is told of, on a real node: by commands and by what comes into view and goes.
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { askedSchema, askedTables } from '../../../support/asked.ts'
 import { eventually } from '../../../support/eventually.ts'
 import { prepareDatabase, TestNode, trackTables } from '../../../support/node.ts'
 import { TestDatabase } from '../../../support/postgres.ts'
@@ -202,4 +203,33 @@ test('the tables of a role are those tracked of which it may read the key, and c
   await database.query('GRANT USAGE ON SCHEMA sales TO authenticated')
   await eventually(async () => expect(await names()).toContain('sales.orders'))
   expect(told).toBe(before)
+})
+
+test('where Postgres is asked, one that comes into view is told to who is bound to UPDATE too: whether it was there is not known', async () => {
+  await prepareDatabase(
+    database,
+    askedSchema,
+    askedTables.map(table => `public.${table}`),
+  )
+  await eventually(async () =>
+    expect((await node.server.subscriptions.tables(ana)).map(({ table }) => table)).toContain('papers'),
+  )
+  await database.query(`INSERT INTO crew VALUES (1, '${anaId}')`)
+  const bind = (event: '*' | 'UPDATE') => Bound.to(node, ana, bindingOf({ table: 'papers', event }))
+  const [all, update] = [await bind('*'), await bind('UPDATE')]
+  expect([all.subscription!.exact, all.subscription!.columns?.map(({ name }) => name)]).toEqual([
+    false,
+    ['id', 'room_id', 'author', 'body'],
+  ])
+  await database.query(`INSERT INTO papers VALUES (1, 1, 'ana', 'a')`)
+  await all.until(1)
+  await update.until(1)
+  await database.query(`UPDATE papers SET body = 'b'`)
+  await all.until(2)
+  await update.until(2)
+  await database.query('DELETE FROM papers')
+  expect((await all.until(3)).words).toEqual(['INSERT 1', 'UPDATE 1', 'DELETE 1'])
+  expect(update.words).toEqual(['UPDATE 1', 'UPDATE 1'])
+  expect(all.changes[1]).toMatchObject({ record: { id: 1, body: 'b' }, old_record: { id: 1 } })
+  expect(all.changes[2]!.old_record).toEqual({ id: 1 })
 })

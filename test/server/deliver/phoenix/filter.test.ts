@@ -36,10 +36,20 @@ describe('a filter is read as Supabase reads it', () => {
     ['in.("a\\"b","\\\\")', ['a"b', '\\']],
     ['in.(a\\,b)', ['a,b']],
     ['in.(" a ")', [' a ']],
+    ['in.( a b\\  , "c" )', ['a b ', 'c']],
     ['in.("null","")', ['null', '']],
     ['in.()', []],
   ])('id=%s', (text, items) => {
     expect(parseFilter(`id=${text}`)).toMatchObject([{ value: { items, hasNull: false } }])
+  })
+
+  test('a star of a pattern is a star, any other pattern stays', () => {
+    expect(filterQueryOf('body=like.a%25*')).toBe(new URLSearchParams({ 'c.body': 'match.^a.*25\\*$' }).toString())
+    expect(filterQueryOf('body=not.ilike.\\%_*.')).toBe(
+      new URLSearchParams({ 'c.body': 'not.imatch.^%.\\*\\.$' }).toString(),
+    )
+    expect(filterQueryOf('body=like.a%')).toBe(new URLSearchParams({ 'c.body': 'like.a%' }).toString())
+    expect(filterQueryOf('body=like.*\\')).toBe(new URLSearchParams({ 'c.body': 'like.*\\' }).toString())
   })
 
   test('null in a list is null', () => {
@@ -93,6 +103,9 @@ test('[P7] no filter is read slowly', () => {
     `${'id=eq.1,'.repeat(30_000)}`,
     `id=in.(${'"'.repeat(200_000)})`,
     `id=like.${'*'.repeat(200_000)}`,
+    `id=like.${'\\'.repeat(200_000)}*`,
+    `id=in.(${' '.repeat(200_000)}{)`,
+    `id=in.(${'\\'.repeat(200_000)} )`,
   ]) {
     const began = performance.now()
     codeOf(filter)
