@@ -254,7 +254,7 @@ export const options = {
   MAX_FRAMES_PER_SECOND: option('limits', integer(1, 100_000), 50, 'Frames of one connection.'),
   MAX_FILTER_LENGTH: option('limits', integer(1, 1_000_000), 4096, 'Characters of a filter.'),
   MAX_FILTER_DEPTH: option('limits', integer(1, 100), 8, 'How deep and() and or() may be nested.'),
-  MAX_FILTER_TERMS: option('limits', integer(1, 10_000), 100, 'Comparisons in a filter; each value of in.() is one.'),
+  MAX_FILTER_TERMS: option('limits', integer(1, 10_000), 200, 'Comparisons in a filter; each value of in.() is one.'),
   SEND_QUEUE_BYTES: option('limits', bytes(1024 * MiB), MiB, 'Bytes waiting for one slow connection; past it live queries fold and changes catch up later.'),
 
   LOG_LEVEL: option('log', oneOf('debug', 'info', 'warn', 'error', 'silent'), 'info', 'What goes into the log on standard error.'),
