@@ -56,6 +56,7 @@ export class World implements AsyncDisposable {
   readonly node: TestNode
   readonly runtime: Runtime
   readonly #clients: Map<string, Client>
+  #asking: Promise<unknown> = Promise.resolve()
 
   private constructor(fields: {
     database: TestDatabase
@@ -99,6 +100,13 @@ export class World implements AsyncDisposable {
     return new World({ database, node, runtime, clients })
   }
 
+  /** One after the other, over one connection: what is asked for first commits first. */
+  query<Row extends Record<string, unknown>>(sql: string): Promise<Row[]> {
+    const answer = this.#asking.then(() => this.database.query<Row>(sql))
+    this.#asking = answer.catch(() => {})
+    return answer
+  }
+
   scene(cell: Cell, scenario: Scenario): Scene {
     return new Scene(this, cell, schemaOf(cell, scenario), this.#clients)
   }
@@ -131,9 +139,9 @@ export class Scene implements AsyncDisposable {
     return `${this.schema}:${name}`
   }
 
-  /** With the tables of the scenario's schema at hand. */
-  async query<Row extends Record<string, unknown>>(sql: string): Promise<Row[]> {
-    return this.world.database.query<Row>(`SET search_path = ${this.schema}, public; ${sql}`)
+  /** With the tables of the scenario's schema at hand. Each call is a transaction. */
+  query<Row extends Record<string, unknown>>(sql: string): Promise<Row[]> {
+    return this.world.query<Row>(`SET search_path = ${this.schema}, public; ${sql}`)
   }
 
   get anonKey(): Promise<string> {
@@ -169,7 +177,7 @@ export class Scene implements AsyncDisposable {
 
   async seat(sub: string, topic: string, ...may: readonly ('hear' | 'see' | 'speak' | 'show')[]): Promise<void> {
     const rows = may.map(each => `('${topic}', '${sub}', '${each}')`).join(', ')
-    await this.world.database.query(`INSERT INTO public.seats VALUES ${rows}`)
+    await this.world.query(`INSERT INTO public.seats VALUES ${rows}`)
   }
 
   async unseat(sub: string, topic: string, ...may: readonly string[]): Promise<void> {

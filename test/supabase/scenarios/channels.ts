@@ -211,6 +211,9 @@ export const channels: readonly Scenario[] = [
       const client = await scene.client({ url: proxy.url, realtime: { heartbeatIntervalMs: 300 } })
       const room = await client.enter(scene.topic(), open)
       proxy.link.freeze()
+      await until(() => client.heartbeats.includes('timeout'))
+      // The elder waits until its close has been answered.
+      if (scene.cell.version === '2.83.0') proxy.link.thaw()
       await room.status('CHANNEL_ERROR')
       await room.subscribed(2)
       const other = await (await scene.client()).enter(scene.topic(), open)
