@@ -116,6 +116,7 @@ export class PresenceMirror {
     }
     if (diff.seq !== standing.seq + 1n) return false
     const { joined, updated, left, count } = diff
+    const before = new Map(updated.map(({ ref }) => [ref, this.#entries!.get(ref)]))
     for (const { ref } of left) this.#entries.delete(ref)
     for (const entry of joined) this.#entries.set(entry.ref, entry)
     for (const entry of updated) this.#entries.set(entry.ref, entry)
@@ -127,8 +128,37 @@ export class PresenceMirror {
       this.#options.onChange({ kind: 'counted', count })
       return true
     }
-    this.#options.onChange({ kind: 'changed', joined, updated, left, count })
+    this.#tell({ joined, updated, left, count }, before)
     return isTrue
+  }
+
+  /** Whoever is listed under another key has left as the one and come as the other: lists are by key.
+   *  @param before what was told of those that were updated, by ref */
+  #tell(
+    { joined, updated, left, count }: Omit<MirroredChange & { kind: 'changed' }, 'kind'>,
+    before: ReadonlyMap<string, PresenceEntry | undefined>,
+  ): void {
+    const formerOf = ({ ref, key }: PresenceEntry): PresenceEntry[] => {
+      const old = before.get(ref)
+      return old === undefined || old.key === key ? [] : [old]
+    }
+    const renamed = updated.filter(entry => formerOf(entry).length > 0)
+    const tell = this.#options.onChange
+    if (renamed.length === 0) {
+      tell({ kind: 'changed', joined, updated, left, count })
+      return
+    }
+    const gone = renamed.flatMap(formerOf)
+    // Apart from the coming, as the ref is the same.
+    tell({
+      kind: 'changed',
+      joined: [],
+      updated: [],
+      left: [...left, ...gone],
+      count: count - joined.length - gone.length,
+    })
+    const others = updated.filter(entry => !renamed.includes(entry))
+    tell({ kind: 'changed', joined: [...joined, ...renamed], updated: others, left: [], count })
   }
 
   /** Nothing but the count is kept: what was lost in between does not matter. */
@@ -200,10 +230,10 @@ export class PresenceMirror {
     for (const entry of after.values()) {
       const old = before.get(entry.ref)
       if (old === undefined) joined.push(entry)
-      else if (old.meta !== entry.meta || old.connection !== entry.connection) updated.push(entry)
+      else if (old.meta !== entry.meta || old.connection !== entry.connection || old.key !== entry.key)
+        updated.push(entry)
     }
-    if (joined.length + updated.length + left.length > 0)
-      this.#options.onChange({ kind: 'changed', joined, updated, left, count })
+    if (joined.length + updated.length + left.length > 0) this.#tell({ joined, updated, left, count }, before)
   }
 }
 

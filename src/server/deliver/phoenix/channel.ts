@@ -408,12 +408,11 @@ export class PhoenixChannel implements SessionOwner {
     return entry.target
   }
 
-  #makeTarget({ connection }: ChannelSession, { id, binding, bindingIds }: Entry): ChangeTarget | null {
+  #makeTarget({ connection }: ChannelSession, { id, binding: { event }, bindingIds }: Entry): ChangeTarget | null {
     const columns = connection.members.find(member => member.id === id)?.subscription?.columns
     if (columns === undefined) return null
     const { vsn } = this.#line
     const { isLegacy } = this.#config
-    const { event } = binding
     const name = `${vsn} ${isLegacy} ${bindingIds.join()} ${event} ${this.topic}`
     return { vsn, topic: this.topic, event, bindingIds, isLegacy, columns, name }
   }

@@ -130,6 +130,32 @@ function world(listUpTo: number) {
 const sorted = (entries: Iterable<PresenceEntry> | null | undefined): PresenceEntry[] =>
   [...(entries ?? [])].sort((x, y) => (x.ref < y.ref ? -1 : 1))
 
+test.each(['a diff', 'a list'])(
+  'who is listed under another key, as %s says, has left under the old one and come under the new',
+  async how => {
+    const all = world(10)
+    const { channel, mirror, changes, told } = all
+    channel.diff({ join: ['a', 'b', 'c'] })
+    mirror.interrupted()
+    await all.answerNext()
+    const renamed = { ...channel.entries.get('a')!, key: 'another' }
+    const joining = channel.diff({ join: ['d'], update: ['b'], leave: ['c'] })
+    channel.entries.set('a', renamed)
+    if (how === 'a diff') mirror.take({ ...joining, updated: [...joining.updated, renamed] })
+    else {
+      mirror.interrupted()
+      await all.calm()
+    }
+    const refs = (entries: readonly PresenceEntry[]): string[] => entries.map(({ ref, key }) => `${ref} ${key}`).sort()
+    const steps = changes.flatMap(change => (change.kind === 'changed' ? [change] : []))
+    expect(steps.map(({ joined, updated, left, count }) => [refs(joined), refs(updated), refs(left), count])).toEqual([
+      [[], [], ['a a', 'c c'], 1],
+      [['a another', 'd d'], ['b b'], [], 3],
+    ])
+    expect(sorted(told.here?.values())).toEqual(channel.list(10).entries)
+  },
+)
+
 test('a list and the diffs behind it are what is here, and each diff is told as it is', async () => {
   const { channel, mirror, changes, answerNext, ...rest } = world(10)
   const settle = rest.settle
