@@ -15,7 +15,7 @@ const ownNames = [
 
 /** A list of texts is one with commas between; any other object goes in as JSON. */
 export type ConfigByName = {
-  readonly [Name in Exclude<OptionName, (typeof ownNames)[number]>]?: string | number | readonly unknown[] | object
+  readonly [Name in Exclude<OptionName, (typeof ownNames)[number]>]?: string | number | boolean | readonly unknown[] | object
 }
 
 /** A test waits for nobody, and any page may look on. */
@@ -40,7 +40,7 @@ export function environmentOf(config: ConfigByName): Environment {
   return Object.fromEntries(Object.entries(given).map(([name, value]) => [name, textOf(value)]))
 }
 
-function textOf(value: string | number | readonly unknown[] | object): string {
+function textOf(value: string | number | boolean | readonly unknown[] | object): string {
   if (Array.isArray(value) && value.every(each => typeof each === 'string')) return value.join(',')
   return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }

@@ -193,6 +193,7 @@ test('[P8] options of the server go by their names; what is none is refused', as
     config: {
       MAX_SUBSCRIPTIONS: 1,
       JWT_ROLES: ['anon', 'authenticated'],
+      SUPABASE_PRIVATE_ONLY: true,
       CHANNELS: [{ pattern: 'news', public: true }],
     },
   })
