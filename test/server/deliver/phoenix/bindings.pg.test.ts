@@ -32,7 +32,8 @@ beforeAll(async () => {
      GRANT SELECT (id, open) ON sales.half TO authenticated`,
     ['public.todos', 'public.notes', 'public.hidden', 'public.days', 'sales.orders', 'sales.half'],
   )
-  node = await TestNode.start(database.url)
+  // A few hundred rows are too many to hold.
+  node = await TestNode.start(database.url, { SPOOL_BYTES: '65536' })
 })
 
 afterAll(async () => {
@@ -118,6 +119,37 @@ test('[P2] a row that comes from somebody else is told without anything of what 
   for (const { told } of Object.values(anas)) expect(told.join()).not.toContain('of ben')
   for (const { told } of Object.values(bens)) expect(told.join()).not.toContain('of ana')
   expect(anas.update.changes[0]).toMatchObject({ old_record: { id: 30 } })
+})
+
+test('[P2] a DELETE is judged by the row that went, and no filter finds out what a hidden one held', async () => {
+  const bind = (filter: string | null) => Bound.to(node, ana, bindingOf({ table: 'todos', event: 'DELETE', filter }))
+  const [all, sought] = [await bind(null), await bind('secret=like.priv%')]
+  await database.query(
+    `INSERT INTO todos VALUES (50, '${benId}', 'open', 'priv of ben'), (51, '${anaId}', 'open', 'priv of ana')`,
+  )
+  await database.query('DELETE FROM todos WHERE id = 50')
+  await database.query('DELETE FROM todos WHERE id = 51')
+  expect((await all.until(1)).words).toEqual(['DELETE 51'])
+  expect((await sought.until(1)).words).toEqual(['DELETE 51'])
+  // Whole, for whoever could read it.
+  expect(all.changes[0]!.old_record).toEqual({ id: 51, owner: anaId, state: 'open', secret: 'priv of ana' })
+})
+
+test('[P4] of a commit that is too large to hold each row is told as of any other, to each binding', async () => {
+  const bind = (event: '*' | 'UPDATE') =>
+    Bound.to(node, ana, bindingOf({ table: 'todos', event, filter: 'id=gte.100000,state=neq.no' }))
+  const [all, update] = [await bind('*'), await bind('UPDATE')]
+  const rows = 3000
+  await database.query(
+    `INSERT INTO todos SELECT i, '${anaId}', 'no', repeat('x', 400) FROM generate_series(100000, ${100_000 + rows - 1}) i`,
+  )
+  await database.query(`BEGIN; UPDATE todos SET state = 'yes' WHERE id >= 100000;
+    INSERT INTO todos VALUES (${100_000 + rows}, '${anaId}'); COMMIT`)
+  expect((await all.until(rows + 1)).words.every(word => word.startsWith('INSERT '))).toBe(true)
+  expect((await update.until(rows)).words.at(-1)).toBe(`UPDATE ${100_000 + rows - 1}`)
+  await database.query('DELETE FROM todos WHERE id >= 100000')
+  await all.until(2 * rows + 2)
+  expect(update.told).toHaveLength(rows)
 })
 
 test('a key that changes is a row that goes and one that comes; who is bound to UPDATE hears of the one that comes', async () => {
