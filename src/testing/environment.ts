@@ -15,7 +15,12 @@ const ownNames = [
 
 /** A list of texts is one with commas between; any other object goes in as JSON. */
 export type ConfigByName = {
-  readonly [Name in Exclude<OptionName, (typeof ownNames)[number]>]?: string | number | boolean | readonly unknown[] | object
+  readonly [Name in Exclude<OptionName, (typeof ownNames)[number]>]?:
+    | string
+    | number
+    | boolean
+    | readonly unknown[]
+    | object
 }
 
 /** A test waits for nobody, and any page may look on. */
