@@ -12,7 +12,6 @@ import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { openChannels, openGuards } from './channel-setup.ts'
 import type { Channels } from './channels/channels.ts'
-import type { ChannelDoor } from './channels/door.ts'
 import type { GuardHoldings, Guards } from './channels/guards/guards.ts'
 import type { ChannelHoldings } from './channels/holdings.ts'
 import { MessageSweep } from './channels/sql/message-sweep.ts'
@@ -77,7 +76,7 @@ export interface TidegateServer {
   /** The door behind the transports, for whoever reads in this process. */
   readonly subscriptions: Subscriptions
   /** The door of channels, likewise. */
-  readonly channels: ChannelDoor
+  readonly channels: Channels
   /** Who may be in channels, for whoever asks in this process. */
   readonly guards: Guards
   /** What it holds for its subscribers now. */

@@ -18,6 +18,7 @@ import type {
   HistoryPart,
   SendRequest,
   TrackRequest,
+  Whom,
 } from './door.ts'
 import {
   alwaysAllowed,
@@ -61,13 +62,6 @@ export interface ChannelsOptions extends StreamStandOptions {
   readonly waitForTransaction: (xid64: bigint) => Promise<Position>
   readonly log: Log
   readonly wallNow: () => number
-}
-
-/** Whom an order concerns; what is null, is any. */
-export interface Whom {
-  readonly sub: string | null
-  readonly topic: string | null
-  readonly connection: string | null
 }
 
 const lookAgainMs = 100
@@ -402,9 +396,8 @@ export class Channels implements ChannelDoor, MemberOwner {
 
   async #permissionOf(caller: Caller, name: ChannelName, watcher: PermissionWatcher): Promise<ChannelPermission> {
     if (name.isPrivate) return this.#options.guards.acquire(caller.principal, name, watcher)
-    const { isPublicOpen = null } = caller
-    if (isPublicOpen === false) throw privateOnly(name)
-    if (isPublicOpen === true || this.#options.rules.of(name).isPublic) return alwaysAllowed
+    if (caller.isPublicOpen === false) throw privateOnly(name)
+    if (caller.isPublicOpen || this.#options.rules.of(name).isPublic) return alwaysAllowed
     throw notPublic(name)
   }
 

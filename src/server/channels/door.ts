@@ -45,6 +45,13 @@ export interface Caller {
   readonly isPublicOpen?: boolean | undefined
 }
 
+/** Whom an order concerns; what is null, is any. */
+export interface Whom {
+  readonly sub: string | null
+  readonly topic: string | null
+  readonly connection: string | null
+}
+
 export interface ChannelSubscription extends Subscription {
   readonly kind: 'channel'
   readonly hasHistory: boolean
