@@ -9,11 +9,15 @@ import type { BinaryPayload, Incoming, Vsn } from './wire.ts'
 
 /** @param payload of a `broadcast`: `{"type":"broadcast","event":"shout","payload":{...}}`, or bytes. Bytes that name no event are
  *  one of the event `broadcast`; a text without a `payload` has `{}`, as the clients of 2.0.0 send it
- *  @throws BAD_FRAME for what is no broadcast */
+ *  @param keepsHistory whether the channel keeps its messages
+ *  @throws BAD_FRAME for what is no broadcast; HISTORY_OFF for one that is to be stored where nothing is */
 export function sendFrameOf(
   payload: Incoming['payload'],
   ids: { readonly id: number; readonly ref: number },
+  keepsHistory: boolean,
 ): Extract<ClientFrame, { type: 'send' }> {
+  if (!keepsHistory && (isBinary(payload) ? payload.isStored === true : isMap(payload) && Boolean(payload.persist)))
+    throw new TidegateError('HISTORY_OFF', "the message is to be stored, and the channel's rule keeps no history")
   const sent = isBinary(payload) ? sentBytes(payload) : sentText(payload)
   const send = sendSchema.safeParse(sent)
   if (!send.success) {

@@ -89,7 +89,16 @@ function parseUserBroadcast(data: Buffer): Incoming {
     ref: ref || null,
     topic,
     event: 'broadcast',
-    payload: { bytes, userEvent, isJson: encoding === 1 },
+    payload: { bytes, userEvent, isJson: encoding === 1, ...(asksToStore(texts[4]) ? { isStored: true } : {}) },
+  }
+}
+
+/** @param meta JSON text, or empty: `{"persist":true}`, `{"persist":{"ttl":60}}` */
+function asksToStore(meta = ''): boolean {
+  try {
+    return meta !== '' && Boolean((JSON.parse(meta) as { persist?: unknown } | null)?.persist)
+  } catch {
+    return false
   }
 }
 

@@ -23,6 +23,8 @@ export interface BinaryPayload {
   readonly userEvent: string | null
   /** The bytes are JSON text. */
   readonly isJson: boolean
+  /** Its sender counts on the message being kept. */
+  readonly isStored?: true
 }
 
 /** A message to the client. */

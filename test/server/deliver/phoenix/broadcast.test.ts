@@ -58,12 +58,12 @@ describe('a push of a broadcast', () => {
     ['as no bytes', bytesOf(new Uint8Array(0), 'shout', false), { event: 'shout', binary: '' }],
     ['as bytes that name no event', bytesOf(Uint8Array.of(7), null, false), { event: 'broadcast', binary: 'Bw==' }],
   ])('%s is a message of the channel', (_, payload, message) => {
-    expect(sendFrameOf(payload, ids)).toEqual({ type: 'send', ...ids, ...message })
+    expect(sendFrameOf(payload, ids, true)).toEqual({ type: 'send', ...ids, ...message })
   })
 
   test('that are a part of a longer buffer are that part', () => {
     const bytes = Buffer.from('..abc..').subarray(2, 5)
-    expect(sendFrameOf(bytesOf(bytes, 'e', false), ids).binary).toBe(Buffer.from('abc').toString('base64'))
+    expect(sendFrameOf(bytesOf(bytes, 'e', false), ids, true).binary).toBe(Buffer.from('abc').toString('base64'))
   })
 
   test.each<[string, Json | BinaryPayload]>([
@@ -78,12 +78,30 @@ describe('a push of a broadcast', () => {
     ['a number that no double holds', bytesOf(Buffer.from('1e999'), 'shout', true)],
     ['what is nested too deep', JSON.parse(`{"event":"e","payload":${'['.repeat(80)}${']'.repeat(80)}}`)],
   ])('with %s is refused', (_, payload) => {
-    expect(() => sendFrameOf(payload, ids)).toThrow(expect.objectContaining({ code: 'BAD_FRAME' }))
+    expect(() => sendFrameOf(payload, ids, true)).toThrow(expect.objectContaining({ code: 'BAD_FRAME' }))
   })
 
   test('a map that has a name `bytes` is a map', () => {
-    expect(sendFrameOf({ event: 'e', payload: { bytes: [1] } }, ids).payload).toEqual({ bytes: [1] })
-    expect(() => sendFrameOf({ bytes: 'x', userEvent: 'e', isJson: false }, ids)).toThrow(/no broadcast/)
+    expect(sendFrameOf({ event: 'e', payload: { bytes: [1] } }, ids, true).payload).toEqual({ bytes: [1] })
+    expect(() => sendFrameOf({ bytes: 'x', userEvent: 'e', isJson: false }, ids, true)).toThrow(/no broadcast/)
+  })
+})
+
+describe('a broadcast that is to be stored', () => {
+  const pushes = codecs.map(codec => [`${codec.name}, ${codec.vsn}`, codec] as const)
+  test.each(pushes)('%s: is refused where nothing is kept, and a message like any other where it is', (_, codec) => {
+    for (const persist of [true, { ttl: 60 }]) {
+      const payload = { type: 'broadcast', event: 'e', payload: { a: 1 }, persist }
+      const { data, isBinary } = codec.encode({ topic, event: 'broadcast', payload, ref: '7', join_ref: '1' })
+      // The client of a year ago knows no such thing, and leaves it out of what it writes.
+      const isSaid = !(isBinary && codec.name.endsWith('2025'))
+      const pushed = parseIncoming(data, isBinary, codec.vsn).payload
+      const message = { type: 'send', ...ids, event: 'e', payload: { a: 1 } }
+      expect(sendFrameOf(pushed, ids, true)).toEqual(message)
+      if (isSaid)
+        expect(() => sendFrameOf(pushed, ids, false)).toThrow(expect.objectContaining({ code: 'HISTORY_OFF' }))
+      else expect(sendFrameOf(pushed, ids, false)).toEqual(message)
+    }
   })
 })
 
@@ -105,7 +123,7 @@ test.each(codecs.map(codec => [`${codec.name}, ${codec.vsn}`, codec] as const))(
             join_ref: '1',
           }
           const { data, isBinary } = codec.encode(pushed)
-          const frame = sendFrameOf(parseIncoming(data, isBinary, codec.vsn).payload, ids)
+          const frame = sendFrameOf(parseIncoming(data, isBinary, codec.vsn).payload, ids, true)
           expect(frame).toEqual({ type: 'send', ...ids, event, payload })
         },
       ),
