@@ -58,6 +58,13 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
         UNION ALL SELECT lower(c.proname) FROM pg_depend d JOIN pg_proc c ON c.oid = d.refobjid
         WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass
       ) AS word JOIN fn ON fn.name = word.name
+    ), used AS (
+      SELECT a.atttypid AS oid FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND a.atttypid >= 16384
+      UNION
+      SELECT inner_type.oid FROM used JOIN pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (
+        SELECT t.typelem AS oid UNION ALL SELECT t.typbasetype
+        UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0
+      ) AS inner_type WHERE inner_type.oid >= 16384
     ), role AS (
       (SELECT oid FROM pg_roles WHERE rolname = ANY (${roles}) OR rolname = current_user
         UNION SELECT f.proowner FROM called JOIN pg_proc f ON f.oid = called.oid)
@@ -92,6 +99,10 @@ export async function readFingerprint(db: Kysely<unknown>, options: FingerprintO
       SELECT concat_ws(' ', 'type', t.oid, typname, typnamespace, typbasetype,
         (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid))
       FROM pg_type t WHERE t.oid >= 16384 AND typtype IN ('e', 'd')
+      UNION ALL
+      SELECT concat_ws(' ', 'fields', t.oid, (SELECT string_agg(concat_ws(' ', attname, atttypid), ',' ORDER BY attnum)
+        FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped))
+      FROM used JOIN pg_type t USING (oid) WHERE t.typtype = 'c'
       UNION ALL
       SELECT concat_ws(' ', 'schema', oid, nspname, nspacl) FROM pg_namespace WHERE oid >= 16384
     )

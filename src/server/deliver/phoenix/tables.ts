@@ -1,10 +1,8 @@
 // Which tables a binding means. Pure.
+import type { TableName } from '../../subscribe/subscription.ts'
 import type { Binding } from './wire.ts'
 
-export interface TableName {
-  readonly schema: string
-  readonly table: string
-}
+export type { TableName }
 
 /** @param all what is tracked and the reader may read. A binding that names its table means it whether it is there or not
  *  @returns in the order of their names */

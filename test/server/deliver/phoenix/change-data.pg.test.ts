@@ -1,5 +1,6 @@
 // Values and rows as `postgres_changes` has them, compared with what Postgres itself says of them.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { eventually } from '../../../support/eventually.ts'
 import { prepareDatabase, TestNode } from '../../../support/node.ts'
 import { TestDatabase } from '../../../support/postgres.ts'
 import { Bound, bindingOf, principalOf } from './support/bound.ts'
@@ -151,4 +152,22 @@ test('columns are named by the catalog, in the order of the table, those shown a
     errors: null,
   })
   expect(typnames.map(({ type }) => type)).toContain('int8')
+})
+
+test('a composite type that gets another field is shown with it from then on', async () => {
+  const place = `c${samples.findIndex(([type]) => type === 'public.spot')}`
+  const bind = (id: number) =>
+    Bound.to(node, principalOf('ana'), bindingOf({ table: 'types', filter: `id=eq.${id}`, select: [place] }))
+  const fieldsOf = (bound: Bound) =>
+    bound.subscription!.columns!.find(({ name }) => name === place)!.sqlType.fields?.map(({ name }) => name)
+  expect(fieldsOf(await bind(2))).toEqual(['far', 'word'])
+  await database.query('ALTER TYPE spot ADD ATTRIBUTE extra bool')
+  const bound = await eventually(async () => {
+    const bound = await bind(3)
+    expect(fieldsOf(bound)).toEqual(['far', 'word', 'extra'])
+    return bound
+  })
+  await database.query(`INSERT INTO types (id, ${place}) VALUES (3, '(9007199254740993,a,t)')`)
+  const [told] = (await bound.until(1)).told
+  expect(told).toContain(`"${place}":{"far":9007199254740993,"word":"a","extra":true}`)
 })
