@@ -111,3 +111,23 @@ describe.each([
     expect(kept.status).toMatch(/UnableToReplayMessages: the rule of the topic \\?"room:1\\?" keeps no history/)
   })
 })
+
+test('a message that is to be stored is sent where the channel keeps it, and refused where it would be lost', async () => {
+  const token = await tokenFor(ann)
+  const client = createClient(node.url, token, { auth: { persistSession: false } })
+  await client.realtime.setAuth(token)
+  for (const [topic, answer] of [
+    ['room:1', 'error'],
+    ['room:8', 'ok'],
+  ] as const) {
+    const channel = client.channel(topic, { config: { private: true, broadcast: { ack: true } } })
+    await new Promise<void>(resolve =>
+      channel.subscribe(status => {
+        if (status === 'SUBSCRIBED') resolve()
+      }),
+    )
+    expect(await channel.send({ type: 'broadcast', event: 'e', payload: { n: 1 }, persist: true })).toBe(answer)
+    expect(await channel.send({ type: 'broadcast', event: 'e', payload: { n: 2 } })).toBe('ok')
+  }
+  await client.realtime.disconnect()
+})
