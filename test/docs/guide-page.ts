@@ -9,10 +9,11 @@
 //   ```json channels  is what the node is started with
 //   ```text           is what was printed since the last such block, line by line; `...` stands for any text
 //   ```text unordered the same in any order
+// A page of a gateway has its files too: ```nginx, ```caddyfile and ```yaml, see test/deploy/supabase-gateways.ts.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
@@ -26,7 +27,7 @@ export interface Block {
 }
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const users = {
+export const users = {
   ana: '00000000-0000-4000-8000-00000000000a',
   ben: '00000000-0000-4000-8000-00000000000b',
 }
@@ -43,7 +44,7 @@ export async function readBlocks(page: string): Promise<Block[]> {
 }
 
 /** What is printed, a line at a time, and waited for. */
-class Printed {
+export class Printed {
   #lines: string[] = []
   #wake = (): void => {}
 
@@ -95,7 +96,7 @@ const fits = (line: string, wanted: string): boolean =>
   ).test(line)
 
 /** The page's program, which goes on block by block. */
-class Program implements AsyncDisposable {
+export class Program implements AsyncDisposable {
   readonly #child: ChildProcess
   #failure: Error | null = null
   #step = Promise.withResolvers<void>()
@@ -134,7 +135,7 @@ class Program implements AsyncDisposable {
 
 export const isRun = ({ language, says }: Block): boolean => (language === 'js' || language === 'ts') && says === ''
 
-const programOf = (blocks: readonly Block[], port: number): string =>
+export const programOf = (blocks: readonly Block[], port: number): string =>
   [
     'const { ANA_TOKEN: anaToken, BEN_TOKEN: benToken } = process.env',
     "const nextBlock = () => new Promise(go => process.once('message', go))",
@@ -155,14 +156,17 @@ export async function linkPackage(folder: string, packages: readonly string[] = 
   )
   const linked = join(folder, 'tidegate-sources')
   await mkdir(linked)
-  await mkdir(join(folder, 'node_modules'))
   await writeFile(
     join(linked, 'package.json'),
     JSON.stringify({ type: 'module', exports: Object.fromEntries(entries) }),
   )
+  await mkdir(join(folder, 'node_modules'))
   await symlink(join(root, 'src'), join(linked, 'src'))
   await symlink(linked, join(folder, 'node_modules/tidegate'))
-  for (const name of packages) await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+  for (const name of packages) {
+    await mkdir(dirname(join(folder, 'node_modules', name)), { recursive: true })
+    await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name))
+  }
 }
 
 const atPort = (text: string, port: number): string => text.replaceAll('localhost:4000', `127.0.0.1:${port}`)

@@ -22,7 +22,7 @@ const pages: Readonly<Record<string, string | null>> = {
   react: 'live-queries',
 }
 /** Has no program, or is run by a test of its own. */
-const others = ['channel-rules', 'testing']
+const others = ['channel-rules', 'testing', 'supabase']
 
 test.each(Object.entries(pages))(
   'docs/guide/%s.md does what it says, block by block',

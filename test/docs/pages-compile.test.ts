@@ -90,7 +90,7 @@ test('every block of another library parses', async () => {
 })
 
 test('every block is of a kind that some test looks at', async () => {
-  const kinds = /^(sql|sh|js|ts|tsx|text|text unordered|json channels|ts checked|js theirs)$/
+  const kinds = /^(sql|sh|js|ts|tsx|text|text unordered|json channels|ts checked|js theirs|nginx|caddyfile|yaml)$/
   const others = (await Promise.all(pages.map(readBlocks)))
     .flat()
     .filter(block => !kinds.test(`${block.language} ${block.says}`.trim()))
