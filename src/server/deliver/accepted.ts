@@ -1,8 +1,10 @@
-// What the client is told of a subscription that was accepted. Pure.
+// What the client is told of a session that begins, and of a subscription that was accepted. Pure.
 import type { OrderTerm, ServerFrame, Warning } from '../../protocol/messages.ts'
 import { formatPosition } from '../../protocol/position.ts'
 import type { ChannelSubscription } from '../channels/door.ts'
 import type { Subscription } from '../subscribe/subscription.ts'
+import type { Carrier } from './carrier.ts'
+import type { GatewayLimits } from './limits.ts'
 import { notesOf } from './notes.ts'
 
 export type Accepted = AcceptedQuery | AcceptedChannel
@@ -43,6 +45,14 @@ export function acceptedOf(subscription: Subscription, channel: ChannelSubscript
   }
   return { kind: 'channel', channel: query, tag, position, ...placeOf(channel), ...exact, warnings }
 }
+
+/** @param connection its name @param carrier what it says of itself holds */
+export const welcomeFrame = (
+  connection: string,
+  { heartbeatMs }: Pick<GatewayLimits, 'heartbeatMs'>,
+  expiresAt: number | null,
+  { greeting }: Pick<Carrier, 'greeting'>,
+): ServerFrame => ({ type: 'welcome', connection, heartbeatMs, expiresAt, ...greeting })
 
 export function acceptedFrame(id: number, accepted: Accepted): ServerFrame {
   const { tag, resumed, position } = accepted

@@ -3,7 +3,7 @@ import type { ClientFrame, ServerFrame } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelName } from '../channels/message.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
-import { acceptedOf } from './accepted.ts'
+import { acceptedOf, welcomeFrame } from './accepted.ts'
 import { admit } from './admit.ts'
 import type { Carrier, FrameQueue } from './carrier.ts'
 import { type CatchingUp, CatchUp } from './catch-up.ts'
@@ -239,13 +239,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
         this.#authenticate(effect.token)
         break
       case 'welcome':
-        this.#send({
-          type: 'welcome',
-          connection: this.name,
-          heartbeatMs: this.#services.limits.heartbeatMs,
-          expiresAt: effect.expiresAt,
-          ...this.#carrier.greeting,
-        })
+        this.#send(welcomeFrame(this.name, this.#services.limits, effect.expiresAt, this.#carrier))
         break
       case 'send':
         this.#send(effect.frame)
