@@ -62,6 +62,8 @@ export class ChannelSession implements Carrier, FrameQueue {
   replay: Replay | null = null
   readonly #line: Line
   readonly #owner: SessionOwner
+  /** Where its client begins in the channel itself: before what is replayed, and before who is there. */
+  begun: string | null = null
   /** Null once the client knows of it. Bounded as the queue is: past it nothing more comes. */
   #held: HeldFrame[] | null = []
   #heldBytes = 0
@@ -301,6 +303,7 @@ export class ChannelSession implements Carrier, FrameQueue {
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
       this.#refused.push({ id: frame.id, error: frame })
       this.#settle()
+      if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
     } else this.#owner.said(this, frame)
     return silence
   }

@@ -297,7 +297,8 @@ export class PhoenixChannel implements SessionOwner {
     this.#isInChannel = isInChannel
     this.#showsPresence = showsPresence
     this.#state = 'joined'
-    this.#progress.joined(this.#positions())
+    const begun = session.begun === null ? {} : { [channelEntry]: session.begun }
+    this.#progress.joined({ ...begun, ...this.#positions() })
   }
 
   #answerJoin(ref: string | null, { session, refused }: Entered): void {
