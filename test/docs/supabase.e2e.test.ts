@@ -43,16 +43,21 @@ test('whoever follows the page has their application on Tidegate', { timeout: 30
   const blocks = await readBlocks('guide/supabase')
   const printed = new Printed()
   const script = join(folder, 'page.mjs')
+  const keys = {
+    ANON_KEY: await tokenFor(users.ana, { role: 'anon' }),
+    SERVICE_KEY: await tokenFor(users.ana, { role: 'service_role', sub: undefined }),
+    ANA_TOKEN: await tokenFor(users.ana),
+  }
   let exported = ''
   let program: Program | null = null
   for (const block of blocks) {
     const { language, says, text } = block
     try {
       if (language === 'sql') await project.query(text)
-      else if (language === 'sh' && text.startsWith('export ')) exported = settings(text)
+      else if (language === 'sh' && text.startsWith('export ADMIN')) exported = settings(text)
       else if (language === 'sh') {
         const shell = new Shell(exported + text, { cwd: folder, env })
-        if (text.startsWith('npx tidegate start')) {
+        if (text.endsWith('npx tidegate start\n')) {
           stack.use(shell)
           await shell.until(() => shell.stdout.includes('tidegate is ready'))
         } else await shell.end()
@@ -62,13 +67,7 @@ test('whoever follows the page has their application on Tidegate', { timeout: 30
         const programs = programOf(blocks.filter(isRun), port)
         await writeFile(script, programs.replaceAll('http://localhost:8000', gateway.url))
       } else if (isRun(block)) {
-        program ??= stack.use(
-          new Program(
-            script,
-            { ...env, ANON_KEY: await tokenFor(users.ana, { role: 'anon' }), ANA_TOKEN: await tokenFor(users.ana) },
-            printed,
-          ),
-        )
+        program ??= stack.use(new Program(script, { ...env, ...keys }, printed))
         await program.next()
       } else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
     } catch (error) {
