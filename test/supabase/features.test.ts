@@ -73,6 +73,7 @@ const connection: Readonly<Record<string, Shown>> = {
   'private only mode': ['private channels only'],
   'policy caching': ['private channel revoked and granted again', 'right to speak revoked and granted again'],
   'token refresh': ['token renewed by accessToken', 'token given by setAuth'],
+  'reconnects, tokens and revocations in between': ['breaks, renewals and revocations in between'],
   'token expiry': ['token that expires'],
   'JWT algorithms': { none: 'a client passes a token on as it is' },
   'publishable and secret keys': ['publishable key', 'a key that is none'],

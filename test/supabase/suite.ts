@@ -13,7 +13,7 @@ export const scenarios: readonly Scenario[] = [...changes, ...filterScenarios, .
 
 /** Settings of the node that the scenarios play on. */
 const settings = {
-  CHANNELS: JSON.stringify([{ pattern: '*', history: { length: 100, age: '1h' } }]),
+  CHANNELS: JSON.stringify([{ pattern: 'unkept:*' }, { pattern: '*', history: { length: 100, age: '1h' } }]),
 }
 
 export function playEverywhere(name: Runtime['name'], start: (tell: Tell) => Promise<Runtime>): void {
