@@ -1,37 +1,31 @@
 // Supabase's clients as they are published come back after every kind of break, and miss nothing.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { Balancer } from '../support/balancer.ts'
 import { channelPolicies } from '../support/channel-client.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import { person, prepareDatabase, roomsSchema, TestNode } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
-import { findRedis, type TestRedis } from '../support/redis.ts'
+import { findRedis } from '../support/redis.ts'
 import { ComingBack, expectWhole, versions } from './coming-back.ts'
 
-let redis: TestRedis
-let database: TestDatabase
 const ada = person()
-
-beforeAll(async () => {
-  redis = await findRedis()
-  database = await TestDatabase.create()
-  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
-  await database.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
-})
-afterAll(async () => {
-  await database[Symbol.asyncDispose]()
-  await redis[Symbol.asyncDispose]()
-})
 
 const settings = {
   HEARTBEAT_MS: '2000',
   CHANNELS: '[{"pattern": "room:*", "history": {"length": 10000, "age": "1h"}}]',
 }
 
+/** Where ada is in room 1. */
+async function roomOfAda(): Promise<TestDatabase> {
+  const database = await TestDatabase.create()
+  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
+  await database.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
+  return database
+}
+
 /** Each id is a row, and a message in the channel, of one transaction. */
-async function writes(use: () => Promise<void>): Promise<number> {
-  await database.query('DELETE FROM messages')
+async function writes(database: TestDatabase, use: () => Promise<void>): Promise<number> {
   let isOver = false
   let id = 0
   const writer = (async () => {
@@ -62,13 +56,14 @@ async function expectAll(client: ComingBack, lastId: number, cuts: readonly numb
 
 describe.each(versions)('supabase-js %s', version => {
   test('[P4] what is committed while a client is cut off comes when it is back', async () => {
+    await using database = await roomOfAda()
     await using node = await TestNode.start(database.url, settings)
     await using proxy = await FaultProxy.before(node.url)
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
     const cuts: number[] = []
-    const lastId = await writes(async () => {
-      for (let round = 1; round <= 4; round += 1) {
-        await sleep(400 * round)
+    const lastId = await writes(database, async () => {
+      for (let round = 1; round <= 3; round += 1) {
+        await sleep(700 * round)
         cuts.push(performance.now())
         proxy.link.isRefusing = true
         proxy.link.cut()
@@ -76,9 +71,167 @@ describe.each(versions)('supabase-js %s', version => {
         proxy.link.isRefusing = false
         await client.joined(round + 1)
       }
-      await sleep(200)
     })
     await expectAll(client, lastId, cuts)
     expect(client.statuses).toEqual(['SUBSCRIBED', ...cuts.flatMap(() => ['CHANNEL_ERROR', 'SUBSCRIBED'])])
+    expect(client.systems).toEqual([])
+  })
+
+  test('[P4] one that is cut off again before it has got what it missed misses nothing of that', async () => {
+    await using database = await roomOfAda()
+    await using node = await TestNode.start(database.url, settings)
+    await using proxy = await FaultProxy.before(node.url)
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
+    const lastId = await writes(database, async () => {
+      await sleep(300)
+      proxy.link.cut()
+      for (let round = 2; round <= 4; round += 1) {
+        // What it missed comes one byte at a time, behind the answer that it has joined.
+        proxy.link.bytesPerSecond = 4000
+        await client.joined(round)
+        proxy.link.cut()
+        proxy.link.bytesPerSecond = null
+      }
+    })
+    await client.heard(lastId)
+    for (const seen of [client.changes, client.messages]) {
+      const ids = [...new Set(seen.map(({ id }) => id))]
+      expect(ids).toEqual(Array.from({ length: lastId }, (_, place) => place + 1))
+    }
+  })
+
+  test('[P4] one whose old socket nobody has seen break goes on from there', async () => {
+    await using database = await roomOfAda()
+    await using node = await TestNode.start(database.url, { ...settings, HEARTBEAT_MS: '60000' })
+    await using proxy = await FaultProxy.before(node.url)
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
+    const cuts: number[] = []
+    const lastId = await writes(database, async () => {
+      for (let round = 1; round <= 2; round += 1) {
+        await sleep(1500)
+        cuts.push(performance.now())
+        proxy.link.leaveHalfOpen('near')
+        await client.joined(round + 1)
+      }
+      await sleep(300)
+    })
+    await expectAll(client, lastId, cuts)
+  })
+
+  test('[P4] one that hears nothing for long, and is given up, is given all of it', async () => {
+    await using database = await roomOfAda()
+    await using node = await TestNode.start(database.url, settings)
+    await using proxy = await FaultProxy.before(node.url)
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada, heartbeatMs: 60_000 })
+    let cut = 0
+    const lastId = await writes(database, async () => {
+      await sleep(1500)
+      cut = performance.now()
+      proxy.link.freeze()
+      await expect.poll(() => node.server.connections(), { timeout: 30_000 }).toBe(0)
+      await sleep(1000)
+      proxy.link.cut()
+      await client.joined(2)
+    })
+    await expectAll(client, lastId, [cut])
+  })
+
+  test('[P4] tabs of one user that are cut off together miss nothing, each by itself', async () => {
+    await using database = await roomOfAda()
+    await using node = await TestNode.start(database.url, settings)
+    await using proxy = await FaultProxy.before(node.url)
+    const join = () => ComingBack.join({ version, url: proxy.url, sub: ada })
+    await using first = await join()
+    await using second = await join()
+    await using third = await join()
+    const tabs = [first, second, third]
+    const cuts: number[] = []
+    const lastId = await writes(database, async () => {
+      for (let round = 1; round <= 3; round += 1) {
+        await sleep(1300)
+        cuts.push(performance.now())
+        proxy.link.cut()
+        for (const tab of tabs) await tab.joined(round + 1)
+      }
+    })
+    for (const tab of tabs) await expectAll(tab, lastId, cuts)
+  })
+
+  test('[P4] with two nodes behind one address it goes on at the other', async () => {
+    await using database = await roomOfAda()
+    await using redis = await findRedis()
+    const nodes = { ...settings, REDIS_URL: redis.url }
+    await using a = await TestNode.start(database.url, nodes)
+    await using b = await TestNode.start(database.url, nodes)
+    let turn = 0
+    await using balancer = await Balancer.start({ random: () => (turn++ % 2) / 2 })
+    balancer.add('a', a.url)
+    balancer.add('b', b.url)
+    await using proxy = await FaultProxy.before(balancer.url)
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
+    const cuts: number[] = []
+    const met: number[][] = []
+    const lastId = await writes(database, async () => {
+      for (let round = 1; round <= 3; round += 1) {
+        await sleep(1300)
+        met.push([a.server.connections(), b.server.connections()])
+        cuts.push(performance.now())
+        proxy.link.cut()
+        await client.joined(round + 1)
+      }
+    })
+    await expectAll(client, lastId, cuts)
+    expect(new Set(met.map(String))).toEqual(new Set(['1,0', '0,1']))
+  })
+
+  test('[P4] a node that stops leaves to the next where its clients stood', async () => {
+    await using database = await roomOfAda()
+    await using redis = await findRedis()
+    const nodes = { ...settings, REDIS_URL: redis.url }
+    let node = await TestNode.start(database.url, nodes)
+    await using proxy = await FaultProxy.before(node.url)
+    await using stopped = { [Symbol.asyncDispose]: () => node.server.stop() }
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
+    const cuts: number[] = []
+    const lastId = await writes(database, async () => {
+      for (let round = 1; round <= 2; round += 1) {
+        await sleep(1300)
+        cuts.push(performance.now())
+        await node.server.stop()
+        node = await TestNode.start(database.url, nodes)
+        proxy.redirect(node.url)
+        await client.joined(round + 1)
+      }
+    })
+    expect(stopped).toBeDefined()
+    await expectAll(client, lastId, cuts)
+  })
+
+  test('[P4] what cannot be had any more is not passed over in silence, and what can comes all the same', async () => {
+    await using database = await roomOfAda()
+    await using node = await TestNode.start(database.url, { ...settings, WINDOW_MAX_BYTES: '1024' })
+    await using proxy = await FaultProxy.before(node.url)
+    await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
+    let cut = 0
+    let missed = 0
+    const lastId = await writes(database, async () => {
+      await sleep(1000)
+      cut = performance.now()
+      proxy.link.isRefusing = true
+      proxy.link.cut()
+      await sleep(4000)
+      proxy.link.isRefusing = false
+      await client.joined(2)
+      missed = client.changes.length
+      await client.joined(3)
+      await sleep(500)
+    })
+    await client.heard(lastId)
+    expect(client.statuses).toEqual(['SUBSCRIBED', 'CHANNEL_ERROR', 'SUBSCRIBED', 'CHANNEL_ERROR', 'SUBSCRIBED'])
+    expect(client.systems.join()).toContain('WINDOW_PASSED')
+    expectWhole(client.messages, lastId, [cut])
+    const since = client.changes.slice(missed).map(({ id }) => id)
+    expect(since.length).toBeGreaterThan(0)
+    expect(since).toEqual(Array.from({ length: since.length }, (_, place) => lastId - since.length + 1 + place))
   })
 })

@@ -18,7 +18,7 @@ export class FaultProxy implements AsyncDisposable {
   upgrades = 0
   requests = 0
   readonly #server: Server
-  readonly #target: URL
+  #target: URL
   readonly #swallowed = new Set<Direction>()
   readonly #tunnels = new Set<Tunnel>()
 
@@ -39,6 +39,11 @@ export class FaultProxy implements AsyncDisposable {
     await once(server, 'listening')
     const link = await FaultyLink.to(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
     return new FaultProxy(server, new URL(targetUrl), link)
+  }
+
+  /** What comes from now on goes there: as when a server is started anew. */
+  redirect(targetUrl: string): void {
+    this.#target = new URL(targetUrl)
   }
 
   /** Bytes of connections that were upgraded vanish on these ways: those that are there, and those to come. */

@@ -1,7 +1,7 @@
 // The session of one Phoenix channel: ours, which carries its frames into the words of the wire, into the queue that all channels of
 // a socket share. What it sends is held until its client knows that it has joined.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
-import { comparePositions, type QueryPosition } from '../../../protocol/position.ts'
+import { comparePositions, formatQueryPositions, type QueryPosition } from '../../../protocol/position.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Batch, Outgoing, Owner, Principal } from '../../subscribe/subscription.ts'
 import type { Carrier, Encoding, FrameQueue } from '../carrier.ts'
@@ -12,7 +12,7 @@ import type { SendQueue } from '../send-queue.ts'
 import type { Services } from '../services.ts'
 import { SessionConnection } from '../session-connection.ts'
 import { type Content, type TakeBack, takeBack } from '../take-back.ts'
-import type { Entries, Refused } from './entries.ts'
+import { channelEntry, channelId, type Entries, type Refused } from './entries.ts'
 import type { Replay } from './replay.ts'
 
 /** The socket, as its channels see it. */
@@ -31,6 +31,8 @@ export interface SessionOwner {
   /** Bytes of an event for the client. Empty: it is told nothing. */
   eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer
   batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer
+  /** Bytes that tell of what its client missed before it came back, or in the channel itself. */
+  missed(frame: Extract<ServerFrame, { type: 'resync' }>): Buffer
   /** What the session says beside events, once it has been entered. */
   said(session: ChannelSession, frame: ServerFrame): void
   ended(session: ChannelSession, refusal: Refusal): void
@@ -60,10 +62,10 @@ export class ChannelSession implements Carrier, FrameQueue {
   readonly entries: Entries
   /** What the client asked to be told of before its join; null: nothing. */
   replay: Replay | null = null
-  readonly #line: Line
-  readonly #owner: SessionOwner
   /** Where its client begins in the channel itself: before what is replayed, and before who is there. */
   begun: string | null = null
+  readonly #line: Line
+  readonly #owner: SessionOwner
   /** Null once the client knows of it. Bounded as the queue is: past it nothing more comes. */
   #held: HeldFrame[] | null = []
   #heldBytes = 0
@@ -104,6 +106,11 @@ export class ChannelSession implements Carrier, FrameQueue {
       isPublicOpen: true,
     })
     place.hold(this.connection)
+  }
+
+  /** Whether messages of the channel are kept. */
+  get keepsHistory(): boolean {
+    return this.connection.members.some(({ channel }) => channel?.hasHistory === true)
   }
 
   /** @returns what was refused, once all of them stand or were
@@ -154,6 +161,19 @@ export class ChannelSession implements Carrier, FrameQueue {
       if (name !== undefined && position !== null) places.set(name, position)
     }
     return places
+  }
+
+  /** Behind everything that was handed to the queue, by what a stand calls it. A channel that is still told what it missed is left
+   *  out. */
+  positions(): Record<string, string> {
+    const positions: Record<string, string> = {}
+    for (const member of this.connection.members) {
+      const isOfChannel = member.id === channelId
+      const name = isOfChannel ? channelEntry : this.entries.byId.get(member.id)?.name
+      const position = isOfChannel && !member.isWhole ? null : member.position()
+      if (name !== undefined && position !== null) positions[name] = formatQueryPositions([position])
+    }
+    return positions
   }
 
   /** From now on it is written down what is told in channels. */
@@ -296,6 +316,7 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   #frame(frame: ServerFrame): Buffer {
     if (frame.type === 'subscribed' || frame.type === 'joined') {
+      if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
       // Entered anew, it is another subscription under the same id.
       for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)
       if (this.#entering?.delete(frame.id)) this.#settle()
@@ -303,8 +324,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
       this.#refused.push({ id: frame.id, error: frame })
       this.#settle()
-      if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
-    } else this.#owner.said(this, frame)
+    } else if (frame.type === 'resync' && (this.#held !== null || !this.entries.byId.has(frame.id)))
+      return this.#owner.missed(frame)
+    else this.#owner.said(this, frame)
     return silence
   }
 

@@ -5,7 +5,6 @@
 // `phx_close` would end a channel in the client for good: it answers phx_leave and a second join alone. Whatever else ends it is a
 // `phx_error`, upon which the client joins again.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
-import { formatQueryPositions } from '../../../protocol/position.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Batch, Outgoing, Principal } from '../../subscribe/subscription.ts'
 import { admitPrincipal } from '../admit.ts'
@@ -16,10 +15,10 @@ import { isWildcard } from './bindings.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
 import { type ChangeTarget, changeFrameOf, changeFramesOf } from './change-frames.ts'
 import { type ChannelSession, type Line, type SessionOwner, silence } from './channel-session.ts'
-import { channelEntry, channelId, type Entered, enter } from './enter.ts'
-import type { Entry } from './entries.ts'
+import { type Entered, enter } from './enter.ts'
+import { channelEntry, channelId, type Entry } from './entries.ts'
 import { principalOfToken } from './handshake.ts'
-import { joinConfigOf } from './join-config.ts'
+import { joinConfigOf, tokenIn } from './join-config.ts'
 import { type HeldPresence, PresenceTold, trackFrameOf } from './presence.ts'
 import { Progress } from './progress.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
@@ -63,7 +62,7 @@ export class PhoenixChannel implements SessionOwner {
   /** Pushes that are not answered yet, by our number: as many as a session takes at once. */
   readonly #pushes = new Map<number, { readonly ref: string | null; readonly isAnswered: boolean }>()
   #lastPush = 0
-  readonly #progress = new Progress()
+  readonly progress = new Progress()
   /** Where it stands when its session ends: afterwards nobody could tell. */
   #ending: Stand['positions'] | null = null
   /** The join and changes of its token, one after the other. */
@@ -105,7 +104,7 @@ export class PhoenixChannel implements SessionOwner {
         return
       }
       this.owner = owner
-      this.#progress.cameBack(stood)
+      this.progress.cameBack(stood)
       if (stood !== null) this.#presence.cameBack()
       const entered = await this.#enter(principal, stood)
       if (this.isOver) {
@@ -140,7 +139,9 @@ export class PhoenixChannel implements SessionOwner {
         )
       if (!this.#isInChannel) throw new TidegateError('CHANNELS_OFF', 'this service has no channels')
       const isBroadcast = event === 'broadcast'
-      const frame = isBroadcast ? sendFrameOf(payload, ids) : trackFrameOf(payload as never, ids, this.#presenceKey)
+      const frame = isBroadcast
+        ? sendFrameOf(payload, ids, this.#session.keepsHistory)
+        : trackFrameOf(payload as never, ids, this.#presenceKey)
       this.#lastPush += 1
       this.#pushes.set(ids.ref, { ref, isAnswered: !isBroadcast || this.#config.ack })
       if (!isBroadcast) this.#tracked = frame.type === 'track' ? frame : null
@@ -159,7 +160,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** Another join of the same topic takes its place. */
   giveWay(): void {
-    this.#line.keep(this.stood, this.#session === null ? undefined : this.#positions())
+    this.#line.keep(this.stood, this.progress.after(this.#session?.positions()))
     this.#close('broken')
     this.#voice.end('phx_close')
   }
@@ -172,7 +173,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** What its client may come back to; null where there is nothing. */
   get stood(): Stood | null {
-    const [owner, positions] = [this.owner, this.#progress.known]
+    const [owner, positions] = [this.owner, this.progress.known]
     return this.isOver || owner === null || positions === null ? null : { owner, positions }
   }
 
@@ -200,19 +201,19 @@ export class PhoenixChannel implements SessionOwner {
 
   /** A ping goes behind everything that it was sent. */
   pinged(): void {
-    this.#progress.pinged(this.#positions())
+    this.progress.pinged(this.#session?.positions() ?? {})
   }
 
   /** It was answered. */
   ponged(): void {
-    this.#progress.ponged()
+    this.progress.ponged()
   }
 
   eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer {
     const { vsn } = this.#line
     if (id !== channelId) {
       const target = this.#targetOf(session, id)
-      return this.#orReread(target === null ? silence : changeFrameOf(outgoing, target))
+      return this.#orReread(target === null ? silence : changeFrameOf(outgoing, target), id)
     }
     switch (outgoing.event) {
       case 'message': {
@@ -221,10 +222,8 @@ export class PhoenixChannel implements SessionOwner {
       }
       case 'presence':
         return this.#presence.framesOf(outgoing)
-      case 'gap': {
-        const { code, reason } = JSON.parse(outgoing.json)
-        return this.#voice.systemFrame('error', 'broadcast', `${code}: ${reason}`)
-      }
+      case 'gap':
+        return this.#voice.missed('broadcast', JSON.parse(outgoing.json))
       default:
         return silence
     }
@@ -233,7 +232,11 @@ export class PhoenixChannel implements SessionOwner {
   batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer {
     if (id === channelId) return Buffer.concat(batch.events.map(event => this.eventFrame(session, event, id)))
     const target = this.#targetOf(session, id)
-    return this.#orReread(target === null ? silence : changeFramesOf(batch, target))
+    return this.#orReread(target === null ? silence : changeFramesOf(batch, target), id)
+  }
+
+  missed(frame: Extract<ServerFrame, { type: 'resync' }>): Buffer {
+    return this.#voice.missed(frame.id === channelId ? 'broadcast' : 'postgres_changes', frame)
   }
 
   said(session: ChannelSession, frame: ServerFrame): void {
@@ -247,7 +250,7 @@ export class PhoenixChannel implements SessionOwner {
         break
       }
       case 'resync':
-        if (frame.id !== channelId) this.#comeBack(`${frame.code}: ${frame.reason}`, 'postgres_changes', true)
+        this.#comeBack(`${frame.code}: ${frame.reason}`, 'postgres_changes', this.#namesOf(frame.id))
         break
       case 'error':
         this.#failed(frame)
@@ -268,7 +271,7 @@ export class PhoenixChannel implements SessionOwner {
     else if (frame.id !== undefined) {
       if (canComeLater(frame.code as Refusal['code'])) this.#comeBack(reason, 'postgres_changes')
       else this.#lost(frame.id, reason)
-    } else this.#ending = this.#positions()
+    } else this.#ending = this.#session?.positions() ?? {}
   }
 
   /** A binding stands no more, and will not again. */
@@ -298,7 +301,7 @@ export class PhoenixChannel implements SessionOwner {
     this.#showsPresence = showsPresence
     this.#state = 'joined'
     const begun = session.begun === null ? {} : { [channelEntry]: session.begun }
-    this.#progress.joined({ ...begun, ...this.#positions() })
+    this.progress.joined({ ...begun, ...(this.#session?.positions() ?? {}) })
   }
 
   #answerJoin(ref: string | null, { session, refused }: Entered): void {
@@ -320,10 +323,11 @@ export class PhoenixChannel implements SessionOwner {
     this.#voice.refuse(ref, this.#reasonFor(refusal))
   }
 
-  /** It ends, and its client joins again: where it stands now, unless it is to begin anew. */
-  #comeBack(reason: string, extension: string, isAnew = false): void {
+  /** It ends, and its client joins again: where it stands now, but in what is to begin anew. */
+  #comeBack(reason: string, extension: string, lost: readonly string[] = []): void {
     if (this.#state !== 'joined') return
-    if (!isAnew) this.#line.keep(this.stood, this.#ending ?? this.#positions())
+    this.progress.lose(lost)
+    this.#line.keep(this.stood, this.progress.after(this.#ending ?? this.#session?.positions(), lost))
     this.#voice.system('error', extension, reason)
     this.#close('broken')
     this.#voice.end('phx_error')
@@ -339,9 +343,15 @@ export class PhoenixChannel implements SessionOwner {
     this.#line.over(this)
   }
 
-  #orReread(frames: Buffer | null): Buffer {
+  /** What a stand calls it. */
+  #namesOf(...ids: number[]): string[] {
+    return ids.flatMap(id => this.#session?.entries.byId.get(id)?.name ?? [])
+  }
+
+  #orReread(frames: Buffer | null, id: number): Buffer {
     if (frames !== null) return frames
-    queueMicrotask(() => this.#comeBack('TRUNCATED: a table was truncated: read it anew', 'postgres_changes', true))
+    const reason = 'TRUNCATED: a table was truncated: read it anew'
+    queueMicrotask(() => this.#comeBack(reason, 'postgres_changes', this.#namesOf(id)))
     return silence
   }
 
@@ -377,14 +387,19 @@ export class PhoenixChannel implements SessionOwner {
     this.#session = null
     before.leave('gone')
     this.owner = ownerOf(principal, this.topic, this.#config)
-    this.#progress.cameBack(null)
+    this.progress.cameBack(null)
     this.#stand(entered)
     session.release()
     if (this.#tracked !== null) session.connection.take(this.#tracked)
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
     this.#stopListening()
     this.#followTables()
-    if (!isWhole) this.#comeBack('RESYNC: the stream has begun anew', 'postgres_changes', true)
+    if (!isWhole)
+      this.#comeBack(
+        'RESYNC: the stream has begun anew',
+        'postgres_changes',
+        this.#namesOf(...session.entries.byId.keys()),
+      )
   }
 
   /** A binding of all tables is of those too that are tracked later. */
@@ -423,17 +438,6 @@ export class PhoenixChannel implements SessionOwner {
     return presenceKey === '' ? (this.#session?.connection.name ?? null) : presenceKey
   }
 
-  #positions(): Stand['positions'] {
-    const session = this.#session
-    const positions: Record<string, string> = {}
-    for (const member of session?.connection.members ?? []) {
-      const name = member.id === channelId ? channelEntry : session!.entries.byId.get(member.id)?.name
-      const position = member.id === channelId && !member.isWhole ? null : member.position()
-      if (name !== undefined && position !== null) positions[name] = formatQueryPositions([position])
-    }
-    return positions
-  }
-
   #reasonFor = (error: ErrorEvent): string => reasonOf(error as Refusal, this.name)
 
   #reasonOf(error: unknown): string {
@@ -443,9 +447,3 @@ export class PhoenixChannel implements SessionOwner {
 }
 
 export const topicPrefix = 'realtime:'
-
-function tokenIn(payload: Incoming['payload']): string | null {
-  const isObject = typeof payload === 'object' && payload !== null && 'access_token' in payload
-  const token = isObject ? (payload as Record<string, unknown>).access_token : null
-  return typeof token === 'string' && token !== '' ? token : null
-}

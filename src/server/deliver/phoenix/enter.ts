@@ -4,17 +4,11 @@ import type { Principal } from '../../subscribe/subscription.ts'
 import type { Place } from '../connections.ts'
 import type { Refusal } from '../refusal.ts'
 import { ChannelSession, type EntryFrame, errorOf, type Line, type SessionOwner } from './channel-session.ts'
-import { entriesOf, type Refused } from './entries.ts'
+import { channelEntry, channelId, entriesOf, type Refused } from './entries.ts'
 import { canComeLater } from './reasons.ts'
 import { replayOf } from './replay.ts'
 import type { Stand } from './stands.ts'
 import type { JoinConfig } from './wire.ts'
-
-/** The native id of the channel itself; those of its bindings follow. */
-export const channelId = 1
-
-/** Under which a stand holds where the channel itself stood. */
-export const channelEntry = 'channel'
 
 export interface Asked {
   readonly line: Line

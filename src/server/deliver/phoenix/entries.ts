@@ -8,6 +8,12 @@ import type { ChangeTarget } from './change-frames.ts'
 import { type TableName, tablesOf } from './tables.ts'
 import type { Binding } from './wire.ts'
 
+/** The native id of the channel itself; those of its bindings follow. */
+export const channelId = 1
+
+/** Under which a stand holds where the channel itself stood. */
+export const channelEntry = 'channel'
+
 export interface Entry {
   readonly id: number
   readonly binding: Binding

@@ -4,7 +4,7 @@
 // more aloud, than it asked for: a `private` that is no boolean is private; a table or filter that is no text is one that cannot be.
 import { hash } from 'node:crypto'
 import type { Json } from '../../../protocol/messages.ts'
-import type { Binding, JoinConfig } from './wire.ts'
+import type { Binding, Incoming, JoinConfig } from './wire.ts'
 
 /** Messages that a join may have replayed. */
 const maxReplayed = 25
@@ -137,4 +137,11 @@ function bindingIds(): (asked: string) => number {
     taken.add(id)
     return id
   }
+}
+
+/** Of a push `access_token`; null: it names none. */
+export function tokenIn(payload: Incoming['payload']): string | null {
+  const isObject = typeof payload === 'object' && payload !== null && 'access_token' in payload
+  const token = isObject ? (payload as Record<string, unknown>).access_token : null
+  return typeof token === 'string' && token !== '' ? token : null
 }

@@ -29,9 +29,28 @@ export class Progress {
     this.#asked = null
   }
 
+  /** Its client has come back over another socket, which goes on from here.
+   *  @param positions where it stands if it was another after all that is like it; null: it was this one, most likely */
+  taken(positions: Positions | null): void {
+    this.#known = positions
+  }
+
   /** @param positions behind everything that was sent before this ping */
   pinged(positions: Positions): void {
-    this.#asked = positions
+    // Where one stands nowhere yet, nothing new is known.
+    this.#asked = this.after(positions)
+  }
+
+  /** It is told to begin anew in these. */
+  lose(names: readonly string[]): void {
+    this.#known = this.after({}, names)
+  }
+
+  /** Where it stands once it has got what was sent.
+   *  @param positions behind everything that was sent */
+  after(positions: Positions = {}, lost: readonly string[] = []): Positions {
+    const all = Object.entries({ ...this.#known, ...positions })
+    return Object.fromEntries(all.filter(([name]) => !lost.includes(name)))
   }
 
   ponged(): void {

@@ -1,10 +1,15 @@
 // Whoever comes back: finds where a client stood when its socket broke, also before anybody has noticed that it has.
+import type { Progress } from './progress.ts'
 import { choose, earliest, type Stand, type Stands } from './stands.ts'
 
 /** A Phoenix socket. */
 export interface Suspect {
   /** Where its channels of this owner stood, if its client may be there no more. */
-  suspects(owner: string): Iterable<Stand>
+  suspects(owner: string): Iterable<Suspected>
+}
+
+export interface Suspected extends Stand {
+  readonly progress: Pick<Progress, 'taken'>
 }
 
 /** The Phoenix sockets of this node. */
@@ -32,13 +37,17 @@ export class Returns {
   async stoodAt(owner: string, ref: string | null, own: Suspect): Promise<Stand['positions'] | null> {
     const kept = await this.#stands.take(owner, ref)
     if (kept !== null || ref === null) return kept
-    const candidates: (Stand & { readonly heardMs: number })[] = []
+    const candidates: (Suspected & { readonly heardMs: number })[] = []
     for (const connection of this.#connections) {
       if (connection === own) continue
       for (const stand of connection.suspects(owner))
         candidates.push({ ...stand, heardMs: this.#now() - (stand.silentMs ?? 0) })
     }
     const choice = choose(candidates, ref)
-    return choice === null ? null : earliest(choice.alike.map(({ positions }) => positions))
+    if (choice === null) return null
+    const positions = earliest(choice.alike.map(other => other.positions))
+    // As in `taken` of stands.ts.
+    for (const other of choice.alike) other.progress.taken(other === choice.own ? null : positions)
+    return positions
   }
 }

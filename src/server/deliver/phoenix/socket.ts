@@ -15,7 +15,7 @@ import { type ChannelLine, PhoenixChannel, topicPrefix } from './channel.ts'
 import { silence } from './channel-session.ts'
 import type { HeldPresence } from './presence.ts'
 import { Rejoins } from './rejoins.ts'
-import type { Returns } from './returns.ts'
+import type { Returns, Suspected } from './returns.ts'
 import { messageFrame, parseIncoming } from './serializer.ts'
 import { refOf, type Stand, type Stood } from './stands.ts'
 import type { Incoming, Vsn } from './wire.ts'
@@ -203,11 +203,11 @@ export class PhoenixConnection implements Connection, ChannelLine {
 
   /** Where its channels of this owner stood, if it is not known to have got what it was sent last: its client may have come back
    *  over another socket. */
-  *suspects(owner: string): Generator<Stand> {
+  *suspects(owner: string): Generator<Suspected> {
     if (!this.#acks.isOwed) return
     const silentMs = Math.max(0, this.services.now() - this.#heardAt)
-    for (const { stood } of this.#channels.values())
-      if (stood?.owner === owner) yield { ...stood, lastRef: this.#lastRef, silentMs }
+    for (const { stood, progress } of this.#channels.values())
+      if (stood?.owner === owner) yield { ...stood, lastRef: this.#lastRef, silentMs, progress }
   }
 
   over(channel: PhoenixChannel): void {

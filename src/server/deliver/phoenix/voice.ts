@@ -34,6 +34,11 @@ export class Voice {
     return this.frame('system', JSON.stringify({ extension, status, message, channel: this.#name }), this.#joinRef)
   }
 
+  /** Something cannot be had any more. */
+  missed(extension: string, { code, reason }: { readonly code: string; readonly reason: string }): Buffer {
+    return this.systemFrame('error', extension, `${code}: ${reason}`)
+  }
+
   /** Of the whole socket: no channel is named. */
   goAway(): void {
     const payload = { extension: 'system', status: 'ok', message: 'Server requested disconnect' }

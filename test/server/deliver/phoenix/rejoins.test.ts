@@ -38,17 +38,40 @@ test('[P4] what a client missed counts as had only once it said so', () => {
   expect(progress.known).toEqual(was)
   progress.joined({ ...is, b: 'e-2.u' })
   expect(progress.known).toEqual({ ...was, b: 'e-2.u' })
-  progress.pinged(hoped)
+  const sent = { ...hoped, b: 'e-3.u' }
+  progress.pinged(sent)
   expect(progress.known).toEqual({ ...was, b: 'e-2.u' })
-  progress.ponged()
-  expect(progress.known).toEqual(hoped)
-  progress.ponged()
-  expect(progress.known).toEqual(hoped)
+  for (let pong = 1; pong <= 2; pong += 1) {
+    progress.ponged()
+    expect(progress.known).toEqual(sent)
+  }
 })
 
 test('a pong of before the join says nothing of what came after it', () => {
   const progress = new Progress()
   progress.joined(is)
+  progress.ponged()
+  expect(progress.known).toEqual(is)
+})
+
+test('[P4] what was not asked about keeps its place; what is to begin anew has none', () => {
+  const progress = new Progress()
+  progress.joined({ channel: 'e-1.t', a: 'e-1.t', b: 'e-1.t' })
+  // A channel whose history is still on its way stands nowhere.
+  progress.pinged({ a: 'e-2.t', b: 'e-2.t' })
+  progress.ponged()
+  expect(progress.known).toEqual({ channel: 'e-1.t', a: 'e-2.t', b: 'e-2.t' })
+  progress.lose(['b'])
+  expect(progress.known).toEqual({ channel: 'e-1.t', a: 'e-2.t' })
+  expect(progress.after({ a: 'e-3.t', b: 'e-3.t' }, ['b'])).toEqual({ channel: 'e-1.t', a: 'e-3.t' })
+})
+
+test('[P4] where a client went on from over another socket, nobody does again, unless it is there after all', () => {
+  const progress = new Progress()
+  progress.joined(was)
+  progress.pinged(is)
+  progress.taken(null)
+  expect(progress.known).toBeNull()
   progress.ponged()
   expect(progress.known).toEqual(is)
 })
