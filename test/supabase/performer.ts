@@ -65,10 +65,7 @@ interface Realtime {
   removeChannel(channel: Channel): Promise<string>
   removeAllChannels(): Promise<string[]>
   setAuth(token?: string): Promise<void>
-  connect(): void
   disconnect(code?: number, reason?: string): unknown
-  sendHeartbeat(): Promise<void>
-  isConnected(): boolean
 }
 
 type CreateClient = (url: string, key: string, options: object) => { readonly realtime: Realtime }
@@ -192,20 +189,8 @@ export class Performer {
     return this.#of(name).realtime.setAuth(token)
   }
 
-  heartbeat(name: string): Promise<void> {
-    return this.#of(name).realtime.sendHeartbeat()
-  }
-
   disconnect(name: string): void {
     void this.#of(name).realtime.disconnect()
-  }
-
-  connect(name: string): void {
-    this.#of(name).realtime.connect()
-  }
-
-  isConnected(name: string): boolean {
-    return this.#of(name).realtime.isConnected()
   }
 
   async close(name: string): Promise<void> {
