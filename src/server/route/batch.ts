@@ -27,6 +27,8 @@ export class Batch {
   websocketBytes: Buffer | undefined
   sseBytes: Buffer | undefined
   streamBytes: Buffer | undefined
+  /** What a wire of other words makes of it, for itself alone. */
+  elsewhere: object | undefined
 
   constructor(audience: Receivers, events: readonly Outgoing[], lsn: bigint, isAhead = false) {
     this.audience = audience

@@ -20,6 +20,8 @@ export class Outgoing {
   websocketFrame: Buffer | undefined
   sseChunk: Buffer | undefined
   streamFrame: Buffer | undefined
+  /** What a wire of other words makes of it, for itself alone. */
+  elsewhere: object | undefined
 
   constructor(
     event: OutgoingEvent,

@@ -12,6 +12,7 @@ import type { SendQueue } from '../send-queue.ts'
 import type { Services } from '../services.ts'
 import { SessionConnection } from '../session-connection.ts'
 import { type Content, type TakeBack, takeBack } from '../take-back.ts'
+import { type ChangeTarget, changeFramesOf } from './change-frames.ts'
 import { channelEntry, channelId, type Entries, type Refused } from './entries.ts'
 import type { Replay } from './replay.ts'
 
@@ -30,7 +31,6 @@ export interface Line {
 export interface SessionOwner {
   /** Bytes of an event for the client. Empty: it is told nothing. */
   eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer
-  batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer
   /** Bytes that tell of what its client missed before it came back, or in the channel itself. */
   missed(frame: Extract<ServerFrame, { type: 'resync' }>): Buffer
   /** What the session says beside events, once it has been entered. */
@@ -82,6 +82,9 @@ export class ChannelSession implements Carrier, FrameQueue {
   #whenEntered: PromiseWithResolvers<readonly Refused[]> | null = null
   /** At most one for each subscription. */
   readonly #ids = new Map<Owner, number>()
+  /** Whoever was told something last, and by what its frames are made: mostly the only one. */
+  #lastOwner: Owner | null = null
+  #lastTarget: ChangeTarget | null = null
   /** Messages that were told since another session was begun to take its place; null while there is none. */
   #told: Set<Outgoing> | null = null
 
@@ -218,15 +221,21 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   pushBatch(batch: Batch, owner: Owner): boolean {
-    const id = this.#idOf(owner)
-    if (this.#held !== null || this.#told !== null || this.entries.byId.size > 1) {
-      for (const event of batch.events) this.push(this.#owner.eventFrame(this, event, id), owner, event)
-      return !this.isFull
-    }
-    const bytes = this.#owner.batchFrames(this, batch, id)
-    if (bytes.length === 0 || this.#isStopped) return !this.isFull
+    const frames =
+      owner === this.#lastOwner && this.#lastTarget !== null ? changeFramesOf(batch, this.#lastTarget) : null
+    if (frames === null || this.#held !== null || this.#told !== null || this.entries.byId.size > 1)
+      return this.#pushEach(batch, owner)
+    if (frames.length === 0 || this.#isStopped) return !this.isFull
     this.#line.sent()
-    return this.#line.queue.pushJoined(bytes, batch, owner)
+    return this.#line.queue.pushJoined(frames, batch, owner)
+  }
+
+  #pushEach(batch: Batch, owner: Owner): boolean {
+    const id = this.#idOf(owner)
+    for (const event of batch.events) this.push(this.#owner.eventFrame(this, event, id), owner, event)
+    this.#lastOwner = owner
+    this.#lastTarget = this.entries.byId.get(id)?.target ?? null
+    return !this.isFull
   }
 
   takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {
@@ -319,6 +328,9 @@ export class ChannelSession implements Carrier, FrameQueue {
       if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
       // Entered anew, it is another subscription under the same id.
       for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)
+      this.#lastOwner = null
+      const entry = this.entries.byId.get(frame.id)
+      if (entry !== undefined) entry.target = null
       if (this.#entering?.delete(frame.id)) this.#settle()
       else this.#owner.said(this, frame)
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {

@@ -6,14 +6,14 @@
 // `phx_error`, upon which the client joins again.
 import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
-import type { Batch, Outgoing, Principal } from '../../subscribe/subscription.ts'
+import type { Outgoing, Principal } from '../../subscribe/subscription.ts'
 import { admitPrincipal } from '../admit.ts'
 import type { Place } from '../connections.ts'
 import { type Refusal, refusalOf } from '../refusal.ts'
 import { canRenew } from '../renewal.ts'
 import { isWildcard } from './bindings.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
-import { type ChangeTarget, changeFrameOf, changeFramesOf } from './change-frames.ts'
+import { type ChangeTarget, changeFrameOf, changeTarget } from './change-frames.ts'
 import { type ChannelSession, type Line, type SessionOwner, silence } from './channel-session.ts'
 import { type Entered, enter } from './enter.ts'
 import { channelEntry, channelId, type Entry } from './entries.ts'
@@ -229,12 +229,6 @@ export class PhoenixChannel implements SessionOwner {
     }
   }
 
-  batchFrames(session: ChannelSession, batch: Batch, id: number): Buffer {
-    if (id === channelId) return Buffer.concat(batch.events.map(event => this.eventFrame(session, event, id)))
-    const target = this.#targetOf(session, id)
-    return this.#orReread(target === null ? silence : changeFramesOf(batch, target), id)
-  }
-
   missed(frame: Extract<ServerFrame, { type: 'resync' }>): Buffer {
     return this.#voice.missed(frame.id === channelId ? 'broadcast' : 'postgres_changes', frame)
   }
@@ -429,8 +423,7 @@ export class PhoenixChannel implements SessionOwner {
     if (columns === undefined) return null
     const { vsn } = this.#line
     const { isLegacy } = this.#config
-    const name = `${vsn} ${isLegacy} ${bindingIds.join()} ${event} ${this.topic}`
-    return { vsn, topic: this.topic, event, bindingIds, isLegacy, columns, name }
+    return changeTarget({ vsn, topic: this.topic, event, bindingIds, isLegacy, columns })
   }
 
   get #presenceKey(): string | null {

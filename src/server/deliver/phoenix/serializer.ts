@@ -143,10 +143,12 @@ const openBrace = 0x7b
 const closeBrace = 0x7d
 
 /** @returns a whole WebSocket text frame. 1.0.0 has no join_ref */
-export function messageFrame(vsn: Vsn, { joinRef, ref, topic, event, payload }: OutgoingMessage): Buffer {
+export const messageFrame = (vsn: Vsn, message: OutgoingMessage): Buffer => textFrame(messageText(vsn, message))
+
+export function messageText(vsn: Vsn, { joinRef, ref, topic, event, payload }: OutgoingMessage): string {
   const names = `${JSON.stringify(topic)},${vsn === '1.0.0' ? '"event":' : ''}${JSON.stringify(event)}`
-  if (vsn === '1.0.0') return textFrame(`{"topic":${names},"payload":${payload},"ref":${JSON.stringify(ref)}}`)
-  return textFrame(`[${JSON.stringify(joinRef)},${JSON.stringify(ref)},${names},${payload}]`)
+  if (vsn === '1.0.0') return `{"topic":${names},"payload":${payload},"ref":${JSON.stringify(ref)}}`
+  return `[${JSON.stringify(joinRef)},${JSON.stringify(ref)},${names},${payload}]`
 }
 
 /** @param topic with its prefix: `realtime:room:1`
