@@ -79,6 +79,8 @@ export class ChannelSession implements Carrier, FrameQueue {
   /** Ids that are being entered, and what was refused of them. */
   #entering: Set<number> | null = null
   #refused: Refused[] = []
+  /** What ended since then, before the client knows of it. At most one for each subscription. */
+  #endedEarly: Extract<ServerFrame, { type: 'error' }>[] = []
   #whenEntered: PromiseWithResolvers<readonly Refused[]> | null = null
   /** At most one for each subscription. */
   readonly #ids = new Map<Owner, number>()
@@ -132,11 +134,20 @@ export class ChannelSession implements Carrier, FrameQueue {
   /** The client knows of it: what was held follows. */
   release(): void {
     const held = this.#held
-    if (held === null || this.#isStopped) return
+    if (held === null) return
+    if (this.#refusal !== null) this.#owner.ended(this, this.#refusal)
+    if (this.#isStopped) return
     this.#held = null
     let hasRoom = true
     for (const { frame, owner, content } of held) hasRoom = this.push(frame, owner, content)
     if (this.#wasFull && hasRoom) this.#onDrained()
+    for (const frame of this.#endedEarly.splice(0)) this.#owner.said(this, frame)
+  }
+
+  /** Of what waits for a slow client, what can be had again: nobody takes it back once another session stands in the place of this
+   *  one. Its subscriptions stand before it then. */
+  takeBackChanges(): void {
+    for (const member of this.connection.members) if (member.id !== channelId) member.takeBack('gently')
   }
 
   /** In the place of another, of which the client has had everything up to a moment: drops what it has had already.
@@ -336,6 +347,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
       this.#refused.push({ id: frame.id, error: frame })
       this.#settle()
+    } else if (frame.type === 'error' && frame.id !== undefined && frame.ref === undefined && this.#held !== null) {
+      if (this.#entering === null) this.#endedEarly.push(frame)
+      else this.#refused.push({ id: frame.id, error: frame })
     } else if (frame.type === 'resync' && (this.#held !== null || !this.entries.byId.has(frame.id)))
       return this.#owner.missed(frame)
     else this.#owner.said(this, frame)

@@ -160,6 +160,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** Another join of the same topic takes its place. */
   giveWay(): void {
+    this.#session?.takeBackChanges()
     this.#line.keep(this.stood, this.progress.after(this.#session?.positions()))
     this.#close('broken')
     this.#voice.end('phx_close')
@@ -265,7 +266,16 @@ export class PhoenixChannel implements SessionOwner {
     else if (frame.id !== undefined) {
       if (canComeLater(frame.code as Refusal['code'])) this.#comeBack(reason, 'postgres_changes')
       else this.#lost(frame.id, reason)
-    } else this.#ending = this.#session?.positions() ?? {}
+    } else this.#noteEnding()
+  }
+
+  /** Its session ends within this turn, or tells of something else. */
+  #noteEnding(): void {
+    this.#session?.takeBackChanges()
+    this.#ending = this.#session?.positions() ?? {}
+    queueMicrotask(() => {
+      this.#ending = null
+    })
   }
 
   /** A binding stands no more, and will not again. */
@@ -320,6 +330,7 @@ export class PhoenixChannel implements SessionOwner {
   /** It ends, and its client joins again: where it stands now, but in what is to begin anew. */
   #comeBack(reason: string, extension: string, lost: readonly string[] = []): void {
     if (this.#state !== 'joined') return
+    this.#session?.takeBackChanges()
     this.progress.lose(lost)
     this.#line.keep(this.stood, this.progress.after(this.#ending ?? this.#session?.positions(), lost))
     this.#voice.system('error', extension, reason)
@@ -377,6 +388,7 @@ export class PhoenixChannel implements SessionOwner {
       session.leave('gone')
       return
     }
+    before.takeBackChanges()
     const isWhole = session.follow(before)
     this.#session = null
     before.leave('gone')
