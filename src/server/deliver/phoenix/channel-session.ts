@@ -12,7 +12,7 @@ import type { SendQueue } from '../send-queue.ts'
 import type { Services } from '../services.ts'
 import { SessionConnection } from '../session-connection.ts'
 import { type Content, type TakeBack, takeBack } from '../take-back.ts'
-import { type ChangeTarget, changeFramesOf } from './change-frames.ts'
+import { type ChangeTarget, changeFramesOf, changeTarget, type TargetOptions } from './change-frames.ts'
 import { channelEntry, channelId, type Entries, type Refused } from './entries.ts'
 import type { Replay } from './replay.ts'
 
@@ -247,6 +247,17 @@ export class ChannelSession implements Carrier, FrameQueue {
     this.#lastOwner = owner
     this.#lastTarget = this.entries.byId.get(id)?.target ?? null
     return !this.isFull
+  }
+
+  /** By what frames of a table's changes are made; null where it is not known which table that is. */
+  targetOf(id: number, words: Pick<TargetOptions, 'vsn' | 'topic' | 'isLegacy'>): ChangeTarget | null {
+    const entry = this.entries.byId.get(id)
+    if (entry === undefined || entry.target !== null) return entry?.target ?? null
+    const columns = this.connection.members.find(member => member.id === id)?.subscription?.columns
+    if (columns === undefined) return null
+    const { binding, bindingIds } = entry
+    entry.target = changeTarget({ ...words, event: binding.event, bindingIds, columns })
+    return entry.target
   }
 
   takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {

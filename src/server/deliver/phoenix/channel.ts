@@ -13,7 +13,7 @@ import { type Refusal, refusalOf } from '../refusal.ts'
 import { canRenew } from '../renewal.ts'
 import { isWildcard } from './bindings.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
-import { type ChangeTarget, changeFrameOf, changeTarget } from './change-frames.ts'
+import { changeFrameOf } from './change-frames.ts'
 import { type ChannelSession, type Line, type SessionOwner, silence } from './channel-session.ts'
 import { type Entered, enter } from './enter.ts'
 import { channelEntry, channelId, type Entry } from './entries.ts'
@@ -39,6 +39,8 @@ export interface ChannelLine extends Line {
   /** A client that comes back may go on from there; null: from nowhere.
    *  @param here where it stands if it does so over this socket: it has got all that was sent before */
   keep(stood: Stood | null, here?: Stand['positions']): void
+  /** Its client may come back as `owner`. */
+  owns(owner: string, before: string | null): void
   /** It is in the socket's list no more. */
   over(channel: PhoenixChannel): void
 }
@@ -103,7 +105,7 @@ export class PhoenixChannel implements SessionOwner {
         if (stood !== null) this.#line.keep({ owner, positions: stood })
         return
       }
-      this.owner = owner
+      this.#become(owner)
       this.progress.cameBack(stood)
       if (stood !== null) this.#presence.cameBack()
       const entered = await this.#enter(principal, stood)
@@ -118,6 +120,11 @@ export class PhoenixChannel implements SessionOwner {
     } catch (error) {
       this.#refuseJoin(ref, refusalOf(error, services.log, services.random))
     }
+  }
+
+  #become(owner: string): void {
+    this.#line.owns(owner, this.owner)
+    this.owner = owner
   }
 
   /** A push of its client. */
@@ -213,7 +220,7 @@ export class PhoenixChannel implements SessionOwner {
   eventFrame(session: ChannelSession, outgoing: Outgoing, id: number): Buffer {
     const { vsn } = this.#line
     if (id !== channelId) {
-      const target = this.#targetOf(session, id)
+      const target = session.targetOf(id, { vsn, topic: this.topic, isLegacy: this.#config.isLegacy })
       return this.#orReread(target === null ? silence : changeFrameOf(outgoing, target), id)
     }
     switch (outgoing.event) {
@@ -392,7 +399,7 @@ export class PhoenixChannel implements SessionOwner {
     const isWhole = session.follow(before)
     this.#session = null
     before.leave('gone')
-    this.owner = ownerOf(principal, this.topic, this.#config)
+    this.#become(ownerOf(principal, this.topic, this.#config))
     this.progress.cameBack(null)
     this.#stand(entered)
     session.release()
@@ -421,21 +428,6 @@ export class PhoenixChannel implements SessionOwner {
         (error: unknown) => services.log.debug({ err: error }, 'tables are looked at again with the next change'),
       )
     })
-  }
-
-  #targetOf(session: ChannelSession, id: number): ChangeTarget | null {
-    const entry = session.entries.byId.get(id)
-    if (entry === undefined) return null
-    entry.target ??= this.#makeTarget(session, entry)
-    return entry.target
-  }
-
-  #makeTarget({ connection }: ChannelSession, { id, binding: { event }, bindingIds }: Entry): ChangeTarget | null {
-    const columns = connection.members.find(member => member.id === id)?.subscription?.columns
-    if (columns === undefined) return null
-    const { vsn } = this.#line
-    const { isLegacy } = this.#config
-    return changeTarget({ vsn, topic: this.topic, event, bindingIds, isLegacy, columns })
   }
 
   get #presenceKey(): string | null {

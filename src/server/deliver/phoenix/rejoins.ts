@@ -9,23 +9,24 @@ type Positions = Stand['positions']
 
 export class Rejoins {
   /** At most `maxOwners`; who comes after them is looked for as if it had just come back. */
-  readonly #joined = new Set<string>()
-  /** At most `maxOwners`. */
-  readonly #left = new Map<string, { readonly positions: Positions; readonly known: Positions }>()
+  readonly #joined: string[] = []
+  /** At most `maxOwners`; null: none. */
+  #left: Map<string, { readonly positions: Positions; readonly known: Positions }> | null = null
 
   /** @returns where it stands; null: it begins anew; undefined: it has not been here over this socket */
   join(owner: string): Positions | null | undefined {
-    const left = this.#left.get(owner)
-    this.#left.delete(owner)
+    const left = this.#left?.get(owner)
+    this.#left?.delete(owner)
     if (left !== undefined) return left.positions
-    if (this.#joined.has(owner)) return null
-    if (this.#joined.size < maxOwners) this.#joined.add(owner)
+    if (this.#joined.includes(owner)) return null
+    if (this.#joined.length < maxOwners) this.#joined.push(owner)
     return undefined
   }
 
   /** @param positions where its client stands if it joins again over this socket
    *  @returns false where there is no room */
   leave({ owner, positions: known }: Stood, positions: Positions): boolean {
+    this.#left ??= new Map()
     if (this.#left.size >= maxOwners && !this.#left.has(owner)) return false
     this.#left.set(owner, { positions, known })
     return true
@@ -33,8 +34,8 @@ export class Rejoins {
 
   /** The socket broke. @returns what nobody joined again */
   rest(): Stood[] {
-    const rest = Array.from(this.#left, ([owner, { known }]) => ({ owner, positions: known }))
-    this.#left.clear()
+    const rest = Array.from(this.#left ?? [], ([owner, { known }]) => ({ owner, positions: known }))
+    this.#left = null
     return rest
   }
 }

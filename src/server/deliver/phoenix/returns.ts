@@ -16,8 +16,8 @@ export interface Suspected extends Stand {
 export class Returns {
   readonly #stands: Stands
   readonly #now: () => number
-  /** Bounded by the places of connections. */
-  readonly #connections = new Set<Suspect>()
+  /** By what their channels are joined as; bounded by the places of connections and the channels of each. */
+  readonly #byOwner = new Map<string, Set<Suspect>>()
 
   /** @param now milliseconds on a steady clock */
   constructor(stands: Stands, now: () => number) {
@@ -25,12 +25,15 @@ export class Returns {
     this.#now = now
   }
 
-  add(connection: Suspect): void {
-    this.#connections.add(connection)
+  add(owner: string, connection: Suspect): void {
+    const all = this.#byOwner.get(owner)
+    if (all === undefined) this.#byOwner.set(owner, new Set([connection]))
+    else all.add(connection)
   }
 
-  remove(connection: Suspect): void {
-    this.#connections.delete(connection)
+  remove(owner: string, connection: Suspect): void {
+    const all = this.#byOwner.get(owner)
+    if (all?.delete(connection) && all.size === 0) this.#byOwner.delete(owner)
   }
 
   /** @param ref see `Stands.take` @param own its new socket */
@@ -38,7 +41,7 @@ export class Returns {
     const kept = await this.#stands.take(owner, ref)
     if (kept !== null || ref === null) return kept
     const candidates: (Suspected & { readonly heardMs: number })[] = []
-    for (const connection of this.#connections) {
+    for (const connection of this.#byOwner.get(owner) ?? []) {
       if (connection === own) continue
       for (const stand of connection.suspects(owner))
         candidates.push({ ...stand, heardMs: this.#now() - (stand.silentMs ?? 0) })

@@ -57,6 +57,11 @@ export class PhoenixSocket extends WebSocket {
   }
 }
 
+/** Tokens of channels expire by it. */
+const channelTickMs = 1000
+
+const nobody: readonly object[] = []
+
 export interface PhoenixOptions {
   readonly services: Services
   readonly connections: Connections
@@ -73,7 +78,6 @@ export interface PhoenixOptions {
 export function openPhoenix(options: PhoenixOptions): void {
   const line = new PhoenixConnection(options)
   options.ws.line = line
-  options.returns.add(line)
   options.place.hold(line)
 }
 
@@ -94,15 +98,17 @@ export class PhoenixConnection implements Connection, ChannelLine {
   /** By topic: at most `maxChannels`. */
   readonly #channels = new Map<string, PhoenixChannel>()
   /** Topics that were joined over this socket. Bounded by twice `maxChannels`. */
-  readonly #joined = new Set<string>()
-  /** Those of them that its client left, and holds nothing of. */
-  readonly #left = new Set<string>()
+  readonly #joined: string[] = []
+  /** Those of them that its client left, and holds nothing of; null: none. */
+  #left: Set<string> | null = null
   /** Who reads nothing more for now: channels, and this itself while its client sends too fast. */
-  readonly #pausing = new Set<object>()
+  #pausing: readonly object[] = nobody
   readonly #rejoins = new Rejoins()
   #firstRef: string | null = null
   #lastRef = 0
   #heardAt: number
+  /** For its channels. */
+  #nextTickAt = 0
   /** Everything that was sent will have arrived when its client answers the close. */
   #isClosing = false
   #isOver = false
@@ -164,7 +170,8 @@ export class PhoenixConnection implements Connection, ChannelLine {
       const isOfAnother = message.joinRef !== null && message.joinRef !== channel?.joinRef
       if (channel === undefined || isOfAnother) this.#reply(message, 'ok', {})
       else {
-        if (this.#joined.has(topic)) this.#left.add(topic)
+        this.#left ??= new Set()
+        if (this.#joined.includes(topic)) this.#left.add(topic)
         channel.leave(ref)
       }
     } else if (channel === undefined) this.#reply(message, 'error', { reason: 'unmatched topic' })
@@ -189,8 +196,8 @@ export class PhoenixConnection implements Connection, ChannelLine {
   }
 
   heldPresence(topic: string): HeldPresence {
-    if (this.#joined.has(topic)) return this.#left.delete(topic) ? 'none' : 'older'
-    if (this.#joined.size < 2 * maxChannels) this.#joined.add(topic)
+    if (this.#joined.includes(topic)) return this.#left?.delete(topic) ? 'none' : 'older'
+    if (this.#joined.length < 2 * maxChannels) this.#joined.push(topic)
     // A page that was there before this socket may have been in any channel.
     return (refOf(this.#firstRef) ?? 0) > 1 ? 'unknown' : 'none'
   }
@@ -210,7 +217,13 @@ export class PhoenixConnection implements Connection, ChannelLine {
       if (stood?.owner === owner) yield { ...stood, lastRef: this.#lastRef, silentMs, progress }
   }
 
+  owns(owner: string, before: string | null): void {
+    if (before !== null) this.#returns.remove(before, this)
+    this.#returns.add(owner, this)
+  }
+
   over(channel: PhoenixChannel): void {
+    if (channel.owner !== null) this.#returns.remove(channel.owner, this)
     if (this.#channels.get(channel.topic) === channel) this.#channels.delete(channel.topic)
   }
 
@@ -223,12 +236,15 @@ export class PhoenixConnection implements Connection, ChannelLine {
   }
 
   pause(reader: object): void {
-    if (this.#pausing.size === 0) this.#ws.pause()
-    this.#pausing.add(reader)
+    if (this.#pausing.includes(reader)) return
+    if (this.#pausing.length === 0) this.#ws.pause()
+    this.#pausing = [...this.#pausing, reader]
   }
 
   resume(reader: object): void {
-    if (!this.#pausing.delete(reader) || this.#pausing.size > 0) return
+    if (!this.#pausing.includes(reader)) return
+    this.#pausing = this.#pausing.filter(other => other !== reader)
+    if (this.#pausing.length > 0) return
     this.#heardAt = this.services.now()
     if (this.#ws.readyState === WebSocket.OPEN) this.#ws.resume()
   }
@@ -262,13 +278,16 @@ export class PhoenixConnection implements Connection, ChannelLine {
       this.terminate()
       return
     }
-    if (this.#pausing.size === 0 && now - this.#heardAt > 2 * limits.heartbeatMs) {
+    if (this.#pausing.length === 0 && now - this.#heardAt > 2 * limits.heartbeatMs) {
       departures.gaveUp('HEARTBEAT_MISSED', 'WebSocket')
       this.terminate()
       return
     }
     if (this.#debt > 0) this.#payDebt(now)
-    this.#each(channel => channel.tick(now))
+    if (now >= this.#nextTickAt) {
+      this.#nextTickAt = now + channelTickMs
+      this.#each(channel => channel.tick(now))
+    }
     if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now)) return
     this.#each(channel => channel.pinged())
     this.queue.push(this.#acks.ask(now))
@@ -312,7 +331,6 @@ export class PhoenixConnection implements Connection, ChannelLine {
     this.#each(channel => channel.disconnected(how))
     for (const stood of this.#rejoins.rest()) this.keep(stood)
     this.queue.stop()
-    this.#returns.remove(this)
     this.#place.release()
   }
 
