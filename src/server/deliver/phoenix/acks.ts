@@ -4,6 +4,12 @@
 /** Between two pings to a client that is sent something. What was sent within it before a socket breaks may come twice. */
 const askEveryMs = 1000
 
+/** Of a node: past it each client is asked more rarely. A ping and its pong cost about as much as two deliveries. */
+const asksPerSecond = 1000
+
+/** @param sockets of this node */
+const everyMsOf = (sockets: number): number => Math.max(askEveryMs, (sockets * 1000) / asksPerSecond)
+
 export class Acks {
   #number = 0
   /** The ping that is not answered yet. */
@@ -29,10 +35,10 @@ export class Acks {
     return this.#hasSent || this.#asked !== null
   }
 
-  /** One at a time: the next one goes when the last one was answered. */
-  isDue(now: number): boolean {
+  /** One at a time: the next one goes when the last one was answered. @param sockets of this node */
+  isDue(now: number, sockets: number): boolean {
     if (this.#asked !== null) return false
-    return now - this.#askedAt >= (this.#hasSent ? askEveryMs : this.#idleMs)
+    return now - this.#askedAt >= (this.#hasSent ? Math.min(everyMsOf(sockets), this.#idleMs) : this.#idleMs)
   }
 
   /** @returns a whole WebSocket ping, to be sent behind everything that was sent */

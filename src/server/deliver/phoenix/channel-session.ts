@@ -76,6 +76,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   /** What ended it. */
   #refusal: Refusal | null = null
   #onDrained = (): void => {}
+  #stopListening = (): void => {}
   /** Ids that are being entered, and what was refused of them. */
   #entering: Set<number> | null = null
   #refused: Refused[] = []
@@ -142,6 +143,27 @@ export class ChannelSession implements Carrier, FrameQueue {
     for (const { frame, owner, content } of held) hasRoom = this.push(frame, owner, content)
     if (this.#wasFull && hasRoom) this.#onDrained()
     for (const frame of this.#endedEarly.splice(0)) this.#owner.said(this, frame)
+    if (this.entries.isOfAll && !this.#isStopped)
+      this.#stopListening = this.#line.services.subscriptions.onTables(() => this.#addTables())
+  }
+
+  /** A subscription stands no more.
+   *  @returns whether its client asked for it as one of many */
+  lose(id: number): 'one' | 'of many' {
+    const lost = this.entries.lose(id)
+    // Its table may be there again already, and nothing would tell.
+    if (lost?.isOfMany === true && lost.hasStood) this.#addTables()
+    return lost?.isOfMany === true ? 'of many' : 'one'
+  }
+
+  #addTables(): void {
+    void this.entries.addTables().then(
+      added => {
+        for (const { frame } of added) this.connection.take(frame)
+      },
+      (error: unknown) =>
+        this.#line.services.log.debug({ err: error }, 'tables are looked at again with the next change'),
+    )
   }
 
   /** Of what waits for a slow client, what can be had again: nobody takes it back once another session stands in the place of this
@@ -292,6 +314,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   stop(): void {
     this.#handGathered()
     this.#isStopped = true
+    this.#stopListening()
   }
 
   ping(): void {}
@@ -347,6 +370,8 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   #frame(frame: ServerFrame): Buffer {
     if (frame.type === 'subscribed' || frame.type === 'joined') {
+      const entry = this.entries.byId.get(frame.id)
+      if (entry !== undefined) entry.hasStood = true
       if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
       // Entered anew, it is another subscription under the same id.
       for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)

@@ -11,7 +11,6 @@ import { admitPrincipal } from '../admit.ts'
 import type { Place } from '../connections.ts'
 import { type Refusal, refusalOf } from '../refusal.ts'
 import { canRenew } from '../renewal.ts'
-import { isWildcard } from './bindings.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
 import { changeFrameOf } from './change-frames.ts'
 import { type ChannelSession, type Line, type SessionOwner, silence } from './channel-session.ts'
@@ -22,6 +21,7 @@ import { joinConfigOf, tokenIn } from './join-config.ts'
 import { type HeldPresence, PresenceTold, trackFrameOf } from './presence.ts'
 import { Progress } from './progress.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
+import { Renewals } from './renewals.ts'
 import { ownerOf, type Stand, type Stood } from './stands.ts'
 import { Voice } from './voice.ts'
 import type { Incoming, JoinConfig, Vsn } from './wire.ts'
@@ -68,8 +68,9 @@ export class PhoenixChannel implements SessionOwner {
   /** Where it stands when its session ends: afterwards nobody could tell. */
   #ending: Stand['positions'] | null = null
   /** The join and changes of its token, one after the other. */
-  #renewing: Promise<void> = Promise.resolve()
-  #stopListening = (): void => {}
+  readonly #renewals = new Renewals()
+  /** Called when a token that its session checks has been taken, or was not. */
+  #onRenewed = (): void => {}
 
   constructor(line: ChannelLine, topic: string, joinRef: string, payload: Incoming['payload']) {
     this.#line = line
@@ -87,7 +88,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** Answers the join. @param ref of the push */
   join(ref: string | null): void {
-    this.#renewing = this.#join(ref)
+    this.#renewals.begin(this.#join(ref))
   }
 
   async #join(ref: string | null): Promise<void> {
@@ -116,7 +117,6 @@ export class PhoenixChannel implements SessionOwner {
       this.#stand(entered)
       this.#answerJoin(ref, entered)
       entered.session.release()
-      this.#followTables()
     } catch (error) {
       this.#refuseJoin(ref, refusalOf(error, services.log, services.random))
     }
@@ -251,6 +251,9 @@ export class PhoenixChannel implements SessionOwner {
         if (push?.isAnswered) this.#voice.reply(push.ref, 'ok', '{}')
         break
       }
+      case 'authenticated':
+        this.#onRenewed()
+        break
       case 'resync':
         this.#comeBack(`${frame.code}: ${frame.reason}`, 'postgres_changes', this.#namesOf(frame.id))
         break
@@ -278,6 +281,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** Its session ends within this turn, or tells of something else. */
   #noteEnding(): void {
+    this.#onRenewed()
     this.#session?.takeBackChanges()
     this.#ending = this.#session?.positions() ?? {}
     queueMicrotask(() => {
@@ -287,11 +291,8 @@ export class PhoenixChannel implements SessionOwner {
 
   /** A binding stands no more, and will not again. */
   #lost(id: number, reason: string): void {
-    const { byId } = this.#session!.entries
-    const isOfMany = byId.get(id)?.isOfMany === true
-    byId.delete(id)
     // Of a wildcard, one table that is gone is nothing that its client asked for.
-    if (!isOfMany) this.#voice.system('error', 'postgres_changes', reason)
+    if (this.#session?.lose(id) === 'one') this.#voice.system('error', 'postgres_changes', reason)
   }
 
   async #principal(): Promise<Principal> {
@@ -348,7 +349,7 @@ export class PhoenixChannel implements SessionOwner {
   #close(how: 'gone' | 'broken'): void {
     if (this.isOver) return
     this.#state = 'over'
-    this.#stopListening()
+    this.#onRenewed()
     const session = this.#session
     this.#session = null
     session?.leave(how)
@@ -372,18 +373,27 @@ export class PhoenixChannel implements SessionOwner {
     const token = tokenIn(payload)
     if (token === null || token === this.#token || token.startsWith('sb_')) return
     this.#token = token
-    this.#renewing = this.#renewing.then(async () => {
-      if (this.#state !== 'joined' || this.#session === null) return
-      try {
-        const principal = await principalOfToken(this.#line.services, token)
-        const { connection } = this.#session
-        if (connection.principal !== null && canRenew(connection.principal, principal))
-          connection.take({ type: 'auth', token })
-        else await this.#replace(principal)
-      } catch (error) {
-        this.#comeBack(this.#reasonOf(error), 'system')
+    this.#renewals.ask(() => this.#takeToken())
+  }
+
+  async #takeToken(): Promise<void> {
+    const session = this.#session
+    const token = this.#token
+    if (session === null || token === null) return
+    try {
+      const principal = await principalOfToken(this.#line.services, token)
+      const { connection } = session
+      if (this.#session !== session) return
+      if (connection.principal === null || !canRenew(connection.principal, principal)) await this.#replace(principal)
+      else {
+        const { promise, resolve } = Promise.withResolvers<void>()
+        this.#onRenewed = resolve
+        connection.take({ type: 'auth', token })
+        await promise
       }
-    })
+    } catch (error) {
+      this.#comeBack(this.#reasonOf(error), 'system')
+    }
   }
 
   async #replace(principal: Principal): Promise<void> {
@@ -405,29 +415,12 @@ export class PhoenixChannel implements SessionOwner {
     session.release()
     if (this.#tracked !== null) session.connection.take(this.#tracked)
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
-    this.#stopListening()
-    this.#followTables()
     if (!isWhole)
       this.#comeBack(
         'RESYNC: the stream has begun anew',
         'postgres_changes',
         this.#namesOf(...session.entries.byId.keys()),
       )
-  }
-
-  /** A binding of all tables is of those too that are tracked later. */
-  #followTables(): void {
-    const { services } = this.#line
-    if (!this.#config.bindings.some(isWildcard)) return
-    this.#stopListening = services.subscriptions.onTables(() => {
-      const session = this.#session
-      void session?.entries.addTables().then(
-        added => {
-          for (const { frame } of added) session.connection.take(frame)
-        },
-        (error: unknown) => services.log.debug({ err: error }, 'tables are looked at again with the next change'),
-      )
-    })
   }
 
   get #presenceKey(): string | null {

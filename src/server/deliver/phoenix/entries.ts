@@ -24,6 +24,7 @@ export interface Entry {
   readonly name: string
   /** Its bindings mean whatever tables there are. */
   isOfMany: boolean
+  hasStood: boolean
   /** Made when its first event comes. */
   target: ChangeTarget | null
 }
@@ -39,6 +40,10 @@ export interface Entries {
   readonly byId: Map<number, Entry>
   /** Bindings that mean nothing. */
   readonly refused: readonly Refused[]
+  /** There is a binding that means whatever tables there are. */
+  readonly isOfAll: boolean
+  /** One stands no more: its table counts as one that there was not. */
+  lose(id: number): Entry | null
   /** Those of tables that there were not before. */
   addTables(): Promise<readonly Entry[]>
 }
@@ -61,7 +66,7 @@ export async function entriesOf(
   /** @returns null where another binding asks the same */
   const enter = (binding: Binding, table: TableName): Entry | null => {
     const frame = subscribeFrameOf(binding, table, nextId)
-    const query = JSON.stringify({ ...frame, id: 0 })
+    const query = queryOf(frame)
     const name = nameOf(binding, table)
     entered.add(name)
     const same = byQuery.get(query)
@@ -82,6 +87,7 @@ export async function entriesOf(
       frame,
       name,
       isOfMany: isWildcard(binding),
+      hasStood: false,
       target: null,
     }
     nextId += 1
@@ -103,6 +109,16 @@ export async function entriesOf(
   return {
     byId,
     refused,
+    isOfAll: distinct.some(isWildcard),
+    lose: id => {
+      const entry = byId.get(id)
+      if (entry === undefined) return null
+      byId.delete(id)
+      byQuery.delete(queryOf(entry.frame))
+      const table = entry.name.slice(entry.name.indexOf('/'))
+      for (const bindingId of entry.bindingIds) entered.delete(`${bindingId}${table}`)
+      return entry
+    },
     addTables: async () => {
       const now = await subscriptions.tables(principal)
       return distinct
@@ -117,3 +133,5 @@ export async function entriesOf(
 }
 
 const nameOf = ({ id }: Binding, { schema, table }: TableName): string => `${id}/${schema}.${table}`
+
+const queryOf = (frame: Entry['frame']): string => JSON.stringify({ ...frame, id: 0 })

@@ -288,7 +288,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
       this.#nextTickAt = now + channelTickMs
       this.#each(channel => channel.tick(now))
     }
-    if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now)) return
+    if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now, this.#connections.count)) return
     this.#each(channel => channel.pinged())
     this.queue.push(this.#acks.ask(now))
   }
