@@ -50,6 +50,12 @@ export class NodeProcess {
     this.#process!.child.kill(signal)
   }
 
+  /** As an orchestrator does. @returns the exit code */
+  async stop(): Promise<number | null> {
+    this.#process!.child.kill('SIGTERM')
+    return (await this.#process!.end()).code
+  }
+
   async kill(): Promise<void> {
     this.#process?.child.kill('SIGKILL')
     await this.#process?.end()
