@@ -370,14 +370,15 @@ export class ChannelSession implements Carrier, FrameQueue {
 
   #frame(frame: ServerFrame): Buffer {
     if (frame.type === 'subscribed' || frame.type === 'joined') {
-      const entry = this.entries.byId.get(frame.id)
-      if (entry !== undefined) entry.hasStood = true
       if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
       // Entered anew, it is another subscription under the same id.
       for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)
       this.#lastOwner = null
       const entry = this.entries.byId.get(frame.id)
-      if (entry !== undefined) entry.target = null
+      if (entry !== undefined) {
+        entry.target = null
+        entry.hasStood = true
+      }
       if (this.#entering?.delete(frame.id)) this.#settle()
       else this.#owner.said(this, frame)
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
