@@ -35,6 +35,8 @@ type Concerned = keyof typeof rooms
 
 /** Writes to sockets of a slice, and before the first until the compiler has settled. */
 const sliceWrites = 50_000
+/** Where each write is another change: enough for the collector's long rounds to fall into every slice. */
+const sliceWritesToOne = 200_000
 const warmWrites = 200_000
 const slicesPerRound = 4
 /** Of the latencies' load: a third of what everything on two cores can do. */
@@ -81,14 +83,15 @@ async function rates(homes: readonly Home[], { count, concerned, slices, scale }
   for (const home of homes) sides.push(stack.use(await Side.open(home, count, concerned)))
   const perChange = concerned === 'everybody' ? count : 1
   const turnsOf = (writes: number): number => Math.max(10, Math.ceil((writes * Math.min(1, scale)) / perChange))
+  const writes = concerned === 'everybody' ? sliceWrites : sliceWritesToOne
   for (const side of sides) await side.rate(turnsOf(warmWrites))
   const measured = sides.map((): number[] => [])
   for (let slice = 0; slice < slices; slice++)
     for (let turn = 0; turn < sides.length; turn++) {
       const i = (slice + turn) % sides.length
       // What the side before left in the processor's caches has gone before it counts.
-      await sides[i]!.rate(turnsOf(sliceWrites / 4))
-      measured[i]!.push(await sides[i]!.rate(turnsOf(sliceWrites)))
+      await sides[i]!.rate(turnsOf(writes / 4))
+      measured[i]!.push(await sides[i]!.rate(turnsOf(writes)))
     }
   const [ours, native] = measured as [number[], number[]]
   const ratios = ours.map((rate, i) => rate / native[i]!)
