@@ -62,7 +62,7 @@ const difference = (held: string, expected: string): string => {
   return `lacks [${missing.join(', ')}], has beyond [${surplus.join(', ')}]`
 }
 
-interface Owed {
+export interface Owed {
   readonly op: string
   readonly new?: string
   readonly old?: string
@@ -109,7 +109,8 @@ function judgeEvents(follower: Follower, truth: Truth): string | null {
 const say = (place: number, key: string, event: Owed): string =>
   `transaction ${place}: ${event.op} ${key} ${event.old ?? ''} -> ${event.new ?? ''}`
 
-function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
+/** What changed at a commit, as far as its reader could see it: by key, the first old and the last new version. */
+export function owedAt(truth: Truth, query: number, place: number): Map<string, Owed> {
   const { table } = truth.queries[query]!
   const [was, is] = [truth.moments[place - 1]!, truth.moments[place]!]
   const [wrote, writes] = [was.writers.get(table.name)!, is.writers.get(table.name)!]

@@ -1,5 +1,6 @@
 // A Phoenix socket without a client library: says what no client would, and sees every frame.
 import { WebSocket } from 'ws'
+import type { Vsn } from '../../../../../src/server/deliver/phoenix/wire.ts'
 import { eventually } from '../../../../support/eventually.ts'
 
 export interface Said {
@@ -15,22 +16,28 @@ export class Peer implements AsyncDisposable {
   readonly said: Said[] = []
   readonly ws: WebSocket
   readonly closed: Promise<number>
+  onSaid: (said: Said) => void = () => {}
+  readonly #vsn: Vsn
   #ref = 0
 
-  private constructor(ws: WebSocket) {
+  private constructor(ws: WebSocket, vsn: Vsn) {
     this.ws = ws
+    this.#vsn = vsn
     ws.on('message', (data, isBinary) => {
       if (isBinary) return
-      const [joinRef, ref, topic, event, payload] = JSON.parse(String(data))
-      this.said.push({ joinRef, ref, topic, event, payload })
+      const message = JSON.parse(String(data))
+      const [joinRef, ref, topic, event, payload] =
+        vsn === '2.0.0' ? message : [null, message.ref, message.topic, message.event, message.payload]
+      const said = { joinRef, ref, topic, event, payload }
+      this.said.push(said)
+      this.onSaid(said)
     })
     this.closed = new Promise(resolve => ws.on('close', resolve))
   }
 
-  /** Speaks 2.0.0. */
-  static async open(url: string, key: string, lastRef = 0): Promise<Peer> {
-    const ws = new WebSocket(`${url.replace('http', 'ws')}/realtime/v1/websocket?apikey=${key}&vsn=2.0.0`)
-    const peer = new Peer(ws)
+  static async open(url: string, key: string, lastRef = 0, vsn: Vsn = '2.0.0'): Promise<Peer> {
+    const ws = new WebSocket(`${url.replace('http', 'ws')}/realtime/v1/websocket?apikey=${key}&vsn=${vsn}`)
+    const peer = new Peer(ws, vsn)
     peer.#ref = lastRef
     await new Promise<void>((resolve, reject) => {
       ws.once('open', resolve)
@@ -47,7 +54,11 @@ export class Peer implements AsyncDisposable {
   push(topic: string, event: string, payload: unknown = {}, joinRef: string | null = null): string {
     this.#ref += 1
     const ref = String(this.#ref)
-    this.ws.send(JSON.stringify([event === 'phx_join' ? ref : joinRef, ref, topic, event, payload]))
+    const join_ref = event === 'phx_join' ? ref : joinRef
+    const isArray = this.#vsn === '2.0.0'
+    this.ws.send(
+      JSON.stringify(isArray ? [join_ref, ref, topic, event, payload] : { join_ref, ref, topic, event, payload }),
+    )
     return ref
   }
 
@@ -84,6 +95,8 @@ export class Peer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // One that reads nothing would never be told that it is closed.
+    this.ws.resume()
     this.ws.terminate()
     await this.closed
   }
