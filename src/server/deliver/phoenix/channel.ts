@@ -4,7 +4,7 @@
 //
 // `phx_close` would end a channel in the client for good: it answers phx_leave and a second join alone. Whatever else ends it is a
 // `phx_error`, upon which the client joins again.
-import type { ClientFrame, ErrorEvent, ServerFrame } from '../../../protocol/messages.ts'
+import type { ClientFrame, ErrorEvent, Json, ServerFrame } from '../../../protocol/messages.ts'
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Outgoing, Principal } from '../../subscribe/subscription.ts'
 import { admitPrincipal } from '../admit.ts'
@@ -17,7 +17,7 @@ import { type ChannelSession, type Line, type SessionOwner, silence } from './ch
 import { type Entered, enter } from './enter.ts'
 import { channelEntry, channelId } from './entries.ts'
 import { principalOfToken } from './handshake.ts'
-import { joinConfigOf, tokenIn } from './join-config.ts'
+import { asksTooMuch, joinConfigOf, maxBindings, tokenIn } from './join-config.ts'
 import { type HeldPresence, PresenceTold, trackFrameOf } from './presence.ts'
 import { Progress } from './progress.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
@@ -53,6 +53,7 @@ export class PhoenixChannel implements SessionOwner {
   readonly #line: ChannelLine
   readonly #voice: Voice
   readonly #config: JoinConfig
+  readonly #asksTooMuch: boolean
   #state: 'joining' | 'joined' | 'over' = 'joining'
   #session: ChannelSession | null = null
   #token: string | null
@@ -77,7 +78,8 @@ export class PhoenixChannel implements SessionOwner {
     this.topic = topic
     this.joinRef = joinRef
     this.#voice = new Voice(line, topic, this.name, joinRef)
-    this.#config = joinConfigOf(topic, payload as Parameters<typeof joinConfigOf>[1])
+    this.#asksTooMuch = asksTooMuch(payload as Json)
+    this.#config = joinConfigOf(topic, this.#asksTooMuch ? {} : (payload as Json))
     this.#token = this.#config.accessToken
     this.#presence = new PresenceTold(line.vsn, topic, line.heldPresence(topic))
   }
@@ -96,6 +98,8 @@ export class PhoenixChannel implements SessionOwner {
     try {
       const { isPrivate } = this.#config
       if (this.name === '') throw new TidegateError('TOPIC_INVALID', 'You must provide a topic name')
+      if (this.#asksTooMuch)
+        throw new TidegateError('TOO_MANY_SUBSCRIPTIONS', `a join may have ${maxBindings} postgres_changes`)
       if (!isPrivate && services.supabase.isPrivateOnly)
         throw new TidegateError('PRIVATE_ONLY', 'public channels are forbidden here; join a private one')
       const principal = await this.#principal()

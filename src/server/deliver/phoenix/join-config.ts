@@ -6,13 +6,16 @@ import { hash } from 'node:crypto'
 import type { Json } from '../../../protocol/messages.ts'
 import type { Binding, Incoming, JoinConfig } from './wire.ts'
 
+/** Entries of `postgres_changes`. A join of more is refused before they are looked at: each is repeated in the answer. */
+export const maxBindings = 2000
+
 /** Messages that a join may have replayed. */
 const maxReplayed = 25
 
 type JsonMap = { readonly [key: string]: Json }
 
 /** @param topic with its prefix: `realtime:room:1`
- *  @param payload as parseIncoming gave it. Its bindings have no bound but that of a frame */
+ *  @param payload as parseIncoming gave it */
 export function joinConfigOf(topic: string, payload: Json): JoinConfig {
   const join = mapOf(payload)
   const config = mapOf(join.config)
@@ -31,6 +34,12 @@ export function joinConfigOf(topic: string, payload: Json): JoinConfig {
     accessToken: tokenOf(join.user_token) ?? tokenOf(join.access_token),
     isLegacy,
   }
+}
+
+/** @param payload of a join */
+export function asksTooMuch(payload: Json): boolean {
+  const entries = mapOf(mapOf(payload).config).postgres_changes
+  return Array.isArray(entries) && entries.length > maxBindings
 }
 
 function mapOf(value: Json | undefined): JsonMap {

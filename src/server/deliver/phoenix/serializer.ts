@@ -62,6 +62,8 @@ function incomingOf(joinRef: Maybe, ref: Maybe, topic: Maybe, event: Maybe, payl
 }
 
 function refOf(ref: Maybe): string | null {
+  // A ref is repeated in every answer: a long one would be a large answer to each small frame.
+  if (typeof ref === 'string' && ref.length > maxSize) throw badFrame(`a ref has more than ${maxSize} characters`)
   if (typeof ref === 'string') return ref
   return typeof ref === 'number' ? String(ref) : null
 }

@@ -101,7 +101,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
   readonly #joined: string[] = []
   /** Those of them that its client left, and holds nothing of; null: none. */
   #left: Set<string> | null = null
-  /** Who reads nothing more for now: channels, and this itself while its client sends too fast. */
+  /** Who reads nothing more for now: channels, the queue while it is full, and this itself while its client sends too fast. */
   #pausing: readonly object[] = nobody
   readonly #rejoins = new Rejoins()
   #firstRef: string | null = null
@@ -132,7 +132,10 @@ export class PhoenixConnection implements Connection, ChannelLine {
       // Each channel makes its own.
       bytesOf: () => silence,
       now,
-      onDrained: () => this.#each(channel => channel.drained()),
+      onDrained: () => {
+        this.resume(this.queue)
+        this.#each(channel => channel.drained())
+      },
     })
   }
 
@@ -158,6 +161,8 @@ export class PhoenixConnection implements Connection, ChannelLine {
       log.error({ err: error }, 'a frame of a Phoenix client could not be served')
       this.terminate()
     }
+    // Its answers would pile up.
+    if (this.queue.isFull) this.pause(this.queue)
   }
 
   #dispatch(message: Incoming): void {
