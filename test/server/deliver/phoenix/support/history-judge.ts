@@ -212,8 +212,10 @@ export class HistoryJudge {
     const writer = (at: number) => truth.moments[at]!.writers.get(name)!.get(key)
     let hasFlipped = false
     let isShown = due.record !== null
+    const isLate = peer.visits.some(visit => visit.catchesUp && visit.servedBefore < place && place <= visit.from)
     // What went is judged by the memberships after the commit too, if it comes late.
-    for (let at = due.record === null && until > place ? place : place + 1; at <= until; at++) {
+    const first = due.record === null && (isLate || until > place) ? place : place + 1
+    for (let at = first; at <= until; at++) {
       const [was, is] = [truth.moments[at - 1]!, truth.moments[at]!]
       hasFlipped ||= usersAt(peer, at).some(user => {
         const query = truth.queryOf(membershipsOf(user))
