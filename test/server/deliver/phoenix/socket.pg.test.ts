@@ -194,10 +194,11 @@ test('a token that has expired ends the channel so that its client comes back wi
 test('[P4] a client whose socket broke is given what it missed, once, and a fresh page is not', async () => {
   const broken = await Peer.open(node.url, aliceToken)
   await broken.join('realtime:a', messages())
+  // Its client has the change: an acknowledgement has come for it.
+  const pinged = new Promise<void>(resolve => broken.ws.on('ping', () => broken.ids().includes(1) && resolve()))
   await insert(1, 1)
   await eventually(() => expect(broken.ids()).toEqual([1]))
-  // Its client has the change: an acknowledgement has come for it.
-  await new Promise<void>(resolve => broken.ws.once('ping', () => resolve()))
+  await pinged
   await broken.ask('phoenix', 'heartbeat')
   await broken[Symbol.asyncDispose]()
   await eventually(() => expect(node.server.connections()).toBe(0))
