@@ -155,7 +155,7 @@ export class PhoenixChannel implements SessionOwner {
         : trackFrameOf(payload as never, ids, this.#presenceKey)
       this.#lastPush += 1
       this.#pushes.set(ids.ref, { ref, isAnswered: !isBroadcast || this.#config.ack })
-      if (!isBroadcast) this.#tracked = frame.type === 'track' ? frame : null
+      if (!isBroadcast) this.#tracked = trackedAnew(frame)
       this.#session.connection.take(frame)
     } catch (error) {
       this.#voice.refuse(ref, this.#reasonOf(error))
@@ -272,7 +272,8 @@ export class PhoenixChannel implements SessionOwner {
 
   #failed(frame: Extract<ServerFrame, { type: 'error' }>): void {
     const reason = this.#reasonFor(frame)
-    if (frame.ref != null) {
+    if (frame.ref === null) this.#voice.system('error', 'presence', reason)
+    else if (frame.ref !== undefined) {
       const push = this.#pushes.get(frame.ref)
       this.#pushes.delete(frame.ref)
       if (push !== undefined) this.#voice.refuse(push.ref, reason)

@@ -29,6 +29,13 @@ export function trackFrameOf(
   return { type: 'track', ...ids, meta, ...(key === null ? {} : { key }) }
 }
 
+/** What tells the same of its client in another session, without anybody who waits for the answer; null where it tells nothing. */
+export function trackedAnew(frame: ClientFrame): ClientFrame | null {
+  if (frame.type !== 'track') return null
+  const { ref: _, ...track } = frame
+  return track
+}
+
 const trackSchema = z.strictObject(trackShape)
 
 /** What a client that joins holds of who was in the channel: none; what was true when it was here last; or either. */
