@@ -11,6 +11,7 @@ const longest = [
   'client/moments',
   'test/torture',
   'client/behaviour/fallback',
+  'test/supabase',
   'docs/guide',
   'many-nodes',
 ]
@@ -35,7 +36,8 @@ export default defineConfig({
     hookTimeout: 120_000,
     expect: { poll: { timeout: 20_000 } },
     pool: 'forks',
-    maxWorkers: 2,
+    // They wait more than they work.
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     reporters: ['default'],
   },

@@ -1,7 +1,7 @@
 // A client of Supabase's as it is published, that is cut off and comes back by itself, and what it is owed then.
 import { createClient } from '@supabase/supabase-js'
 import { createClient as createClient2025 } from 'supabase-js-2025'
-import { expect } from 'vitest'
+import { expect, vi } from 'vitest'
 import { tokenFor } from '../support/node.ts'
 import { crowding } from '../support/within.ts'
 
@@ -100,15 +100,13 @@ export class ComingBack implements AsyncDisposable {
   }
 
   async joined(times: number): Promise<void> {
-    await expect
-      .poll(() => this.joins, { timeout: 40_000, message: this.statuses.join() })
-      .toBeGreaterThanOrEqual(times)
+    await vi.waitFor(() => expect(this.joins, this.statuses.join()).toBeGreaterThanOrEqual(times), 40_000)
   }
 
   /** Until both the change and the message of this number have come. */
   async heard(id: number): Promise<void> {
     const last = (): number[] => [this.changes, this.messages].map(list => Math.max(0, ...list.map(seen => seen.id)))
-    await expect.poll(last, { timeout: 40_000 }).toEqual([id, id])
+    await vi.waitFor(() => expect(last()).toEqual([id, id]), 40_000)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,6 @@
 // Supabase's clients as they are published come back after every kind of break, and miss nothing.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { Balancer } from '../support/balancer.ts'
 import { channelPolicies } from '../support/channel-client.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
@@ -54,7 +54,8 @@ async function expectAll(client: ComingBack, lastId: number, cuts: readonly numb
   expectWhole(client.messages, lastId, cuts)
 }
 
-describe.each(versions)('supabase-js %s', version => {
+// Each has a database and nodes of its own, and waits most of the time.
+describe.concurrent.each(versions)('supabase-js %s', version => {
   test('[P4] what is committed while a client is cut off comes when it is back', async () => {
     await using database = await roomOfAda()
     await using node = await TestNode.start(database.url, settings)
@@ -128,7 +129,7 @@ describe.each(versions)('supabase-js %s', version => {
       await sleep(1500)
       cut = performance.now()
       proxy.link.freeze()
-      await expect.poll(() => node.server.connections(), { timeout: 30_000 }).toBe(0)
+      await vi.waitFor(() => expect(node.server.connections()).toBe(0), 30_000)
       await sleep(1000)
       proxy.link.cut()
       await client.joined(2)

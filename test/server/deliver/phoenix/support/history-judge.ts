@@ -94,12 +94,12 @@ export class HistoryJudge {
     return null
   }
 
-  /** Each table in order; all tables of a channel, while nothing of what was missed comes, which is told table by table. */
+  /** Each table in order; all tables of a channel, but for what it missed or what came while it joined, which is told table by table. */
   #disorder(event: HeardEvent, place: number, visit: Visit, last: Map<string, Told>): string | null {
     const seq = event.type === 'DELETE' ? -1 : Number(event.record!.seq)
     for (const name of [
       `${event.visit} ${event.table} ${event.bindings}`,
-      ...(visit.catchesUp ? [] : [`${event.visit}`]),
+      ...(visit.catchesUp || place <= visit.from ? [] : [`${event.visit}`]),
     ]) {
       const before = last.get(name) ?? { place: -1, seq: -1, say: '' }
       if (place < before.place)
