@@ -73,8 +73,12 @@ interface Parts {
 }
 
 const opStart = '{"op":"'.length
+const opInsert = '{"op":"insert"'
 
-const opOf = (json: string): string => json.slice(opStart, json.indexOf('"', opStart))
+/** By its first letter. */
+const ops = new Map(['insert', 'update', 'delete', 'truncate'].map(op => [op.charCodeAt(0), op]))
+
+const opOf = (json: string): string => ops.get(json.charCodeAt(opStart))!
 
 const [keyLabel, newLabel, oldLabel, timeLabel] = [',"key":', ',"new":', ',"old":', ',"committedAt":"']
 
@@ -92,7 +96,9 @@ function partsOf(json: string): Parts {
     return json.slice(from, at)
   }
   const key = object(keyLabel)!
-  const after = object(newLabel)
+  // Of an insert nothing stands behind the row: it need not be walked.
+  const after = json.startsWith(opInsert) ? json.slice(at + newLabel.length, end) : object(newLabel)
+  if (json.startsWith(opInsert)) at = end
   const before = json.startsWith(oldLabel, at) ? json.slice(at + oldLabel.length, end) : null
   const time = json.slice(end + timeLabel.length, -2)
   return { names: json.slice(namesFrom, namesEnd), key, after, before, committedAt: `${time.slice(0, -4)}Z` }
