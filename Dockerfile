@@ -27,6 +27,8 @@ WORKDIR /app
 COPY package.json LICENSE ./
 COPY migrations migrations
 COPY --from=dependencies /build/node_modules node_modules
+# Optional for whoever installs the package, because they are larger than all of it: what exports traces.
+COPY --from=build /build/node_modules/@opentelemetry node_modules/@opentelemetry
 COPY --from=build /build/dist dist
 # By number: Kubernetes' runAsNonRoot cannot know who a name is. 1000 is the user node of the base image.
 USER 1000:1000

@@ -1,17 +1,42 @@
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/** A minute and more each, most of it waiting. Begun last, one of them would keep a worker long after the others have nothing to do. */
+/** Those that mostly wait, for leases to end and silence to be noticed: they use less than a third of a core each. */
+const waiting = [
+  'test/client/behaviour/**/*.test.ts',
+  'test/client/moments/**/*.test.ts',
+  'test/faults/network-to-postgres*.test.ts',
+  'test/many-nodes/{away-,channels-faults,probes,relay-cluster,relay-sentinel,relay-standalone}*.test.ts',
+  'test/night/**/*.test.ts',
+  'test/react/react.e2e*.test.ts',
+  'test/resume*.test.ts',
+  'test/server/asked-failures*.test.ts',
+  'test/server/channels/clock*.test.ts',
+  'test/server/channels/presence/redis-presence*.test.ts',
+  'test/server/channels/relay/redis-relay-failover*.test.ts',
+  'test/server/nodes/registry*.test.ts',
+  'test/server/planted*.test.ts',
+  'test/server/redis-failover*.test.ts',
+  'test/server/relay/redis-journal*.test.ts',
+  'test/server/wal/leadership*.test.ts',
+  'test/supabase/**/*.test.ts',
+]
+
+/** A minute and more each. Begun last, one of them would keep a worker long after the others have nothing to do. */
 const longest = [
   'client/behaviour/chromium',
   'client/behaviour/faults',
   'test/resume',
-  'faults/slow-readers',
-  'faults/network-to-postgres',
   'client/moments',
-  'test/torture',
+  'faults/network-to-postgres',
   'client/behaviour/fallback',
-  'test/supabase',
+  'supabase/reconnects',
+  'faults/slow-readers',
+  'crowd/channels',
+  'test/night',
+  'histories/caught',
+  'test/torture',
+  'checker/caught',
   'docs/guide',
   'many-nodes',
 ]
@@ -27,18 +52,41 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+const common = {
+  // Of what hangs, not of what is slow: the machine may have ten other things to do.
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+  expect: { poll: { timeout: 20_000 } },
+  pool: 'forks',
+} as const
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    // Once, for both: a Postgres for all files.
     globalSetup: ['test/support/global-setup.ts'],
-    // Of what hangs, not of what is slow: the machine may have ten other things to do.
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
-    expect: { poll: { timeout: 20_000 } },
-    pool: 'forks',
-    // Three are a fifth faster on two cores, and then some wait too long for others.
-    maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
     reporters: ['default'],
+    projects: [
+      {
+        test: {
+          ...common,
+          name: 'waiting',
+          include: waiting,
+          maxWorkers: 5,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'working',
+          include: ['test/**/*.test.ts'],
+          exclude: waiting,
+          // Three are a fifth faster on two cores, and then some wait too long for others.
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
   },
 })

@@ -1,11 +1,12 @@
-// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay|channels|supabase-wire [--json]. What each
-// measures and what limits it is in docs/performance.md.
+// Measures Tidegate beside its peers: npm run bench -- drain|fan-out|latency|authorize|relay|channels|supabase-wire|inspector [--json].
+// What each measures and what limits it is in docs/performance.md.
 import { mkdirSync } from 'node:fs'
 import { Command } from 'commander'
 import { authorize } from './authorize.ts'
 import { channels } from './channels.ts'
 import { drain } from './drain.ts'
 import { fanOut } from './fan-out.ts'
+import { inspector } from './inspector.ts'
 import { latency } from './latency.ts'
 import { relay } from './relay.ts'
 import { type Figure, jsonOf, textOf } from './report.ts'
@@ -54,6 +55,7 @@ const benches: Readonly<Record<string, (options: ReturnType<typeof optionsOf>) =
   relay,
   channels,
   'supabase-wire': supabaseWire,
+  inspector,
 }
 
 for (const [name, run] of Object.entries(benches)) {

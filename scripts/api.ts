@@ -5,7 +5,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { clientCodes, peerCodes, resyncCodes } from '../src/protocol/codes.ts'
+import { clientCodes } from '../src/protocol/client-codes.ts'
+import { peerCodes, resyncCodes } from '../src/protocol/codes.ts'
 import { operatorCodes } from '../src/protocol/operator-codes.ts'
 
 const root = fileURLToPath(new URL('../', import.meta.url))

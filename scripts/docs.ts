@@ -1,9 +1,9 @@
-// Writes the pages that are read from the source: docs/configuration.md, docs/errors.md and the alarms of docs/operations.md from
-// tables, docs/api/*.md from declarations. Run: npm run docs
+// Writes the pages that are read from the source: docs/configuration.md, docs/errors.md, docs/operations/* and the alarms of
+// docs/operations.md from tables, docs/api/*.md from declarations. Run: npm run docs
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { clientCodes } from '../src/protocol/client-codes.ts'
 import {
   type CodeEntry,
-  clientCodes,
   closeCodeOf,
   type PeerCode,
   peerCodes,
@@ -15,7 +15,11 @@ import {
 import { operatorCodes } from '../src/protocol/operator-codes.ts'
 import { flagOf, type Option, type OptionGroup, options } from '../src/server/config.ts'
 import { withAlarms } from './alarms.ts'
+import { alertsFile, alertsPage } from './alerts-page.ts'
 import { apiPages } from './api.ts'
+import { dashboard } from './dashboard.ts'
+import { doctorPage } from './doctor-page.ts'
+import { metricsPage } from './metrics-page.ts'
 
 const groups: Record<OptionGroup, string> = {
   database: 'Database',
@@ -26,7 +30,7 @@ const groups: Record<OptionGroup, string> = {
   stream: 'Stream and snapshots',
   channels: 'Channels',
   limits: 'Limits on clients',
-  log: 'Log',
+  log: 'Log and traces',
 }
 
 export function configurationPage(): string {
@@ -161,9 +165,17 @@ if (import.meta.main) {
   const docs = new URL('../docs/', import.meta.url)
   await writeFile(new URL('configuration.md', docs), configurationPage())
   await writeFile(new URL('errors.md', docs), errorsPage())
+  await mkdir(new URL('operations/', docs), { recursive: true })
+  await writeFile(new URL('operations/metrics.md', docs), metricsPage())
+  await writeFile(new URL('operations/doctor.md', docs), doctorPage())
+  await writeFile(new URL('operations/alerts.md', docs), alertsPage())
+  await writeFile(new URL('operations/alerts.yml', docs), alertsFile())
+  await writeFile(new URL('operations/grafana.json', docs), dashboard())
   const operations = new URL('operations.md', docs)
   await writeFile(operations, withAlarms(await readFile(operations, 'utf8')))
   await mkdir(new URL('api/', docs), { recursive: true })
   for (const [path, text] of apiPages().pages) await writeFile(new URL(path, docs), text)
-  console.log('wrote docs/configuration.md, docs/errors.md, docs/api/*.md and the alarms of docs/operations.md')
+  console.log(
+    'wrote docs/configuration.md, docs/errors.md, docs/api/*.md, docs/operations/{metrics.md,doctor.md,alerts.md,alerts.yml,grafana.json} and the alarms of docs/operations.md',
+  )
 }

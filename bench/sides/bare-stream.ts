@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { WebSocketServer } from 'ws'
 import { TransactionAssembler } from '../../src/server/decode/transaction.ts'
 import { textFrame } from '../../src/server/deliver/encode.ts'
+import { connectionOf } from '../../src/server/postgres-url.ts'
 import { ReplicationStream } from '../../src/server/wal/replication-stream.ts'
 import { answer } from '../child.ts'
 import { name } from '../world.ts'
@@ -54,7 +55,8 @@ answer(
         })
       })
       stream = new ReplicationStream({
-        ...{ databaseUrl, slotName: slot, publication: name, confirmedFlushLsn: 0n, walSenderTimeoutMs: 60_000 },
+        connection: connectionOf(databaseUrl),
+        ...{ slotName: slot, publication: name, confirmedFlushLsn: 0n, walSenderTimeoutMs: 60_000 },
         startTimeoutMs: 10_000,
         makeFailover: false,
         needsHistory: () => false,

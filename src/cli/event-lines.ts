@@ -1,5 +1,6 @@
 // Prints the events of a stream as lines: for people, and for programs.
 import type { StreamEvent } from './event-stream.ts'
+import { visibleLine } from './visible.ts'
 
 /** One line of JSON for each event: `{"event":"delta","id":"...","data":{...}}`. */
 export function jsonLines({ event, id, data }: StreamEvent): string[] {
@@ -23,7 +24,9 @@ interface EventData {
 }
 
 /** `=` a row that is there, `+` one that came, `~` one that changed, `-` one that left. */
-export function textLines({ event, data }: StreamEvent): string[] {
+export const textLines = (event: StreamEvent): string[] => linesOf(event).map(visibleLine)
+
+function linesOf({ event, data }: StreamEvent): string[] {
   const body = JSON.parse(data) as EventData
   if (event === 'snapshot') {
     const rows = (body.rows ?? []).map(row => `= ${JSON.stringify(row)}`)

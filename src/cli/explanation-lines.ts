@@ -8,6 +8,7 @@ import type {
   TableExplanation,
 } from '../server/explain/explanation.ts'
 import { sayFound } from '../server/explain/sentence.ts'
+import { visibleLine } from './visible.ts'
 
 /** Without line breaks at their ends. */
 export function explanationLines(explanation: Explanation): string[] {
@@ -34,7 +35,7 @@ export function explanationLines(explanation: Explanation): string[] {
     // Last, because a terminal shows the end.
     ...section('Row', row === null ? [] : rowLines(row)),
   ]
-  return lines
+  return lines.map(visibleLine)
 }
 
 function standingOf({ exact, policies }: Explanation): string {

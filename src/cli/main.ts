@@ -3,7 +3,7 @@
 // when it is asked for, so that `--help` needs no database driver.
 import { Command, Option as Flag } from 'commander'
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import { loadConfig, loadOptions, type OptionName, optionNames } from '../server/config.ts'
+import { loadConfig, loadOptions, type OptionName, optionNames, sessionUrlOf } from '../server/config.ts'
 import type { OrderKind } from './commands/order.ts'
 import { describeFailure } from './failure.ts'
 import { addFlags } from './flags.ts'
@@ -58,7 +58,7 @@ command(
     process.exit()
   })
 
-const adminOptions = ['DATABASE_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
+const adminOptions = ['DATABASE_URL', 'DATABASE_REPLICATION_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
 
 interface AdminFlags {
   readonly [flag: string]: unknown
@@ -75,7 +75,8 @@ function adminCommand(signature: string, description: string, names: readonly Op
 
 /** What every command that changes the database takes. @throws CONFIG_INVALID */
 function administration(flags: AdminFlags) {
-  const { databaseUrl, adminDatabaseUrl, tidegateName } = loadOptions(adminOptions, process.env, flags)
+  const { adminDatabaseUrl, tidegateName, ...urls } = loadOptions(adminOptions, process.env, flags)
+  const databaseUrl = sessionUrlOf(urls)
   const { dryRun = false, lockTimeoutMs = '5000' } = flags
   if (!/^[1-9]\d{0,7}$/.test(lockTimeoutMs))
     throw new TidegateError(
@@ -131,8 +132,19 @@ adminCommand('remove', 'Take Tidegate out of the database: slot, publication, fu
     await remove({ ...administration(flags), force: flags.force === true }, process.stdout)
   })
 
+command('doctor', 'Look at the database, Redis, options and machine: what does not hold, and what to run.', optionNames)
+  .option('--json', 'as JSON, for programs')
+  .option('--strict', 'exit with 1 also for warnings')
+  .addHelpText('after', '\nExit code: 0 if nothing failed, 1 if something did, 2 if something could not be looked at.')
+  .action(async ({ json = false, strict = false, ...flags }) => {
+    const { doctor } = await import('./commands/doctor.ts')
+    const isTerminal = process.stdout.isTTY === true
+    process.exitCode = await doctor({ env: process.env, flags, json, strict, isTerminal }, print)
+  })
+
 const explainOptions = [
   'DATABASE_URL',
+  'DATABASE_REPLICATION_URL',
   'TIDEGATE_NAME',
   'JWT_SECRET',
   'JWT_JWKS_URL',
@@ -239,14 +251,13 @@ command(
     if (!(await rebalance(options, { print, note }, stopSignal()))) process.exitCode = 1
   })
 
-const orderOptions = ['DATABASE_URL', 'ADMIN_DATABASE_URL', 'TIDEGATE_NAME'] as const
-
 function orderCommand(kind: OrderKind, description: string, names: Readonly<Record<string, string>>): void {
-  const made = command(kind, description, orderOptions)
+  const made = command(kind, description, adminOptions)
   for (const [flag, text] of Object.entries(names)) made.option(flag, text)
   made.action(async flags => {
     const { order } = await import('./commands/order.ts')
-    const { databaseUrl, adminDatabaseUrl: adminUrl, tidegateName } = loadOptions(orderOptions, process.env, flags)
+    const { adminDatabaseUrl: adminUrl, tidegateName, ...urls } = loadOptions(adminOptions, process.env, flags)
+    const databaseUrl = sessionUrlOf(urls)
     const own = Object.keys(names).map(flag => /^--(\S+)/.exec(flag)![1]!.replace(/-(.)/g, (_, c) => c.toUpperCase()))
     const given = Object.fromEntries(own.filter(name => flags[name] !== undefined).map(name => [name, flags[name]]))
     await order({ databaseUrl, adminUrl, name: tidegateName }, kind, given, print)

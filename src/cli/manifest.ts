@@ -5,6 +5,7 @@ import { TidegateError } from '../protocol/tidegate-error.ts'
 export interface Manifest {
   readonly version: string
   readonly engines: { readonly node: string }
+  readonly devDependencies: Readonly<Record<string, string>>
 }
 
 /** At the same place seen from the sources and from what is built of them. */

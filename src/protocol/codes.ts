@@ -1,6 +1,7 @@
 // Every refusal Tidegate can give, on one line each: its HTTP status, what the client should do, and what it means.
 // The ranges of WebSocket close codes tell a client that knows no single code what to do next.
 
+import type { clientCodes } from './client-codes.ts'
 import type { OperatorCode } from './operator-codes.ts'
 
 /** What a client does after a refusal or a close. */
@@ -55,7 +56,7 @@ export const peerCodes = {
     503,
     'later',
     'This node holds as many connections as it may.',
-    'Come back after retryAfterMs; raise MAX_CONNECTIONS.',
+    'Come back after retryAfterMs; raise MAX_CONNECTIONS, or add a node.',
   ),
   ORIGIN_REFUSED: entry(
     403,
@@ -343,6 +344,24 @@ export const peerCodes = {
     "Supabase's clients may not use public channels here.",
     'Ask for a private channel, `config: { private: true }`, or unset SUPABASE_PRIVATE_ONLY.',
   ),
+  ADDRESS_TOO_MANY: entry(
+    429,
+    'later',
+    "As many connections came from this client's address (of IPv6: its /64) as may at a time.",
+    'Close some, or come back after retryAfterMs; raise MAX_CONNECTIONS_PER_ADDRESS, and set TRUSTED_PROXIES where a proxy stands before the node.',
+  ),
+  USER_TOO_MANY: entry(
+    429,
+    'later',
+    'This user has as many connections as one may.',
+    'Close some (other tabs or devices), or come back after retryAfterMs; raise MAX_CONNECTIONS_PER_USER.',
+  ),
+  SNAPSHOT_SLOW: entry(
+    504,
+    'later',
+    'The first rows of this query took longer than SNAPSHOT_TIMEOUT_MS, and Postgres was told to stop.',
+    'Filter the query, or index what it and its policies read; EXPLAIN it as the role. Each time it is slow again the client waits longer.',
+  ),
 } satisfies Record<string, CodeEntry>
 
 /** Why a client is told to start over with a fresh snapshot. */
@@ -371,51 +390,6 @@ export const warningCodes = {
   NO_ROW_SECURITY: 'Row-level security is off: every row goes to whoever may SELECT the table.',
   POLICY_ASKED:
     'A policy cannot be judged in the stream: Postgres is asked, and what it grants or revokes is noticed a moment later.',
-} as const
-
-/** What the client's code finds out by itself and no server sends: the `error` of a query's state, beside the codes above. */
-export const clientCodes = {
-  CONNECTION_LOST: {
-    meaning: 'The connection ended without a reason of the server.',
-    remedy: 'Nothing: the client comes back by itself and resumes.',
-  },
-  TRANSPORT_BLOCKED: {
-    meaning: 'The page, or where it runs, forbids a transport; the client takes the next one.',
-    remedy: 'Allow the address in connect-src of the Content-Security-Policy, for wss: and https: alike.',
-  },
-  TOKEN_UNAVAILABLE: {
-    meaning: 'The token callback failed; the client asks it again later.',
-    remedy: 'Mend the callback given as `token`; the message has its error.',
-  },
-  PROTOCOL_ERROR: {
-    meaning: 'The server sent what cannot follow from the rows held; the client starts that query over.',
-    remedy: 'Report it with the message: this is a fault of Tidegate.',
-  },
-  CLIENT_CLOSED: {
-    meaning: 'The client was closed, or its user logged out, before an answer came.',
-    remedy: 'Nothing, if that was meant; else ask again with a client that is open.',
-  },
-  CLIENT_OFFLINE: {
-    meaning: 'A message was to be sent to a channel while the client was offline, and was not to wait.',
-    remedy: 'Send it when the status says so, or let it wait: `offlineSends`, or `offline: "wait"` with the message.',
-  },
-  SEND_QUEUE_FULL: {
-    meaning: 'As many messages wait to be sent to a channel as may.',
-    remedy: 'Await what is sent, or raise `max` and `maxBytes` of `offlineSends`.',
-  },
-  SEND_TIMEOUT: {
-    meaning: 'A message was not answered within its `timeoutMs`: it was sent or not.',
-    remedy: 'Send it again under the same `idempotencyKey`, or leave it.',
-  },
-  SEND_UNCERTAIN: {
-    meaning:
-      'The link was lost before the answer to a message, and the client was away for longer than the channel knows idempotency keys: it was sent or not.',
-    remedy: 'Look into the history or ask the user; raise `idempotency` in the rule of the channel.',
-  },
-  URL_INVALID: {
-    meaning: 'The address given to the client is none of HTTP.',
-    remedy: 'Give the base address of the service: https://tide.example.com.',
-  },
 } as const
 
 /** What to do about a warning, if it was not meant so. */

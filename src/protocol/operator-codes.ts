@@ -17,6 +17,10 @@ export const operatorCodes = {
     'No connection to DATABASE_URL.',
     'Check host, port, password and pg_hba.conf with: psql "$DATABASE_URL" -c "SELECT 1"',
   ),
+  DATABASE_POOLED: operator(
+    'A pooler in transaction mode stands between this node and Postgres, where it needs a session of its own.',
+    'Let DATABASE_REPLICATION_URL lead to Postgres itself, and DATABASE_URL to the pooler as before.',
+  ),
   WAL_LEVEL: operator('wal_level is not logical.', 'ALTER SYSTEM SET wal_level = logical; then restart Postgres.'),
   NOT_REPLICATION: operator('The login has no REPLICATION attribute.', 'ALTER ROLE <login> REPLICATION;'),
   VERSION_UNSUPPORTED: operator('Postgres is older than 14.', 'Upgrade Postgres; 14 to 18 are supported.'),
@@ -57,6 +61,10 @@ export const operatorCodes = {
     'A replication message is of an unknown kind or malformed; the session starts over.',
     'Report it with the versions of Postgres and Tidegate if it comes again.',
   ),
+  DESCRIPTORS_SHORT: operator(
+    'The process may open fewer files than MAX_CONNECTIONS takes; the node holds fewer connections, as many as it can.',
+    'Raise the limit (ulimit -n, LimitNOFILE=, --ulimit nofile=), or lower MAX_CONNECTIONS; the message has the numbers.',
+  ),
   SPOOL_FAILED: operator(
     'A transaction too large for memory could not be written to, or read from, the temporary folder.',
     'Free space there, or name another folder with TMPDIR.',
@@ -85,6 +93,14 @@ export const operatorCodes = {
   STREAM_BEHIND: operator(
     'Postgres answers, but what is written to it does not come back through the WAL; clients are told stale.',
     'Look for a very large transaction or a busy machine; it catches up by itself. If not, restart and report it.',
+  ),
+  TRACING_MISSING: operator(
+    'OTEL_EXPORTER_OTLP_ENDPOINT is set, and the packages that send traces are not installed.',
+    'npm install @opentelemetry/api @opentelemetry/sdk-trace @opentelemetry/resources @opentelemetry/exporter-trace-otlp-http; or unset it.',
+  ),
+  TRACING_UNREACHABLE: operator(
+    'The collector of traces does not take them; they are lost until it does, and nothing else is harmed.',
+    'Check OTEL_EXPORTER_OTLP_ENDPOINT, and that the collector takes OTLP over HTTP there.',
   ),
   LSN_WENT_BACKWARDS: operator(
     'An acknowledgement would move the slot back.',

@@ -4,6 +4,9 @@ import { z } from 'zod'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { type ChannelEntry, parseChannelEntries } from './channel-entries.ts'
 import { readChannelEntries } from './channel-entries-file.ts'
+import { keyAlgorithms, secretAlgorithms, secretsIn, verificationOf } from './config-tokens.ts'
+import { refuseMixtures } from './config-unsafe.ts'
+import { type AddressRange, parseRanges } from './trusted-proxies.ts'
 
 export type OptionGroup =
   | 'database'
@@ -80,20 +83,27 @@ const redisUrl: OptionType<string> = {
   isSecret: true,
   schema: z.string().regex(/^rediss?(\+sentinel|\+cluster)?:\/\/[^/\s]+(\/\S*)?$/),
 }
-const operatorToken: OptionType<string> = {
-  type: 'a text of at least 16 characters without spaces',
+const operatorTokens: OptionType<readonly string[]> = {
+  type: 'a text of at least 16 characters of ASCII without spaces, or a JSON list of at most 10, the newest first',
   isSecret: true,
-  schema: z.string().regex(/^\S{16,}$/),
+  schema: z
+    .string()
+    .transform(secretsIn)
+    .pipe(
+      z
+        .array(z.string().regex(/^[\x21-\x7e]{16,1000}$/))
+        .min(1)
+        .max(10),
+    ),
 }
-const secret: OptionType<string> = { type: 'a text of at least 32 bytes', isSecret: true, schema: z.string() }
+const secrets: OptionType<readonly string[]> = {
+  type: 'a text of at least 32 bytes, or a JSON list of at most 10, the newest first',
+  isSecret: true,
+  schema: z.string().transform(secretsIn),
+}
+const host = matching('an address or host name', /^[^\s/]{1,255}$/)
 const roleName = z.string().regex(/^[^\s"]{1,63}$/)
 const origin = z.string().refine(text => text === '*' || (URL.canParse(text) && new URL(text).origin === text))
-
-const secretAlgorithms = ['HS256', 'HS384', 'HS512'] as const
-const keyAlgorithms = [
-  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
-  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
-] as const
 
 /** A setting Postgres shows to policies, and the claim that fills it. */
 export interface ClaimSetting {
@@ -165,6 +175,16 @@ const algorithms = list(
   `names with commas between, of ${[...secretAlgorithms, ...keyAlgorithms].join(', ')}`,
   z.enum([...secretAlgorithms, ...keyAlgorithms]),
 )
+const addressRanges: z.ZodType<readonly AddressRange[], string> = z.string().transform((text, context) => {
+  const ranges = parseRanges(text)
+  if (ranges !== null) return ranges
+  context.issues.push({ code: 'custom', input: text })
+  return z.NEVER
+})
+const proxies = list(
+  'addresses and networks with commas between (10.0.0.5, 10.1.0.0/16, fd00::/8), loopback or private',
+  addressRanges,
+)
 const claimSettings = list(
   'setting=claim pairs with commas between: app.tenant_id=tenant,app.user_id=sub',
   claimSetting,
@@ -187,22 +207,27 @@ const apiKeys: OptionType<readonly ApiKey[]> = {
 export const options = {
   DATABASE_URL: required('database', postgresUrl,
     'The database to follow, as a login with REPLICATION. tidegate dev starts one of its own when this is not set.'),
+  DATABASE_REPLICATION_URL: optional('database', postgresUrl,
+    'The same database and login, without a pooler in between: for the WAL, the slot, heartbeats and the catalog. Set it where DATABASE_URL leads to a pooler in transaction mode (PgBouncer, Supavisor); first snapshots and questions go through that.'),
   ADMIN_DATABASE_URL: optional('database', postgresUrl,
-    'The same database as a login that owns the tables: for migrate, track, untrack and remove. Without it they use DATABASE_URL.'),
+    'The same database as a login that owns the tables: for migrate, track, untrack and remove, without a pooler. Without it they use DATABASE_REPLICATION_URL or DATABASE_URL.'),
   DATABASE_POOL: option('database', integer(4, 1000), 4, 'Connections of this node. One is kept for heartbeats and the look at the slot, one for the catalog; the rest is shared by snapshots, reads of memberships, and questions. Of all nodes, one has another one that streams the WAL.'),
   TIDEGATE_NAME: option('database', matching('a name of lower-case letters, digits and _, at most 30', /^[a-z_][a-z0-9_]{0,29}$/), 'tidegate',
     'Names the publication and begins the name of the slot. Two services on one database need two names.'),
   TRACK: option('database', tables, '', 'Tables to track at the start, as tidegate track does; empty: those already tracked.'),
 
-  HOST: option('listener', matching('an address or host name', /^[^\s/]{1,255}$/), '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
+  HOST: option('listener', host, '127.0.0.1', 'Address to listen on; 0.0.0.0 for every interface.'),
   PORT: option('listener', integer(0, 65535), 4000, 'Port to listen on; 0 takes a free one and prints it.'),
   ALLOWED_ORIGINS: option('listener', origins, '', 'Web pages that may connect; empty: only pages from this host and port; *: all. What sends no Origin (curl, servers) is not asked.'),
+  TRUSTED_PROXIES: option('listener', proxies, '', 'Proxies and balancers before this node: what they say of their clients in X-Forwarded-For, -Proto and -Host, or Forwarded, is believed. loopback: of this machine; private: of private networks. Empty: nobody is.'),
   DRAIN_DELAY_MS: optional('listener', milliseconds(0, 600_000), 'How long a server that was told to stop still serves, its /ready red, so that the balancer notices and sends nobody new. Not set: 5000 if /ready was asked within the last minute, else 0. With the time for its clients to leave it must fit into the time until it is killed: 30 s in Kubernetes, 10 s under Docker.'),
   DRAIN_SPREAD_MS: optional('listener', milliseconds(0, 600_000), 'Clients of a server that stops are told to come back one after the other, evenly over this time. Not set: 1 ms for each, at least 1000, at most 20000.'),
   DRAIN_TIMEOUT_MS: option('listener', milliseconds(0, 600_000), 3000, 'How long clients may take to leave a server that stops, all at once; then they are cut off.'),
-  OPERATOR_TOKEN: optional('listener', operatorToken, 'Opens GET /v1/explain and POST /v1/orders to whoever sends it as Authorization: Bearer; without it there are no such addresses.'),
+  OPERATOR_TOKEN: optional('listener', operatorTokens, 'Opens the addresses for operators (docs/security.md) to whoever sends it as Authorization: Bearer; without it there are none. Several, so that it can be replaced: each opens them.'),
+  ADMIN_PORT: optional('listener', integer(0, 65535), 'A port of its own for the addresses for operators, /health and /ready; those for operators are then nowhere else. 0 takes a free one and prints it.'),
+  ADMIN_HOST: optional('listener', host, 'Address to listen on for ADMIN_PORT; not set: HOST.'),
 
-  JWT_SECRET: optional('tokens', secret, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL.'),
+  JWT_SECRET: optional('tokens', secrets, 'The shared secret that signs tokens. Set this or JWT_JWKS_URL. Several, so that it can be replaced: each verifies, the first signs.'),
   JWT_JWKS_URL: optional('tokens', url('an http or https URL', false, 'https:', 'http:'), 'Where the public keys that verify tokens are published. Set this or JWT_SECRET.'),
   JWT_ALGORITHMS: option('tokens', algorithms, '', 'Signatures to accept; empty: HS256 with JWT_SECRET, RS256,ES256,EdDSA with JWT_JWKS_URL. The token never chooses.'),
   JWT_ISSUER: optional('tokens', matching('a text', /./), 'What the claim iss must be; not checked when not set.'),
@@ -232,7 +257,9 @@ export const options = {
   LIMIT_MAX_ROWS: option('stream', integer(1, 10_000), 1000, 'The largest limit of a live query.'),
   WINDOWS_MAX_BYTES: option('stream', bytes(), 256 * MiB, 'Rows that are held for queries with a limit, all together; past it new ones are refused for a while.'),
   SNAPSHOT_CHUNK_ROWS: option('stream', integer(1, 100_000), 2000, 'Rows of a snapshot read and sent at a time.'),
-  SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time, as far as DATABASE_POOL has room; the others wait.'),
+  SNAPSHOT_CONCURRENCY: option('stream', integer(1, 1000), 8, 'Snapshots read at a time, as far as DATABASE_POOL has room; the others wait, and users take turns.'),
+  SNAPSHOT_QUEUE: option('stream', integer(1, 1_000_000), 10_000, 'Snapshots that may wait for their turn; past it whoever waits for most, or comes last, is told BUSY.'),
+  SNAPSHOT_TIMEOUT_MS: option('stream', milliseconds(10, 600_000), 30_000, 'How long Postgres may take for one part of a snapshot; past it its reader is told SNAPSHOT_SLOW.'),
   MEMBERSHIP_MAX_ROWS: option('stream', integer(1, 100_000_000), 100_000, 'Rows of a membership table that may decide for one reader.'),
   MEMBERSHIP_INDEX_MAX_ROWS: option('stream', integer(1, 1_000_000_000), 5_000_000, 'Rows held that decide for the readers of this node, about 100 bytes each; past it new subscriptions that need some are refused.'),
   ASKED_MAX_AUDIENCES_PER_TABLE: option('stream', integer(1, 100_000), 100, 'Queries of a table, each of one role and claims, for which Postgres is asked because a policy does not compile.'),
@@ -248,7 +275,9 @@ export const options = {
 
   HEARTBEAT_MS: option('limits', milliseconds(100, 600_000), 25_000, 'How often clients hear from the server, and it from them; a peer silent for two is closed.'),
   HANDSHAKE_MS: option('limits', milliseconds(100, 600_000), 10_000, 'How long a WebSocket may be open without a token.'),
-  MAX_CONNECTIONS: option('limits', integer(1, 1_000_000), 10_000, 'Connections of this node.'),
+  MAX_CONNECTIONS: option('limits', integer(1, 1_000_000), 10_000, 'Connections of this node; fewer, if the process may not open so many files (DESCRIPTORS_SHORT).'),
+  MAX_CONNECTIONS_PER_ADDRESS: option('limits', integer(0, 1_000_000), 0, 'Of those, connections from one address (of IPv6: one /64); 0: as many as there are. An office, or a proxy that TRUSTED_PROXIES does not name, is one address.'),
+  MAX_CONNECTIONS_PER_USER: option('limits', integer(0, 1_000_000), 0, 'Of those, connections of one subject and role; 0: as many as there are. Tokens without a subject are of no user.'),
   MAX_SUBSCRIPTIONS: option('limits', integer(1, 100_000), 100, 'Subscriptions of one connection.'),
   MAX_FRAME_BYTES: option('limits', bytes(16 * MiB), 65_536, 'Size of a frame or a body that a client sends.'),
   MAX_FRAMES_PER_SECOND: option('limits', integer(1, 100_000), 50, 'Frames of one connection.'),
@@ -258,6 +287,9 @@ export const options = {
   SEND_QUEUE_BYTES: option('limits', bytes(1024 * MiB), MiB, 'Bytes waiting for one slow connection; past it live queries fold and changes catch up later.'),
 
   LOG_LEVEL: option('log', oneOf('debug', 'info', 'warn', 'error', 'silent'), 'info', 'What goes into the log on standard error.'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: optional('log', url('an http or https URL', true, 'https:', 'http:'), 'A collector of OpenTelemetry traces, as http://127.0.0.1:4318: the way of commits is sent to it, by OTLP over HTTP. Its packages are installed beside Tidegate (TRACING_MISSING says how).'),
+  OTEL_SERVICE_NAME: option('log', matching('a text', /./), 'tidegate', 'What traces name this service.'),
+  TRACES_PER_SECOND: option('log', integer(1, 100), 10, 'Commits traced; those beyond are counted.'),
 } as const
 
 export type OptionName = keyof typeof options
@@ -285,12 +317,18 @@ export const flagOf = (name: string): string => `--${name.toLowerCase().replaceA
 export const keyOf = (name: string): string =>
   name.toLowerCase().replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
 
+/** Where sessions of one's own are to be had. */
+export const sessionUrlOf = (given: OptionValues<'DATABASE_URL' | 'DATABASE_REPLICATION_URL'>): string =>
+  given.databaseReplicationUrl ?? given.databaseUrl
+
 /** Reads every option. @throws CONFIG_INVALID that lists each option that does not fit, with its value and what fits */
 export function loadConfig(env: Environment, flags: Flags = {}): Config {
   const config = loadOptions(optionNames, env, flags)
   const nameOf = (name: OptionName): string => nameAsGiven(name, flags)
   refuseStrangeRoles(config, nameOf)
-  return { ...config, ...verificationOf(config, nameOf), channels: readChannelEntries(config, nameOf) }
+  const verification = verificationOf(config, nameOf)
+  refuseMixtures(config, nameOf, env.NODE_ENV === 'production')
+  return { ...config, ...verification, channels: readChannelEntries(config, nameOf) }
 }
 
 /** Reads the named options only, so that a command asks for nothing it does not need.
@@ -310,40 +348,6 @@ export function loadOptions<Name extends OptionName>(
   return Object.fromEntries(names.map(name => [keyOf(name), parsed.data[name]])) as OptionValues<Name>
 }
 
-/** What verifies tokens, one way only: a public key must never be taken for a shared secret. */
-export function verificationOf(
-  given: OptionValues<'JWT_SECRET' | 'JWT_JWKS_URL' | 'JWT_ALGORITHMS'>,
-  nameOf: (name: OptionName) => string = name => name,
-): Pick<Config, 'jwtAlgorithms'> {
-  const { jwtSecret, jwtJwksUrl, jwtAlgorithms } = given
-  if (jwtSecret === null && jwtJwksUrl === null)
-    throw invalid([
-      `JWT_SECRET is not set, nor JWT_JWKS_URL; set the one that verifies your tokens (a new secret: openssl rand -hex 32)`,
-    ])
-  if (jwtSecret !== null && jwtJwksUrl !== null)
-    throw invalid([
-      `${nameOf('JWT_SECRET')} and ${nameOf('JWT_JWKS_URL')} are both set; set one of them, since a token verified by a shared secret could be forged with a public key`,
-    ])
-  const fitting: readonly string[] = jwtSecret === null ? keyAlgorithms : secretAlgorithms
-  const chosen =
-    jwtAlgorithms.length > 0 ? jwtAlgorithms : jwtSecret === null ? defaultKeyAlgorithms : defaultSecretAlgorithms
-  const strange = chosen.filter(algorithm => !fitting.includes(algorithm))
-  if (strange.length > 0)
-    throw invalid([
-      `${nameOf('JWT_ALGORITHMS')} is "${jwtAlgorithms.join(',')}"; with ${jwtSecret === null ? 'JWT_JWKS_URL' : 'JWT_SECRET'} it takes ${fitting.join(', ')}`,
-    ])
-  if (jwtSecret !== null) {
-    // A key shorter than its hash can be guessed (RFC 7518, section 3.2).
-    const leastBytes = Math.max(...chosen.map(algorithm => Number(algorithm.slice(2)) / 8))
-    const size = Buffer.byteLength(jwtSecret)
-    if (size < leastBytes)
-      throw invalid([
-        `${nameOf('JWT_SECRET')} has ${size} bytes; for ${chosen.join(', ')} it takes at least ${leastBytes} (openssl rand -hex 32)`,
-      ])
-  }
-  return { jwtAlgorithms: chosen }
-}
-
 /** Its clients would be refused one by one. */
 function refuseStrangeRoles(
   { apiKeys, jwtRoles }: OptionValues<'API_KEYS' | 'JWT_ROLES'>,
@@ -354,9 +358,6 @@ function refuseStrangeRoles(
   const names = [...strange].map(role => JSON.stringify(role)).join(', ')
   throw invalid([`${nameOf('API_KEYS')} has keys for ${names}, which JWT_ROLES does not list; add it there`])
 }
-
-const defaultSecretAlgorithms = ['HS256'] as const
-const defaultKeyAlgorithms = ['RS256', 'ES256', 'EdDSA'] as const
 
 /** An empty text is no value: compose files and unit files pass the names of unset variables along. */
 function textOf(name: OptionName, env: Environment, flags: Flags): string | undefined {

@@ -21,10 +21,12 @@
 //
 // What may be slow does not fill what is left: of four connections one is for first snapshots, which may take half a
 // minute; the other is for short reads, by key, and for questions, which a timeout of a second ends.
-import pg from 'pg'
+import type pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { createPool, isQueryTimeout, type Lane } from './database.ts'
+import type { LaneUse } from './figures/gauges.ts'
 import { type Limit, Places } from './places.ts'
+import { PreferringClient } from './postgres-url.ts'
 
 /** In the order in which they are served; slot and catalog take turns, and so do the last four.
  *  - `upkeep`: heartbeats, fences, samples, looks at the slot: a millisecond each
@@ -48,7 +50,13 @@ const ranks: Readonly<Record<LaneName, number>> = {
   explain: 3,
 }
 
+/** What a reader begins with, or is asked for, each in a transaction of its own, may go through a pooler in transaction mode. All others never
+ *  do: they need a session, or grants and revocations wait for them, which are exact whatever becomes of the pooler. */
+const pooledLanes: readonly LaneName[] = ['snapshots', 'asked']
+
 export interface ConnectionsOptions {
+  /** DATABASE_REPLICATION_URL: the database itself, where `databaseUrl` may lead to a pooler; null: there is none in between. */
+  readonly sessionUrl?: string | null
   /** DATABASE_POOL */
   readonly connections: number
   /** SNAPSHOT_CONCURRENCY */
@@ -88,8 +96,7 @@ export function limitsOf({ connections, snapshots, asked }: ConnectionsOptions):
     { of: ['slot'], most: 1 },
     { of: ['catalog'], most: Math.min(4, connections - 2) },
     { of: ['reads', 'snapshots'], most: snapshots },
-    // One is left for reads by key, unless there is only one.
-    { of: ['snapshots', 'explain'], most: Math.min(connections - 3, Math.max(1, snapshots - 1)) },
+    { of: ['snapshots', 'explain'], most: snapshotPlaces({ connections, snapshots }) },
     { of: ['explain'], most: 1 },
     { of: ['asked'], most: askedPlaces({ connections, asked }) },
   ]
@@ -100,24 +107,38 @@ export function limitsOf({ connections, snapshots, asked }: ConnectionsOptions):
 export const askedPlaces = ({ connections, asked }: Pick<ConnectionsOptions, 'connections' | 'asked'>): number =>
   Math.min(asked, Math.max(2, connections - 3))
 
+/** First snapshots at a time: SNAPSHOT_CONCURRENCY less one, for reads by key, as far as the pool has room. */
+export const snapshotPlaces = ({
+  connections,
+  snapshots,
+}: Pick<ConnectionsOptions, 'connections' | 'snapshots'>): number =>
+  Math.min(connections - 3, Math.max(1, snapshots - 1))
+
 export class Connections {
+  /** Of sessions of their own. */
   readonly #pool: pg.Pool
+  /** Through the pooler; null where all are of their own. */
+  readonly #pooled: pg.Pool | null
   readonly #places: Places<LaneName>
 
   constructor(databaseUrl: string, options: ConnectionsOptions) {
-    this.#pool = createPool(databaseUrl, {
-      maxConnections: options.connections,
-      statementTimeoutMs,
-      Client: LentClient,
-    })
+    const { sessionUrl = null, connections: maxConnections } = options
+    const pool = { maxConnections, statementTimeoutMs, Client: LentClient }
+    this.#pool =
+      sessionUrl === null
+        ? createPool(databaseUrl, pool)
+        : createPool(sessionUrl, { ...pool, name: 'DATABASE_REPLICATION_URL' })
+    this.#pooled = sessionUrl === null ? null : createPool(databaseUrl, { ...pool, isPooled: true })
     this.#places = new Places(limitsOf(options), ranks)
   }
 
   lane(name: LaneName, { queryTimeoutMs, waitMs, queueLimit = defaultQueueLimit }: LaneOptions): Lane {
+    const isPooled = this.#pooled !== null && pooledLanes.includes(name)
+    const pool = isPooled ? this.#pooled! : this.#pool
     const connect = async (): Promise<pg.PoolClient> => {
       await this.#places.take(name, { waitMs, queueLimit })
       try {
-        const client = await this.#pool.connect()
+        const client = await pool.connect()
         lend(client as unknown as LentClient & pg.PoolClient, queryTimeoutMs, () => this.#places.free(name))
         return client
       } catch (error) {
@@ -136,18 +157,23 @@ export class Connections {
         client.release(failed)
       }
     }
-    return { connect, query: query as pg.Pool['query'] }
+    return { connect, query: query as pg.Pool['query'], isPooled }
+  }
+
+  /** What they are used for now. */
+  get use(): readonly LaneUse[] {
+    return this.#places.use.map(({ name, taken, waiting }) => ({ lane: name, inUse: taken, waiting }))
   }
 
   /** Refuses who waits, and closes as they are given back. */
   async end(): Promise<void> {
     this.#places.close(new TidegateError('UNAVAILABLE', 'the server is stopping', { retryAfterMs: 500 }))
-    await this.#pool.end()
+    await Promise.all([this.#pool.end(), this.#pooled?.end()])
   }
 }
 
 /** A connection that gives every query the timeout of the lane it is lent to. */
-class LentClient extends pg.Client {
+class LentClient extends PreferringClient {
   queryTimeoutMs = 0
   /** Postgres is still at a query that was given up. */
   isOvertaken = false

@@ -2,6 +2,7 @@
 // query's row, in the WAL and on the wire.
 import pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
+import { connectionOf, PreferringClient } from './postgres-url.ts'
 
 /** Settings that change how values are printed, pinned on every session we open, replication included. */
 export const pinnedSettings: Readonly<Record<string, string>> = {
@@ -13,8 +14,11 @@ export const pinnedSettings: Readonly<Record<string, string>> = {
   client_encoding: 'UTF8',
 }
 
+/** A setting of ours that tells whether those of the session are in force: `own`. */
+export const ownSession = 'tidegate.session'
+
 /** The same as startup options: `-c DateStyle=ISO,\ YMD ...`. */
-export const pinnedOptions: string = Object.entries(pinnedSettings)
+export const pinnedOptions: string = Object.entries({ ...pinnedSettings, [ownSession]: 'own' })
   .filter(([name]) => name !== 'client_encoding')
   .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
   .join(' ')
@@ -23,7 +27,27 @@ export const pinnedOptions: string = Object.entries(pinnedSettings)
 export interface Lane {
   readonly query: pg.Pool['query']
   connect(): Promise<pg.PoolClient>
+  /** Its sessions may be anybody's, as behind a pooler: nothing is pinned but by `beginSql`. */
+  readonly isPooled?: boolean
 }
+
+/** Begins a transaction in which values are printed as pinned, whoever had the session before. To be sent as one message, without
+ *  values; to what is in it more may be added.
+ *  @param modes such as `ISOLATION LEVEL REPEATABLE READ READ ONLY` */
+export function beginSql(lane: Pick<Lane, 'isPooled'>, modes = ''): string {
+  const begin = modes === '' ? 'BEGIN' : `BEGIN ${modes}`
+  return lane.isPooled === true ? `${forget}; ${begin}; ${pinnedLocally}` : begin
+}
+
+/** What another client left in the session: a pooler in transaction mode leaves it there. */
+const forget = 'SET SESSION AUTHORIZATION DEFAULT; RESET ALL'
+
+/** Longer than any limit of the client's own has to be: one that is closer is set after it. */
+const pooledTimeoutMs = 9_500
+
+const pinnedLocally = Object.entries({ ...pinnedSettings, statement_timeout: String(pooledTimeoutMs) })
+  .map(([name, value]) => `SET LOCAL ${name} = '${value}'`)
+  .join('; ')
 
 /** A row as Postgres printed it: no value is parsed. */
 export type TextRow = (string | null)[]
@@ -38,19 +62,26 @@ export interface PoolOptions {
   /** The same, by the server. */
   readonly statementTimeoutMs?: number
   readonly Client?: new () => pg.ClientBase
+  /** Through a pooler, which refuses what a session is to begin with: nothing is pinned but by `beginSql`. */
+  readonly isPooled?: boolean
+  /** The option that the address is of, for refusals; left out: DATABASE_URL. */
+  readonly name?: string
 }
 
 export function createPool(databaseUrl: string, options: PoolOptions): pg.Pool {
-  const pool = new pg.Pool({
-    connectionString: databaseUrl,
+  const isPooled = options.isPooled === true
+  const { options: settings, ...connection } = connectionOf(databaseUrl, isPooled ? '' : pinnedOptions, options.name)
+  const config = {
+    ...connection,
+    ...(settings === '' ? {} : { options: settings }),
     max: options.maxConnections,
     application_name: options.applicationName ?? 'tidegate',
-    options: pinnedOptions,
     connectionTimeoutMillis: 10_000,
     ...(options.queryTimeoutMs === undefined ? {} : { query_timeout: options.queryTimeoutMs }),
-    ...(options.statementTimeoutMs === undefined ? {} : { statement_timeout: options.statementTimeoutMs }),
-    ...(options.Client === undefined ? {} : { Client: options.Client }),
-  })
+    ...(options.statementTimeoutMs === undefined || isPooled ? {} : { statement_timeout: options.statementTimeoutMs }),
+    Client: options.Client ?? PreferringClient,
+  }
+  const pool = new pg.Pool(config as pg.PoolConfig)
   // A connection that breaks is replaced by the next checkout, and whoever holds it hears of it from the next query. Without
   // a listener it would end the process: the pool's own is there only while the connection is idle in it, not while somebody
   // who holds it is between two queries.

@@ -1,21 +1,32 @@
 // What the gateway takes of the configuration.
 import type { Config } from './config.ts'
 import { ApiKeys, type SupabaseOptions } from './deliver/phoenix/api-keys.ts'
+import { takeRoom } from './descriptors.ts'
+import type { Log } from './log.ts'
+import { repeated } from './log-repeated.ts'
 
-export const gatewayLimits = (config: Config) => ({
+/** @param openFiles as of `takeRoom`. @throws DESCRIPTORS_SHORT */
+export const gatewayLimits = (config: Config, openFiles: number | null | undefined, log: Log) => ({
   maxFrameBytes: config.maxFrameBytes,
   maxSubscriptions: config.maxSubscriptions,
   framesPerSecond: config.maxFramesPerSecond,
-  maxConnections: config.maxConnections,
+  ...takeRoom(config, openFiles, (facts, message) => log.warn(facts, message)),
+  maxConnectionsPerAddress: config.maxConnectionsPerAddress,
+  maxConnectionsPerUser: config.maxConnectionsPerUser,
   handshakeMs: config.handshakeMs,
   heartbeatMs: config.heartbeatMs,
   sendQueueBytes: config.sendQueueBytes,
   ticketMs: config.ticketMs,
 })
 
-export function authenticatorOptions(config: Config) {
+export function authenticatorOptions(config: Config, log: Log) {
   return {
-    ...(config.jwtSecret === null ? {} : { secret: config.jwtSecret }),
+    onKeysFailure: (error: unknown) =>
+      repeated(log).warn(
+        { err: error },
+        'the keys of JWT_JWKS_URL cannot be fetched: those that are known stay, and tokens of others are told to come back',
+      ),
+    ...(config.jwtSecret === null ? {} : { secrets: config.jwtSecret }),
     ...(config.jwtJwksUrl === null ? {} : { jwksUrl: config.jwtJwksUrl }),
     ...(config.jwtIssuer === null ? {} : { issuer: config.jwtIssuer }),
     ...(config.jwtAudience === null ? {} : { audience: config.jwtAudience }),

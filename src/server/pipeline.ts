@@ -9,6 +9,11 @@ import type { Channels } from './channels/channels.ts'
 import type { Guards } from './channels/guards/guards.ts'
 import type { Commit } from './decode/change.ts'
 import { TransactionAssembler } from './decode/transaction.ts'
+import { Arrivals } from './figures/arrivals.ts'
+import { CommitClock } from './figures/commit-clock.ts'
+import type { CommitTraces } from './figures/commit-trace.ts'
+import type { Figures } from './figures/figures.ts'
+import { wallNow } from './figures/wall-clock.ts'
 import type { Orders } from './orders/orders.ts'
 import { DirectInlet } from './relay/direct-inlet.ts'
 import type { Head } from './relay/head.ts'
@@ -56,12 +61,16 @@ export interface PipelineOptions {
   /** What commits say in channels. */
   readonly channels: Pick<Channels, 'concerns' | 'serve' | 'room' | 'lead'>
   readonly trouble: Trouble
+  readonly figures: Figures
+  readonly traces: CommitTraces
 }
 
 export class Pipeline {
   readonly #options: PipelineOptions
+  readonly #arrivals = new Arrivals()
+  readonly #clock: CommitClock
   /** Empty whenever the turn of the event loop ends. */
-  readonly #outbox = new Outbox()
+  readonly #outbox: Outbox
   /** `now()` before the commit being served. */
   #microsBefore = 0n
   /** The session of this life, to acknowledge to, and what says how far; null while this node does not hold the slot. */
@@ -72,6 +81,8 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options
+    this.#clock = new CommitClock({ ...options, arrivals: this.#arrivals })
+    this.#outbox = new Outbox(this.#clock)
   }
 
   /** Runs until the signal aborts. @throws what an operator must mend before the first life, or a defect of ours */
@@ -88,7 +99,7 @@ export class Pipeline {
 
   /** Reads the slot into the journal, and from there into the relay, life after life. */
   async ingest(stopping: AbortSignal): Promise<void> {
-    const { replication, journal, spoolBytes, trouble } = this.#options
+    const { replication, journal, spoolBytes, trouble, figures } = this.#options
     const signal = AbortSignal.any([stopping, this.#lettingGo.signal])
     for await (const { slot, stream } of replication.lives(signal)) {
       const assembler = new TransactionAssembler({ spoolBytes })
@@ -103,14 +114,26 @@ export class Pipeline {
         this.#options.channels.lead()
         // Nothing may come for a while that would show it.
         void inlet.failed.then(() => stream.close())
+        this.#arrivals.clear()
         for await (const gulp of stream.gulps()) {
+          const cameAtMs = wallNow()
+          let messages = 0
+          let bytes = 0
+          let lastLsn = 0n
           for (const message of gulp) {
             if (message.data === null) inlet.passed(message.walEnd)
             else {
+              messages += 1
+              bytes += message.data.length
               const commit = assembler.push(message.data)
-              if (commit !== null) inlet.append(commit)
+              if (commit === null) continue
+              lastLsn = commit.commitLsn
+              inlet.append(commit)
             }
           }
+          figures.walMessages += messages
+          figures.walBytes += bytes
+          if (lastLsn !== 0n) this.#arrivals.note(lastLsn, cameAtMs)
           inlet.flush()
           await inlet.room()
         }
@@ -152,12 +175,18 @@ export class Pipeline {
 
   /** Follows the relay: each commit whole, in order, judged by the memberships of its own position. */
   async serve(signal: AbortSignal): Promise<void> {
-    const { relay, head, orders } = this.#options
+    const { relay, head, orders, figures } = this.#options
+    const clock = this.#clock
     for await (const { life, commits, passedLsn } of relay.follow(signal)) {
       const slice = new Slice()
+      clock.look()
       for (const commit of commits) {
         // The window began anew while this batch was served: what is left of it belongs to nobody.
         if (life !== relay.life) break
+        figures.commits += 1
+        figures.commitBytes += commit.bytes
+        figures.changes += commit.changeCount
+        clock.begin(commit)
         const rules = this.#options.rulesAt(commit, this.#isDescribed(commit))
         if (rules !== null) {
           this.#outbox.handOut()
@@ -200,6 +229,7 @@ export class Pipeline {
           await this.#speak(commit, slice, life)
           if (life !== relay.life) break
         }
+        clock.served(this.#outbox.isTimed)
         this.#options.onServed(commit)
         head.lsn = commit.commitLsn
         head.passedLsn = commit.endLsn
@@ -211,6 +241,7 @@ export class Pipeline {
         }
       }
       this.#outbox.handOut()
+      clock.rest()
       if (life === relay.life && passedLsn > head.passedLsn) head.passedLsn = passedLsn
       head.moved()
       // Timers, sockets and whoever waited for this position take their turn between two batches.
@@ -222,12 +253,14 @@ export class Pipeline {
   async #speak(commit: Commit, slice: Slice, life: number): Promise<void> {
     const { relay, channels } = this.#options
     this.#outbox.handOut()
+    if (this.#clock.isServing) this.#clock.handingOut()
     const said = channels.serve(commit)
     while (life === relay.life && said.next().done !== true) {
       await channels.room()
       if (slice.over()) await slice.next()
     }
     await channels.room()
+    if (this.#clock.isServing) this.#clock.handedOut()
   }
 
   /** `now()` is the greatest commit timestamp: where it passes what changes an answer, those concerned step on like after a
@@ -268,9 +301,10 @@ export class Pipeline {
    *  ends or holds subscriptions. Yields now and then, so that whoever runs it may let others have their turn: hardly ever
    *  for a small commit. */
   *serveCommit(commit: Commit): Generator<void, void> {
-    const { router, relay, head, holds, times, door, guards } = this.#options
+    const { router, relay, head, holds, times, door, guards, figures } = this.#options
     if (!router.concerns(commit)) return
     const outbox = this.#outbox
+    const clock = this.#clock
     const changed = router.changedTables(commit)
     if (changed.size > 0) {
       outbox.handOut()
@@ -278,6 +312,7 @@ export class Pipeline {
     }
 
     // First the memberships, keeping the state before: old rows are judged by it, new rows by the state after.
+    clock.turnTo('authorize')
     const writer = router.movesMemberships(commit) ? this.#moveMemberships(commit) : null
     if (writer !== null) guards.flipped(writer)
     const { isFollowed: isTimed } = times
@@ -287,7 +322,11 @@ export class Pipeline {
     let decisions = 0
     const outcomes = new CommitOutcomes()
     let truncated = nobody
-    for (const { route, fold } of router.fold(commit)) {
+    clock.turnTo('decode')
+    const touched = router.fold(commit)
+    clock.count('decode', commit.changeCount)
+    clock.turnTo('authorize')
+    for (const { route, fold } of touched) {
       if (fold.unkeyed > 0 || fold.truncated) outbox.handOut()
       if (fold.unkeyed > 0) door.retire(new Set([route.table.oid]))
       if (fold.truncated) {
@@ -310,12 +349,16 @@ export class Pipeline {
       }
     }
     if (truncated.size > 0) outcomes.addEmpty(truncated)
+    figures.decisionsCompiled += decisions
+    clock.count('authorize', decisions)
 
     // Then grants and revocations: what they move was not touched by the commit and must be read. Until then nothing is
     // sent to those whom they concern.
     if (writer !== null) holds.flipped(writer, head.lsn)
     // 99 commits of 100 concern nobody here; what follows would cost them 0.6 µs each.
     if (outcomes.size > 0) {
+      clock.turnTo('route')
+      clock.concerned(outcomes.size)
       for (let place = 0; place < outcomes.size; place++) {
         const audience = outcomes.audiences[place]!
         if (audience.query.kind !== 'live' || audience.window !== null || audience.hold !== null) continue
@@ -333,7 +376,13 @@ export class Pipeline {
         // that leaves a filter is no revocation.
         if (audience.query.kind === 'live' && list.some(leavesView)) audience.members.retract('gently')
         const events = this.#eventsOf(audience, truncated.has(audience), list, encoder)
-        if (events.length > 0 && audience.members.size > 0) outbox.add(audience, events, commit.commitLsn)
+        const readers = audience.members.size
+        if (events.length > 0 && readers > 0) {
+          figures.batches += 1
+          figures.decisionsCached += list.length * (readers - 1)
+          clock.count('route', 1)
+          outbox.add(audience, events, commit.commitLsn)
+        }
         decisions += list.length
         if (decisions >= decisionsAtOnce) {
           decisions = 0

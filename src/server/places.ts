@@ -23,6 +23,7 @@ interface Line<Name> {
   readonly rank: number
   readonly limits: Count[]
   readonly waiting: Waiting[]
+  taken: number
   /** When one of it was let in last, as a number that rises. */
   servedAt: number
 }
@@ -41,7 +42,7 @@ export class Places<Name extends string> {
   constructor(limits: readonly Limit<Name>[], ranks: Readonly<Record<Name, number>>) {
     const lines = new Map<Name, Line<Name>>()
     for (const [name, rank] of Object.entries(ranks) as [Name, number][])
-      lines.set(name, { name, rank, limits: [], waiting: [], servedAt: 0 })
+      lines.set(name, { name, rank, limits: [], waiting: [], taken: 0, servedAt: 0 })
     for (const { of, most } of limits) {
       const count = { most, taken: 0 }
       for (const name of of) lines.get(name)!.limits.push(count)
@@ -73,11 +74,17 @@ export class Places<Name extends string> {
   }
 
   free(name: Name): void {
+    this.#lines.get(name)!.taken -= 1
     for (const count of this.#lines.get(name)!.limits) count.taken -= 1
     for (let line = this.#next(); line !== null; line = this.#next()) {
       this.#letIn(line)
       line.waiting.shift()!.begin()
     }
+  }
+
+  /** How many have a place, and wait for one, by name. */
+  get use(): readonly { readonly name: Name; readonly taken: number; readonly waiting: number }[] {
+    return Array.from(this.#lines.values(), ({ name, taken, waiting }) => ({ name, taken, waiting: waiting.length }))
   }
 
   /** Refuses who waits, and whoever comes. */
@@ -100,6 +107,7 @@ export class Places<Name extends string> {
   #letIn(line: Line<Name>): void {
     this.#turn += 1
     line.servedAt = this.#turn
+    line.taken += 1
     for (const count of line.limits) count.taken += 1
   }
 }

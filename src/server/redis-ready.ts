@@ -1,4 +1,4 @@
-// Whether Redis is one that Tidegate can use, asked at the start.
+// Whether Redis is one that Tidegate can use: asked at the start, and by the doctor.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { TidegateError } from '../protocol/tidegate-error.ts'
@@ -40,18 +40,25 @@ export async function assertRedisReady(
   }
 }
 
-/** INFO of each server that holds keys. */
-async function infosOf(client: RedisClient): Promise<readonly Map<string, string>[]> {
-  const servers = client instanceof Redis ? [client] : client.nodes('master')
-  // INFO is answered before the connection is ready, and the next command would fail.
-  if (servers.length === 0 || client.status !== 'ready') throw new Error('Connection is closed.')
-  const texts = await Promise.all(servers.map(server => server.info()))
-  return texts.map(
-    text => new Map(text.split('\r\n').map(line => line.split(/:(.*)/s).slice(0, 2) as [string, string])),
-  )
+/** Those that hold keys: of a Cluster, its masters. */
+export const serversOf = (client: RedisClient): readonly Redis[] =>
+  client instanceof Redis ? [client] : client.nodes('master')
+
+/** What INFO answers, by name. */
+export async function infoOf(server: Redis): Promise<ReadonlyMap<string, string>> {
+  const text = await server.info()
+  return new Map(text.split('\r\n').map(line => line.split(/:(.*)/s).slice(0, 2) as [string, string]))
 }
 
-function judge(client: RedisClient, infos: readonly Map<string, string>[], usesAof: boolean): RedisReady {
+/** INFO of each server that holds keys. */
+async function infosOf(client: RedisClient): Promise<readonly ReadonlyMap<string, string>[]> {
+  const servers = serversOf(client)
+  // INFO is answered before the connection is ready, and the next command would fail.
+  if (servers.length === 0 || client.status !== 'ready') throw new Error('Connection is closed.')
+  return Promise.all(servers.map(infoOf))
+}
+
+function judge(client: RedisClient, infos: readonly ReadonlyMap<string, string>[], usesAof: boolean): RedisReady {
   const warnings = new Set<string>()
   const versions = infos.map(info => info.get('redis_version') ?? '0')
   for (const info of infos) {
@@ -69,11 +76,19 @@ function judge(client: RedisClient, infos: readonly Map<string, string>[], usesA
       warnings.add('REDIS_URL leads to a replica, where nothing can be written; name its master, or its Sentinels')
   }
   const version = versions.sort(byVersion)[0]!
+  const refusal = versionRefusal(version, usesAof)
+  if (refusal !== null) throw refusal
+  return { version, warnings: [...warnings] }
+}
+
+/** @param usesAof RELAY_DURABILITY=aof
+ *  @returns REDIS_VERSION; null: it is new enough */
+export function versionRefusal(version: string, usesAof: boolean): TidegateError | null {
   const refused = (least: string, why = ''): TidegateError =>
     new TidegateError('REDIS_VERSION', `Redis is ${version}, and must be ${least} or later${why}`)
-  if (byVersion(version, oldest) < 0) throw refused(oldest)
-  if (usesAof && byVersion(version, oldestForAof) < 0) throw refused(oldestForAof, ' for RELAY_DURABILITY=aof')
-  return { version, warnings: [...warnings] }
+  if (byVersion(version, oldest) < 0) return refused(oldest)
+  if (usesAof && byVersion(version, oldestForAof) < 0) return refused(oldestForAof, ' for RELAY_DURABILITY=aof')
+  return null
 }
 
 function byVersion(a: string, b: string): number {

@@ -1,13 +1,9 @@
 // Puts the parts together: one node, from configuration to a listening gateway.
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { RealtimeWatch } from './admin/realtime-watch.ts'
 import { trackAtStart } from './admin/track.ts'
-import { Asker } from './ask/asker.ts'
-import { IndexSize } from './authorize/inner-set.ts'
 import { createCatalog } from './authorize/policy-catalog.ts'
-import { settingsList } from './authorize/settings.ts'
 import { Announcements } from './catalog/announcement.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { openChannels, openGuards } from './channel-setup.ts'
@@ -15,51 +11,49 @@ import type { Channels } from './channels/channels.ts'
 import type { GuardHoldings, Guards } from './channels/guards/guards.ts'
 import type { ChannelHoldings } from './channels/holdings.ts'
 import { MessageSweep } from './channels/sql/message-sweep.ts'
-import type { Config } from './config.ts'
-import { askedPlaces, Connections } from './connections.ts'
+import { type Config, sessionUrlOf } from './config.ts'
 import { createGateway, type Gateway, type GatewayOptions } from './deliver/gateway.ts'
 import { NodePeers } from './deliver/node-peers.ts'
 import { RedisStands } from './deliver/phoenix/redis-stands.ts'
 import { RedisTickets } from './deliver/redis-tickets.ts'
+import { warnAtStart } from './doctor/at-start.ts'
+import { readOpenFilesLimit } from './doctor/machine-look.ts'
+import { openDoor, openExplainer } from './door-setup.ts'
 import { drain } from './drain.ts'
-import { createExplainer } from './explain/operator.ts'
+import { Figures } from './figures/figures.ts'
 import { authenticatorOptions, gatewayLimits, supabaseOptions } from './gateway-options.ts'
-import { createLog, type Log } from './log.ts'
+import { openInspector } from './inspect/inspector.ts'
+import { assertOneDatabase, openLanes } from './lanes.ts'
+import type { Log } from './log.ts'
+import { repeated } from './log-repeated.ts'
+import { readGauges } from './metrics/read-gauges.ts'
+import { metricsRoute } from './metrics/route.ts'
 import { NodeRegistry } from './nodes/registry.ts'
 import { release } from './nodes/release.ts'
+import { explainRoute, ordersRoute } from './operator/routes.ts'
+import { openOperators } from './operator-setup.ts'
 import { createOrderGiver } from './orders/give-order.ts'
 import { Orders } from './orders/orders.ts'
 import { Pipeline } from './pipeline.ts'
 import { readinessOf } from './readiness.ts'
-import { Head } from './relay/head.ts'
-import { MemoryRelay } from './relay/memory-relay.ts'
-import { RedisJournal } from './relay/redis-journal.ts'
-import { Router } from './route/router.ts'
-import { checkRedis, closeShared, openShared, type SharedRedis } from './shared-redis.ts'
-import { SnapshotReader } from './snapshot/reader.ts'
-import { SharedReads } from './snapshot/shared-reads.ts'
+import { endServer } from './server-end.ts'
+import { checkRedis, openShared } from './shared-redis.ts'
 import { steadyNow } from './steady-clock.ts'
+import { openJournal, openStream } from './stream-setup.ts'
 import type { Holdings } from './subscribe/audiences.ts'
 import { createAuthenticator } from './subscribe/authenticate.ts'
 import { Holds } from './subscribe/holds.ts'
-import { Reach } from './subscribe/reach.ts'
-import { createRoleGate } from './subscribe/roles.ts'
-import type { Stream } from './subscribe/stream.ts'
-import type { StreamParts } from './subscribe/stream-parts.ts'
-import { SubscriptionDoor } from './subscribe/subscribe.ts'
-import type { Principal, Subscriptions } from './subscribe/subscription.ts'
-import { Times } from './subscribe/times.ts'
+import { openRolesOf, refuseUnbound } from './subscribe/roles.ts'
+import type { Subscriptions } from './subscribe/subscription.ts'
+import { openTracing } from './tracing/tracing.ts'
 import { Trouble } from './trouble.ts'
+import { TrustedProxies } from './trusted-proxies.ts'
 import { Upkeep } from './upkeep.ts'
-import { Beacon } from './wal/heartbeat.ts'
+import { reach } from './wal/preflight.ts'
 import { Replication, type ReplicationOptions } from './wal/replication.ts'
-import { slotExists } from './wal/slot.ts'
 
 export { type Config, loadConfig } from './config.ts'
 export { createLog, type Log } from './log.ts'
-
-/** How long one snapshot's statement, or its wait for the stream, may take. */
-const snapshotTimeoutMs = 30_000
 
 export interface ServerDependencies {
   readonly log: Log
@@ -71,6 +65,8 @@ export interface ServerDependencies {
 
 export interface TidegateServer {
   readonly port: number
+  /** The operators' own; null without ADMIN_PORT. */
+  readonly adminPort: number | null
   /** Resolves when the heartbeat's way through the WAL works. @throws what stops the server for good */
   ready(): Promise<void>
   /** The door behind the transports, for whoever reads in this process. */
@@ -83,6 +79,10 @@ export interface TidegateServer {
   holdings(): Holdings & ChannelHoldings & GuardHoldings & { readonly listed: number }
   /** WebSockets, event streams and requests held open. */
   connections(): number
+  /** What it has counted since it began. */
+  readonly figures: Figures
+  /** Never resolves. @throws what stops the server for good, before it is ready or later: nothing comes any more */
+  ended(): Promise<never>
   /** Tells clients when to come back, lets the slot go, closes. */
   stop(): Promise<void>
 }
@@ -93,121 +93,32 @@ export interface TidegateServer {
 export async function startServer(config: Config, dependencies: ServerDependencies): Promise<TidegateServer> {
   const { log, routes, replicate = options => new Replication(options) } = dependencies
   const out = { write: (text: string) => log.info(text.trim()) }
-  await trackAtStart({ databaseUrl: config.databaseUrl, name: config.tidegateName, tables: config.track }, out)
+  const sessionUrl = sessionUrlOf(config)
+  warnAtStart(config, log)
+  await assertOneDatabase(config)
+  await trackAtStart({ databaseUrl: sessionUrl, name: config.tidegateName, tables: config.track }, out)
   const stopping = new AbortController()
   const nodeId = randomBytes(8).toString('hex')
-  const connections = new Connections(config.databaseUrl, {
-    connections: config.databasePool,
-    snapshots: config.snapshotConcurrency,
-    asked: config.askedConcurrency,
-  })
-  const waits = { queryTimeoutMs: 10_000, waitMs: 10_000 }
-  const upkeepLane = connections.lane('upkeep', waits)
-  const lookLane = connections.lane('look', waits)
-  const catalogLane = connections.lane('catalog', waits)
-  // Past the statement's own limit only a dead network is left.
-  const snapshotWaits = { queryTimeoutMs: snapshotTimeoutMs + 5000 }
-  const readLane = connections.lane('reads', snapshotWaits)
+  const limits = gatewayLimits(config, readOpenFilesLimit(), log)
+  const figures = new Figures()
+  const tracing = await openTracing({ config, figures, nodeId, log })
+  const lanes = openLanes(config)
   const catalog = createCatalog({
-    pool: catalogLane,
-    lookPool: lookLane,
+    pool: lanes.catalog,
+    lookPool: lanes.look,
     publication: config.tidegateName,
     roles: config.jwtRoles,
     log,
   })
-  const beacon = new Beacon({ pool: upkeepLane, prefix: config.tidegateName, secret: randomBytes(32) })
-  const head = new Head()
-  const relay = new MemoryRelay({
-    maxBytes: config.windowMaxBytes,
-    maxAgeMs: config.windowMaxAgeMs,
-    maxWalBytes: Math.floor(config.slotMaxBytes / 4),
-    now: steadyNow,
-  })
-  const reader = new SnapshotReader({
-    snapshots: connections.lane('snapshots', snapshotWaits),
-    reads: readLane,
-    head,
-    beacon,
-    timeoutMs: snapshotTimeoutMs,
-    isStale: () => upkeep.pulse().stale,
-  })
-  const parts: StreamParts = {
-    relay,
-    head,
-    router: new Router(),
-    reader,
-    sharedReads: new SharedReads(reader),
-    indexSize: new IndexSize(config.membershipIndexMaxRows),
-    log,
-    limits: {
-      snapshotMaxRows: config.snapshotMaxRows,
-      snapshotChunkRows: config.snapshotChunkRows,
-      membershipMaxRows: config.membershipMaxRows,
-      ringMaxBytes: config.ringMaxBytes,
-      windowsMaxBytes: config.windowsMaxBytes,
-      maxHeldMs: config.maxHeldMs,
-      audienceGraceMs: config.audienceGraceMs,
-      resumeWaitMs: config.resumeWaitMs,
-    },
-  }
-  const times = new Times(parts, beacon)
-  const stream: Stream = { ...parts, times, reach: new Reach(parts, times) }
-  const settingsOf = (principal: Principal) => settingsList(principal, { claimSettings: config.claimSettings })
-  const asker = new Asker({
-    pool: connections.lane('asked', { ...waits, queryTimeoutMs: config.askedTimeoutMs + 5000 }),
-    relay,
-    head,
-    reader,
-    timeoutMs: config.askedTimeoutMs,
-    concurrency: askedPlaces({ connections: config.databasePool, asked: config.askedConcurrency }),
-  })
-  const gate = createRoleGate({ pool: catalogLane, allowed: config.jwtRoles })
-  const trouble = new Trouble(log, steadyNow)
+  const { stream, beacon } = openStream({ config, lanes, log, isStale: () => upkeep.pulse().stale, figures })
+  const { relay, head, reader } = stream
+  const trouble = new Trouble(log, steadyNow, figures.troubles)
   const redis = config.redisUrl === null ? null : openShared(config.redisUrl, config.tidegateName)
-  const journal =
-    redis === null
-      ? null
-      : new RedisJournal({
-          ...redis,
-          name: config.tidegateName,
-          nodeId,
-          log,
-          trouble,
-          spoolBytes: config.spoolBytes,
-          maxBytes: config.relayMaxBytes,
-          maxAgeMs: config.windowMaxAgeMs,
-          durability: config.relayDurability,
-          hasSlot: slotName => slotExists(upkeepLane, slotName),
-          holdMs: config.relayHoldMs,
-        })
+  const journal = redis === null ? null : openJournal({ config, lanes, log, redis, nodeId, trouble })
   const epochNow = async () => (journal === null ? relay.epoch : await journal.epochNow())
-  const door = new SubscriptionDoor({
-    stream,
-    pool: readLane,
-    random: Math.random,
+  const { door, asker, gate, settingsOf } = openDoor({
+    ...{ config, lanes, stream, catalog, figures, epochNow },
     pulse: () => upkeep.pulse(),
-    epochNow,
-    asked: {
-      asker,
-      pool: catalogLane,
-      limits: {
-        maxAudiencesPerTable: config.askedMaxAudiencesPerTable,
-        maxRows: config.askedMaxRows,
-        recheckMs: config.recheckMs,
-        graceMs: config.audienceGraceMs,
-      },
-    },
-    prepare: {
-      catalog,
-      admit: role => gate.admit(role),
-      settingsOf,
-      maxLimit: config.limitMaxRows,
-      filterLimits: {
-        maxLength: config.maxFilterLength,
-        maxDepth: config.maxFilterDepth,
-        maxTerms: config.maxFilterTerms,
-      },
-    },
   })
   const guards = openGuards({
     config,
@@ -217,7 +128,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     gate,
     settingsOf,
     asker,
-    pool: catalogLane,
+    pool: lanes.catalog,
   })
   const { channels, mail } = openChannels({
     config,
@@ -225,27 +136,16 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     guards,
     subscriptions: door,
     beacon,
-    pool: readLane,
+    pool: lanes.reads,
     epochNow,
     isLeading: () => pipeline.leading !== null,
     redis,
     nodeId,
   })
-  const explain = createExplainer(
-    {
-      pool: connections.lane('explain', { ...waits, queryTimeoutMs: 15_000 }),
-      catalog: () => createCatalog({ pool: catalogLane, publication: config.tidegateName, log: createLog('silent') }),
-      publication: config.tidegateName,
-      admit: role => gate.admit(role),
-      settingsOf,
-      maxRows: config.membershipMaxRows,
-      timeoutMs: 10_000,
-    },
-    config.jwtRoleClaim,
-  )
+  const explain = openExplainer({ config, lanes, gate, settingsOf })
   const watch = new CatalogWatch({
     look: sees => catalog.look(sees),
-    announcements: new Announcements(lookLane),
+    announcements: new Announcements(lanes.look),
     passed: fence => reader.passed(fence),
     onChange: async () => {
       catalog.invalidate()
@@ -267,7 +167,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     now: steadyNow,
   })
   const upkeep: Upkeep = new Upkeep({
-    pool: upkeepLane,
+    pool: lanes.upkeep,
     name: config.tidegateName,
     relay,
     head,
@@ -275,8 +175,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     beaconMs: config.beaconMs,
     leading: () => pipeline.leading,
     watch,
-    messageSweep: new MessageSweep(readLane),
-    realtimeWatch: new RealtimeWatch({ pool: readLane, publication: config.tidegateName, log }),
+    messageSweep: new MessageSweep(lanes.reads),
+    realtimeWatch: new RealtimeWatch({ pool: lanes.reads, publication: config.tidegateName, log }),
     log,
     trouble,
     now: steadyNow,
@@ -285,19 +185,18 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     relay,
     head,
     reader,
-    reads: readLane,
-    upkeep: upkeepLane,
+    reads: lanes.reads,
+    upkeep: lanes.upkeep,
     publication: config.tidegateName,
     targets: () => ({ connections: gateway.ordered, channels }),
     leads: () => pipeline.leading !== null,
     log,
     now: steadyNow,
   })
-  const slotWaits = { queryTimeoutMs: 5000, waitMs: 10_000 }
   const replication = replicate({
-    databaseUrl: config.databaseUrl,
-    pool: connections.lane('upkeep', slotWaits),
-    turns: connections.lane('slot', slotWaits),
+    databaseUrl: sessionUrl,
+    pool: lanes.slotUpkeep,
+    turns: lanes.slotTurns,
     name: config.tidegateName,
     publication: config.tidegateName,
     log,
@@ -320,7 +219,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     head,
     router: stream.router,
     reach: stream.reach,
-    times,
+    times: stream.times,
     holds: new Holds(stream),
     door,
     guards,
@@ -334,25 +233,74 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     rulesAt: (commit, isDescribed) => watch.reached(commit, isDescribed),
     orders,
     trouble,
+    figures,
+    traces: tracing.traces,
   })
   /** When a balancer, or somebody else, last asked whether this node is ready. */
   let probedAtMs: number | null = null
   let stopped: Promise<void> | null = null
   let nodes: NodeRegistry | null = null
+  const ready = (scope: 'service' | 'node') => {
+    probedAtMs = steadyNow()
+    return readinessOf(scope, { ...upkeep.view(), draining: stopped !== null })
+  }
+  const gauges = () =>
+    readGauges({
+      ...{ upkeep, trouble, relay, door, channels, gateway, lanes },
+      isReady: () => readinessOf('node', { ...upkeep.view(), draining: stopped !== null }).ready,
+      isDraining: () => stopped !== null,
+      limits: {
+        slotMaxBytes: config.slotMaxBytes,
+        maxConnections: limits.maxConnections,
+        maxDatabaseConnections: config.databasePool,
+      },
+    })
+  let address = hostname()
+  const inspector =
+    config.operatorToken === null
+      ? null
+      : openInspector({
+          figures,
+          traces: tracing.traces,
+          gauges,
+          nodeId,
+          release,
+          address: () => address,
+          listSubscriptions: () => door.listing(),
+          listChannels: () => channels.listing(),
+          nodes: () => nodes?.nodes ?? null,
+          subscriptions: door,
+          roleClaim: config.jwtRoleClaim,
+          limits,
+          log,
+        })
+  const operators = openOperators({
+    config,
+    log,
+    probes: { health: () => ({ ok: true }), ready },
+    routes: [
+      ...(inspector?.routes ?? []),
+      metricsRoute({ figures, gauges }),
+      explainRoute(explain),
+      ordersRoute(
+        createOrderGiver({ pool: lanes.upkeep, served: xid => door.waitForTransaction(xid, 5000) }),
+        config.maxFrameBytes,
+      ),
+    ],
+  })
   const gateway: Gateway = createGateway({
     subscriptions: door,
     channels,
     peers: mail === null ? null : new NodePeers(mail, log),
-    authenticator: createAuthenticator({ ...authenticatorOptions(config), now: Date.now }),
+    authenticator: createAuthenticator({ ...authenticatorOptions(config, log), now: Date.now }),
     orders,
     log,
-    limits: gatewayLimits(config),
+    limits,
     supabase: supabaseOptions(config),
     allowedOrigins: config.allowedOrigins,
-    ready: scope => {
-      probedAtMs = steadyNow()
-      return readinessOf(scope, { ...upkeep.view(), draining: stopped !== null })
-    },
+    trustedProxies: new TrustedProxies(config.trustedProxies.flat()),
+    ready,
+    figures,
     ...(redis === null
       ? {}
       : {
@@ -361,25 +309,27 @@ export async function startServer(config: Config, dependencies: ServerDependenci
           stands: () => new RedisStands({ redis: redis.client, name: config.tidegateName, log }),
         }),
     ...(routes === undefined ? {} : { extraRoutes: routes }),
-    ...(config.operatorToken === null
-      ? {}
-      : {
-          operator: {
-            token: config.operatorToken,
-            explain,
-            order: createOrderGiver({ pool: upkeepLane, served: xid => door.waitForTransaction(xid, 5000) }),
-          },
-        }),
+    ...(operators.publicDoor === null ? {} : { operator: operators.publicDoor }),
   })
-  const running = Promise.all([pipeline.run(stopping.signal), upkeep.run(stopping.signal), orders.run(stopping.signal)])
+  const bound = reach(sessionUrl, () => refuseUnbound(lanes.catalog, openRolesOf(config), stopping.signal))
+  const running = Promise.all([
+    ...[pipeline.run(stopping.signal), upkeep.run(stopping.signal), orders.run(stopping.signal), bound],
+  ])
   running.catch(error => log.error({ err: error }, 'the stream ended'))
   const leave = async (): Promise<void> => {
     const probedAgoMs = probedAtMs === null ? null : steadyNow() - probedAtMs
     // Beside the rest: a Redis that does not answer must not keep clients waiting.
     const offTheList = nodes?.leave()
-    await drain({ settings: config, probedAgoMs, letGo: () => pipeline.letGo(), gateway })
+    const letGo = (): void => {
+      inspector?.close()
+      operators.drain()
+      pipeline.letGo()
+    }
+    await drain({ settings: config, probedAgoMs, letGo, gateway })
     await offTheList
-    await endServer({ stopping, running, gateway, door, channels, redis, connections })
+    await Promise.all([operators.close(), tracing.close()])
+    await endServer({ stopping, running, gateway, door, channels, redis, lanes })
+    repeated(log).flush()
   }
   const stop = (): Promise<void> => {
     stopped ??= leave()
@@ -388,6 +338,8 @@ export async function startServer(config: Config, dependencies: ServerDependenci
   try {
     if (redis !== null) await checkRedis(redis.client, config, log)
     const port = await gateway.listen(config.host, config.port)
+    const adminPort = await operators.listen()
+    address = `${hostname()}:${port}`
     nodes =
       redis === null
         ? null
@@ -396,7 +348,7 @@ export async function startServer(config: Config, dependencies: ServerDependenci
             redis: redis.client,
             name: config.tidegateName,
             state: () => ({
-              address: `${hostname()}:${port}`,
+              address,
               release,
               leads: pipeline.leading !== null,
               connections: gateway.connections(),
@@ -409,42 +361,19 @@ export async function startServer(config: Config, dependencies: ServerDependenci
     void nodes?.run(stopping.signal)
     return {
       port,
-      ready: () => Promise.race([upkeep.ready, running.then(() => {})]),
+      adminPort,
+      ready: () => Promise.race([Promise.all([upkeep.ready, bound]), running]).then(() => {}),
       subscriptions: door,
       channels,
       guards,
       holdings: () => ({ ...door.holdings, ...channels.holdings, ...guards.holdings, listed: gateway.listed() }),
       connections: () => gateway.connections(),
+      figures,
+      ended: () => running.then(() => new Promise<never>(() => {})),
       stop,
     }
   } catch (error) {
     await stop()
     throw error
   }
-}
-
-interface Parts {
-  readonly stopping: AbortController
-  readonly running: Promise<unknown>
-  readonly gateway: Gateway
-  readonly door: SubscriptionDoor
-  readonly channels: Channels
-  readonly redis: SharedRedis | null
-  readonly connections: Connections
-}
-
-/** A Postgres that does not answer must not keep a process that its clients have left: questions to it hang for ten seconds. */
-const endMs = 3000
-
-async function endServer({ stopping, running, gateway, door, channels, redis, connections }: Parts): Promise<void> {
-  await gateway.close()
-  stopping.abort()
-  const end = async (): Promise<void> => {
-    await running.catch(() => {})
-    await channels.close()
-    door.close()
-    if (redis !== null) closeShared(redis)
-    await connections.end()
-  }
-  await Promise.race([end(), sleep(endMs, undefined, { ref: false })])
 }

@@ -1,6 +1,7 @@
 // The connections to Redis that a node has.
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import type { Config } from './config.ts'
+import { warnOfRedis } from './doctor/at-start.ts'
 import type { Log } from './log.ts'
 import { closeRedis, openRedis, type RedisClient } from './redis.ts'
 import { assertRedisReady } from './redis-ready.ts'
@@ -23,10 +24,10 @@ export function openShared(url: string, name: string): SharedRedis {
 }
 
 /** One that cannot be used stops the node, one that is away does not: it is tried again. */
-export async function checkRedis(client: RedisClient, { relayDurability }: Config, log: Log): Promise<void> {
+export async function checkRedis(client: RedisClient, config: Config, log: Log): Promise<void> {
   try {
-    const { warnings } = await assertRedisReady(client, { timeoutMs: 3000, usesAof: relayDurability === 'aof' })
-    for (const warning of warnings) log.warn(warning)
+    await assertRedisReady(client, { timeoutMs: 3000, usesAof: config.relayDurability === 'aof' })
+    await warnOfRedis(client, config, log)
   } catch (error) {
     if (!(error instanceof TidegateError) || error.code !== 'RELAY_UNREACHABLE') throw error
     log.warn({ code: error.code, err: error }, error.message)

@@ -8,6 +8,8 @@ import type { CatalogWatch } from './catalog-watch.ts'
 import type { MessageSweep } from './channels/sql/message-sweep.ts'
 import { isAway, type Lane } from './database.ts'
 import type { Commit } from './decode/change.ts'
+import type { Gauges } from './figures/gauges.ts'
+import { WalAges } from './figures/wal-ages.ts'
 import { Isolation } from './isolation.ts'
 import type { Log } from './log.ts'
 import type { NodeView } from './readiness.ts'
@@ -46,6 +48,9 @@ export interface UpkeepOptions {
 /** What this node knows of itself, but for whether it is draining. */
 export type UpkeepView = Omit<NodeView, 'draining'>
 
+/** As Gauges tells it. */
+export type WalLags = Pick<Gauges, 'slot'> & { readonly relayLagBytes: number; readonly relayLagSeconds: number }
+
 const tickMs = 1000
 /** Longer than a dead connection takes to be noticed and told: past it, what keeps heartbeats has no other witness. */
 const unexplainedMs = 15_000
@@ -64,6 +69,9 @@ export class Upkeep {
   #isAcknowledging = false
   /** WAL written when Postgres was last asked. */
   #insertLsn: bigint | null = null
+  /** The slot as it stood then. */
+  #slot: SlotSample | null = null
+  readonly #ages = new WalAges()
   /** The last session acknowledged to, and how far. */
   #acknowledged: { readonly stream: WalStream; readonly lsn: bigint } | null = null
   #firstReturn: () => void = () => {}
@@ -142,6 +150,28 @@ export class Upkeep {
     }
   }
 
+  /** How far behind the end of the WAL the slot and this node are; null before Postgres was asked. */
+  lags(): WalLags | null {
+    const { relay, now } = this.#options
+    const endLsn = this.#insertLsn
+    if (endLsn === null) return null
+    const bytesBehind = (lsn: bigint): number => Math.max(0, Number(endLsn - lsn))
+    const nowMs = now()
+    return {
+      slot:
+        this.#slot === null
+          ? null
+          : {
+              lagBytes: bytesBehind(this.#slot.confirmedLsn),
+              lagSeconds: this.#ages.secondsBehind(this.#slot.confirmedLsn, nowMs),
+              retainedBytes: this.#slot.restartLsn === null ? null : bytesBehind(this.#slot.restartLsn),
+              walStatus: this.#slot.walStatus,
+            },
+      relayLagBytes: bytesBehind(relay.passedLsn),
+      relayLagSeconds: this.#ages.secondsBehind(relay.passedLsn, nowMs),
+    }
+  }
+
   /** Postgres answers and the session stands, but what is written does not come: said too, with what is known. */
   #lookAtPulse(): void {
     const { trouble } = this.#options
@@ -179,14 +209,19 @@ export class Upkeep {
     this.#isolation.asked(now())
     try {
       const { rows } = await pool.query<Sample>(sampleSql, [`^${name}_[0-9a-f]{8}$`])
-      const { snapshot: text, inserted, confirmed } = rows[0]!
+      const { snapshot: text, inserted, confirmed, restart, wal_status } = rows[0]!
       const snapshot = parseSnapshot(text)
       relay.sampled(snapshot)
       this.#options.leading()?.inlet.sampled(snapshot)
       relay.evict()
       this.#insertLsn = parseLsn(inserted)
+      this.#ages.saw(this.#insertLsn, now())
+      const confirmedLsn = confirmed === null ? null : parseLsn(confirmed)
+      const restartLsn = restart === null ? null : parseLsn(restart)
+      this.#slot = confirmedLsn === null ? null : { confirmedLsn, restartLsn, walStatus: wal_status ?? 'lost' }
+      if (confirmedLsn !== null) this.#ages.forget(confirmedLsn, relay.passedLsn)
       this.#isolation.looked(relay.passedLsn, now())
-      this.#isolation.answered(confirmed === null ? null : parseLsn(confirmed), now())
+      this.#isolation.answered(confirmedLsn, now())
     } finally {
       this.#isSampling = false
     }
@@ -237,10 +272,22 @@ interface Sample {
   readonly snapshot: string
   /** Everything written before it. */
   readonly inserted: string
+  /** Of the slot that is acknowledged furthest, as the rest. */
   readonly confirmed: string | null
+  readonly restart: string | null
+  readonly wal_status: string | null
 }
 
-/** One round trip a second: what SQL sees, how far the WAL is, and how far the slot is acknowledged. */
+interface SlotSample {
+  readonly confirmedLsn: bigint
+  /** Null: it is invalid. */
+  readonly restartLsn: bigint | null
+  readonly walStatus: string
+}
+
+/** One round trip a second: what SQL sees, how far the WAL is, how far the slot is acknowledged, and what it holds back. */
 const sampleSql = `SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS inserted,
-  (SELECT max(confirmed_flush_lsn)::text FROM pg_replication_slots
-    WHERE database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND slot_name ~ $1) AS confirmed`
+  confirmed_flush_lsn::text AS confirmed, restart_lsn::text AS restart, wal_status
+  FROM (SELECT) AS one LEFT JOIN LATERAL (SELECT confirmed_flush_lsn, restart_lsn, wal_status FROM pg_replication_slots
+    WHERE database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND slot_name ~ $1 AND confirmed_flush_lsn IS NOT NULL
+    ORDER BY confirmed_flush_lsn DESC LIMIT 1) AS slot ON true`

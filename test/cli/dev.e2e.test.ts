@@ -35,6 +35,11 @@ test('without DATABASE_URL: one block, a page, two tokens that read what their o
     database = dev.fact('Database')
     expect(dev.fact('Page')).toBe(dev.page)
     expect(decodeJwt(dev.fact('Token Ada'))).toMatchObject({ role: 'authenticated' })
+    expect(dev.fact('Inspector')).toBe(`${dev.page}/inspect`)
+    expect(await (await fetch(dev.fact('Inspector'))).text()).toContain('<title>Tidegate inspector</title>')
+    const headers = { authorization: `Bearer ${dev.fact('Token operator')}` }
+    expect((await fetch(`${dev.page}/v1/inspect/nodes`, { headers })).status).toBe(200)
+    expect((await fetch(`${dev.page}/v1/inspect/nodes`)).status).toBe(401)
     expect(dev.stdout).toMatch(/psql '.+' -c "INSERT INTO messages/)
     expect(dev.stdout).toMatch(/psql '.+' -c "DELETE FROM members/)
     expect(dev.stdout.match(/Tidegate is ready/g)).toHaveLength(1)
@@ -72,7 +77,15 @@ test('without DATABASE_URL: one block, a page, two tokens that read what their o
 
 test("with DATABASE_URL it serves that database, and leaves someone's own tables alone", { timeout }, async () => {
   await using database = await TestDatabase.create()
-  await using dev = await DevProcess.start({ env: { DATABASE_URL: database.url, TIDEGATE_NAME: database.name } })
+  const env = { DATABASE_URL: database.url, TIDEGATE_NAME: database.name }
+  const operatorToken = 'a-token-of-someone-s-own'
+  const operators = { OPERATOR_TOKEN: operatorToken, ADMIN_PORT: '0' }
+  await using dev = await DevProcess.start({ env: { ...env, ...operators } })
+  // Known to who gave it, and perhaps good elsewhere.
+  expect(dev.stdout + dev.stderr).not.toContain(operatorToken)
+  expect(dev.fact('Inspector')).not.toContain(dev.page)
+  expect((await fetch(dev.fact('Inspector'))).status).toBe(200)
+  expect(await (await fetch(dev.page)).text()).toContain(`<a href="${dev.fact('Inspector')}">`)
   expect(dev.stdout).toContain(`Tidegate serves ${new URL(database.url).host}/${database.name}.`)
   expect(dev.stderr).toContain('preparing the database')
   expect(dev.stdout).toContain('tidegate track <table>')

@@ -155,6 +155,7 @@ test('[P8] a database that is away is told as such', async () => {
 
 const names = [
   ...(['DATABASE_URL', 'TIDEGATE_NAME', 'JWT_SECRET', 'JWT_JWKS_URL', 'JWT_ALGORITHMS', 'JWT_ISSUER'] as const),
+  'DATABASE_REPLICATION_URL' as const,
   ...([
     'JWT_AUDIENCE',
     'JWT_ROLE_CLAIM',

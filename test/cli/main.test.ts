@@ -77,6 +77,11 @@ test('an unknown command or flag is refused', async () => {
   expect(err).toContain("unknown option '--prot'")
 })
 
+test('of several secrets token signs with the first', async () => {
+  const { out } = await runCli(['token', '--sub', 'ada'], { JWT_SECRET: JSON.stringify([secret, `${secret}!`]) })
+  expect((await jwtVerify(out.trim(), new TextEncoder().encode(secret))).payload.sub).toBe('ada')
+})
+
 test('token mints what JWT_SECRET verifies, with role, subject, claims and lifetime', async () => {
   const args = ['token', '--role', 'authenticated', '--sub', sub, '--claim', 'tenant=acme', '--claim', 'level=3']
   const { code, out, err } = await runCli([...args, '--expires', '30m'], { JWT_SECRET: secret, JWT_ISSUER: 'me' })
@@ -95,6 +100,7 @@ test('token follows the configured algorithm, role claim and audience', async ()
 
 test.each([
   [['token'], {}, 'JWT_SECRET is not set'],
+  [['token'], { JWT_SECRET: '[]' }, 'JWT_SECRET is a list of 0 secrets'],
   [['token'], { JWT_JWKS_URL: 'https://id.example.com/keys' }, 'ask your identity provider'],
   [['token', '--expires', 'soon'], { JWT_SECRET: secret }, '--expires is "soon"'],
   [['token', '--claim', 'tenant'], { JWT_SECRET: secret }, '--claim is "tenant"'],

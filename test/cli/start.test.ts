@@ -13,7 +13,7 @@ function startAround(server: string): RunningProcess {
     import { start } from ${JSON.stringify(start)}
     import { stopSignal } from ${JSON.stringify(signals)}
     import { loadConfig } from ${JSON.stringify(config)}
-    const config = loadConfig({ DATABASE_URL: 'postgres://db/app', JWT_SECRET: 'x'.repeat(32), PORT: '0' })
+    const config = loadConfig({ DATABASE_URL: 'postgres://db/app', JWT_SECRET: 'a secret of at least 32 bytes, of a test', PORT: '0' })
     const http = createServer()
     const listen = async port => (await once(http.listen(port, '127.0.0.1'), 'listening'), http.address().port)
     try { await start(config, ${server}, console.log, stopSignal()) } catch (error) { console.error(error.code, error.message); process.exit(1) }
@@ -26,7 +26,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
   'start says when it listens and when it is ready, and %s ends it clean',
   async signal => {
     await using running = startAround(`async () => ({
-    port: await listen(0), ready: async () => {}, stop: async () => { http.close(); console.log('stopped') } })`)
+    port: await listen(0), ready: async () => {}, ended: () => new Promise(() => {}), stop: async () => { http.close(); console.log('stopped') } })`)
     await running.until(({ out }) => out.includes('ready'))
     running.child.kill(signal)
     const { code, out } = await running.end()
@@ -44,7 +44,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
 
 test('a second signal forces an end that hangs', async () => {
   await using running = startAround(`async () => ({
-    port: await listen(0), ready: async () => {}, stop: () => { console.log('hangs'); return new Promise(() => {}) } })`)
+    port: await listen(0), ready: async () => {}, ended: () => new Promise(() => {}), stop: () => { console.log('hangs'); return new Promise(() => {}) } })`)
   await running.until(({ out }) => out.includes('ready'))
   running.child.kill('SIGTERM')
   await running.until(({ out }) => out.includes('hangs'))
@@ -63,9 +63,20 @@ test('a signal ends a start that waits for its database', async () => {
 
 test('a server that never gets ready is stopped, and the failure told', async () => {
   await using running = startAround(`async () => ({
-    port: await listen(0), ready: async () => { throw new Error('no slot') }, stop: async () => console.log('stopped') })`)
+    port: await listen(0), ready: async () => { throw new Error('no slot') }, ended: () => new Promise(() => {}), stop: async () => console.log('stopped') })`)
   const { code, out, err } = await running.end()
   expect([code, out.includes('stopped'), err.includes('no slot')]).toEqual([1, true, true])
+})
+
+test('a server whose stream ends for good is stopped, and the failure told, so that it can be started again', async () => {
+  await using running = startAround(`async () => ({
+    port: await listen(0), ready: async () => {},
+    ended: async () => { await new Promise(resolve => setTimeout(resolve, 50)); throw new Error('no privilege') },
+    stop: async () => console.log('stopped') })`)
+  const { code, out, err } = await running.end()
+  expect([code, out.includes('is ready'), out.includes('stopped'), err.includes('no privilege')]).toEqual([
+    ...[1, true, true, true],
+  ])
 })
 
 test('a port that is taken is an option that does not fit', async () => {

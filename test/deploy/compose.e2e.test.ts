@@ -12,7 +12,7 @@ const ada = '00000000-0000-4000-8000-000000000ada'
 const port = await freePort()
 const url = `http://127.0.0.1:${port}`
 const prepared = await Compose.prepare(`tidegate-test-${process.pid}`, port)
-if (typeof prepared === 'string') console.warn(`docker-compose.yml: NOT RUN, ${prepared}`)
+if (typeof prepared === 'string') console.warn(`docker-compose.yml, docker-compose.one.yml: NOT RUN, ${prepared}`)
 const compose = typeof prepared === 'string' ? null : prepared
 
 afterAll(() => compose?.remove(), 120_000)
@@ -57,6 +57,51 @@ test.skipIf(compose === null)(
     const ids = await Promise.all(nodes.map(node => stack.idOf(node)))
     await stack.run('stop', ...nodes)
     for (const id of ids) expect((await run(['docker', 'inspect', '-f', '{{.State.ExitCode}}', id])).trim()).toBe('0')
+  },
+  300_000,
+)
+
+test.skipIf(compose === null)(
+  '[P4] one node alone: readers go on over its restart, and its image holds what it needs and no more',
+  async () => {
+    const alone = await freePort()
+    const stack = compose!.of('docker-compose.one.yml', `${compose!.project}-one`, alone)
+    try {
+      await stack.run('up', '-d', '--no-build')
+      await stack.healthy('tidegate')
+      await using psql = await stack.psql()
+      await psql.query(await readFile(new URL('../../src/cli/dev/example.sql', import.meta.url), 'utf8'))
+      await stack.run('run', '--rm', 'migrate', 'track', 'rooms', 'members', 'messages')
+      const minted = await stack.run('exec', '-T', 'tidegate', 'node', 'dist/cli/main.js', 'token', '--sub', ada)
+      const readers = transports.map(
+        transport => new ComingBack(transport, `http://127.0.0.1:${alone}`, 'messages', minted.trim()),
+      )
+      for (const each of readers) await each.until(({ rows }) => rows.exact)
+      const first = readers[0]!.rows.rows.size
+      const written = await writing(psql, async () => {
+        await progress(readers)
+        await stack.run('restart', 'tidegate')
+        await stack.healthy('tidegate')
+        await progress(readers)
+      })
+      for (const each of readers) {
+        await each.until(({ rows }) => rows.rows.size === first + written)
+        expect([each.transport, each.resyncs, each.failure]).toEqual([each.transport, [], null])
+        await each[Symbol.asyncDispose]()
+      }
+
+      const inside = (script: string): Promise<string> =>
+        stack.run('exec', '-T', 'tidegate', 'node', '--input-type=module', '--eval', script)
+      expect((await inside('console.log(process.getuid())')).trim()).toBe('1000')
+      // Traces can be exported, and nothing that only tests need is there.
+      const names = ['@opentelemetry/sdk-trace', '@opentelemetry/exporter-trace-otlp-http', 'vitest', 'typescript']
+      const found = await inside(
+        `for (const name of ${JSON.stringify(names)}) console.log(await import(name).then(() => 'there', () => 'not there'))`,
+      )
+      expect(found.trim().split('\n')).toEqual(['there', 'there', 'not there', 'not there'])
+    } finally {
+      await stack.down()
+    }
   },
   300_000,
 )

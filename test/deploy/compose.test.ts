@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { loadConfig, optionNames } from '../../src/server/config.ts'
 
 interface Manifest {
@@ -11,6 +12,7 @@ interface Manifest {
 
 const read = (name: string): string => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8')
 const compose = read('docker-compose.yml')
+const alone = read('docker-compose.one.yml')
 const dockerfile = read('Dockerfile')
 const nginx = read('deploy/nginx.conf')
 const manifest = JSON.parse(read('package.json')) as Manifest
@@ -36,10 +38,10 @@ test('the settings of its nodes are options, with values that fit', () => {
 })
 
 test('every secret can be set, and is development-only where it is not', () => {
-  const secrets = [...compose.matchAll(/\$\{(\w*(?:PASSWORD|SECRET))(:-[^}]*)?\}/g)]
+  const secrets = [...`${compose}${alone}`.matchAll(/\$\{(\w*(?:PASSWORD|SECRET))(:-[^}]*)?\}/g)]
   expect(secrets.length).toBeGreaterThan(5)
   expect(secrets.filter(([, , text]) => !text?.startsWith(':-development-only'))).toEqual([])
-  expect(compose.match(/(?:PASSWORD|SECRET\w*): (?!\$\{)/g)).toBeNull()
+  expect(`${compose}${alone}`.match(/(?:PASSWORD|SECRET\w*): (?!\$\{)/g)).toBeNull()
 })
 
 test('only the balancer is reached from outside, and from this machine only unless asked otherwise', () => {
@@ -47,6 +49,21 @@ test('only the balancer is reached from outside, and from this machine only unle
     expect.stringContaining(`"\${PUBLIC_ADDRESS:-127.0.0.1}:\${PUBLIC_PORT:-4000}:8080"`),
   ])
   expect(nginx).toContain('listen 8080;')
+})
+
+test('one node alone is reached from this machine only unless asked otherwise, and started with options that fit', () => {
+  const { services } = parse(alone) as {
+    services: Record<string, { environment?: Record<string, string | number>; ports?: string[] }>
+  }
+  expect(Object.values(services).flatMap(({ ports = [] }) => ports)).toEqual([
+    `\${PUBLIC_ADDRESS:-127.0.0.1}:\${PUBLIC_PORT:-4000}:4000`,
+  ])
+  const settings = Object.entries(services.tidegate!.environment!).map(([name, value]) => [
+    name,
+    String(value).replace(/\$\{\w+:-([^}]*)\}/g, '$1'),
+  ])
+  expect(settings.map(([name]) => name).filter(name => !(optionNames as readonly string[]).includes(name!))).toEqual([])
+  expect(loadConfig({ ...image, ...Object.fromEntries(settings) })).toMatchObject({ redisUrl: null, port: 4000 })
 })
 
 test('the image runs as nobody special, and node itself gets the signals', () => {

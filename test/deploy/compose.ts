@@ -16,11 +16,18 @@ const nodeImage = process.env.TEST_NODE_IMAGE ?? 'node:24-slim'
 export class Compose {
   readonly project: string
   readonly #program: readonly string[]
+  readonly #file: string
   readonly #env: Readonly<Record<string, string>>
 
-  private constructor(project: string, program: readonly string[], env: Readonly<Record<string, string>>) {
+  private constructor(
+    project: string,
+    program: readonly string[],
+    env: Readonly<Record<string, string>>,
+    file = 'docker-compose.yml',
+  ) {
     this.project = project
     this.#program = program
+    this.#file = file
     this.#env = env
   }
 
@@ -42,7 +49,7 @@ export class Compose {
       const arg = ['--build-arg', `NODE_IMAGE=${nodeImage}`]
       await run(['docker', 'build', '--network', 'host', ...arg, '-t', image, root])
       const env = { ...images, TIDEGATE_IMAGE: image, PUBLIC_PORT: String(publicPort) }
-      return new Compose(project, [...program, '-p', project, '-f', `${root}docker-compose.yml`], env)
+      return new Compose(project, program, env)
     } catch (error) {
       return reasonOf(error)
     }
@@ -50,7 +57,12 @@ export class Compose {
 
   /** @returns what it printed. @throws with what it said when it fails */
   run(...args: readonly string[]): Promise<string> {
-    return run([...this.#program, ...args], this.#env)
+    return run([...this.#program, '-p', this.project, '-f', `${root}${this.#file}`, ...args], this.#env)
+  }
+
+  /** The same image, by another file. */
+  of(file: string, project: string, publicPort: number): Compose {
+    return new Compose(project, this.#program, { ...this.#env, PUBLIC_PORT: String(publicPort) }, file)
   }
 
   async idOf(service: string): Promise<string> {
@@ -73,9 +85,13 @@ export class Compose {
     return new Psql(await this.idOf('postgres'))
   }
 
-  /** Leaves nothing: containers, network, volumes, image. */
-  async remove(): Promise<void> {
+  /** Leaves nothing but the image: containers, network, volumes. */
+  async down(): Promise<void> {
     await this.run('down', '-v', '--remove-orphans')
+  }
+
+  async remove(): Promise<void> {
+    await this.down()
     await run(['docker', 'rmi', `tidegate:${this.project}`])
   }
 }

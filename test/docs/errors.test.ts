@@ -2,8 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { errorsPage } from '../../scripts/docs.ts'
+import { clientCodes } from '../../src/protocol/client-codes.ts'
 import {
-  clientCodes,
   closeCodeOf,
   type PeerCode,
   peerCodes,
@@ -60,7 +60,7 @@ const sourceOf = (folder: string): string => {
   const path = new URL(`../../src/${folder}/`, import.meta.url)
   const files = readdirSync(path, { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts'))
   return files
-    .filter(file => file !== 'protocol/codes.ts' && file !== 'protocol/operator-codes.ts')
+    .filter(file => !/^protocol\/(client-|operator-)?codes\.ts$/.test(file))
     .map(file => readFileSync(new URL(file, path), 'utf8'))
     .join('\n')
 }

@@ -46,6 +46,10 @@ export class NodeProcess {
     await this.#process.until(({ out }) => out.includes('ready'))
   }
 
+  get pid(): number {
+    return this.#process!.child.pid!
+  }
+
   signal(signal: 'SIGSTOP' | 'SIGCONT'): void {
     this.#process!.child.kill(signal)
   }

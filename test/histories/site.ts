@@ -8,6 +8,7 @@ import type { Life } from '../../src/server/wal/replication.ts'
 import { Replication } from '../../src/server/wal/replication.ts'
 import type { WalMessage, WalStream } from '../../src/server/wal/wal-source.ts'
 import { jwtSecret, prepareDatabase } from '../support/node.ts'
+import { poolerSettings } from '../support/pgbouncer.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { type History, schemaSql } from './history.ts'
 
@@ -45,7 +46,7 @@ export class Site {
     const database = await TestDatabase.create(serverUrl)
     await prepareDatabase(database, 'GRANT USAGE ON SCHEMA auth TO authenticated, anon', [])
     const commits = new CommitTap()
-    const config = loadConfig({ ...settings, DATABASE_URL: database.url })
+    const config = loadConfig({ ...settings, DATABASE_URL: database.url, ...(await poolerSettings(database.url)) })
     const server = await startServer(config, {
       log: createLog(config.logLevel),
       replicate: options => commits.over(new Replication(options)),

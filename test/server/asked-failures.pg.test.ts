@@ -109,6 +109,10 @@ test('[P7] a reader whose policy sleeps is told POLICY_SLOW, and its neighbours 
   const error = await errorOf(slow)
   expect(error).toMatchObject({ code: 'POLICY_SLOW', retry: true })
   expect(error.message).toMatch(/public\.papers within 2000 ms/)
+  expect(error.retryAfterMs).toBeGreaterThanOrEqual(5000)
+  // Whoever comes back to the same is told to stay away for longer.
+  using again = await papers(eve)
+  expect((await errorOf(again)).retryAfterMs).toBeGreaterThan(error.retryAfterMs!)
   await follows(mine, ada)
   await follows(theirs, ben)
 })

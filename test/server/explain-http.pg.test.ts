@@ -127,6 +127,38 @@ test('[P2] without OPERATOR_TOKEN there is no such address', async () => {
   }
 })
 
+test('[P2] with ADMIN_PORT operators are answered there, and nowhere else', async () => {
+  const { running, url } = await listening({ OPERATOR_TOKEN: operatorToken, ADMIN_PORT: '0' })
+  await using _ = running
+  await running.until(({ out }) => out.includes('operators on'))
+  const own = /operators on (\S+)/.exec(running.out)![1]!
+  const statusOf = async (response: Promise<Response>): Promise<number> => (await response).status
+  expect(await statusOf(get({ url: own }, question))).toBe(200)
+  expect(await statusOf(get({ url: own }, question, null))).toBe(401)
+  expect(await statusOf(get({ url }, question))).toBe(404)
+  for (const at of [own, url]) expect(await statusOf(fetch(`${at}/health`))).toBe(200)
+  expect(await statusOf(fetch(`${own}/v1/live/messages`))).toBe(404)
+})
+
+test.each([
+  [
+    'a default role that sees everything',
+    { DEFAULT_ROLE: 'postgres', JWT_ROLES: 'postgres' },
+    'does not bind the role',
+  ],
+  [
+    'an address of another machine',
+    { ADMIN_PORT: '4100', ADMIN_HOST: '192.0.2.1' },
+    'ADMIN_PORT is 4100, where this process may not',
+  ],
+])('[P8] %s stops the start', async (_, env, why) => {
+  const settings = { DATABASE_URL: database.url, JWT_SECRET: jwtSecret, PORT: '0', OPERATOR_TOKEN: operatorToken }
+  const { code, err } = await runCli(['start'], { ...settings, ...env })
+  expect(code).not.toBe(0)
+  expect(err).toContain('CONFIG_INVALID')
+  expect(err).toContain(why)
+})
+
 test('[P2] claims, keys and the token are in no log', async () => {
   const { running, url } = await listening({ OPERATOR_TOKEN: operatorToken, LOG_LEVEL: 'debug' })
   await using _ = running

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { TidegateError } from '../../src/protocol/tidegate-error.ts'
+import { Counts } from '../../src/server/figures/figures.ts'
 import { createLog } from '../../src/server/log.ts'
 import { Trouble } from '../../src/server/trouble.ts'
 
@@ -55,5 +56,18 @@ test('[P8] what an operator must mend is told besides, with its code', () => {
 test('a slot past its limit is left to the session that drops it', () => {
   const { said, trouble } = begin()
   trouble.noticed(new TidegateError('SLOT_OVER_LIMIT', 'the slot keeps too much'))
+  expect(said).toEqual([])
+})
+
+test('what is over already is counted, and neither told nor waited for', () => {
+  const counts = new Counts()
+  const said: string[] = []
+  const log = createLog('silent')
+  log.warn = (() => said.push('warn')) as typeof log.warn
+  const trouble = new Trouble(log, () => 0, counts)
+  trouble.count('SLOT_LOST')
+  trouble.count('SLOT_LOST')
+  expect(counts.of('SLOT_LOST')).toBe(2)
+  expect(trouble.isOpen).toBe(false)
   expect(said).toEqual([])
 })

@@ -5,8 +5,9 @@ import { migrate } from '../../src/cli/commands/migrate.ts'
 import { track } from '../../src/cli/commands/track.ts'
 import type { ChangeEvent, DeltaEvent, JsonRow, SnapshotEvent } from '../../src/protocol/messages.ts'
 import { loadConfig } from '../../src/server/config.ts'
-import { createLog } from '../../src/server/log.ts'
+import { createLog, type Log } from '../../src/server/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
+import { poolerSettings } from './pgbouncer.ts'
 import type { TestDatabase } from './postgres.ts'
 import { relaySettings } from './relay.ts'
 
@@ -59,7 +60,8 @@ export class TestNode {
     this.url = `http://127.0.0.1:${server.port}`
   }
 
-  static async start(databaseUrl: string, settings: Record<string, string> = {}): Promise<TestNode> {
+  /** @param log left out: as LOG_LEVEL says */
+  static async start(databaseUrl: string, settings: Record<string, string> = {}, log?: Log): Promise<TestNode> {
     const config = loadConfig({
       DATABASE_URL: databaseUrl,
       JWT_SECRET: jwtSecret,
@@ -68,9 +70,10 @@ export class TestNode {
       BEACON_MS: '1000',
       DRAIN_DELAY_MS: '0',
       ...(await relaySettings(databaseUrl)),
+      ...(await poolerSettings(databaseUrl)),
       ...settings,
     })
-    const server = await startServer(config, { log: createLog(config.logLevel) })
+    const server = await startServer(config, { log: log ?? createLog(config.logLevel) })
     await server.ready()
     return new TestNode(server)
   }

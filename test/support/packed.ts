@@ -4,6 +4,7 @@ import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { RunningProcess } from './run-cli.ts'
 
 export const repository = fileURLToPath(new URL('../../', import.meta.url))
 
@@ -29,14 +30,23 @@ export interface RunResult {
   readonly out: string
 }
 
+interface Tarball {
+  readonly filename: string
+  readonly size: number
+  readonly files: readonly { readonly path: string }[]
+}
+
 export class PackedPackage implements AsyncDisposable {
   readonly folder: string
   /** Paths in the tarball. */
   readonly files: readonly string[]
+  /** Of the tarball. */
+  readonly bytes: number
 
-  private constructor(folder: string, files: readonly string[]) {
+  private constructor(folder: string, { files, size }: Pick<Tarball, 'files' | 'size'> = { files: [], size: 0 }) {
     this.folder = folder
-    this.files = files
+    this.files = files.map(({ path }) => path)
+    this.bytes = size
   }
 
   /** @param source a folder to install it into a copy of, whose package.json names it; left out: an empty one */
@@ -44,32 +54,29 @@ export class PackedPackage implements AsyncDisposable {
     const folder = await mkdtemp(join(tmpdir(), 'tidegate-package-'))
     if (source !== undefined) await cp(source, folder, { recursive: true })
     else await writeFile(join(folder, 'package.json'), '{ "type": "module", "private": true }')
-    const empty = new PackedPackage(folder, [])
+    const empty = new PackedPackage(folder)
     const tarball = await empty.pack()
     // What only its development needs is linked where a test wants it.
     await empty.succeed('npm', ['pkg', 'delete', 'devDependencies'])
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund']
     await empty.succeed('npm', ['install', ...quiet, `./${tarball.filename}`], networkSettings())
-    const files = tarball.files.map(({ path }) => path)
-    return new PackedPackage(folder, files)
+    return new PackedPackage(folder, tarball)
   }
 
   /** Only the package itself, in a folder that holds nothing else. @returns the tarball's name in it */
   static async packInto(folder: string): Promise<string> {
-    return (await new PackedPackage(folder, []).pack()).filename
+    return (await new PackedPackage(folder).pack()).filename
   }
 
   /** Of a copy: another test may build the repository's own at the same time. */
-  private async pack(): Promise<{ filename: string; files: { path: string }[] }> {
+  private async pack(): Promise<Tarball> {
     const copy = await mkdtemp(join(tmpdir(), 'tidegate-build-'))
     try {
       for (const name of sources) await cp(join(repository, name), join(copy, name), { recursive: true })
       await symlink(join(repository, 'node_modules'), join(copy, 'node_modules'))
       const quiet = ['--json', '--loglevel=error', '--foreground-scripts=false']
       const told = await this.succeed('npm', ['pack', copy, ...quiet])
-      const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [
-        { filename: string; files: { path: string }[] },
-      ]
+      const [tarball] = Object.values(JSON.parse(told.slice(told.search(/^[[{]/m)))) as [Tarball]
       return tarball
     } finally {
       await rm(copy, { recursive: true, force: true })
@@ -101,6 +108,13 @@ export class PackedPackage implements AsyncDisposable {
     const { code, out } = await this.run(program, args, env)
     if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${out}`)
     return out
+  }
+
+  /** `npx tidegate`, there, until it is disposed of. */
+  start(args: readonly string[], env: Readonly<Record<string, string>> = {}): RunningProcess {
+    const { HOME = '' } = process.env
+    const main = join(this.folder, 'node_modules/tidegate/dist/cli/main.js')
+    return new RunningProcess([main, ...args], { HOME, ...env }, this.folder)
   }
 
   /** Runs the text of an ECMAScript module. */

@@ -24,8 +24,9 @@ export class RunningProcess {
   readonly #output = new EventEmitter()
   readonly #ended: Promise<unknown>
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.child = spawn(process.execPath, args, { env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] })
+  /** @param cwd its working directory, if not ours */
+  constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}, cwd?: string) {
+    this.child = spawn(process.execPath, args, { cwd, env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] })
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
       this.out += text
       this.#output.emit('text')

@@ -63,7 +63,8 @@ export async function dev(
   const commands: (readonly [purpose: string, command: string])[] = []
   const mint = (person: string, expires = '10m'): Promise<string> =>
     mintToken(config, { role: 'authenticated', sub: person, expires }, Date.now())
-  const routes = devRoutes({ example, mint, commands })
+  let inspector = '/inspect'
+  const routes = devRoutes({ example, mint, commands, inspector: () => inspector })
   out.note('starting the server')
   const server = await startServer(config, { log: createLog(config.logLevel), routes }).catch(explainListen(config))
   started.defer(async () => {
@@ -74,14 +75,31 @@ export async function dev(
   if (signal.aborted) return
   await Promise.race([server.ready(), interrupted])
   if (signal.aborted) return
-  const page = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${server.port}`
+  const page = urlOf(config.host, server.port)
+  const { adminPort = null } = server
+  if (adminPort !== null) inspector = `${urlOf(config.adminHost ?? config.host, adminPort)}/inspect`
   const block =
     example === null
       ? await blockOfOwner(config, page)
       : await blockOfExample(page, ownerUrl, person => mint(person, '12h'))
   commands.push(...block.commands)
-  out.print(renderBlock(block))
-  await interrupted
+  const facts = [...block.facts, ...inspectorFacts(new URL(inspector, page).href, options, config)]
+  out.print(renderBlock({ ...block, facts }))
+  await Promise.race([interrupted, server.ended()])
+}
+
+const urlOf = (host: string, port: number): string => `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+
+/** The token only where it is of this run: another is known to who gave it, and may be good elsewhere. */
+function inspectorFacts(
+  url: string,
+  { env, flags }: DevOptions,
+  { operatorToken }: Config,
+): (readonly [name: string, value: string])[] {
+  const [token] = operatorToken ?? []
+  if (token === undefined) return []
+  const isGiven = Boolean(env.OPERATOR_TOKEN || flags.operatorToken)
+  return isGiven ? [['Inspector', url]] : [['Inspector', url], ['Token operator', token] as const]
 }
 
 async function ownDatabase({ folder = '.tidegate' }: DevOptions, out: DevOutput): Promise<OwnDatabase> {
@@ -92,7 +110,7 @@ async function ownDatabase({ folder = '.tidegate' }: DevOptions, out: DevOutput)
 
 /** What was given, and for the rest what a first look needs. */
 function environment(env: Environment, own: OwnDatabase | null, out: DevOutput): Environment {
-  const quiet = { LOG_LEVEL: 'warn', ...env }
+  const quiet = { LOG_LEVEL: 'warn', OPERATOR_TOKEN: randomBytes(16).toString('hex'), ...env }
   const given = own === null ? quiet : { ...quiet, DATABASE_URL: own.databaseUrl, ADMIN_DATABASE_URL: own.ownerUrl }
   if (env.JWT_SECRET || env.JWT_JWKS_URL) return given
   if (own === null) out.note('JWT_SECRET is not set: tokens are signed with a secret of this run only')

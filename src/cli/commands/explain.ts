@@ -3,7 +3,8 @@ import { decodeJwt } from 'jose'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { createCatalog } from '../../server/authorize/policy-catalog.ts'
 import { settingsList } from '../../server/authorize/settings.ts'
-import { type OptionValues, verificationOf } from '../../server/config.ts'
+import { type OptionValues, sessionUrlOf } from '../../server/config.ts'
+import { verificationOf } from '../../server/config-tokens.ts'
 import { createPool, isAway } from '../../server/database.ts'
 import { explain as explainTable } from '../../server/explain/explain.ts'
 import type { Explanation } from '../../server/explain/explanation.ts'
@@ -15,6 +16,7 @@ import { explanationLines } from '../explanation-lines.ts'
 
 export type ExplainSettings = OptionValues<
   | 'DATABASE_URL'
+  | 'DATABASE_REPLICATION_URL'
   | 'TIDEGATE_NAME'
   | 'JWT_SECRET'
   | 'JWT_JWKS_URL'
@@ -54,11 +56,12 @@ export async function explain(
   terminal: ExplainTerminal,
 ): Promise<boolean> {
   const request = await requestOf(options, wishes, terminal.note)
-  const pool = createPool(options.databaseUrl, { maxConnections: 2, applicationName: 'tidegate explain' })
+  const databaseUrl = sessionUrlOf(options)
+  const pool = createPool(databaseUrl, { maxConnections: 2, applicationName: 'tidegate explain' })
   try {
     await pool.query('SELECT 1').catch(cause => {
       if (!isAway(cause)) throw cause
-      throw new TidegateError('DATABASE_UNREACHABLE', `${new URL(options.databaseUrl).host}: ${String(cause)}`, {
+      throw new TidegateError('DATABASE_UNREACHABLE', `${new URL(databaseUrl).host}: ${String(cause)}`, {
         cause,
       })
     })
@@ -119,7 +122,7 @@ async function verify(options: ExplainSettings, token: string, note: ExplainTerm
   }
   const { jwtAlgorithms: algorithms } = verificationOf(options)
   const authenticator = createAuthenticator({
-    ...(options.jwtSecret === null ? {} : { secret: options.jwtSecret }),
+    ...(options.jwtSecret === null ? {} : { secrets: options.jwtSecret }),
     ...(options.jwtJwksUrl === null ? {} : { jwksUrl: options.jwtJwksUrl }),
     ...(options.jwtIssuer === null ? {} : { issuer: options.jwtIssuer }),
     ...(options.jwtAudience === null ? {} : { audience: options.jwtAudience }),

@@ -5,8 +5,12 @@ import { createLog, type Log } from '../../server/log.ts'
 
 export interface RunningServer {
   readonly port: number
+  /** Null or left out: operators have no port of their own. */
+  readonly adminPort?: number | null
   /** Resolves when changes stream. */
   ready(): Promise<void>
+  /** Never resolves. @throws what stops the server for good */
+  ended(): Promise<never>
   /** Tells clients when to come back, hands the slot over, closes. */
   stop(): Promise<void>
 }
@@ -14,7 +18,7 @@ export interface RunningServer {
 export type StartServer = (config: Config, deps: { log: Log }) => Promise<RunningServer>
 
 /** Resolves when the signal ended the server, or the start: one that waits for a database may never end by itself.
- *  @throws whatever `startServer` and `ready` throw; an address that cannot be listened on as CONFIG_INVALID */
+ *  @throws whatever `startServer`, `ready` and `ended` throw, so that what runs it starts it again; an address that cannot be listened on as CONFIG_INVALID */
 export async function start(
   config: Config,
   startServer: StartServer,
@@ -27,9 +31,11 @@ export async function start(
   // Nobody was served yet, so there is nobody to tell.
   if (server === null) return
   print(`tidegate listens on http://${hostInUrl(config.host)}:${server.port}`)
+  const { adminPort = null } = server
+  if (adminPort !== null) print(`operators on http://${hostInUrl(config.adminHost ?? config.host)}:${adminPort}`)
   try {
     await Promise.race([server.ready().then(() => print('tidegate is ready')), wished])
-    await wished
+    await Promise.race([wished, server.ended()])
     print('tidegate stops; a second signal forces it')
   } finally {
     await server.stop()

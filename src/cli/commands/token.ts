@@ -1,7 +1,8 @@
 // Mints a development token with JWT_SECRET, as the identity provider would in production.
 import { SignJWT } from 'jose'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type OptionValues, verificationOf } from '../../server/config.ts'
+import type { OptionValues } from '../../server/config.ts'
+import { verificationOf } from '../../server/config-tokens.ts'
 
 export type SigningOptions = OptionValues<
   'JWT_SECRET' | 'JWT_JWKS_URL' | 'JWT_ALGORITHMS' | 'JWT_ISSUER' | 'JWT_AUDIENCE' | 'JWT_ROLE_CLAIM'
@@ -47,7 +48,7 @@ export async function signToken(options: SigningOptions, contents: TokenContents
   if (options.jwtIssuer !== null) token.setIssuer(options.jwtIssuer)
   if (options.jwtAudience !== null) token.setAudience(options.jwtAudience)
   if (contents.lifetimeSeconds !== null) token.setExpirationTime(seconds + contents.lifetimeSeconds)
-  return token.sign(new TextEncoder().encode(options.jwtSecret ?? ''))
+  return token.sign(new TextEncoder().encode(options.jwtSecret?.[0]))
 }
 
 function claimsOf(texts: readonly string[]): Record<string, unknown> {

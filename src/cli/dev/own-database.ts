@@ -4,6 +4,7 @@ import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import pg from 'pg'
 import { LocalPostgres } from '../local-postgres.ts'
+import { postgresBinaries } from './fetched-postgres.ts'
 
 export interface OwnDatabase {
   /** As a LOGIN REPLICATION role without further rights, as a server should run. */
@@ -19,10 +20,12 @@ export interface OwnDatabase {
 export async function startOwnDatabase(folder: string, onProgress: (line: string) => void): Promise<OwnDatabase> {
   const kept = (await canBeReached(dirname(folder))) ? folder : null
   const dataDir = kept === null ? null : join(kept, 'postgres')
+  const binDir = await postgresBinaries(folder, onProgress)
   const isNew = dataDir === null || !(await exists(join(dataDir, 'PG_VERSION')))
   onProgress(isNew ? 'making a Postgres database (once)' : 'starting Postgres')
   const password = kept === null ? newPassword() : await keptPassword(kept)
   const server = await LocalPostgres.create({
+    binDir,
     ...(dataDir === null ? {} : { dataDir }),
     password,
     detached: true,

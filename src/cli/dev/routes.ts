@@ -13,6 +13,8 @@ export interface DevPages {
   readonly mint: (person: string) => Promise<string>
   /** Lines to try in a terminal, shown on the page: what it does, and the command. */
   readonly commands: readonly (readonly [purpose: string, command: string])[]
+  /** Address of the inspector's page. */
+  readonly inspector: () => string
 }
 
 /** Answers what is ours, and leaves the rest to the server. */
@@ -89,7 +91,10 @@ async function sendPage(response: ServerResponse, pages: DevPages): Promise<void
     ([purpose, line]) => `<dt>${escapeHtml(purpose)}</dt><dd><pre>${escapeHtml(line)}</pre></dd>`,
   )
   // Functions, because a replacement text would read `$&` in a command.
-  const text = html.replace('{{extension}}', () => extension).replace('{{commands}}', () => commands.join('\n'))
+  const text = html
+    .replace('{{extension}}', () => extension)
+    .replace('{{commands}}', () => commands.join('\n'))
+    .replace('{{inspector}}', () => escapeHtml(pages.inspector()))
   send(response, 200, 'text/html; charset=utf-8', text)
 }
 

@@ -2,9 +2,11 @@
 import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { pinnedOptions } from '../database.ts'
+import { connectionOf, PreferringClient, reasonOf } from '../postgres-url.ts'
+import { poolerRefusal } from '../wal/own-session.ts'
 
 export interface AdminOptions {
-  /** The login that `start` will use: grants go to it. */
+  /** As the login that `start` will use, to which grants go; without a pooler: DATABASE_REPLICATION_URL, or DATABASE_URL. */
   readonly databaseUrl: string
   /** Who changes the database; null: the login of databaseUrl. */
   readonly adminUrl: string | null
@@ -31,7 +33,7 @@ export interface Administrator {
 }
 
 /** Connects, and takes the messages that Postgres raises (NOTICE, WARNING) to `out`.
- *  @throws DATABASE_UNREACHABLE, VERSION_UNSUPPORTED, CONFIG_INVALID, and of `use`: PRIVILEGE_MISSING, LOCK_TIMEOUT */
+ *  @throws DATABASE_UNREACHABLE, DATABASE_POOLED, VERSION_UNSUPPORTED, CONFIG_INVALID, and of `use`: PRIVILEGE_MISSING, LOCK_TIMEOUT */
 export async function asAdministrator<T>(
   options: AdminOptions,
   out: Output,
@@ -40,18 +42,20 @@ export async function asAdministrator<T>(
   const url = options.adminUrl ?? options.databaseUrl
   const lockTimeoutMs = options.lockTimeoutMs ?? defaultLockTimeoutMs
   const login = loginOf(options.databaseUrl)
-  const client = new pg.Client({
-    connectionString: url,
+  const settings = `${pinnedOptions} -c search_path=pg_catalog -c lock_timeout=${lockTimeoutMs}`
+  const client = new PreferringClient({
+    ...connectionOf(url, settings, options.adminUrl === null ? undefined : 'ADMIN_DATABASE_URL'),
     application_name: 'tidegate admin',
     connectionTimeoutMillis: 10_000,
-    options: `${pinnedOptions} -c search_path=pg_catalog -c lock_timeout=${lockTimeoutMs}`,
   })
   // A connection that breaks between two queries fails the next one; without a listener it would end the process.
   client.on('error', () => {})
   client.on('notice', notice => out.write(`${notice.severity?.toLowerCase() ?? 'notice'}: ${notice.message}\n`))
   await client.connect().catch(cause => {
+    const told = poolerRefusal(cause)
+    if (told instanceof TidegateError) throw told
     const { host, pathname } = new URL(url)
-    throw new TidegateError('DATABASE_UNREACHABLE', `${host}${pathname} as ${loginOf(url)}: ${messageOf(cause)}`, {
+    throw new TidegateError('DATABASE_UNREACHABLE', `${host}${pathname} as ${loginOf(url)}: ${reasonOf(cause)}`, {
       cause,
     })
   })
@@ -103,5 +107,3 @@ export function explain(error: unknown, user: string, lockTimeoutMs: number): un
     })
   return error
 }
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -39,7 +39,7 @@ export function installationScript(installation: Installation): Script {
   for (const role of roles) statements.push(ensureRole(role))
   statements.push(...wanted.map(ensureFunction), ensureEventTrigger, ensureAnnouncingTriggers)
   for (const role of roles) statements.push(ensureUsage('auth', role), ensureMember(role, login))
-  statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login))
+  statements.push(ensureUsage('tidegate', login), ensureKey(login), ensureOrders(login), ensureMemory(login))
   for (const { signature } of wanted)
     if (/^tidegate\.(kick|revoke|refresh|delete_messages|keep_partitions)\(/.test(signature))
       statements.push(ensureExecute(signature, login))
@@ -136,6 +136,13 @@ const ensureAnnouncingTriggers =
 const ensureKey = (login: string): string =>
   block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.catalog_key', 'SELECT') THEN
     GRANT SELECT ON tidegate.catalog_key TO ${identifier(login)};
+  END IF;`)
+
+// For the doctor: which migrations have run, and which functions somebody has changed since.
+const ensureMemory = (login: string): string =>
+  block(`  IF NOT has_table_privilege(${literal(login)}, 'tidegate.kysely_migration', 'SELECT')
+    OR NOT has_table_privilege(${literal(login)}, 'tidegate.installed_function', 'SELECT') THEN
+    GRANT SELECT ON tidegate.kysely_migration, tidegate.installed_function TO ${identifier(login)};
   END IF;`)
 
 // Deleting is for those that are over.

@@ -41,8 +41,9 @@ export async function trackedTables(client: pg.ClientBase, publication: string):
  *  @param isLast the publication itself goes, and what is remembered with it */
 export function restoreStatements(table: TrackedTable, publication: string, isLast: boolean): string[] {
   const statements: string[] = []
+  // ONLY: tables that inherit from it since are not in the publication.
   if (table.isPublished && !isLast)
-    statements.push(`ALTER PUBLICATION ${identifier(publication)} DROP TABLE ${table.sql}`)
+    statements.push(`ALTER PUBLICATION ${identifier(publication)} DROP TABLE ONLY ${table.sql}`)
   if (!table.isShared) {
     for (const relation of table.relations)
       if (relation.sql !== null && relation.isOurs)

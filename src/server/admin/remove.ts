@@ -2,6 +2,7 @@
 // that `migrate` and `track` made, and nothing else.
 import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { connectionOf, PreferringClient } from '../postgres-url.ts'
 import { dropSlot, readSlots } from '../wal/slot.ts'
 import { type Administrator, type AdminOptions, asAdministrator, type Output } from './administrator.ts'
 import { replacedFunctions } from './adopted-realtime.ts'
@@ -56,7 +57,7 @@ async function dropSlots({ client, login, user }: Administrator, options: Remove
     'SELECT rolsuper OR rolreplication AS may FROM pg_roles WHERE rolname = current_user',
   )
   if (rows[0]?.may === true || login === user) return await dropSlotsAs(client, options.name, out)
-  const own = new pg.Client({ connectionString: options.databaseUrl, application_name: 'tidegate admin' })
+  const own = new PreferringClient({ ...connectionOf(options.databaseUrl), application_name: 'tidegate admin' })
   own.on('error', () => {})
   try {
     await own.connect()

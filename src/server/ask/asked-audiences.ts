@@ -9,6 +9,7 @@ import { answered, type Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
 import { knownKey } from '../decode/fold.ts'
 import type { Log } from '../log.ts'
+import { repeated } from '../log-repeated.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query, QueryRegistry } from '../route/query.ts'
@@ -132,6 +133,11 @@ export class AskedAudiences {
     if (looksInto) this.#lookInto(commit, moved)
   }
 
+  /** Those with users, for whoever looks on: some who come or go meanwhile are in it or not. */
+  *listing(): Generator<readonly [AskedAudience, Iterable<AskedUser>], void> {
+    for (const { audience, users } of this.#held.values()) if (users.size > 0) yield [audience, users]
+  }
+
   /** Users of every audience, for looking at each again when the catalog changed. */
   users(): AskedUser[] {
     return [...this.#held.values()].flatMap(({ users }) => [...users])
@@ -189,7 +195,7 @@ export class AskedAudiences {
       random,
       onFailure: error => {
         const { code, cause } = error as { code?: string; cause?: { code?: string } }
-        log.warn(
+        repeated(log).warn(
           { code, sqlState: cause?.code, table: table.name, role: request.reader.role },
           'asking Postgres failed',
         )

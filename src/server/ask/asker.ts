@@ -1,12 +1,14 @@
 // Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type Lane, pinnedSettings, type TextRow } from '../database.ts'
+import { beginSql, type Lane, pinnedSettings, type TextRow } from '../database.ts'
+import type { Figures } from '../figures/figures.ts'
 import { isLocked, lockTimeoutMs } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'
 import { asReaderSql, type Reader, type SnapshotReader } from '../snapshot/reader.ts'
+import { SlowHints } from '../snapshot/slow-hints.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot } from '../wal/visibility.ts'
 import type { Statement } from './ask-sql.ts'
@@ -24,6 +26,7 @@ export interface AskerOptions {
   readonly timeoutMs: number
   /** Questions at a time. */
   readonly concurrency: number
+  readonly figures?: Figures
 }
 
 export interface Question {
@@ -52,6 +55,7 @@ const rawTypes = { getTypeParser: () => (value: string) => value } as unknown as
 export class Asker {
   readonly #options: AskerOptions
   readonly #lanes: Lanes
+  readonly #slow = new SlowHints()
 
   constructor(options: AskerOptions) {
     this.#options = options
@@ -73,7 +77,7 @@ export class Asker {
   ): Promise<{ readonly result: T; readonly tookMs: number }> {
     const kind = `${question.query.table.oid} ${question.reader.role}`
     return this.#lanes.run({ kind, pace }, async () => {
-      const { pool, relay, timeoutMs } = this.#options
+      const { pool, relay, timeoutMs, figures } = this.#options
       let client: pg.PoolClient
       try {
         client = await pool.connect()
@@ -86,6 +90,7 @@ export class Asker {
       try {
         const { standing, takenAtMicros } = await this.#take(client, begin)
         const begunMs = performance.now()
+        if (figures !== undefined) figures.decisionsAsked += 1
         await client.query(asReaderSql(question.reader))
         const result = await work({
           standing,
@@ -95,6 +100,7 @@ export class Asker {
         const tookMs = performance.now() - begunMs
         await this.#end(client, question.query)
         failed = false
+        if (this.#slow.size > 0) this.#slow.quick(whoseOf(question))
         return { result, tookMs }
       } catch (error) {
         // Asked again soon: what was set within it has gone with it.
@@ -103,13 +109,19 @@ export class Asker {
             () => false,
             () => true,
           )
-        throw failureOf(error, question.query, timeoutMs)
+        throw this.#laterEachTime(question, failureOf(error, question.query, timeoutMs))
       } finally {
         pin.release()
         // Its role must not outlive a transaction that failed.
         client.release(failed)
       }
     })
+  }
+
+  #laterEachTime(question: Question, failure: unknown): unknown {
+    if (!(failure instanceof TidegateError) || failure.code !== 'POLICY_SLOW') return failure
+    const retryAfterMs = this.#slow.slow(whoseOf(question))
+    return new TidegateError(failure.code, failure.message, { cause: failure.cause, retryAfterMs })
   }
 
   /** A policy's function may have set something for the session: the next reader must not find it, and what it printed
@@ -125,10 +137,10 @@ export class Asker {
 
   /** Begins a transaction whose snapshot stands somewhere. */
   async #take(client: pg.PoolClient, begin: () => bigint): Promise<{ standing: Standing; takenAtMicros: bigint }> {
-    const { head, relay, timeoutMs } = this.#options
+    const { pool, head, relay, timeoutMs } = this.#options
     for (let attempt = 1; ; attempt++) {
       const wantedLsn = begin()
-      const sql = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate asked'; SET LOCAL statement_timeout = ${timeoutMs};
+      const sql = `${beginSql(pool, 'ISOLATION LEVEL REPEATABLE READ READ ONLY')}; SET LOCAL application_name = 'tidegate asked'; SET LOCAL statement_timeout = ${timeoutMs};
         SET LOCAL lock_timeout = ${Math.min(lockTimeoutMs, Math.ceil(timeoutMs / 2))};
         SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence,
           (extract(epoch FROM now() - '2000-01-01 00:00:00+00') * 1000000)::int8::text AS at`
@@ -177,3 +189,7 @@ async function ask(
     })
   return result.rows
 }
+
+/** The same after another token of the same user. */
+const whoseOf = ({ query, reader }: Question): string =>
+  JSON.stringify([query.table.oid, reader.user ?? [reader.role, reader.settings]])

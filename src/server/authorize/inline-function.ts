@@ -19,6 +19,7 @@ import {
   type Value,
 } from './policy-scope.ts'
 import { castTo, coerced, constant, isNullLiteral } from './policy-types.ts'
+import { quoted, sqlName } from './sql-name.ts'
 
 /** A call with its body open: compile `select` in `scope`. */
 export interface OpenCall {
@@ -52,7 +53,7 @@ export function openCall(call: FuncCall, scope: Scope): OpenCall | null {
     return refused(
       context,
       `calls ${shown}, which role ${viewer.name} may not EXECUTE`,
-      `GRANT EXECUTE ON FUNCTION ${found.schema}.${found.name} and USAGE ON SCHEMA ${found.schema} TO "${viewer.name}"`,
+      `GRANT EXECUTE ON FUNCTION ${sqlName(found.schema, found.name)} and USAGE ON SCHEMA ${sqlName(found.schema)} TO ${quoted(viewer.name)}`,
     )
   const select = parseBody(found.body)
   if (select === null) return unsupported(context, `${shown}, whose body is not a single SELECT`)

@@ -5,6 +5,7 @@ import type { Expr, Predicate, TableRef } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { CollationFacts, Facts, JudgedRow, PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Table } from '../catalog/table.ts'
+import { quoted, sqlName } from './sql-name.ts'
 
 /** A relation in a FROM clause, or the table that the policy is on. Compared by identity. */
 export interface Source {
@@ -167,6 +168,9 @@ export function refused(context: Context, reason: string, remedy: string): never
 
 export const nameOf = (relation: RelationFacts): string => `${relation.table.schema}.${relation.table.name}`
 
+/** For a statement that somebody is to run: a name that holds SQL stays a name. */
+export const sqlNameOf = ({ table }: RelationFacts): string => sqlName(table.schema, table.name)
+
 /** Names of a dotted name's parts, as the grammar gives them. */
 export const partsOf = (nodes: readonly Node[] | undefined): string[] =>
   (nodes ?? []).map(node => ('String' in node ? (node.String.sval ?? '') : '*'))
@@ -218,7 +222,7 @@ export function columnOfSource(source: Source, alias: string, scope: Scope): Val
   const { name, type } = columns[column]!
   if (source.privileges !== null && !source.privileges.columns.has(name)) {
     const role = scope.viewer.name
-    const grant = `GRANT SELECT ("${name}") ON ${nameOf(relation)} TO "${role}"`
+    const grant = `GRANT SELECT (${quoted(name)}) ON ${sqlNameOf(relation)} TO ${quoted(role)}`
     return refused(scope.context, `reads ${nameOf(relation)}.${name}, which role ${role} may not SELECT`, grant)
   }
   const expr = { kind: 'column', column: source.base + column, name, type } as const

@@ -21,10 +21,12 @@ import {
   type Scope,
   type Source,
   schemasFor,
+  sqlNameOf,
   unsupported,
   type Value,
 } from './policy-scope.ts'
 import { castTo, coerced } from './policy-types.ts'
+import { quoted, sqlName } from './sql-name.ts'
 
 /** A SELECT whose FROM and WHERE are a join: compile what it selects in `scope`. */
 export interface OpenSelect {
@@ -317,13 +319,13 @@ function openRelation(parts: readonly string[], scope: Scope): Omit<Source, 'ali
       return refused(
         context,
         `names ${name}, but role ${viewer.name} may not use its schema`,
-        `GRANT USAGE ON SCHEMA ${schema} TO "${viewer.name}"`,
+        `GRANT USAGE ON SCHEMA ${sqlName(schema)} TO ${quoted(viewer.name)}`,
       )
     if (!privileges.anyColumn)
       return refused(
         context,
         `reads ${name}, which role ${viewer.name} may not SELECT`,
-        `GRANT SELECT ON ${name} TO "${viewer.name}"`,
+        `GRANT SELECT ON ${sqlNameOf(relation)} TO ${quoted(viewer.name)}`,
       )
     if (!relation.table.published)
       throw new RemedyNeeded(

@@ -14,12 +14,14 @@ import {
   partsOf,
   refused,
   type Scope,
+  sqlNameOf,
   unionOf,
   unsupported,
   type Value,
 } from './policy-scope.ts'
 import { columnsOfSelect, type OpenSelect, openSelect, targetsOf, wholeSetCall, withNamed } from './policy-select.ts'
 import { castTo } from './policy-types.ts'
+import { quoted } from './sql-name.ts'
 
 export function exists(select: SelectStmt, scope: Scope, positive: boolean): Condition {
   return eachBranch(select, scope, 'exists', (branch, within) => {
@@ -48,7 +50,7 @@ function assertGivesRow(target: Node, { scope }: OpenSelect): void {
       refused(
         scope.context,
         `reads ${nameOf(relation)}.${hidden}, which role ${scope.viewer.name} may not SELECT`,
-        `select a constant instead of *, or GRANT SELECT ON ${nameOf(relation)} TO "${scope.viewer.name}"`,
+        `select a constant instead of *, or GRANT SELECT ON ${sqlNameOf(relation)} TO ${quoted(scope.viewer.name)}`,
       )
   }
 }

@@ -2,6 +2,7 @@
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { PrivilegeFacts, RelationFacts, RoleFacts } from '../catalog/facts.ts'
 import type { Command } from '../catalog/table.ts'
+import { quoted, sqlName } from './sql-name.ts'
 
 /** Whether a role reads this relation's rows without its policies, as check_enable_rls in rls.c decides. */
 export function seesAllRows({ table, owner }: RelationFacts, role: RoleFacts): boolean {
@@ -20,11 +21,11 @@ export function assertPrivileged(
   if (!privileges.schemaUsage)
     throw new TidegateError(
       'TABLE_REFUSED',
-      `role ${role.name} may not use schema ${table.schema} of ${name}: GRANT USAGE ON SCHEMA ${table.schema} TO "${role.name}"`,
+      `role ${role.name} may not use schema ${table.schema} of ${name}: GRANT USAGE ON SCHEMA ${sqlName(table.schema)} TO ${quoted(role.name)}`,
     )
   if (!privileges.anyColumn)
     throw new TidegateError(
       'TABLE_REFUSED',
-      `role ${role.name} may not ${command} ${command === 'SELECT' ? '' : 'into '}${name}: GRANT ${command} ON ${name} TO "${role.name}"`,
+      `role ${role.name} may not ${command} ${command === 'SELECT' ? '' : 'into '}${name}: GRANT ${command} ON ${sqlName(table.schema, table.name)} TO ${quoted(role.name)}`,
     )
 }

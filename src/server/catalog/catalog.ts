@@ -4,6 +4,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Lane } from '../database.ts'
 import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
 import type { Log } from '../log.ts'
+import { repeated } from '../log-repeated.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'
 import { type AccessInput, type CompileAccess, FactNeeded } from './facts.ts'
@@ -185,7 +186,7 @@ export class PostgresCatalog implements Catalog {
     const compile = await this.#options.compiler()
     const access = await this.compiled(table, roleName, input => askedWhereUnsupported(compile, { ...input, command }))
     const warnings = 'asked' in access ? [access.asked] : access.warnings
-    for (const { code, message } of warnings) this.#options.log.warn({ code }, message)
+    for (const { code, message } of warnings) repeated(this.#options.log).warn({ code }, message)
     return access
   }
 

@@ -3,6 +3,7 @@ import type { Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Commit } from '../decode/change.ts'
 import type { Log } from '../log.ts'
+import { repeated } from '../log-repeated.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Outlet } from '../subscribe/subscription.ts'
@@ -111,6 +112,11 @@ export class Channels implements ChannelDoor, MemberOwner {
       Array.from(this.#channels.values(), ({ channel }) => channel),
       this.#options,
     )
+  }
+
+  /** For whoever looks on: some that come or go meanwhile are in it or not. */
+  *listing(): Generator<Channel, void> {
+    for (const { channel } of this.#channels.values()) if (channel.members.size > 0) yield channel
   }
 
   async join(caller: Caller, request: ChannelRequest, outlet: Outlet): Promise<ChannelSubscription> {
@@ -283,7 +289,7 @@ export class Channels implements ChannelDoor, MemberOwner {
         else this.#warnOf(topic)
       }
     } catch (error) {
-      log.error({ err: error }, 'messages of a commit cannot be read: nobody gets them')
+      repeated(log).error({ err: error }, 'messages of a commit cannot be read: nobody gets them')
     }
   }
 

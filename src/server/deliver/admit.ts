@@ -1,14 +1,17 @@
 // From a token to a principal that may come in: verified, not expired, its role one that the server may take.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Principal } from '../subscribe/subscription.ts'
+import type { Place } from './connections.ts'
 import type { Services } from './services.ts'
 
 type Door = Pick<Services, 'authenticator' | 'subscriptions' | 'orders' | 'wallNow'>
 
-/** @throws TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_OUTDATED, ROLE_REFUSED, UNAVAILABLE */
-export async function admit(door: Door, token: string): Promise<Principal> {
+/** @param place of a connection that counts for its user
+ *  @throws TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_OUTDATED, ROLE_REFUSED, USER_TOO_MANY, UNAVAILABLE */
+export async function admit(door: Door, token: string, place: Place | null = null): Promise<Principal> {
   const principal = await door.authenticator.authenticate(token)
   await admitPrincipal(door, principal)
+  place?.admit(principal)
   return principal
 }
 

@@ -6,6 +6,8 @@ export class AnswerTaken {
   /** Bytes that the socket was given, and when it was given the last of them. */
   #handedOver = -1
   #takenAt = 0
+  /** Nothing of it was taken for too long. */
+  isGivenUp = false
 
   /** @returns true when nothing of it was taken for too long, which is told in the log */
   isStalled(
@@ -21,6 +23,11 @@ export class AnswerTaken {
     }
     if (now - this.#takenAt < limits.slowConsumerMs) return false
     departures.gaveUp('SLOW_CONSUMER', 'long-poll')
+    this.isGivenUp = true
     return true
   }
 }
+
+/** How a request ended whose answer was all: null where its client went before it had it. */
+export const answeredBy = ({ writableFinished }: ServerResponse): 'ANSWERED' | null =>
+  writableFinished ? 'ANSWERED' : null

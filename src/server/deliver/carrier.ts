@@ -19,6 +19,8 @@ export interface FrameQueue extends BatchSink {
   push(frame: Buffer, owner?: Owner | null, content?: Content): boolean
   takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing>
   readonly isFull: boolean
+  /** What waits. */
+  readonly bytes: number
   readonly stalledSince: number | null
   clear(): void
   finish(): void

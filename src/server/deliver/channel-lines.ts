@@ -29,8 +29,9 @@ export interface Task {
 }
 
 export class ChannelLines {
-  /** Those with something under way, by channel: at most the subscriptions of the connection, and those it has just left. */
-  readonly #lines = new Map<string, Line>()
+  /** Those with something under way, by channel: at most the subscriptions of the connection, and those it has just left. Null while there
+   *  are none: mostly, and of every connection with a channel. */
+  #lines: Map<string, Line> | null = null
   readonly #onRoom: () => void
   #tasks = 0
   #chars = 0
@@ -48,6 +49,7 @@ export class ChannelLines {
   /** Begins in this turn if nothing of the channel is under way that it must wait for. */
   add(key: string, task: Task): void {
     this.#count(task, 1)
+    this.#lines ??= new Map()
     let line = this.#lines.get(key)
     if (line === undefined) {
       line = { waiting: [], running: 0, isAlone: false, answered: Promise.resolve() }
@@ -59,7 +61,7 @@ export class ChannelLines {
 
   /** Drops what has not begun. */
   drop(): void {
-    for (const { waiting } of this.#lines.values()) {
+    for (const { waiting } of this.#lines?.values() ?? []) {
       for (const task of waiting.splice(0)) this.#count(task, -1)
     }
   }
@@ -86,7 +88,9 @@ export class ChannelLines {
           this.#begin(key, line)
         })
     }
-    if (line.running === 0 && this.#lines.get(key) === line) this.#lines.delete(key)
+    if (line.running > 0 || this.#lines?.get(key) !== line) return
+    this.#lines.delete(key)
+    if (this.#lines.size === 0) this.#lines = null
   }
 
   #end(task: Task): void {

@@ -14,7 +14,7 @@ import { channelNameOf, numberOf, positionOf, refuseOthers, single } from './cha
 import { connectionNameOf } from './connection-name.ts'
 import { type Exchange, readBytes } from './exchange.ts'
 import { doorOf } from './membership.ts'
-import { type Refusal, refusalOf } from './refusal.ts'
+import { type Refusal, refused } from './refusal.ts'
 import type { Services } from './services.ts'
 
 export interface Answered {
@@ -89,7 +89,7 @@ export type Result = PublishedAnswer | { readonly error: Refusal }
 
 /** Those of one channel one after the other, in their order; channels do not wait for each other. */
 export async function publishAll(
-  { log, random }: Services,
+  services: Services,
   door: ChannelDoor,
   caller: Caller,
   messages: readonly Posted[],
@@ -101,7 +101,7 @@ export async function publishAll(
       const before = lines.get(key) ?? Promise.resolve()
       const result = before
         .then(() => publish(door, caller, posted))
-        .catch((error: unknown) => ({ error: refusalOf(error, log, random) }))
+        .catch((error: unknown) => ({ error: refused(services, error) }))
       lines.set(key, result)
       return result
     }),

@@ -4,7 +4,7 @@ import { peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
 import { corsHeaders } from './origin.ts'
-import { refusalOf } from './refusal.ts'
+import { type Refusal, refusalOf } from './refusal.ts'
 
 const sliceBytes = 64 * 1024
 
@@ -91,9 +91,10 @@ function endInSlices(response: ServerResponse, body: Buffer): void {
 }
 
 /** Status, body and Retry-After of a refusal. */
-export function answerRefusal(exchange: Exchange, error: unknown, log: Log, random: () => number): void {
+export function answerRefusal(exchange: Exchange, error: unknown, log: Log, random: () => number): Refusal {
   const refusal = refusalOf(error, log, random)
   answerJson(exchange, peerCodes[refusal.code].status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
+  return refusal
 }
 
 /** Whole seconds, rounded up: the header knows no less. */

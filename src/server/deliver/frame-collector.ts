@@ -2,6 +2,7 @@
 //
 // The heartbeat of the answer is its last word about where the client stands: one of it is kept, behind everything that it names. What
 // follows from the heartbeat, or ends the session, stands behind it.
+import type { Figures } from '../figures/figures.ts'
 import type { Batch, Outgoing, Owner } from '../subscribe/subscription.ts'
 import type { FrameQueue } from './carrier.ts'
 import { textEncoding } from './encode.ts'
@@ -19,6 +20,7 @@ export interface FrameCollectorOptions {
   readonly takes: (owner: Owner, outgoing: Outgoing) => boolean
   readonly onPushed: () => void
   readonly onDrained: () => void
+  readonly figures: Figures
 }
 
 interface Collected extends Waiting {
@@ -49,6 +51,10 @@ export class FrameCollector implements FrameQueue {
   /** Past the bound of what is taken beyond whole states. */
   get isBrimming(): boolean {
     return this.#bytes > this.#options.maxBytes
+  }
+
+  get bytes(): number {
+    return this.#bytes
   }
 
   get isPartial(): boolean {
@@ -101,6 +107,7 @@ export class FrameCollector implements FrameQueue {
 
   pushBatch(batch: Batch, owner: Owner): boolean {
     let hasRoom = true
+    this.#options.figures.deliveries += batch.events.length
     for (const event of batch.events)
       hasRoom = this.push(textEncoding.event(event, batch.audience.query.number, 0), owner, event)
     return hasRoom

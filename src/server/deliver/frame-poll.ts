@@ -5,10 +5,10 @@ import type { ServerFrame } from '../../protocol/messages.ts'
 import { type Position, parsePosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Outgoing, Owner, Principal } from '../subscribe/subscription.ts'
-import { AnswerTaken } from './answer-taken.ts'
+import { AnswerTaken, answeredBy } from './answer-taken.ts'
 import type { Carrier } from './carrier.ts'
 import { connectionNameOf, newPollKey } from './connection-name.ts'
-import type { Connection } from './connections.ts'
+import type { Connection, Ending } from './connections.ts'
 import { textEncoding } from './encode.ts'
 import type { Polling } from './frame-body.ts'
 import { FrameCollector } from './frame-collector.ts'
@@ -72,6 +72,7 @@ export class FramePoll implements Connection, Carrier {
         takes: (owner, outgoing) => this.#takes(owner, outgoing),
         onPushed: () => this.#pause.end(),
         onDrained,
+        figures: services.figures,
       })
       return this.#collector
     }
@@ -100,6 +101,15 @@ export class FramePoll implements Connection, Carrier {
 
   get name(): string {
     return this.#session.name
+  }
+
+  get endedBy(): Ending | null {
+    if (this.#taken.isGivenUp) return 'SLOW_CONSUMER'
+    return this.#session.endedBy ?? answeredBy(this.#response)
+  }
+
+  get queuedBytes(): number {
+    return this.#session.queuedBytes
   }
 
   get isMovedAway(): boolean {

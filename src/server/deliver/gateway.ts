@@ -1,20 +1,23 @@
 // The door: one HTTP server for WebSockets, event streams, long-polls and the small endpoints.
-import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
-import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
+import { peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { ChannelDoor } from '../channels/door.ts'
+import { Figures } from '../figures/figures.ts'
 import type { Log } from '../log.ts'
 import type { MoveOrder, Moving } from '../nodes/node-state.ts'
 import { noOrders, type OrderedConnections, type TokenOrders } from '../orders/targets.ts'
 import { steadyNow } from '../steady-clock.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
+import { noProxies, type TrustedProxies } from '../trusted-proxies.ts'
 import { admit, admitPrincipal } from './admit.ts'
-import { Connections } from './connections.ts'
+import { Connections, type Place } from './connections.ts'
 import { Departures } from './departures.ts'
 import { retryAfterHeader, splitUrl } from './exchange.ts'
+import { clientAddressOf, settleForwarded } from './forwarded.ts'
 import { type HttpOptions, HttpRoutes, refuseForeignOrigin } from './http.ts'
 import { bearerOf } from './identify.ts'
 import { defaultLimits, type GatewayLimits } from './limits.ts'
@@ -29,7 +32,8 @@ import { Returns } from './phoenix/returns.ts'
 import { openPhoenix, PhoenixSocket } from './phoenix/socket.ts'
 import type { Stands } from './phoenix/stands.ts'
 import { openWebSocket, ProtocolSocket } from './protocol-socket.ts'
-import { refusalOf } from './refusal.ts'
+import { refused } from './refusal.ts'
+import { endWith, refuseSocket, type SocketRefusal } from './refuse-socket.ts'
 import { Turn } from './send-queue.ts'
 import type { Authenticator, Services } from './services.ts'
 import { Streams } from './streams.ts'
@@ -49,6 +53,8 @@ export interface GatewayOptions {
   readonly supabase?: SupabaseOptions
   /** Empty or left out: pages of the gateway's own host. */
   readonly allowedOrigins?: AllowedOrigins
+  /** Whose word about their clients is believed; left out: nobody's. */
+  readonly trustedProxies?: TrustedProxies
   readonly health?: HttpOptions['health']
   readonly ready: HttpOptions['ready']
   readonly extraRoutes?: NonNullable<HttpOptions['extraRoutes']>
@@ -66,6 +72,8 @@ export interface GatewayOptions {
   readonly wallNow?: () => number
   /** From 0 to 1. */
   readonly random?: () => number
+  /** What it counts. */
+  readonly figures?: Figures
 }
 
 export interface DrainOptions {
@@ -89,6 +97,8 @@ export interface Gateway {
   close(): Promise<void>
   /** WebSockets, event streams and requests held open. */
   connections(): number
+  /** What waits for clients, in bytes. */
+  queuedBytes(): number
   /** Names and users by which orders find connections. */
   listed(): number
   /** Whom orders reach. */
@@ -104,6 +114,7 @@ class HttpGateway implements Gateway {
   readonly #connections: Connections
   readonly #tickets: Tickets
   readonly #allowedOrigins: AllowedOrigins
+  readonly #trustedProxies: TrustedProxies
   readonly #routes: HttpRoutes
   readonly #websockets: ReturnType<typeof createWebSocketServer<typeof ProtocolSocket>>
   readonly #phoenixSockets: ReturnType<typeof createWebSocketServer<typeof PhoenixSocket>>
@@ -126,10 +137,11 @@ class HttpGateway implements Gateway {
       log,
       now = steadyNow,
       random = Math.random,
+      figures = new Figures(),
     } = options
     const wallNow = options.wallNow ?? options.now ?? Date.now
     const departures = new Departures(log)
-    const turn = new Turn()
+    const turn = new Turn(figures)
     const services = {
       subscriptions,
       channels,
@@ -141,14 +153,16 @@ class HttpGateway implements Gateway {
       log,
       departures,
       turn,
+      figures,
       now,
       wallNow,
       random,
     }
     this.#services = services
-    this.#connections = new Connections(limits.maxConnections, orders)
+    this.#connections = new Connections(limits, orders, figures)
     this.#tickets = options.tickets?.(limits) ?? new MemoryTickets(limits, wallNow)
     this.#allowedOrigins = options.allowedOrigins ?? []
+    this.#trustedProxies = options.trustedProxies ?? noProxies
     this.#routes = new HttpRoutes({
       services,
       connections: this.#connections,
@@ -160,8 +174,8 @@ class HttpGateway implements Gateway {
       extraRoutes: options.extraRoutes ?? null,
       operator: options.operator ?? null,
     })
-    this.#websockets = createWebSocketServer(limits, ProtocolSocket, limits.maxFrameBytes)
-    this.#phoenixSockets = createWebSocketServer(limits, PhoenixSocket, phoenixFrames * limits.maxFrameBytes)
+    this.#websockets = createWebSocketServer(services, ProtocolSocket, limits.maxFrameBytes)
+    this.#phoenixSockets = createWebSocketServer(services, PhoenixSocket, phoenixFrames * limits.maxFrameBytes)
     this.#returns = new Returns(services.stands, now)
     this.#server = createServer(
       {
@@ -183,10 +197,10 @@ class HttpGateway implements Gateway {
     this.#server.on('connect', (_request, socket) => {
       socket.on('error', this.#onSocketError)
       if (this.#isAnswering(socket)) socket.destroy()
-      else refuse(socket, 'METHOD_NOT_ALLOWED', 'no CONNECT: this is no proxy')
+      else this.#refuse(socket, { code: 'METHOD_NOT_ALLOWED', message: 'no CONNECT: this is no proxy' })
     })
     // Sockets that have not asked for anything yet; past it they are closed unheard.
-    this.#server.maxConnections = limits.maxConnections + 1024
+    this.#server.maxConnections = limits.maxConnections + limits.maxUnheard
     this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head))
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#refuseBroken(error, socket))
   }
@@ -229,6 +243,10 @@ class HttpGateway implements Gateway {
     return this.#connections.count
   }
 
+  queuedBytes(): number {
+    return this.#connections.queuedBytes
+  }
+
   listed(): number {
     return this.#connections.listed
   }
@@ -246,6 +264,7 @@ class HttpGateway implements Gateway {
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
+    settleForwarded(request, this.#trustedProxies)
     this.#answering.set(request.socket, response)
     void this.#routes.handle(request, response)
   }
@@ -263,10 +282,17 @@ class HttpGateway implements Gateway {
     const isAnswering = response?.writableFinished === false && (response.headersSent || response.socket === null)
     if (error.code === 'ECONNRESET' || !socket.writable || isAnswering) socket.destroy()
     else if (error.code === 'HPE_HEADER_OVERFLOW')
-      refuse(socket, 'FRAME_TOO_LARGE', 'the URL and headers are larger than 16384 bytes', 431)
+      this.#refuse(socket, {
+        code: 'FRAME_TOO_LARGE',
+        message: 'the URL and headers are larger than 16384 bytes',
+        status: 431,
+      })
     else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
-      refuse(socket, 'BAD_FRAME', `the request was not whole within ${this.#services.limits.handshakeMs} ms`)
-    else refuse(socket, 'BAD_FRAME', 'the request is not HTTP')
+      this.#refuse(socket, {
+        code: 'BAD_FRAME',
+        message: `the request was not whole within ${this.#services.limits.handshakeMs} ms`,
+      })
+    else this.#refuse(socket, { code: 'BAD_FRAME', message: 'the request is not HTTP' })
   }
 
   #stopListening(): Promise<void> {
@@ -296,6 +322,7 @@ class HttpGateway implements Gateway {
       socket.destroy()
       return
     }
+    settleForwarded(request, this.#trustedProxies)
     try {
       const { path, parameters } = splitUrl(request.url ?? '/')
       if (phoenixPaths.has(path)) {
@@ -309,10 +336,10 @@ class HttpGateway implements Gateway {
         )
       }
       refuseForeignOrigin(request, this.#allowedOrigins)
-      const place = this.#connections.takePlace()
+      const place = this.#connections.takePlace(clientAddressOf(request))
       const release = (): void => place.release()
       socket.on('close', release)
-      const credentials = await this.#credentials(request, parameters)
+      const credentials = await this.#credentials(request, parameters, place)
       this.#connections.refuseIfDraining()
       this.#websockets.handleUpgrade(request, socket, head, ws => {
         socket.off('close', release)
@@ -333,10 +360,11 @@ class HttpGateway implements Gateway {
   ): Promise<void> {
     try {
       refuseForeignOrigin(request, originsOf(this.#allowedOrigins))
-      const place = this.#connections.takePlace()
+      const place = this.#connections.takePlace(clientAddressOf(request))
       const release = (): void => place.release()
       socket.on('close', release)
       const { principal, vsn } = await handshakeOf(this.#services, request, parameters)
+      place.admit(principal)
       this.#connections.refuseIfDraining()
       this.#phoenixSockets.handleUpgrade(request, socket, head, ws => {
         socket.off('close', release)
@@ -344,7 +372,7 @@ class HttpGateway implements Gateway {
         openPhoenix({ services, connections, returns, ws, socket, place, principal, vsn })
       })
     } catch (error) {
-      const refusal = refusalOf(error, this.#services.log, this.#services.random)
+      const refusal = refused(this.#services, error)
       const { status, body } = handshakeRefusal(refusal)
       endWith(socket, status, body, retryAfterHeader(refusal.retryAfterMs))
     }
@@ -352,14 +380,19 @@ class HttpGateway implements Gateway {
 
   /** A Bearer token is refused here, with a status. A ticket comes from a browser, whose page is shown no status: it is
    *  checked here too, and refused by the close code. */
-  async #credentials(request: IncomingMessage, parameters: URLSearchParams): Promise<Principal | TidegateError | null> {
+  async #credentials(
+    request: IncomingMessage,
+    parameters: URLSearchParams,
+    place: Place,
+  ): Promise<Principal | TidegateError | null> {
     const token = bearerOf(request)
-    if (token !== null) return admit(this.#services, token)
+    if (token !== null) return admit(this.#services, token, place)
     const ticket = parameters.get('ticket')
     if (ticket === null) return null
     try {
       const { principal } = await this.#tickets.redeem(ticket, request.headers.origin ?? null, null)
       await admitPrincipal(this.#services, principal)
+      place.admit(principal)
       return principal
     } catch (error) {
       if (error instanceof TidegateError) return error
@@ -367,8 +400,12 @@ class HttpGateway implements Gateway {
     }
   }
 
+  #refuse(socket: Duplex, refusal: SocketRefusal): void {
+    refuseSocket(this.#services.figures, socket, refusal)
+  }
+
   #refuseUpgrade(socket: Socket, error: unknown): void {
-    const refusal = refusalOf(error, this.#services.log, this.#services.random)
+    const refusal = refused(this.#services, error)
     const { status } = peerCodes[refusal.code]
     endWith(socket, status, JSON.stringify(refusal), retryAfterHeader(refusal.retryAfterMs))
   }
@@ -383,7 +420,11 @@ const phoenixPaths: ReadonlySet<string> = new Set(['/realtime/v1/websocket', '/s
  *  is too large for its channel is refused by an answer. */
 const phoenixFrames = 4
 
-function createWebSocketServer<Kind extends typeof WebSocket>(limits: GatewayLimits, kind: Kind, maxPayload: number) {
+function createWebSocketServer<Kind extends typeof WebSocket>(
+  { limits, figures }: Pick<Services, 'limits' | 'figures'>,
+  kind: Kind,
+  maxPayload: number,
+) {
   const options = {
     noServer: true,
     clientTracking: false,
@@ -399,23 +440,7 @@ function createWebSocketServer<Kind extends typeof WebSocket>(limits: GatewayLim
   const server = new WebSocketServer<Kind>(options)
   server.on('wsClientError', (error, socket, request) => {
     const code = request.method === 'GET' ? 'BAD_FRAME' : 'METHOD_NOT_ALLOWED'
-    refuse(socket, code, `this is no WebSocket handshake of version 13: ${error.message}`)
+    refuseSocket(figures, socket, { code, message: `this is no WebSocket handshake of version 13: ${error.message}` })
   })
   return server
-}
-
-/** Before there is a response to answer with. @param status where HTTP has one that says more than the code's own */
-function refuse(socket: Duplex, code: PeerCode, message: string, status: number = peerCodes[code].status): void {
-  endWith(socket, status, JSON.stringify({ code, message, retry: peerCodes[code].retry !== 'never' }), {})
-}
-
-function endWith(socket: Duplex, status: number, body: string, headers: Readonly<Record<string, string>>): void {
-  const lines = Object.entries({
-    'Content-Type': 'application/json; charset=utf-8',
-    'Content-Length': String(Buffer.byteLength(body)),
-    Connection: 'close',
-    ...headers,
-  }).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.once('finish', () => socket.destroy())
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
 }

@@ -1,11 +1,13 @@
 // Every address that is not a WebSocket: streams, long-polls, tickets, own writes, health.
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { z } from 'zod'
 import { formatPosition } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Caller } from '../channels/door.ts'
+import type { Figures } from '../figures/figures.ts'
+import { repeated } from '../log-repeated.ts'
 import type { Principal } from '../subscribe/subscription.ts'
+import { answeredBy } from './answer-taken.ts'
 import { type Answered, answerHistory, answerPresence, answerSend } from './channel-requests.ts'
 import { type ChannelStreamRequest, parseChannelsUrl } from './channel-url.ts'
 import type { Connection, Connections, Place } from './connections.ts'
@@ -20,9 +22,10 @@ import {
   retryAfterHeader,
   whenOver,
 } from './exchange.ts'
+import { clientAddressOf } from './forwarded.ts'
 import { framesOfBody, openingOf, pollingOf } from './frame-body.ts'
 import { FramePoll } from './frame-poll.ts'
-import { bearerOf, identify, lastEventIdOf } from './identify.ts'
+import { identify, lastEventIdOf } from './identify.ts'
 import { LongPoll, type PollAnswer } from './long-poll.ts'
 import { type AllowedOrigins, isOriginAllowed, preflightHeaders } from './origin.ts'
 import {
@@ -33,6 +36,7 @@ import {
   broadcastPreflightOf,
   originsOf,
 } from './phoenix/http.ts'
+import { answerProbe, type Probes } from './probes.ts'
 import type { Services } from './services.ts'
 import { EventStream } from './sse.ts'
 import { openStream } from './stream-carrier.ts'
@@ -41,36 +45,25 @@ import type { Tickets } from './tickets.ts'
 import { transactionIdOf } from './transaction-id.ts'
 import { parseStreamUrl, type StreamRequest } from './url.ts'
 
-export interface Readiness {
-  readonly ready: boolean
-  /** Sent as JSON either way. */
-  readonly body: object
-}
-
 /** Answers an address of its own, the development page for instance. @returns false when it is none of its own */
 export type ExtraRoutes = (request: IncomingMessage, response: ServerResponse) => boolean | Promise<boolean>
 
-/** What those who run the service may ask. */
-export interface Operator {
-  /** Sent as `Authorization: Bearer`. */
-  readonly token: string
-  /** @returns what is answered as JSON @throws TidegateError with a peer code */
-  explain(parameters: URLSearchParams): Promise<object>
-  /** @returns what is answered as JSON, when this node has carried it out @throws TidegateError with a peer code */
-  order(body: string): Promise<object>
+/** The addresses of those who run the service, where they are on this port. */
+export interface OperatorAddresses {
+  has(path: string): boolean
+  /** For a path that it has. @throws TidegateError with a peer code, before anything is answered */
+  answer(exchange: Exchange): Promise<void>
 }
 
-export interface HttpOptions {
+export interface HttpOptions extends Probes {
   readonly services: Services
   readonly connections: Connections
   readonly tickets: Tickets
   readonly streams: Streams
   readonly allowedOrigins: AllowedOrigins
-  health(): { readonly ok: boolean }
-  ready(scope: 'service' | 'node'): Readiness | Promise<Readiness>
   readonly extraRoutes: ExtraRoutes | null
-  /** Null: there is no address for operators. */
-  readonly operator: Operator | null
+  /** Null: there are none. */
+  readonly operator: OperatorAddresses | null
 }
 
 /** What an address does, by the methods that it takes. */
@@ -89,16 +82,16 @@ export class HttpRoutes {
   /** Answers one request; never throws. */
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const exchange = exchangeOf(request, response)
-    const { log, random } = this.#options.services
+    const { log, random, figures } = this.#options.services
     // A connection that is kept for the next request would bring it here.
     if (this.#options.connections.isDraining) response.shouldKeepAlive = false
     try {
       await this.#route(exchange)
     } catch (error) {
       if (response.headersSent) {
-        log.error({ err: error }, 'a response failed half way')
+        repeated(log).error({ err: error }, 'a response failed half way')
         response.destroy()
-      } else answerRefusal(exchange, error, log, random)
+      } else figures.refusals.add(answerRefusal(exchange, error, log, random).code)
     }
   }
 
@@ -107,9 +100,10 @@ export class HttpRoutes {
     if (request.headers.host === undefined && request.httpVersion === '1.1') {
       throw new TidegateError('BAD_FRAME', 'the request has no Host header')
     }
-    // Asked by balancers, which send no Origin and know no token.
-    if (path === '/health') return this.#health(exchange)
-    if (path === '/ready') return this.#ready(exchange)
+    const probed = answerProbe(this.#options, exchange)
+    if (probed !== null) return probed
+    const { operator } = this.#options
+    if (operator?.has(path)) return operator.answer(exchange)
     const broadcast = broadcastAddressOf(path)
     if (broadcast !== null) return this.#broadcast(exchange, broadcast)
     if (!path.startsWith('/v1/')) {
@@ -134,7 +128,6 @@ export class HttpRoutes {
   }
 
   #addressOf(path: string): Address | null {
-    const { operator } = this.#options
     const stream = /^\/v1\/(live|changes)(?:\/([^/]+))?$/.exec(path)
     if (stream !== null) {
       const [, kind, table = null] = stream
@@ -151,8 +144,6 @@ export class HttpRoutes {
     if (path === '/v1/poll') return { POST: exchange => this.#poll(exchange) }
     if (path === '/v1/tickets') return { POST: exchange => this.#ticket(exchange) }
     if (path === '/v1/wait') return { POST: exchange => this.#wait(exchange) }
-    if (path === '/v1/explain' && operator !== null) return { GET: exchange => this.#explain(exchange, operator) }
-    if (path === '/v1/orders' && operator !== null) return { POST: exchange => this.#order(exchange, operator) }
     return path === '/v1/socket' ? { GET: refusePlainGet } : null
   }
 
@@ -170,23 +161,13 @@ export class HttpRoutes {
     }
   }
 
-  #health(exchange: Exchange): void {
-    const health = this.#options.health()
-    answerJson(exchange, health.ok ? 200 : 503, JSON.stringify(health))
-  }
-
-  async #ready(exchange: Exchange): Promise<void> {
-    const scope = exchange.parameters.get('scope') === 'node' ? 'node' : 'service'
-    const { ready, body } = await this.#options.ready(scope)
-    answerJson(exchange, ready ? 200 : 503, JSON.stringify(body))
-  }
-
   async #stream(exchange: Exchange, requestOf: StreamRequestOf): Promise<void> {
     const { services, tickets } = this.#options
     const { request, response, parameters } = exchange
-    await this.#inPlace(exchange, async hold => {
+    await this.#inPlace(exchange, async (hold, place) => {
       const { limits } = services
       const { principal, redeemed } = await identify(services, tickets, request, parameters)
+      place.admit(principal)
       const streamRequest = requestOf(parameters, lastEventIdOf(request), limits.maxSubscriptions)
       if (wantsJson(request)) {
         const poll = new LongPoll({ services, response, principal, request: streamRequest })
@@ -196,6 +177,7 @@ export class HttpRoutes {
           const answer = await poll.answer()
           if (poll.isMovedAway) response.setHeader('Connection', 'close')
           answerPoll(exchange, answer)
+          countAnswer(services.figures, answer.body.length)
         } catch (error) {
           if (poll.lastPosition !== null) response.setHeader('Tidegate-Position', poll.lastPosition)
           throw error
@@ -216,6 +198,7 @@ export class HttpRoutes {
     const { response } = exchange
     await this.#inPlace(exchange, async (hold, place) => {
       const { principal, body } = await this.#sentBy(exchange)
+      place.admit(principal)
       const { frames } = openingOf(body, services.limits.maxFrameBytes)
       if (isGone(exchange)) return
       connections.refuseIfDraining()
@@ -248,8 +231,9 @@ export class HttpRoutes {
   async #poll(exchange: Exchange): Promise<void> {
     const { services } = this.#options
     const { response } = exchange
-    await this.#inPlace(exchange, async hold => {
+    await this.#inPlace(exchange, async (hold, place) => {
       const { principal, body } = await this.#sentBy(exchange)
+      place.admit(principal)
       const polling = pollingOf(body, services.limits.maxFrameBytes)
       const poll = new FramePoll({ services, response, principal, polling })
       whenOver(exchange, () => poll.leave())
@@ -257,6 +241,7 @@ export class HttpRoutes {
       const answer = await poll.answer()
       if (poll.isMovedAway) response.setHeader('Connection', 'close')
       answerJson(exchange, 200, answer)
+      countAnswer(services.figures, answer.length)
     })
   }
 
@@ -320,34 +305,21 @@ export class HttpRoutes {
     })
   }
 
-  async #explain(exchange: Exchange, operator: Operator): Promise<void> {
-    await this.#inPlace(exchange, async hold => {
-      refuseStrangers(exchange.request, operator.token)
-      hold(this.#waiting(exchange, null))
-      answerJson(exchange, 200, JSON.stringify(await operator.explain(exchange.parameters)))
-    })
-  }
-
-  async #order(exchange: Exchange, operator: Operator): Promise<void> {
-    await this.#inPlace(exchange, async hold => {
-      refuseStrangers(exchange.request, operator.token)
-      const body = await readBody(exchange.request, this.#options.services.limits.maxFrameBytes)
-      hold(this.#waiting(exchange, null))
-      answerJson(exchange, 200, JSON.stringify(await operator.order(body)))
-    })
-  }
-
   /** A request that waits for its one answer. */
-  #waiting(exchange: Exchange, principal: Principal | null): Connection {
+  #waiting(exchange: Exchange, principal: Principal): Connection {
     const { log, random } = this.#options.services
     return {
       principal,
       name: null,
+      get endedBy() {
+        return answeredBy(exchange.response)
+      },
+      queuedBytes: 0,
       tick: () => {},
       tellPulse: () => {},
-      goAway: error => answerRefusal(exchange, error, log, random),
+      goAway: error => void answerRefusal(exchange, error, log, random),
       moveAway: () => false,
-      cutOff: error => answerRefusal(exchange, error, log, random),
+      cutOff: error => void answerRefusal(exchange, error, log, random),
       refresh: () => {},
       terminate: () => exchange.request.socket.destroy(),
     }
@@ -358,7 +330,7 @@ export class HttpRoutes {
     exchange: Exchange,
     serve: (hold: (connection: Connection) => void, place: Place) => Promise<void>,
   ): Promise<void> {
-    const place = this.#options.connections.takePlace()
+    const place = this.#options.connections.takePlace(clientAddressOf(exchange.request))
     whenOver(exchange, () => place.release())
     await serve(connection => {
       // While its token was checked the client may have gone, or this node may have begun to leave.
@@ -389,28 +361,24 @@ function refusePlainGet(): never {
   throw new TidegateError('METHOD_NOT_ALLOWED', '/v1/socket takes a WebSocket handshake, not a plain GET')
 }
 
-/** @throws ORIGIN_REFUSED */
+/** @param request that `settleForwarded` has seen. @throws ORIGIN_REFUSED */
 export function refuseForeignOrigin(request: IncomingMessage, allowed: AllowedOrigins): void {
-  const { origin, host } = request.headers
-  if (isOriginAllowed(origin, host, allowed)) return
+  const { origin, host, 'x-forwarded-proto': proto } = request.headers
+  if (isOriginAllowed(origin, host, allowed, proto === 'https' || proto === 'wss')) return
   throw new TidegateError(
     'ORIGIN_REFUSED',
     `pages of ${JSON.stringify(origin?.slice(0, 200))} may not connect; see ALLOWED_ORIGINS`,
   )
 }
 
-/** @throws TOKEN_MISSING, TOKEN_INVALID */
-function refuseStrangers(request: IncomingMessage, operatorToken: string): void {
-  const token = bearerOf(request)
-  if (token === null) throw new TidegateError('TOKEN_MISSING', 'send Authorization: Bearer <OPERATOR_TOKEN>')
-  // Hashed, so that neither the time it takes nor the length tells how much of it is right.
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
-  if (!timingSafeEqual(digest(token), digest(operatorToken)))
-    throw new TidegateError('TOKEN_INVALID', 'the token is not OPERATOR_TOKEN')
-}
-
 const notFound = (path: string): TidegateError =>
   new TidegateError('NOT_FOUND', `there is nothing at ${JSON.stringify(path.slice(0, 200))}`)
+
+/** Of a poll. */
+function countAnswer(figures: Figures, bytes: number): void {
+  figures.writes += 1
+  figures.deliveredBytes += bytes
+}
 
 /** An event stream unless JSON is asked for and events are not. */
 function wantsJson(request: IncomingMessage): boolean {

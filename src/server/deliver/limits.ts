@@ -10,6 +10,12 @@ export interface GatewayLimits {
   readonly frameBurst: number
   /** WebSockets, SSE streams and held long-polls of this node. Past it: TOO_MANY_CONNECTIONS. */
   readonly maxConnections: number
+  /** Of those, of one address (of IPv6: one /64); 0: all. Past it: ADDRESS_TOO_MANY. */
+  readonly maxConnectionsPerAddress: number
+  /** WebSockets, streams and held polls of one subject and role; 0: all. Past it: USER_TOO_MANY. */
+  readonly maxConnectionsPerUser: number
+  /** Sockets beyond `maxConnections` that have not asked for anything yet; past it they are closed unheard. */
+  readonly maxUnheard: number
   /** Time from the connection to a verified token. Past it: TOKEN_MISSING. */
   readonly handshakeMs: number
   /** A peer silent for two of these is gone. */
@@ -44,6 +50,9 @@ export const defaultLimits: GatewayLimits = {
   framesPerSecond: 50,
   frameBurst: 200,
   maxConnections: 10_000,
+  maxConnectionsPerAddress: 0,
+  maxConnectionsPerUser: 0,
+  maxUnheard: 1024,
   handshakeMs: 10_000,
   heartbeatMs: 25_000,
   sendQueueBytes: 1024 * 1024,

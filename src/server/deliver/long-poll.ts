@@ -6,10 +6,10 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Caller } from '../channels/door.ts'
 import type { Batch, Manner, Outgoing, Principal } from '../subscribe/subscription.ts'
 import { joinedOf } from './accepted.ts'
-import { AnswerTaken } from './answer-taken.ts'
+import { AnswerTaken, answeredBy } from './answer-taken.ts'
 import type { ChannelStreamRequest } from './channel-url.ts'
 import { connectionNameOf, newPollKey } from './connection-name.ts'
-import type { Connection } from './connections.ts'
+import type { Connection, Ending } from './connections.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
 import { notesOf } from './notes.ts'
@@ -113,6 +113,14 @@ export class LongPoll implements Connection, MembershipOwner {
     } finally {
       this.leave()
     }
+  }
+
+  get endedBy(): Ending | null {
+    return this.#taken.isGivenUp ? 'SLOW_CONSUMER' : answeredBy(this.#response)
+  }
+
+  get queuedBytes(): number {
+    return this.#chars
   }
 
   /** An answer that nobody takes is held in memory, up to `longPollMaxBytes` of it. */
@@ -234,6 +242,7 @@ export class LongPoll implements Connection, MembershipOwner {
   }
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
+    this.#services.figures.deliveries += 1
     this.#isPartial[member.id] = outgoing.position === null && member.channel === null
     if (outgoing.event === 'presence' && this.#here[member.id] === null) {
       this.#here[member.id] = outgoing.json
@@ -272,6 +281,7 @@ export class LongPoll implements Connection, MembershipOwner {
 
   memberResyncs(member: Membership, code: string, reason: string): void {
     this.#isPartial[member.id] = member.request.kind === 'live'
+    this.#services.figures.resyncs.add(code)
     this.#add(member, { event: 'resync', json: JSON.stringify({ code, reason }), id: null }, 'resync')
   }
 

@@ -1,6 +1,7 @@
 // Questions to other nodes, and this one's answers to theirs.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Log } from '../log.ts'
+import { repeated } from '../log-repeated.ts'
 import type { NodeMail } from '../nodes/node-mail.ts'
 import type { Peers } from './peers.ts'
 
@@ -54,7 +55,7 @@ export class NodePeers implements Peers {
     try {
       letter = JSON.parse(text)
     } catch (error) {
-      this.#log.warn(
+      repeated(this.#log).warn(
         { err: error },
         'what another node said cannot be read; if all nodes run the same release, report it',
       )

@@ -5,15 +5,17 @@
  *  send. Empty: pages of the host that the request itself names. */
 export type AllowedOrigins = readonly string[]
 
-/** @param origin the Origin header; undefined is not a browser on another page, and passes */
+/** @param origin the Origin header; undefined is not a browser on another page, and passes
+ *  @param isSecure a proxy of ours says that the client came over TLS: a page without it is another's */
 export function isOriginAllowed(
   origin: string | undefined,
   host: string | undefined,
   allowed: AllowedOrigins,
+  isSecure = false,
 ): boolean {
   if (origin === undefined) return true
   if (allowed.length > 0) return allowed.includes(origin) || (origin !== 'null' && allowed.includes('*'))
-  return host !== undefined && sameHost(origin, host)
+  return host !== undefined && sameHost(origin, host) && !(isSecure && origin.startsWith('http:'))
 }
 
 function sameHost(origin: string, host: string): boolean {

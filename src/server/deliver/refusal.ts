@@ -2,7 +2,9 @@
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
 import { errorBodyOf, isPeerCode, TidegateError } from '../../protocol/tidegate-error.ts'
+import type { Figures } from '../figures/figures.ts'
 import type { Log } from '../log.ts'
+import { repeated } from '../log-repeated.ts'
 
 export interface Refusal extends ErrorEvent {
   code: PeerCode
@@ -11,15 +13,31 @@ export interface Refusal extends ErrorEvent {
 /** @returns the body of the error; what is not a peer's own fault is logged here, once, and told as INTERNAL */
 export function refusalOf(error: unknown, log: Log, random: () => number): Refusal {
   if (!(error instanceof TidegateError && isPeerCode(error.code))) {
-    log.error({ err: error }, 'a request or subscription failed')
+    repeated(log).error({ err: error }, 'a request or subscription failed')
   }
   const body = errorBodyOf(error)
   if (body.retryAfterMs !== undefined) return body
   const { retry } = peerCodes[body.code]
   // Without a spread, everybody refused in one moment would come back in one moment.
   if (retry === 'now') return { ...body, retryAfterMs: Math.round(random() * 1000) }
-  if (retry === 'later') return { ...body, retryAfterMs: Math.round(1000 + random() * 2000) }
+  if (retry === 'later') return { ...body, retryAfterMs: Math.round((laterMs[body.code] ?? 1000) * (1 + random() * 2)) }
   return body
+}
+
+/** At least so long, where a second would change nothing: until somebody closes a tab. */
+const laterMs: { readonly [code in PeerCode]?: number } = { ADDRESS_TOO_MANY: 5000, USER_TOO_MANY: 5000 }
+
+/** The same, counted: for all that is refused, but not for what ends a connection. */
+export function refused({ log, random, figures }: Refuser, error: unknown): Refusal {
+  const refusal = refusalOf(error, log, random)
+  figures.refusals.add(refusal.code)
+  return refusal
+}
+
+interface Refuser {
+  readonly log: Log
+  readonly random: () => number
+  readonly figures: Figures
 }
 
 /** @param of what is refused; see the effect `refuse` of a session */

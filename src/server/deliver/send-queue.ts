@@ -12,6 +12,7 @@
 // A slice is at most 64 KiB (or one larger frame), and the next one waits until the kernel has taken it: so a peer that
 // still takes something is told from one that takes nothing. What waits behind it can be taken back: see take-back.ts.
 import type { Socket } from 'node:net'
+import { Figures } from '../figures/figures.ts'
 import type { Batch, Outgoing, Owner } from '../subscribe/subscription.ts'
 import type { FrameQueue } from './carrier.ts'
 import { type Content, type TakeBack, takeBack, type Waiting } from './take-back.ts'
@@ -38,6 +39,7 @@ export class SendQueue implements FrameQueue {
   readonly #bytesOf: (batch: Batch) => Buffer
   /** The turn of the last batch that was written at once. */
   #writtenIn = -1
+  #pushed = 0
   readonly #maxBytes: number
   readonly #now: () => number
   readonly #onDrained: () => void
@@ -75,6 +77,11 @@ export class SendQueue implements FrameQueue {
     return this.#pendingBytes + this.#socket.writableLength
   }
 
+  /** Rises with everything that is pushed: tells whether something was since it was looked at last. */
+  get pushed(): number {
+    return this.#pushed
+  }
+
   /** True from passing the bound until coming below half of it. */
   get isFull(): boolean {
     return this.#full
@@ -90,6 +97,7 @@ export class SendQueue implements FrameQueue {
    *  @returns false when the queue is past its bound */
   push(frame: Buffer, owner: Owner | null = null, content: Content = null): boolean {
     if (this.#stopped) return true
+    this.#pushed += 1
     if (this.#first === null) {
       this.#first = frame
       this.#firstOwner = owner
@@ -123,9 +131,16 @@ export class SendQueue implements FrameQueue {
   /** The same where these are its bytes. */
   pushJoined(bytes: Buffer, batch: Batch, owner: Owner): boolean {
     const turn = this.#turn.number()
+    const { figures } = this.#turn
+    const { length } = batch.events
+    figures.deliveries += length
+    figures.mergedFrames += length - 1
     if (this.#first !== null || this.#writtenIn === turn || this.#stalledSince !== null || this.#held || this.#stopped)
       return this.push(bytes, owner, batch)
     this.#writtenIn = turn
+    this.#pushed += 1
+    figures.writes += 1
+    figures.deliveredBytes += bytes.length
     this.#socket.write(bytes)
     if (this.#socket.writableLength > 0) {
       this.#stall()
@@ -211,6 +226,15 @@ export class SendQueue implements FrameQueue {
       count += 1
     }
     this.#pendingBytes -= bytes
+    const { figures } = this.#turn
+    figures.writes += 1
+    figures.deliveredBytes += bytes
+    for (let place = 0; place < count; place++) {
+      const content = this.#contents[place]!
+      // What continues an event is no frame of its own.
+      if (content === null || content !== (place === 0 ? this.#firstContent : this.#contents[place - 1]!))
+        figures.mergedFrames += 1
+    }
     const slice = count === 0 ? first : this.#turn.join([first, ...rest.slice(0, count)], bytes)
     if (count === rest.length) {
       this.#empty()
@@ -279,12 +303,17 @@ const isSameEvent = (a: Waiting | undefined, b: Waiting): boolean =>
 
 /** The end of the current turn of the event loop, shared by all sockets of a gateway. */
 export class Turn {
+  readonly figures: Figures
   /** Bounded by the number of connections: each queue is in it at most once. */
   #queues: SendQueue[] = []
   #last: { frames: readonly Buffer[]; joined: Buffer } | null = null
 
   #number = 0
   #isEnding = false
+
+  constructor(figures = new Figures()) {
+    this.figures = figures
+  }
 
   add(queue: SendQueue): void {
     this.#queues.push(queue)

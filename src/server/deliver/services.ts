@@ -1,5 +1,6 @@
 // What every transport needs of its surroundings.
 import type { ChannelDoor } from '../channels/door.ts'
+import type { Figures } from '../figures/figures.ts'
 import type { Log } from '../log.ts'
 import type { TokenOrders } from '../orders/targets.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
@@ -27,6 +28,7 @@ export interface Services {
   readonly log: Log
   readonly departures: Departures
   readonly turn: Turn
+  readonly figures: Figures
   /** Milliseconds on a steady clock: a wall clock that is set would make every peer look silent. */
   readonly now: () => number
   /** Milliseconds since 1970, by which tokens and tickets expire. */

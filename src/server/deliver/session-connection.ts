@@ -9,11 +9,11 @@ import type { Carrier, FrameQueue } from './carrier.ts'
 import { type CatchingUp, CatchUp } from './catch-up.ts'
 import { ChannelWork } from './channel-work.ts'
 import { newConnectionName } from './connection-name.ts'
-import type { Connection } from './connections.ts'
+import type { Connection, Ending } from './connections.ts'
 import { haveCaughtUp, heartbeatFrame, type Standing, standingsOf } from './heartbeat-frame.ts'
 import { type MemberRequest, Membership, type MembershipOwner } from './membership.ts'
 import { nextBeat, pulseOf, type Vitals } from './pulse.ts'
-import { endOf, errorFrame, refusalOf } from './refusal.ts'
+import { endOf, errorFrame, refusalOf, refused } from './refusal.ts'
 import type { Services } from './services.ts'
 import { isDue, startSession, step } from './session.ts'
 import type { SessionOptions } from './session-options.ts'
@@ -34,6 +34,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   #session: Session
   #heardAt: number
   #nextBeatAt: number
+  endedBy: Ending | null = null
   #isPaused = false
   #isSuspect = false
   /** Null while its client was never owed anything. */
@@ -51,11 +52,10 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
     this.#heardAt = now
     // The first at a random fraction: connections that came together would otherwise beat together for ever.
     this.#nextBeatAt = now + services.random() * limits.heartbeatMs
-    const refused = credentials instanceof TidegateError
-    const start = startSession(refused ? null : credentials, now, limits)
+    const start = startSession(credentials instanceof TidegateError ? null : credentials, now, limits)
     this.#session = start.session
     for (const effect of start.effects) this.#perform(effect)
-    if (refused) this.broke(credentials)
+    if (credentials instanceof TidegateError) this.broke(credentials)
   }
 
   tick(now: number): void {
@@ -90,6 +90,10 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
 
   get principal(): Principal | null {
     return this.#session.state === 'open' ? this.#session.principal : null
+  }
+
+  get queuedBytes(): number {
+    return this.#queue.bytes
   }
 
   get nextBeatAt(): number {
@@ -136,6 +140,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const { subscription, id } = member
     if (subscription === null) return true
+    this.#services.figures.deliveries += 1
     if (this.#queue.push(this.#carrier.encoding.event(outgoing, subscription.query, id), subscription, outgoing))
       return true
     this.#pauseOrRead()
@@ -163,6 +168,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {
+    this.#services.figures.resyncs.add(code)
     const frame = this.#carrier.encoding.frame({ type: 'resync', id: member.id, code, reason })
     this.#queue.push(frame, member.subscription, 'resync')
   }
@@ -279,13 +285,12 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
       case 'beat':
         this.#tellWhereItStands()
         break
-      case 'refuse': {
-        const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
-        this.#send(errorFrame(effect, refusal))
+      case 'refuse':
+        this.#send(errorFrame(effect, refused(this.#services, effect.error)))
         break
-      }
       case 'close': {
         const refusal = refusalOf(effect.error, this.#services.log, this.#services.random)
+        this.endedBy = refusal.code
         this.#send({ type: 'error', ...refusal })
         this.#work?.drop()
         for (const member of this.#members) member.close(endOf(refusal.code))
@@ -305,7 +310,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   }
 
   #authenticate(token: string): void {
-    admit(this.#services, token).then(
+    admit(this.#services, token, this.#carrier.place).then(
       principal => {
         this.#dispatch({ type: 'admitted', principal })
         this.#carrier.place?.hold(this)
@@ -418,8 +423,7 @@ export class SessionConnection implements Connection, MembershipOwner, CatchingU
   }
 
   get standings(): readonly Standing[] {
-    if (this.#session.state !== 'open') return []
-    return standingsOf(this.#session.members, this.#members)
+    return this.#session.state === 'open' ? standingsOf(this.#session.members, this.#members) : []
   }
 
   #drained(): void {

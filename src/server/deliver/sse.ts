@@ -10,7 +10,7 @@ import type { Caller } from '../channels/door.ts'
 import type { Batch, BatchSink, Manner, Outgoing, Principal, Subscription } from '../subscribe/subscription.ts'
 import { joinedOf } from './accepted.ts'
 import { newConnectionName } from './connection-name.ts'
-import type { Connection } from './connections.ts'
+import type { Connection, Ending } from './connections.ts'
 import { sseBytesOf, sseEnd, sseEvent, sseIdLine, sseLinesOf, sseNumberedLinesOf } from './encode.ts'
 import { joinAll } from './join-all.ts'
 import { Membership, type MembershipOwner } from './membership.ts'
@@ -51,6 +51,7 @@ export class EventStream implements Connection, MembershipOwner {
   readonly #members: readonly Membership[]
   #nextBeatAt: number
   #endedAt: number | null = null
+  endedBy: Ending | null = null
   /** Why it must end, though its members are still being joined: told as a status and a body. */
   #refusal: unknown = null
 
@@ -119,11 +120,16 @@ export class EventStream implements Connection, MembershipOwner {
     // Who takes nothing is not told why either: an EventSource comes back by itself, and resumes.
     if (pulse === 'slow') {
       this.#services.departures.gaveUp('SLOW_CONSUMER', 'event stream')
+      this.endedBy = 'SLOW_CONSUMER'
       this.terminate()
     }
     if (pulse !== 'beat') return
     this.#nextBeatAt = nextBeat(this.#nextBeatAt, now, heartbeatMs)
     this.tellPulse()
+  }
+
+  get queuedBytes(): number {
+    return this.#queue.bytes
   }
 
   tellPulse(): void {
@@ -171,6 +177,7 @@ export class EventStream implements Connection, MembershipOwner {
 
   memberSends(member: Membership, outgoing: Outgoing): boolean {
     const owner = member.subscription
+    this.#services.figures.deliveries += 1
     if (this.#label !== null)
       for (const lines of sseNumberedLinesOf(outgoing, member.id)) this.#queue.push(lines, owner, outgoing)
     else this.#queue.push(sseLinesOf(outgoing), owner, outgoing)
@@ -202,6 +209,7 @@ export class EventStream implements Connection, MembershipOwner {
   }
 
   memberResyncs(member: Membership, code: string, reason: string): void {
+    this.#services.figures.resyncs.add(code)
     const event = sseEvent('resync', { ...this.#numbered(member.id), code, reason }, null)
     this.#queue.push(event, member.subscription, 'resync')
   }
@@ -248,6 +256,7 @@ export class EventStream implements Connection, MembershipOwner {
       return
     }
     const refusal = refusalOf(error, this.#services.log, this.#services.random)
+    this.endedBy = refusal.code
     const retryMs = refusal.retryAfterMs ?? this.#retryMs()
     this.#queue.push(Buffer.from(`retry: ${retryMs}\n`))
     this.#queue.push(sseEvent('error', { ...(id === undefined ? {} : this.#numbered(id)), ...refusal }, null))

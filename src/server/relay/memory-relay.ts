@@ -270,14 +270,15 @@ export class MemoryRelay {
   }
 
   /** Call before the snapshot is taken; release when its splice is done.
+   *  @param like one still held: as if this were as old
    *  @throws BUSY while commits from before the window may be invisible still: what a snapshot misses would not be here */
-  pin(): Pin {
+  pin(like: Pin | null = null): Pin {
     if (this.#unsettledLsn !== null)
       throw new TidegateError('BUSY', 'commits from before this node took part are not visible in the database yet', {
         retryAfterMs: 1000,
       })
     const pin: Pin = {
-      sample: this.#sample,
+      sample: like?.sample ?? this.#sample,
       release: () => {
         if (this.#pins.delete(pin)) this.#prune()
       },

@@ -1,5 +1,6 @@
 // Events on their way to every member of an audience at once: of one commit, or of several that came one after the other
 // in a turn of the event loop. Ten deltas then cost a member one call and one write, not ten.
+import type { CommitClock } from '../figures/commit-clock.ts'
 import type { Outgoing } from './outgoing.ts'
 
 /** What is joined is at most about this large, so that a slow reader's queue passes its bound by no more. */
@@ -42,10 +43,21 @@ export class Batch {
 /** Collects what commits in a row tell one audience. Whoever lets go of the turn, or looks at where members stand, hands
  *  it out first. */
 export class Outbox {
+  readonly #clock: Clock
   #audience: Receivers | null = null
   #events: readonly Outgoing[] = []
   #chars = 0
   #lsn = 0n
+  #isTimed = false
+
+  constructor(clock: Clock = noClock) {
+    this.#clock = clock
+  }
+
+  /** Whether something of a commit that is timed waits. */
+  get isTimed(): boolean {
+    return this.#isTimed
+  }
 
   add(audience: Receivers, events: readonly Outgoing[], lsn: bigint): void {
     const chars = charsOf(events)
@@ -59,6 +71,7 @@ export class Outbox {
       this.#chars = chars
     }
     this.#lsn = lsn
+    if (this.#clock.isServing) this.#isTimed = true
   }
 
   /** Delivers what waits. */
@@ -67,10 +80,19 @@ export class Outbox {
     if (audience === null) return
     this.#audience = null
     const batch = new Batch(audience, this.#events, this.#lsn)
+    const isTimed = this.#isTimed
+    this.#isTimed = false
+    if (isTimed) this.#clock.handingOut()
     audience.members.deliver(batch)
     audience.toldLsn = batch.lsn
+    if (isTimed) this.#clock.handedOut()
   }
 }
+
+/** Knows which commits are timed on their way. */
+type Clock = Pick<CommitClock, 'isServing' | 'handingOut' | 'handedOut'>
+
+const noClock: Clock = { isServing: false, handingOut: () => {}, handedOut: () => {} }
 
 function charsOf(events: readonly Outgoing[]): number {
   let chars = 0

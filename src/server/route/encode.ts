@@ -83,5 +83,13 @@ export function isoOf(micros: bigint): string {
   const sinceUnix = micros + 946_684_800_000_000n
   const millis = Number(sinceUnix / 1000n)
   const rest = Number(sinceUnix % 1000n)
-  return `${new Date(millis).toISOString().slice(0, -1)}${String(rest).padStart(3, '0')}Z`
+  if (millis !== lastMillis) {
+    lastMillis = millis
+    lastText = new Date(millis).toISOString().slice(0, -1)
+  }
+  return `${lastText}${String(rest).padStart(3, '0')}Z`
 }
+
+/** A hundred commits may be of one millisecond. */
+let lastMillis = Number.NaN
+let lastText = ''

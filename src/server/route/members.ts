@@ -46,6 +46,11 @@ export class Members implements Iterable<Member> {
     return this.size === 0 && this.#away === null
   }
 
+  /** Whether it stands at the head. */
+  has(member: Member): boolean {
+    return this.#many?.has(member) ?? this.#one === member
+  }
+
   /** @param sink where joined batches go; null when each must be handed to the member */
   add(member: Member, sink: BatchSink | null): void {
     if (this.#away?.delete(member) === true && this.#away.size === 0) this.#away = null

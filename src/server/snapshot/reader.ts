@@ -7,7 +7,7 @@ import { baseOf, castNameOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
 import type { Table } from '../catalog/table.ts'
-import { type Lane, queryText, type TextRow } from '../database.ts'
+import { beginSql, type Lane, queryText, type TextRow } from '../database.ts'
 import { isLocked, Locked, lockTimeoutMs, standAside } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { Beacon } from '../wal/heartbeat.ts'
@@ -28,6 +28,19 @@ export interface FencedRows {
 export interface Reader {
   readonly role: string
   readonly settings: readonly (readonly [name: string, value: string])[]
+  /** Equal for all that is read for one user; null or left out: of nobody in particular. */
+  readonly user?: string | null
+}
+
+/** Whoever has this role and subject; null without a subject. */
+export const userOf = ({ role, claims }: { role: string; claims: Readonly<Record<string, unknown>> }): string | null =>
+  typeof claims.sub === 'string' ? JSON.stringify([role, claims.sub]) : null
+
+/** What a read is given besides what all are. */
+export interface Lent {
+  readonly lane: Lane
+  /** After how long Postgres ends its statement. */
+  readonly timeoutMs: number
 }
 
 /** Rows whose `columns` equal one of `keys`: text values, one list per key. */
@@ -61,6 +74,14 @@ export interface SnapshotReaderOptions {
 
 type Read = (client: pg.PoolClient) => Promise<readonly TextRow[]>
 
+/** How a read's transaction begins, and what it takes upon itself before it reads. */
+interface Transaction {
+  readonly begin: string
+  readonly setup: string
+}
+
+const modes = 'ISOLATION LEVEL REPEATABLE READ READ ONLY'
+
 /** How long somebody waits who comes while the stream stands still, and after how long it is worth another attempt. */
 const standstillMs = 3000
 const standstillLookMs = 500
@@ -83,9 +104,12 @@ export class SnapshotReader {
   /** Runs a query under the reader's role and claims, so that Postgres itself filters it.
    *  @param tableOid what it reads: who reads the same as the same role will meet the same locks
    *  @throws BUSY, UNAVAILABLE, CLAIM_INVALID */
-  asReader(reader: Reader, sql: string, values: readonly unknown[], tableOid = 0): Promise<FencedRows> {
+  asReader(reader: Reader, sql: string, values: readonly unknown[], tableOid = 0, lent?: Lent): Promise<FencedRows> {
     const key = `${tableOid} ${reader.role}`
-    return this.#fenced(key, this.#options.snapshots, asReaderSql(reader), client => queryText(client, sql, values))
+    const { lane, timeoutMs } = lent ?? { lane: this.#options.snapshots, timeoutMs: this.#options.timeoutMs }
+    // Beside the role, which may have none of its own.
+    const setup = `SET LOCAL statement_timeout = ${timeoutMs}; ${asReaderSql(reader)}`
+    return this.#fenced(key, lane, setup, client => queryText(client, sql, values))
   }
 
   /** Rows of a table, whole, read as Tidegate's own login: all, or those that match. Never by a query that joins
@@ -142,7 +166,7 @@ export class SnapshotReader {
   async #fenced(key: string, lane: Lane, setup: string, read: Read): Promise<FencedRows> {
     const attempt = async (isKnown: () => boolean): Promise<FencedRows> => {
       const client = await connect(lane)
-      if (!isKnown()) return this.#read(client, setup, read)
+      if (!isKnown()) return this.#read(client, { begin: beginSql(lane, modes), setup }, read)
       client.release()
       throw standAside
     }
@@ -154,10 +178,10 @@ export class SnapshotReader {
   }
 
   /** Gives the connection back. */
-  async #read(client: pg.PoolClient, setup: string, read: Read): Promise<FencedRows> {
+  async #read(client: pg.PoolClient, sql: Transaction, read: Read): Promise<FencedRows> {
     let failed = true
     try {
-      const begin = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL application_name = 'tidegate snapshot';
+      const begin = `${sql.begin}; SET LOCAL application_name = 'tidegate snapshot';
         SET LOCAL statement_timeout = ${this.#options.timeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs};
         SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
       const begun = (await client.query(atOnce(begin))) as unknown as pg.QueryResult<{
@@ -165,7 +189,7 @@ export class SnapshotReader {
         micros: string
       }>[]
       const { snapshot, micros } = begun.at(-1)!.rows[0]!
-      await client.query(atOnce(setup))
+      await client.query(atOnce(sql.setup))
       const rows = await read(client)
       // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
       // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again, and

@@ -7,6 +7,7 @@
 import type { Row } from '../../predicate/algebra.ts'
 import type { MembershipsBefore } from '../authorize/membership-history.ts'
 import { judge } from '../authorize/visibility.ts'
+import type { Commit } from '../decode/change.ts'
 import type { FoldedRow } from '../decode/fold.ts'
 import type { Audience } from '../route/audience.ts'
 import { lacksValues, type Outcome, OutcomeEncoder, type RowEnds } from '../route/outcome.ts'
@@ -66,11 +67,13 @@ export async function advance(
       if (missing.length === 0) {
         const fold = foldTable(commits, audience.query.table)
         const outcomes = difference(audience, fold.rows, fold.truncated, moved, before)
+        stream.figures.decisionsCompiled += fold.rows.size
         const partial = outcomes.filter(outcome => lacksValues(audience.query, outcome))
         const rows = moved.missingRows(partial.map(({ row }) => row.new!))
         if (rows === null) {
           const last = commits.at(-1)
           const encoder = new OutcomeEncoder(epoch, { since: from, lsn: head.lsn }, last?.committedAtMicros ?? 0n)
+          if (held === null) stream.figures.foldedCommits += foldedOf(commits, audience.query.table.oid)
           done({ resync: null, outgoing: encoder.delta(audience.query, fold.truncated, outcomes) })
           return
         }
@@ -108,6 +111,10 @@ function difference(
   }
   return outcomes
 }
+
+/** Of those that changed the table, all but one. */
+const foldedOf = (commits: readonly Commit[], oid: number): number =>
+  Math.max(0, commits.reduce((count, { relations }) => count + (relations.has(oid) ? 1 : 0), 0) - 1)
 
 /** A row that moved although nobody touched it. */
 const stillRow = (key: string, row: Row): RowEnds => ({ key, old: row, new: row, lastIndex: 0, carried: false })

@@ -11,6 +11,7 @@ import type { Commit } from '../decode/change.ts'
 import type { QueryRegistry } from '../route/query.ts'
 import { AskedSubscription, Untaken } from './asked-subscription.ts'
 import { changed } from './audiences.ts'
+import type { SubscriptionListed } from './listing.ts'
 import type { PrepareOptions } from './prepare.ts'
 import { prepare } from './prepare.ts'
 import { isAskable, type PreparedAsked, prepareAsked } from './prepare-asked.ts'
@@ -146,6 +147,18 @@ export class AskedDoor {
   /** Ends all, or those of these tables. */
   retire(oids: ReadonlySet<number> | null, errorOf: Parameters<AskedAudiences['retire']>[1]): void {
     this.#audiences.retire(oids, errorOf)
+  }
+
+  *listing(): Generator<SubscriptionListed, void> {
+    for (const [audience, users] of this.#audiences.listing()) {
+      const { query, members } = audience
+      for (const user of users) {
+        if (!(user instanceof User)) continue
+        const { principal, request } = user.who
+        const isBehind = user.subscription === null || !members.has(user.subscription)
+        yield { query, audience, role: principal.role, request, isAsked: true, isHeld: false, isBehind }
+      }
+    }
   }
 
   close(): void {

@@ -11,6 +11,7 @@ import { Hop } from '../authorize/hop.ts'
 import type { InnerSet } from '../authorize/inner-set.ts'
 import { MembershipSet } from '../authorize/membership.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
+import { repeated } from '../log-repeated.ts'
 import { Audience, audienceKey } from '../route/audience.ts'
 import { type Query, QueryRegistry } from '../route/query.ts'
 import { Window, type WindowSizes } from '../route/window.ts'
@@ -243,6 +244,23 @@ export class Audiences {
     return new Set(audiences.flatMap(({ sets }) => [...sets.values()].map(({ table }) => table.oid)))
   }
 
+  /** Those with users, for whoever looks on: some who come or go meanwhile are in it or not. */
+  *listing(): Generator<readonly [Audience, Iterable<AudienceUser>], void> {
+    for (const { opened, users } of this.#held.values()) if (opened !== null && users.size > 0) yield [opened, users]
+  }
+
+  /** Of queries, not of channels; looked at one by one: 100,000 take some milliseconds. */
+  count(): { readonly subscriptions: number; readonly audiences: number } {
+    let subscriptions = 0
+    let audiences = 0
+    for (const { opened, users } of this.#held.values()) {
+      if (opened === null || opened.query.kind === 'channel') continue
+      audiences += 1
+      subscriptions += users.size
+    }
+    return { subscriptions, audiences }
+  }
+
   /** Users by audience, for looking at each again when the catalog changed. */
   users(): AudienceUser[] {
     return [...this.#held.values()].flatMap(held => [...held.users])
@@ -316,7 +334,7 @@ export class Audiences {
   }
 
   readonly #onFailure = (error: unknown, query: Query): void => {
-    this.#stream.log.warn({ err: error, table: query.table.name }, 'a row could not be judged: not visible')
+    repeated(this.#stream.log).warn({ err: error, table: query.table.name }, 'a row could not be judged: not visible')
   }
 
   #close(key: string, audience: Audience): void {

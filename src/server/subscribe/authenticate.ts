@@ -1,11 +1,14 @@
 // Verifies a JWT and says who asks.
-import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { type CryptoKey, errors, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions, jwtVerify } from 'jose'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { steadyNow } from '../steady-clock.ts'
+import { RemoteKeys } from './jwks.ts'
 import type { Principal } from './subscription.ts'
 
 export interface AuthenticatorOptions {
-  /** Shared secret of HS256, HS384, HS512. Exactly one of `secret` and `jwksUrl`. */
-  readonly secret?: string
+  /** Shared secrets of HS256, HS384, HS512: each verifies. Exactly one of `secrets` and `jwksUrl`. */
+  readonly secrets?: readonly string[]
   /** Address of public keys (JWKS) of RS, PS, ES, EdDSA. */
   readonly jwksUrl?: string
   /** What a token may be signed with. The token's own header never widens it. */
@@ -18,6 +21,10 @@ export interface AuthenticatorOptions {
   readonly defaultRole: string
   /** Milliseconds since 1970. */
   readonly now: () => number
+  /** Milliseconds on a steady clock, by which keys grow old. */
+  readonly steadyNow?: () => number
+  /** The keys could not be fetched; those that are known stay. */
+  readonly onKeysFailure?: (error: unknown) => void
   /** Allowed difference between this clock and the issuer's, for exp, nbf and iat. */
   readonly clockToleranceMs?: number
 }
@@ -33,47 +40,57 @@ const maxTokenBytes = 16_384
 /** Claims nested deeper than this are refused: JSON.stringify, Postgres and whoever compares them give up somewhere below. */
 const maxClaimDepth = 64
 
-/** How long fetched keys are trusted, and how long after a fetch an unknown key ID starts no other: tokens with made-up
- *  key IDs must not turn into requests to the issuer. */
-const keysMaxAgeMs = 600_000
-const keysCooldownMs = 30_000
-const keysTimeoutMs = 5_000
+/** A token that names no key is tried with so many: each costs a verification. */
+const maxKeysTried = 10
 
 const secretAlgorithm = /^HS(256|384|512)$/
 
 /** @throws TypeError for options that would accept forged tokens: no algorithm, `none`, or an algorithm that does not
  *  belong to the kind of key. A public key taken as an HMAC secret lets anybody sign. */
 export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
-  const { secret, jwksUrl, algorithms } = options
-  if ((secret === undefined) === (jwksUrl === undefined)) throw new TypeError('give exactly one of secret and jwksUrl')
+  const { secrets, jwksUrl, algorithms } = options
+  if ((secrets === undefined) === (jwksUrl === undefined))
+    throw new TypeError('give exactly one of secrets and jwksUrl')
+  if (secrets?.length === 0) throw new TypeError('give a secret')
   const misfit = algorithms.find(
-    algorithm => algorithm === 'none' || secretAlgorithm.test(algorithm) !== (secret !== undefined),
+    algorithm => algorithm === 'none' || secretAlgorithm.test(algorithm) !== (secrets !== undefined),
   )
   if (algorithms.length === 0 || misfit !== undefined)
     throw new TypeError(
-      `algorithm ${misfit ?? '(none given)'} does not go with ${secret === undefined ? 'public keys' : 'a secret'}`,
+      `algorithm ${misfit ?? '(none given)'} does not go with ${secrets === undefined ? 'public keys' : 'a secret'}`,
     )
-  const key = keySource(secret, jwksUrl)
+  const key = secrets === undefined ? remoteKeys(jwksUrl!, options) : secretKeys(secrets)
   return { authenticate: token => authenticate(token, key, options) }
 }
 
-function keySource(secret: string | undefined, jwksUrl: string | undefined): JWTVerifyGetKey {
-  if (jwksUrl === undefined) {
-    const bytes = new TextEncoder().encode(secret)
-    return async () => bytes
+const remoteKeys = (
+  url: string,
+  { steadyNow: now = steadyNow, onKeysFailure }: AuthenticatorOptions,
+): JWTVerifyGetKey =>
+  new RemoteKeys({ url, now, ...(onKeysFailure === undefined ? {} : { onFailure: onKeysFailure }) }).keyOf
+
+/** The secret that signed a token, or the first: jose verifies with it. Each is tried, so that the time says nothing of which. */
+function secretKeys(secrets: readonly string[]): JWTVerifyGetKey {
+  const keys = secrets.map(secret => new TextEncoder().encode(secret))
+  const [first] = keys
+  if (keys.length === 1) return async () => first!
+  return async ({ alg = '' }, jws) => {
+    const given = Buffer.from(jws.signature, 'base64url')
+    const signing = keys.filter(key => {
+      const hash = createHmac(`sha${alg.slice(2)}`, key)
+        .update(`${jws.protected}.${jws.payload}`)
+        .digest()
+      return hash.length === given.length && timingSafeEqual(hash, given)
+    })
+    return signing[0] ?? first!
   }
-  return createRemoteJWKSet(new URL(jwksUrl), {
-    cacheMaxAge: keysMaxAgeMs,
-    cooldownDuration: keysCooldownMs,
-    timeoutDuration: keysTimeoutMs,
-  })
 }
 
 async function authenticate(token: string, key: JWTVerifyGetKey, options: AuthenticatorOptions): Promise<Principal> {
   if (token.length > maxTokenBytes) throw invalid(`it has ${token.length} bytes, more than ${maxTokenBytes}`)
   const { now, issuer, audience, clockToleranceMs = 0 } = options
   try {
-    const { payload } = await jwtVerify(token, key, {
+    const payload = await verify(token, key, {
       algorithms: [...options.algorithms],
       currentDate: new Date(now()),
       clockTolerance: clockToleranceMs / 1000,
@@ -84,6 +101,33 @@ async function authenticate(token: string, key: JWTVerifyGetKey, options: Authen
   } catch (error) {
     throw refusalOf(error)
   }
+}
+
+async function verify(token: string, key: JWTVerifyGetKey, options: JWTVerifyOptions): Promise<JWTPayload> {
+  try {
+    return (await jwtVerify(token, key, options)).payload
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    return verifyWithAny(token, error, options)
+  }
+}
+
+/** Of a token that names no key, or a key ID that several have. */
+async function verifyWithAny(
+  token: string,
+  keys: AsyncIterable<CryptoKey>,
+  options: JWTVerifyOptions,
+): Promise<JWTPayload> {
+  let tried = 0
+  for await (const key of keys) {
+    if (tried++ === maxKeysTried) throw invalid(`it names none of the many keys of JWT_JWKS_URL by a kid`)
+    try {
+      return (await jwtVerify(token, key, options)).payload
+    } catch (error) {
+      if (!(error instanceof errors.JWSSignatureVerificationFailed)) throw error
+    }
+  }
+  throw new errors.JWSSignatureVerificationFailed()
 }
 
 function principalOf(
@@ -122,19 +166,10 @@ function refusalOf(error: unknown): unknown {
   if (error instanceof errors.JOSEAlgNotAllowed) return invalid('its algorithm is not one of JWT_ALGORITHMS')
   if (error instanceof errors.JWSSignatureVerificationFailed) return invalid('its signature does not verify')
   if (error instanceof errors.JWKSNoMatchingKey) return invalid('it is signed by a key that JWT_JWKS_URL does not have')
-  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid || isFetchFailure(error))
-    return new TidegateError('UNAVAILABLE', 'the keys of JWT_JWKS_URL cannot be fetched', {
-      cause: error,
-    })
   if (error instanceof errors.JOSEError || error instanceof TypeError || error instanceof SyntaxError)
     return invalid('it is no signed JWT', error)
   return error
 }
-
-/** jose reports an answer other than 200, or one that is no JSON, as its base class; a refused connection is fetch's. */
-const isFetchFailure = (error: unknown): boolean =>
-  (error instanceof errors.JOSEError && error.code === 'ERR_JOSE_GENERIC') ||
-  (error instanceof TypeError && error.message === 'fetch failed')
 
 const invalid = (reason: string, cause?: unknown): TidegateError =>
   new TidegateError('TOKEN_INVALID', `the token is not accepted: ${reason}`, { cause })

@@ -8,6 +8,7 @@ import type { Row } from '../../predicate/algebra.ts'
 import { WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { knownKey } from '../decode/fold.ts'
+import type { Pin } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { isWhole, keyJson, objectJson, partsOf } from '../route/encode.ts'
 import { Outgoing } from '../route/outgoing.ts'
@@ -30,16 +31,17 @@ export interface FirstSnapshotRequest {
   joined(): void
 }
 
-/** @throws SNAPSHOT_TOO_LARGE, BUSY, UNAVAILABLE and what Postgres refuses; SpanError when it should be begun anew */
+/** @throws SNAPSHOT_TOO_LARGE, SNAPSHOT_SLOW, BUSY, UNAVAILABLE and what Postgres refuses; SpanError when it should be begun anew */
 export async function firstSnapshot(stream: Stream, request: FirstSnapshotRequest): Promise<void> {
-  const { relay, head, reader, limits, reach } = stream
+  const { relay, head, reader, limits, reach, figures } = stream
   const { audience } = request
+  const beganMs = performance.now()
   const uses = reach.usesOf(audience)
   const { query } = audience
   const { life } = relay
   await reader.moving()
   if (relay.life !== life) throw new SpanError('WINDOW_PASSED')
-  const pin = relay.pin()
+  const pins = [relay.pin()]
   /** Keys already sent, with their JSON, so that they can be taken back. */
   const delivered = new Map<string, string>()
   const positions = columnPositions(query.table.columns.length, query.columns)
@@ -57,7 +59,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
   try {
     for (let last = false; !last; ) {
       const { sql, values } = snapshotSql(query, after, limits.snapshotChunkRows)
-      const chunk: FencedRows = await reader.asReader(request.reader, sql, values, query.table.oid)
+      const chunk: FencedRows = await readFor(stream, request, { sql, values, pins })
       if (abandoned()) return
       first ??= chunk
       fence = chunk.fence
@@ -80,6 +82,7 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       const rows = [...pending].filter(([key]) => !touched.has(key) && !vanished.has(key))
       pending = new Map()
       for (const [key, row] of rows) delivered.set(key, keyJson(query.table, row))
+      figures.snapshotRows += rows.length
       for (const json of partsOf(rows.map(([, row]) => objectJson(query.table, query.columns, row)))) {
         const text = `{"rows":[${json.join(',')}],"done":false}`
         const room = request.send(new Outgoing('snapshot', text, null, isBegun ? null : 0n))
@@ -111,14 +114,28 @@ export async function firstSnapshot(stream: Stream, request: FirstSnapshotReques
       const rows = missing.length > 0 ? null : atHead(audience, unseen, pending, delivered, moved)
       if (rows !== null && rows.wanted === null) {
         finish(stream, request, rows, isBegun)
+        figures.snapshots += 1
+        figures.snapshotRows += rows.rows.size
+        figures.snapshotTiming.observe((performance.now() - beganMs) / 1000)
         return
       }
       await moved.read(rows?.wanted ? [rows.wanted] : missing)
     }
   } finally {
-    pin.release()
+    for (const pin of pins) pin.release()
     moved.release()
   }
+}
+
+/** As the reader of a subscription, in turn with others. @param pins as of `FirstReads.read` @throws SNAPSHOT_SLOW, BUSY, UNAVAILABLE, CLAIM_INVALID */
+export function readFor(
+  { firstReads }: Stream,
+  { audience, reader }: Pick<FirstSnapshotRequest, 'audience' | 'reader'>,
+  { sql, values, pins }: { readonly sql: string; readonly values: readonly unknown[]; readonly pins: Pin[] },
+): Promise<FencedRows> {
+  const { oid, schema, name } = audience.query.table
+  const read = { identity: audience, audience: audience.key, reader, sql, values }
+  return firstReads.read({ ...read, tableOid: oid, tableName: `${schema}.${name}` }, pins)
 }
 
 interface FinalRows {

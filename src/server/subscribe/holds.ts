@@ -2,6 +2,7 @@
 // since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { MembershipsBefore, type MembershipWriter } from '../authorize/membership-history.ts'
+import { repeated } from '../log-repeated.ts'
 import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
 import { Found } from '../route/found.ts'
@@ -146,7 +147,7 @@ export class Holds {
           return
         }
         if (attempt === 0 && !cancelled())
-          log.warn(
+          repeated(log).warn(
             { err: error, table: audience.query.table.name },
             'rows that a grant moved could not be read; trying again',
           )

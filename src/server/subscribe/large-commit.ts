@@ -4,6 +4,7 @@ import { MembershipWriter } from '../authorize/membership-history.ts'
 import { judge, type Op } from '../authorize/visibility.ts'
 import type { Commit } from '../decode/change.ts'
 import type { FoldedRow } from '../decode/fold.ts'
+import type { Figures } from '../figures/figures.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
@@ -33,6 +34,7 @@ export interface LargeCommitOptions {
   readonly times: Times
   readonly holds: Holds
   readonly door: SubscriptionDoor
+  readonly figures: Figures
   /** Who may be in channels. */
   readonly guards: { flipped(writer: MembershipWriter): void }
 }
@@ -194,6 +196,7 @@ class LargeTable {
   #judge(audience: Audience, row: FoldedRow): void {
     const { query } = audience
     const old = row.truncated ? null : row.old
+    this.#options.figures.decisionsCompiled += 1
     const op = judge(audience.visible, old, row.new, this.#before.of(audience), audience.now)
     if (op === null) return
     if (query.kind === 'changes') {

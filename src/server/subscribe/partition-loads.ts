@@ -8,6 +8,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Hop, Partition } from '../authorize/hop.ts'
 import { type Entry, indexFull, membershipTooLarge } from '../authorize/inner-set.ts'
 import { shapeOf } from '../catalog/table.ts'
+import { repeated } from '../log-repeated.ts'
 import { type BoundAnchor, getOrInsert } from '../route/row-index.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import { failureOf, lasting, matchOf, tableChanged } from './inner-reads.ts'
@@ -87,7 +88,10 @@ export class PartitionLoads {
           break
         }
         if (attempt === 0 && !(error instanceof SpanError))
-          log.warn({ err: error, table: hop.table.name }, 'rows that a grant reaches could not be read; trying again')
+          repeated(log).warn(
+            { err: error, table: hop.table.name },
+            'rows that a grant reaches could not be read; trying again',
+          )
         await new Promise(resolve => setTimeout(resolve, Math.min(100 * 2 ** attempt, maxRetryMs)))
       }
     }

@@ -1,10 +1,12 @@
 // From what a client asks to what Postgres is asked, where a policy does not compile.
+
 import { parseFilter } from '../../predicate/postgrest.ts'
 import type { Warning } from '../../protocol/messages.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { AskedRequest } from '../ask/asked-audiences.ts'
 import { RemedyNeeded } from '../catalog/table.ts'
 import { answered } from '../database.ts'
+import { userOf } from '../snapshot/reader.ts'
 import { columnsShown, type PrepareOptions } from './prepare.ts'
 import { orderingOf } from './prepare-order.ts'
 import type { Principal, SubscribeRequest } from './subscription.ts'
@@ -36,7 +38,7 @@ export async function prepareAsked(
   return {
     request: {
       query: { kind: request.kind, table, filter, columns, events: request.events, ordering },
-      reader: { role: principal.role, settings: settingsOf(principal) },
+      reader: { role: principal.role, settings: settingsOf(principal), user: userOf(principal) },
     },
     warnings: [{ code: 'POLICY_ASKED', message }],
   }

@@ -7,13 +7,14 @@ import type { Row } from '../../predicate/algebra.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Commit } from '../decode/change.ts'
 import { knownKey } from '../decode/fold.ts'
+import type { Pin } from '../relay/memory-relay.ts'
 import type { Audience } from '../route/audience.ts'
 import { isWhole, objectJson } from '../route/encode.ts'
 import type { OrderValues, Ranks } from '../route/ordering.ts'
 import { maxWindowChars, placeIn, type Window, type WindowRead, type WindowRow } from '../route/window.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import type { FencedRows, Reader } from '../snapshot/reader.ts'
-import { columnPositions, ringFull, unsettled } from './first-snapshot.ts'
+import { columnPositions, readFor, ringFull, unsettled } from './first-snapshot.ts'
 import { MovedRows, withFallback } from './moved-rows.ts'
 import { foldTable, membershipsBefore, SpanError } from './span.ts'
 import type { Stream } from './stream.ts'
@@ -82,10 +83,10 @@ class WindowReading {
     const uses = reach.usesOf(audience)
     const { life } = relay
     const moved = this.#moved
-    const pin = relay.pin()
+    const pins = [relay.pin()]
     try {
       const { sql, values } = windowSql(query, this.#wanted)
-      const read = await reader.asReader(this.#request.reader, sql, values, query.table.oid)
+      const read = await readFor(this.#stream, this.#request, { sql, values, pins })
       this.#assertFits(life)
       await reader.passed(read.fence, !isHeld)
       // What the time moved for Postgres, it must have moved here.
@@ -112,7 +113,7 @@ class WindowReading {
         }
         const found = this.#atHead(read, unseen)
         if ('wanted' in found) await moved.read([found.wanted])
-        else if ('unranked' in found) this.#ranks = await this.#rank(found.unranked)
+        else if ('unranked' in found) this.#ranks = await this.#rank(found.unranked, pins)
         else if (found.rows.length < this.#request.window.limit && found.bound !== null) return 'dry'
         else {
           assertSize(this.#request.audience, found.rows)
@@ -121,7 +122,7 @@ class WindowReading {
         }
       }
     } finally {
-      pin.release()
+      for (const pin of pins) pin.release()
       moved.release()
     }
   }
@@ -196,14 +197,14 @@ class WindowReading {
   }
 
   /** @throws SpanError for a value that nothing but Postgres knows */
-  async #rank(all: readonly OrderValues[]): Promise<Ranks> {
-    const { audience, window, reader } = this.#request
+  async #rank(all: readonly OrderValues[], pins: Pin[]): Promise<Ranks> {
+    const { audience, window } = this.#request
     const { query } = audience
     const ranks = new Map<number, Map<string, number>>()
     for (const place of window.order.ranked) {
       const values = new Set(all.flatMap(row => row[place] ?? []))
       const { sql, values: parameters } = ranksSql(query, query.ordering!.columns[place]!.column, [...values])
-      const { rows } = await this.#stream.reader.asReader(reader, sql, parameters, query.table.oid)
+      const { rows } = await readFor(this.#stream, this.#request, { sql, values: parameters, pins })
       ranks.set(place, new Map(rows.map(([value, rank]) => [value!, Number(rank)])))
     }
     // A label of an enum that the catalog does not know yet.

@@ -1,9 +1,11 @@
 // The stream's state on this node and the means to read beside it.
 import type { IndexSize } from '../authorize/inner-set.ts'
+import type { Figures } from '../figures/figures.ts'
 import type { Log } from '../log.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Router } from '../route/router.ts'
+import type { FirstReads } from '../snapshot/first-reads.ts'
 import type { SnapshotReader } from '../snapshot/reader.ts'
 import type { SharedReads } from '../snapshot/shared-reads.ts'
 
@@ -31,10 +33,13 @@ export interface StreamParts {
   readonly head: Head
   readonly router: Router
   readonly reader: SnapshotReader
+  /** Reads as whoever subscribes. */
+  readonly firstReads: FirstReads
   /** Reads as Tidegate's login, together with those of others. */
   readonly sharedReads: SharedReads
   readonly limits: StreamLimits
   /** Of all membership sets and hops. */
   readonly indexSize: IndexSize
   readonly log: Log
+  readonly figures: Figures
 }

@@ -7,14 +7,16 @@ import type { InnerSet } from '../authorize/inner-set.ts'
 import type { TableAccess } from '../catalog/table.ts'
 import { answered, type Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
+import { repeated } from '../log-repeated.ts'
 import { type Audience, tagOf } from '../route/audience.ts'
 import { QueryRegistry } from '../route/query.ts'
-import type { Reader } from '../snapshot/reader.ts'
+import { type Reader, userOf } from '../snapshot/reader.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { AskedDoor, type AskedParts } from './asked-door.ts'
 import { Audiences, type AudienceUser, changed, type Holdings } from './audiences.ts'
 import { ChangesSubscription } from './changes-subscription.ts'
 import { untilEpochKnown } from './epoch-ahead.ts'
+import type { SubscriptionListed } from './listing.ts'
 import { type LiveOwner, LiveSubscription } from './live-subscription.ts'
 import { type Prepared, type PrepareOptions, prepare } from './prepare.ts'
 import { isAskable } from './prepare-asked.ts'
@@ -81,7 +83,8 @@ class User implements AudienceUser, LiveOwner, Standing {
   }
 
   reader(): Reader {
-    return { role: this.principal.role, settings: this.#common.settingsOf(this.principal) }
+    const { principal } = this
+    return { role: principal.role, settings: this.#common.settingsOf(principal), user: userOf(principal) }
   }
 
   onClosed(): void {
@@ -164,6 +167,27 @@ export class SubscriptionDoor implements Subscriptions {
   get holdings(): Holdings {
     const holdings = this.#audiences.holdings
     return { ...holdings, audiences: holdings.audiences + this.#asked.size }
+  }
+
+  /** See `Audiences.count`; those that Postgres is asked for among them. */
+  count(): { readonly subscriptions: number; readonly audiences: number } {
+    const { subscriptions, audiences } = this.#audiences.count()
+    return { subscriptions: subscriptions + this.#asked.userCount, audiences: audiences + this.#asked.size }
+  }
+
+  /** Every subscription that has its place, for whoever looks on: some that come or go meanwhile are in it or not. */
+  *listing(): Generator<SubscriptionListed, void> {
+    for (const [audience, users] of this.#audiences.listing()) {
+      const { query, members } = audience
+      const isHeld = audience.hold !== null
+      for (const user of users) {
+        if (!(user instanceof User)) continue
+        const { principal, request, subscription } = user
+        const isBehind = subscription === null || !members.has(subscription)
+        yield { query, audience, role: principal.role, request, isAsked: false, isHeld, isBehind }
+      }
+    }
+    yield* this.#asked.listing()
   }
 
   waitForTransaction(xid64: bigint, timeoutMs: number): Promise<Position> {
@@ -256,7 +280,7 @@ export class SubscriptionDoor implements Subscriptions {
         }
         failures += 1
         if (failures === 1 && !(error instanceof TidegateError))
-          stream.log.warn({ err: error }, 'a subscription could not be looked at anew; it ends')
+          repeated(stream.log).warn({ err: error }, 'a subscription could not be looked at anew; it ends')
         user.end(error instanceof TidegateError ? error : unknownNow(error, random()))
       },
     })
@@ -327,7 +351,7 @@ export class SubscriptionDoor implements Subscriptions {
       }
     } catch (error) {
       if (this.#closed) return
-      this.#options.stream.log.warn({ err: error }, 'partitions could not be looked at; trying again')
+      repeated(this.#options.stream.log).warn({ err: error }, 'partitions could not be looked at; trying again')
       await new Promise(resolve => setTimeout(resolve, lookAgainMs))
       if (!this.#closed) await this.#endRewritten()
     }

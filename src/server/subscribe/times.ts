@@ -11,6 +11,7 @@ import { baseOf } from '../../predicate/sql-types.ts'
 import { boundMicros, nextFlipMicros, type TimeBound, timeBoundsOf } from '../../predicate/time.ts'
 import type { Hop, HopRow } from '../authorize/hop.ts'
 import { shapeOf, type Table } from '../catalog/table.ts'
+import { repeated } from '../log-repeated.ts'
 import type { Audience } from '../route/audience.ts'
 import { Found } from '../route/found.ts'
 import { getOrInsert } from '../route/row-index.ts'
@@ -240,7 +241,7 @@ export class Times {
 
   #lookAgain(watch: Watch): void {
     this.#look(watch).catch(async error => {
-      this.#stream.log.warn(
+      repeated(this.#stream.log).warn(
         { err: error, table: watch.table.name },
         'rows that time moves could not be found; trying again',
       )

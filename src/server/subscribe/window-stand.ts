@@ -48,7 +48,8 @@ export async function windowSnapshot(
   { audience, reader, cancelled, send, joined }: FirstSnapshotRequest,
   notBefore: bigint,
 ): Promise<void> {
-  const { head, relay } = stream
+  const { head, relay, figures } = stream
+  const beganMs = performance.now()
   await stream.reader.moving()
   if (!(await reached(stream, notBefore, cancelled))) {
     if (cancelled()) return
@@ -63,6 +64,9 @@ export async function windowSnapshot(
       send(new Outgoing('snapshot', json, done ? position : null, i > 0 ? null : 0n))
     })
     joined()
+    figures.snapshots += 1
+    figures.snapshotRows += window.rows.length
+    figures.snapshotTiming.observe((performance.now() - beganMs) / 1000)
   })
 }
 

@@ -7,6 +7,7 @@ import type pg from 'pg'
 import type { OperatorCode } from '../../protocol/operator-codes.ts'
 import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
+import type { Trouble } from '../trouble.ts'
 import { reach } from './preflight.ts'
 import {
   createSlot,
@@ -27,6 +28,7 @@ export interface LeadershipOptions {
   readonly turns: Lane
   readonly name: string
   readonly log: Log
+  readonly trouble: Trouble
   readonly slotMaxBytes: number
   /** How long transactions that were running may hold up a new slot. */
   readonly createTimeoutMs: number
@@ -124,7 +126,8 @@ export class Leadership {
   }
 
   async #mustWait(look: ServerLook): Promise<boolean> {
-    const { log } = this.#options
+    const { log, trouble } = this.#options
+    if (look.inRecovery) trouble.count('DATABASE_STANDBY')
     if (look.inRecovery && !this.#toldStandby)
       log.warn(
         { code: 'DATABASE_STANDBY' satisfies OperatorCode },
@@ -137,7 +140,7 @@ export class Leadership {
   }
 
   async #wait(slotName: string, pid: number): Promise<void> {
-    const { log, hasPeers } = this.#options
+    const { log, trouble, hasPeers } = this.#options
     const now = performance.now()
     if (this.#waiting?.pid !== pid) this.#waiting = { pid, sinceMs: now, lookedMs: now, isTold: false, isEnded: false }
     const waiting = this.#waiting
@@ -145,6 +148,7 @@ export class Leadership {
     waiting.lookedMs = now
     // Our own former session has not noticed yet that we are gone.
     if (pid === this.#last.pid) return
+    if (!hasPeers && now - waiting.sinceMs >= busyMs) trouble.count('SLOT_BUSY')
     // Others only look in: that is no news.
     if (now - waiting.sinceMs >= busyMs && !waiting.isTold) {
       waiting.isTold = true
@@ -247,12 +251,14 @@ export class Leadership {
     client: pg.ClientBase,
     { drop, cause }: Extract<SlotDecision, { action: 'create' }>,
   ): Promise<SlotRow | null> {
-    const { name, log, createTimeoutMs } = this.#options
-    if (cause !== null)
+    const { name, log, trouble, createTimeoutMs } = this.#options
+    if (cause !== null) {
+      trouble.count(cause.code)
       log.error(
         { code: cause.code, slot: this.#last.slotName },
         `${cause.message}; a new epoch starts and every client resyncs`,
       )
+    }
     for (const slot of drop) await dropSlot(client, slot.slotName)
     this.#last = { slotName: null, pid: null }
     const slotName = await createSlot(client, name, createTimeoutMs)

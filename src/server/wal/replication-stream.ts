@@ -3,6 +3,7 @@
 import type pg from 'pg'
 import { LogicalReplicationService } from 'pg-logical-replication'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import type { PostgresConnection } from '../postgres-url.ts'
 import { GulpReader } from './gulp-reader.ts'
 import { formatLsn } from './lsn.ts'
 import { MessageCopier, MessageQueue } from './message-queue.ts'
@@ -11,7 +12,7 @@ import { type ServerIdentity, type SystemIdentity, WalPlugin } from './wal-plugi
 import type { WalMessage, WalStream } from './wal-source.ts'
 
 export interface ReplicationStreamOptions {
-  readonly databaseUrl: string
+  readonly connection: PostgresConnection
   readonly slotName: string
   readonly publication: string
   /** Where the slot stands: acknowledging below it is of no use. */
@@ -61,7 +62,7 @@ export class ReplicationStream implements WalStream {
       },
     })
     const client = {
-      connectionString: options.databaseUrl,
+      ...options.connection,
       replication: 'database' as const,
       application_name: 'tidegate wal',
       connectionTimeoutMillis: options.startTimeoutMs,

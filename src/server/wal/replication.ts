@@ -5,11 +5,13 @@ import type { OperatorCode } from '../../protocol/operator-codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Lane } from '../database.ts'
 import type { Log } from '../log.ts'
+import { connectionOf, settled } from '../postgres-url.ts'
 import { steadyNow } from '../steady-clock.ts'
 import { Trouble } from '../trouble.ts'
 import { backoffMs } from './backoff.ts'
 import { Leadership, type Turn } from './leadership.ts'
 import { formatLsn } from './lsn.ts'
+import { assertOwnSession } from './own-session.ts'
 import { assertReady, keepSizeWarning, reach, readFacts, standbyWarning } from './preflight.ts'
 import { ReplicationStream } from './replication-stream.ts'
 import { assertDeploymentName, isInUse, isOverLimit, overLimit, readSlots, stateOf } from './slot.ts'
@@ -70,6 +72,7 @@ const startTimeoutMs = 10_000
 const startCodes: readonly OperatorCode[] = [
   'CONFIG_INVALID',
   'DATABASE_UNREACHABLE',
+  'DATABASE_POOLED',
   'WAL_LEVEL',
   'NOT_REPLICATION',
   'VERSION_UNSUPPORTED',
@@ -103,7 +106,7 @@ export class Replication {
   }
 
   /** One element per connected life; ask for the next when `gulps()` of the last has thrown. Ends when the signal aborts.
-   *  @throws before the first life, what an operator must mend: DATABASE_UNREACHABLE, VERSION_UNSUPPORTED, WAL_LEVEL,
+   *  @throws before the first life, what an operator must mend: DATABASE_UNREACHABLE, DATABASE_POOLED, VERSION_UNSUPPORTED, WAL_LEVEL,
    *    NOT_REPLICATION, PUBLICATION_MISSING, SLOT_BLOCKED. After it every failure is logged and tried again. */
   async *lives(signal: AbortSignal): AsyncIterable<Life> {
     const { trouble } = this.#options
@@ -148,7 +151,10 @@ export class Replication {
 
   async #begin(leadership: Leadership, signal: AbortSignal, first: boolean): Promise<OpenLife> {
     const { databaseUrl, pool, publication, log, slotMaxBytes } = this.#options
-    const facts = await reach(databaseUrl, () => readFacts(pool, publication))
+    const facts = await reach(databaseUrl, async () => {
+      await assertOwnSession(pool)
+      return readFacts(pool, publication)
+    })
     assertReady(facts, publication)
     const warnings = first ? [keepSizeWarning(facts, slotMaxBytes), standbyWarning(facts)] : []
     for (const warning of warnings) if (warning !== null) log.warn(warning)
@@ -170,8 +176,9 @@ export class Replication {
   async #stream({ slot, created, held }: Turn, signal: AbortSignal): Promise<OpenLife> {
     const { databaseUrl, publication, log, walSenderTimeoutMs, statusIntervalMs } = this.#options
     const { slotName, confirmedFlushLsn } = slot
+    const connection = await reach(databaseUrl, () => settled(connectionOf(databaseUrl)))
     const stream = new ReplicationStream({
-      databaseUrl,
+      connection,
       publication,
       slotName,
       confirmedFlushLsn,
@@ -188,11 +195,13 @@ export class Replication {
     const { systemId, timeline, history, failoverError } = await stream.start()
     const question = { system: { systemId, timeline }, slotName, held, history: parseHistory(history ?? '') }
     const { epoch, lost } = decideEpoch(question)
-    if (lost !== null)
+    if (lost !== null) {
+      this.#options.trouble.count('HISTORY_DIVERGED')
       log.error(
         { code: 'HISTORY_DIVERGED' satisfies OperatorCode, slot: slotName, epoch },
         `${lost}; a new epoch starts and every client resyncs`,
       )
+    }
     if (failoverError !== null)
       log.warn(
         { err: failoverError, slot: slotName },

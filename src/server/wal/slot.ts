@@ -65,7 +65,7 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
   const name = `the slot ${slot.slotName}`
   if (slot.activePid !== null) return { action: 'wait', slot, pid: slot.activePid }
   if (isLost(slot)) {
-    return create('SLOT_LOST', `${name} was invalidated: ${reasonOf(slot)}`, question.rows)
+    return create('SLOT_LOST', `${name} was invalidated: ${reasonOfLoss(slot)}`, question.rows)
   }
   if (isOverLimit(slot, slotMaxBytes)) return create('SLOT_OVER_LIMIT', overLimit(slot, slotMaxBytes), question.rows)
   const head = question.relayHead(slot)
@@ -84,7 +84,7 @@ export function decideSlot(question: SlotQuestion): SlotDecision {
 }
 
 /** Before Postgres 17 the server gives no reason, and there is but one. */
-function reasonOf({ invalidationReason }: SlotRow): string {
+export function reasonOfLoss({ invalidationReason }: SlotRow): string {
   switch (invalidationReason) {
     case null:
     case 'wal_removed':
@@ -96,7 +96,7 @@ function reasonOf({ invalidationReason }: SlotRow): string {
   }
 }
 
-const isLost = (slot: SlotRow): boolean =>
+export const isLost = (slot: SlotRow): boolean =>
   slot.walStatus === 'lost' || slot.restartLsn === null || slot.invalidationReason !== null
 
 export const isOverLimit = (slot: SlotRow, slotMaxBytes: number): boolean => slot.retainedBytes > BigInt(slotMaxBytes)

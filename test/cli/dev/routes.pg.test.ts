@@ -17,7 +17,8 @@ beforeAll(async () => {
   example = new Example(database.url)
   await example.load()
   const commands = [['purpose', '<command> & $&']] as const
-  const routes = devRoutes({ example, mint: async person => `token of ${person}`, commands })
+  const mint = async (person: string): Promise<string> => `token of ${person}`
+  const routes = devRoutes({ example, mint, commands, inspector: () => '/inspect?a&b' })
   server.on('request', async (request, response) => {
     if (await routes(request, response)) return
     response.writeHead(404)
@@ -56,6 +57,7 @@ async function modulesFrom(path: string, found = new Map<string, string>()): Pro
 
 test('the page and every module it needs are served, without types and without a build', async () => {
   const html = await (await fetch(base)).text()
+  expect(html).toContain('<a href="/inspect?a&amp;b">the inspector</a>')
   const script = /src="(\/modules\/[^"]+)"/.exec(html)?.[1] ?? ''
   const modules = await modulesFrom(script)
   expect([...modules.keys()]).toEqual(

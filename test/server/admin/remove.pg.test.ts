@@ -80,7 +80,7 @@ test('[P8] untrack refuses a table that is not tracked, takes a dropped one by t
     message: 'app.members is not tracked; tracked are: app.messages, app.rooms',
   })
   const shown = await print(out => untrack({ ...site.options, tables: ['app.messages'], dryRun: true }, out))
-  expect(shown).toContain('ALTER PUBLICATION "tidegate" DROP TABLE app.messages;')
+  expect(shown).toContain('ALTER PUBLICATION "tidegate" DROP TABLE ONLY app.messages;')
   expect(await site.published()).toEqual(['app.messages', 'app.rooms'])
   await site.app.query('DROP TABLE rooms')
   await untrack({ ...site.options, tables: ['app.rooms'] }, new Lines())

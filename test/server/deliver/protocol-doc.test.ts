@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { z } from 'zod'
 import { gapCodes, peerCodes, resyncCodes, warningCodes } from '../../../src/protocol/codes.ts'
 import { parsePosition, parseQueryPositions, WHOLE_COMMIT } from '../../../src/protocol/position.ts'
+import { options } from '../../../src/server/config.ts'
 import { batchSchema, maxMessages, sendSchema } from '../../../src/server/deliver/channel-body.ts'
 import { maxChars, maxTasks } from '../../../src/server/deliver/channel-lines.ts'
 import { channelRequestOf, sendRequestOf } from '../../../src/server/deliver/channel-request.ts'
@@ -126,9 +127,8 @@ test('the stream without a WebSocket shows frames of the server, the welcome wit
 
 test('every code that the page names exists, and its limits are the defaults', () => {
   const known = { ...peerCodes, ...resyncCodes, ...gapCodes, ...warningCodes }
-  const settings = new Set(['ALLOWED_ORIGINS'])
   for (const [, code] of text.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)) {
-    expect(Object.hasOwn(known, code!) || settings.has(code!), code).toBe(true)
+    expect(Object.hasOwn(known, code!) || Object.hasOwn(options, code!), code).toBe(true)
   }
   const { maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections } = defaultLimits
   expect([maxFrameBytes, maxSubscriptions, framesPerSecond, frameBurst, maxConnections]).toEqual([

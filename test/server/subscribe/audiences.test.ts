@@ -4,12 +4,15 @@ import { sqlTypes } from '../../../src/predicate/sql-types.ts'
 import { IndexSize } from '../../../src/server/authorize/inner-set.ts'
 import type { Table } from '../../../src/server/catalog/table.ts'
 import { createPool } from '../../../src/server/database.ts'
+import { Figures } from '../../../src/server/figures/figures.ts'
 import { createLog } from '../../../src/server/log.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { Router } from '../../../src/server/route/router.ts'
+import { FirstReads } from '../../../src/server/snapshot/first-reads.ts'
 import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
 import { SharedReads } from '../../../src/server/snapshot/shared-reads.ts'
+import { Turns } from '../../../src/server/snapshot/turns.ts'
 import { type AudienceRequest, Audiences, type AudienceUser } from '../../../src/server/subscribe/audiences.ts'
 import { Reach } from '../../../src/server/subscribe/reach.ts'
 import type { Stream } from '../../../src/server/subscribe/stream.ts'
@@ -45,14 +48,18 @@ function streamOf(): Stream {
   const pool = createPool('postgres://nobody@127.0.0.1:1/none', { maxConnections: 1 })
   const beacon = { emit: () => Promise.resolve({ id: '' }) }
   const reader = new SnapshotReader({ snapshots: pool, reads: pool, head, beacon, timeoutMs: 1000 })
+  const relay = new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 })
+  const turns = new Turns({ places: 1, maxWaiting: 1 })
   const parts: StreamParts = {
-    relay: new MemoryRelay({ maxBytes: 0, maxAgeMs: 0, maxWalBytes: 0, now: () => 0 }),
+    relay,
     head,
     router: new Router(),
     reader,
+    firstReads: new FirstReads({ reader, relay, lane: pool, turns, timeoutMs: 1000 }),
     sharedReads: new SharedReads(reader),
     indexSize: new IndexSize(1),
     log: createLog('silent'),
+    figures: new Figures(),
     limits: {
       snapshotMaxRows: 1,
       snapshotChunkRows: 1,

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import { type CryptoKey, exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type AuthenticatorOptions, createAuthenticator } from '../../../src/server/subscribe/authenticate.ts'
 
 const secret = 'a secret of at least thirty-two bytes'
@@ -9,7 +9,7 @@ const nowMs = Date.UTC(2026, 0, 1)
 const seconds = nowMs / 1000
 const base = { roleClaim: 'role', defaultRole: 'anon', now: () => nowMs }
 const bySecret = (extra: Partial<AuthenticatorOptions> = {}) =>
-  createAuthenticator({ ...base, secret, algorithms: ['HS256'], ...extra })
+  createAuthenticator({ ...base, secrets: [secret], algorithms: ['HS256'], ...extra })
 const byKeys = (algorithms: string[], extra: Partial<AuthenticatorOptions> = {}) =>
   createAuthenticator({ ...base, jwksUrl: `${keysUrl}/keys`, algorithms, ...extra })
 
@@ -75,7 +75,7 @@ test('the role comes from the configured claim, or is the default one', async ()
 
 test.each(['HS256', 'HS384', 'HS512'])('a shared secret: %s', async algorithm => {
   const key = secret.repeat(2)
-  const authenticator = bySecret({ secret: key, algorithms: [algorithm] })
+  const authenticator = bySecret({ secrets: [key], algorithms: [algorithm] })
   expect(await authenticator.authenticate(await bySecretToken({ sub: 'ada' }, algorithm, key))).toMatchObject({
     claims: { sub: 'ada' },
   })
@@ -107,11 +107,12 @@ test('an RSA public key taken as an HMAC secret signs nothing', async () => {
 test('options that would accept forged tokens are refused at start', () => {
   const jwksUrl = 'http://127.0.0.1/keys'
   for (const options of [
-    { secret, algorithms: ['none'] },
-    { secret, algorithms: [] },
-    { secret, algorithms: ['HS256', 'RS256'] },
+    { secrets: [secret], algorithms: ['none'] },
+    { secrets: [secret], algorithms: [] },
+    { secrets: [secret], algorithms: ['HS256', 'RS256'] },
     { jwksUrl, algorithms: ['RS256', 'HS256'] },
-    { secret, jwksUrl, algorithms: ['HS256'] },
+    { secrets: [], algorithms: ['HS256'] },
+    { secrets: [secret], jwksUrl, algorithms: ['HS256'] },
     { algorithms: ['HS256'] },
   ])
     expect(() => createAuthenticator({ ...base, ...options })).toThrow(TypeError)
@@ -200,4 +201,37 @@ test('[P7] claims nested without end are refused, however they were signed, and 
     expect(text).toBe('TOKEN_INVALID: the token is not accepted: its claims are nested deeper than 64')
   }
   expect((await authenticate(await bySecretToken({ sub: 'ada', deep: nested(60) }))).claims.sub).toBe('ada')
+})
+
+test('several secrets: each verifies, whichever stands first, and one that was taken out does not', async () => {
+  const [newest, older, gone] = ['newest', 'older', 'gone'].map(name => `a secret of thirty-two bytes: ${name}`)
+  for (const algorithm of ['HS256', 'HS384', 'HS512']) {
+    const keys = [newest!, older!].map(text => text.padEnd(64, '.'))
+    const authenticator = bySecret({ secrets: keys, algorithms: [algorithm] })
+    for (const key of keys)
+      expect(await authenticator.authenticate(await bySecretToken({ sub: key }, algorithm, key))).toMatchObject({
+        claims: { sub: key },
+      })
+    const late = await bySecretToken({ sub: 'ada' }, algorithm, gone!.padEnd(64, '.'))
+    expect(await refusal(authenticator.authenticate(late))).toContain('its signature does not verify')
+    const [header, payload] = late.split('.')
+    for (const signature of ['', 'AA', 'A'.repeat(600), '????'])
+      expect(await refusal(authenticator.authenticate(`${header}.${payload}.${signature}`))).toContain('TOKEN_INVALID')
+    for (const alg of ['none', 'HS1', 'RS256', 'HS256 '])
+      expect(await refusal(authenticator.authenticate(unsigned({ alg }, { sub: 'ada' })))).toContain('TOKEN_INVALID')
+  }
+})
+
+test('every secret is tried on every token: the first takes no less time than the last', async () => {
+  const secrets = Array.from({ length: 10 }, (_, place) => `a secret of thirty-two bytes, number ${place}`)
+  const authenticator = bySecret({ secrets })
+  const { Hmac } = await import('node:crypto')
+  const update = vi.spyOn(Hmac.prototype, 'update')
+  for (const key of [secrets[0]!, secrets[9]!, 'a secret that is none of those ten here']) {
+    const token = await bySecretToken({ sub: 'ada' }, 'HS256', key)
+    update.mockClear()
+    await refusal(authenticator.authenticate(token))
+    expect(update).toHaveBeenCalledTimes(10)
+  }
+  update.mockRestore()
 })

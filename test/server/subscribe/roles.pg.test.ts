@@ -1,7 +1,7 @@
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createPool } from '../../../src/server/database.ts'
-import { createRoleGate } from '../../../src/server/subscribe/roles.ts'
+import { createRoleGate, openRolesOf, refuseUnbound } from '../../../src/server/subscribe/roles.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 import { expectWithin } from '../../support/within.ts'
@@ -48,6 +48,31 @@ test('[P2] a role is admitted only if it is listed, exists, and the login is a m
   )
   expect(await refusal(gate.admit('unlisted"; DROP'))).toContain('ROLE_REFUSED: JWT_ROLES does not list')
 })
+
+test.each(['bypass', 'boss'])(
+  '[P2] a role that anybody may have is refused where row-level security does not bind it: %s',
+  async role => {
+    const key = (kind: string) => ({ key: `sb_${kind}_0123456789`, role: name(role) })
+    const { signal } = new AbortController()
+    for (const open of [
+      { defaultRole: name(role), apiKeys: [] },
+      { defaultRole: name('member'), apiKeys: [key('publishable')] },
+    ]) {
+      const roles = openRolesOf(open)
+      expect(await refusal(refuseUnbound(pool, roles, signal))).toMatch(
+        new RegExp(`^CONFIG_INVALID: row-level security does not bind the role "${name(role)}"`),
+      )
+      const gate = createRoleGate({ pool, allowed: [name(role), name('member')], bound: roles })
+      expect(await refusal(gate.admit(name(role)))).toContain('ROLE_REFUSED: row-level security does not bind')
+      expect(await refusal(gate.admit(name('member')))).toBe('admitted')
+    }
+    for (const open of [
+      { defaultRole: name('member'), apiKeys: [key('secret')] },
+      { defaultRole: 'nobody_at_all', apiKeys: [] },
+    ])
+      expect(await refusal(refuseUnbound(pool, openRolesOf(open), signal))).toBe('admitted')
+  },
+)
 
 test('[P2] superusers and BYPASSRLS roles only if they are named', async () => {
   const usual = createRoleGate({ pool, allowed: [name('member')] })

@@ -2,7 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { createPool } from '../../../src/server/database.ts'
+import { Counts } from '../../../src/server/figures/figures.ts'
 import { createLog } from '../../../src/server/log.ts'
+import { Trouble } from '../../../src/server/trouble.ts'
 import { type Life, Replication, type ReplicationOptions } from '../../../src/server/wal/replication.ts'
 import type { WalMessage } from '../../../src/server/wal/wal-source.ts'
 
@@ -33,6 +35,8 @@ export class Reader {
   /** Errors that ended a life, by code. */
   readonly ends: string[] = []
   readonly logged: LogLine[] = []
+  /** What kept changes from coming, and slots that were given up, by code. */
+  readonly troubles = new Counts()
   error: unknown = null
   /** While it is there, nothing is read. */
   gate: Promise<void> | null = null
@@ -43,13 +47,15 @@ export class Reader {
   constructor(options: ReaderOptions) {
     const { acknowledge = false, onGulp, ...rest } = options
     const pool = createPool(options.databaseUrl, { maxConnections: 2, queryTimeoutMs: 5000 })
+    const log = this.#log()
     const replication = new Replication({
       pool,
       name: 'tidegate',
       publication: 'tidegate',
       slotMaxBytes: 2 ** 30,
       resumeFrom: () => null,
-      log: this.#log(),
+      log,
+      trouble: new Trouble(log, () => performance.now(), this.troubles),
       ...rest,
     })
     const run = this.#run(replication, acknowledge, onGulp).catch(error => {

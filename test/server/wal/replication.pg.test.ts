@@ -140,6 +140,7 @@ test('[P4] a dropped slot begins a new epoch, loudly', async () => {
   expect(reader.life.slot.created).toBe(true)
   expect(reader.life.slot.epoch).not.toBe(epoch)
   expect(reader.logged).toContainEqual(expect.objectContaining({ level: 'error', code: 'SLOT_LOST' }))
+  expect(reader.troubles.of('SLOT_LOST')).toBe(1)
 })
 
 test('[P6] a slot that keeps more WAL than its limit is dropped while it streams, and a new epoch starts', async () => {
@@ -153,6 +154,7 @@ test('[P6] a slot that keeps more WAL than its limit is dropped while it streams
   expect(reader.life.slot.created).toBe(true)
   expect(reader.life.slot.epoch).not.toBe(epoch)
   expect(reader.logged).toContainEqual(expect.objectContaining({ level: 'error', code: 'SLOT_OVER_LIMIT' }))
+  expect(reader.troubles.of('SLOT_OVER_LIMIT')).toBeGreaterThan(0)
   expect(await database.query('SELECT FROM pg_replication_slots WHERE slot_name = $1', [slotName])).toEqual([])
 })
 
@@ -176,6 +178,7 @@ test('a second session waits until the first lets go, without an error in the se
   await first.until(() => first.lives.length === 1)
   await using second = new Reader({ databaseUrl: database.url })
   await second.until(() => second.logged.some(line => line.code === 'SLOT_BUSY'))
+  await second.until(() => second.troubles.of('SLOT_BUSY') > 1)
   await database.query("INSERT INTO notes VALUES ('one')")
   await first.until(() => first.rows.length === 1)
   expect(second.lives.length).toBe(0)

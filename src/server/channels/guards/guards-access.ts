@@ -6,6 +6,7 @@ import { askedCondition, compileAccess } from '../../authorize/policies.ts'
 import type { PostgresCatalog } from '../../catalog/catalog.ts'
 import { type AskedAccess, type Command, RemedyNeeded, type Table, type TableAccess } from '../../catalog/table.ts'
 import type { Log } from '../../log.ts'
+import { repeated } from '../../log-repeated.ts'
 import { isAskable } from '../../subscribe/prepare-asked.ts'
 import type { Action, Extension } from './permission.ts'
 
@@ -44,7 +45,10 @@ export async function readChannelAccess(catalog: ChannelCatalog, role: string, l
   if (receive.by === 'nothing' && send.by === 'nothing') throw receive.refusal
   for (const each of [receive, send])
     if (each.by === 'nothing')
-      log.warn({ code: each.refusal.code, role }, `nobody is let into channels by this: ${each.refusal.message}`)
+      repeated(log).warn(
+        { code: each.refusal.code, role },
+        `nobody is let into channels by this: ${each.refusal.message}`,
+      )
   return { table, deciding: { receive, send } }
 }
 

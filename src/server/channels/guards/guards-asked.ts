@@ -13,6 +13,7 @@ import { tablesRead } from '../../ask/tables-read.ts'
 import { answered, type Lane } from '../../database.ts'
 import type { Commit } from '../../decode/change.ts'
 import type { Log } from '../../log.ts'
+import { repeated } from '../../log-repeated.ts'
 import type { Query } from '../../route/query.ts'
 import type { Reader } from '../../snapshot/reader.ts'
 import { messagesTable } from './guards-access.ts'
@@ -276,7 +277,7 @@ export class AskedGuards {
       const { code, cause } = error as { code?: string; cause?: { code?: string } }
       if (code === 'POLICY_SLOW') guard.pace = asker.timeoutMs
       if (wanted.length === 1 || code === 'POLICY_SLOW')
-        log.warn(
+        repeated(log).warn(
           { code, sqlState: cause?.code, role: reader.role },
           'a policy on realtime.messages could not be asked: not allowed',
         )

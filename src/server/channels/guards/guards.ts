@@ -12,6 +12,7 @@ import { Few } from '../../authorize/few.ts'
 import type { MembershipWriter } from '../../authorize/membership-history.ts'
 import { answered } from '../../database.ts'
 import type { Commit } from '../../decode/change.ts'
+import { repeated } from '../../log-repeated.ts'
 import type { Audience } from '../../route/audience.ts'
 import { Found } from '../../route/found.ts'
 import { Slice } from '../../route/slice.ts'
@@ -307,7 +308,7 @@ export class Guards implements ChannelGuards {
         for (const set of sets.values()) if (set.failure !== null) throw failureOf(set)
         return compile(part)(noRow, now) === true
       } catch (error) {
-        log.warn({ err: error }, 'who may be in a channel could not be judged: not allowed')
+        repeated(log).warn({ err: error }, 'who may be in a channel could not be judged: not allowed')
         return false
       }
     })

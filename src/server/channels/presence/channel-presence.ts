@@ -6,7 +6,7 @@ import { Outgoing } from '../../route/outgoing.ts'
 import { changeJson, hereJson } from '../event-json.ts'
 import type { PresenceRule } from '../rules.ts'
 import type { ChannelTurn } from '../turn.ts'
-import type { PresenceDiff, PresenceStore } from './presence.ts'
+import type { PresenceDiff, PresenceEntry, PresenceStore } from './presence.ts'
 import { type MirroredChange, PresenceMirror } from './presence-mirror.ts'
 
 /** A member that wants to know who is there. */
@@ -55,6 +55,11 @@ export class ChannelPresence {
   /** Whether it holds who is here: somebody watches. */
   get isMirrored(): boolean {
     return this.#mirror !== null
+  }
+
+  /** Who is here, as far as it holds that: null where nobody watches, where it is not known yet, and where they are more than listed. */
+  get entries(): readonly PresenceEntry[] | null {
+    return this.#mirror?.here()?.entries ?? null
   }
 
   /** Somebody is owed who is here, until the stream moves. */

@@ -1,6 +1,7 @@
 // What all nodes of a deployment have in presence, in Redis.
 import { createHash, randomBytes } from 'node:crypto'
 import type { Log } from '../../log.ts'
+import { repeated } from '../../log-repeated.ts'
 import { isRedisAway, type RedisClient } from '../../redis.ts'
 import { defineScript, type Script } from '../../redis-script.ts'
 import { ChannelNames } from '../relay/redis-keys.ts'
@@ -124,7 +125,7 @@ export class RedisLedger implements PresenceLedger {
       return await call()
     } catch (error) {
       if (!(error instanceof NotSent) && !isRedisAway(error))
-        this.#log.error({ err: error }, 'presence failed in Redis')
+        repeated(this.#log).error({ err: error }, 'presence failed in Redis')
       throw error
     } finally {
       const next = this.#queue.shift()

@@ -1,6 +1,7 @@
 // Brings what commits say in channels with history into their histories: in order, once, however often it must be tried. Done by
 // the node that leads; the history itself knows which of it came already.
 import type { Log } from '../../log.ts'
+import { repeated } from '../../log-repeated.ts'
 import type { Draft } from '../message.ts'
 import type { ChannelRelay } from '../relay/channel-relay.ts'
 import type { ChannelRules } from '../rules.ts'
@@ -61,7 +62,7 @@ export class WalAppender {
           idempotency: null,
         }))
       } catch (error) {
-        log.warn({ err: error }, 'messages of a commit could not be appended to their history; trying again')
+        repeated(log).warn({ err: error }, 'messages of a commit could not be appended to their history; trying again')
         await new Promise(resolve => setTimeout(resolve, wait))
         wait = Math.min(2 * wait, mostRetryMs)
         continue

@@ -20,8 +20,6 @@ import type { Replay } from './replay.ts'
 export interface Line {
   readonly services: Services
   readonly queue: SendQueue
-  /** Something was sent to the client that it should get again if it did not arrive. */
-  sent(): void
   /** Reads nothing more from the socket while one of its channels takes nothing. */
   pause(reader: object): void
   resume(reader: object): void
@@ -41,22 +39,44 @@ export interface SessionOwner {
 /** What a channel enters by. */
 export type EntryFrame = Extract<ClientFrame, { type: 'join' | 'subscribe' }>
 
+interface Gathered {
+  readonly frame: Buffer
+  readonly owner: Owner
+  readonly content: Outgoing
+}
+
 interface HeldFrame {
   readonly frame: Buffer
   readonly owner: Owner | null
   readonly content: Content
 }
 
+const nothing = (): void => {}
+const noGreeting = {}
+/** Never added to. */
+const noneGathered: Gathered[] = []
+const noneRefused: readonly Refused[] = []
+const noneEnded: readonly Extract<ServerFrame, { type: 'error' }>[] = []
+
 /** Nothing is said. */
 export const silence: Buffer = Buffer.alloc(0)
 
-export class ChannelSession implements Carrier, FrameQueue {
+export class ChannelSession implements Carrier, FrameQueue, Encoding {
+  // What a batch looks at comes first, in as few lines of the processor's cache as can be.
+  /** Whoever was told something last, and by what its frames are made: mostly the only one. Null where there are several. */
+  #lastOwner: Owner | null = null
+  #lastTarget: ChangeTarget | null = null
+  /** Null once the client knows of it. Bounded as the queue is: past it nothing more comes. */
+  #held: HeldFrame[] | null = []
+  /** Messages that were told since another session was begun to take its place; null while there is none. */
+  #told: Set<Outgoing> | null = null
+  #isStopped = false
+  readonly #queue: SendQueue
   readonly what = 'WebSocket'
   /** Its socket sees whether the client is there. */
   readonly isAnswering = false
-  readonly greeting = {}
+  readonly greeting = noGreeting
   readonly place: Place
-  readonly encoding: Encoding
   readonly connection: SessionConnection
   /** What its bindings are to it. */
   readonly entries: Entries
@@ -66,41 +86,27 @@ export class ChannelSession implements Carrier, FrameQueue {
   begun: string | null = null
   readonly #line: Line
   readonly #owner: SessionOwner
-  /** Null once the client knows of it. Bounded as the queue is: past it nothing more comes. */
-  #held: HeldFrame[] | null = []
   #heldBytes = 0
   #wasFull = false
   /** Changes of this turn, where a channel has several tables: about as many as one commit told it. */
-  #gathered: { readonly frame: Buffer; readonly owner: Owner; readonly content: Outgoing }[] = []
-  #isStopped = false
+  #gathered: Gathered[] = noneGathered
   /** What ended it. */
   #refusal: Refusal | null = null
-  #onDrained = (): void => {}
-  #stopListening = (): void => {}
+  #onDrained = nothing
+  #stopListening = nothing
   /** Ids that are being entered, and what was refused of them. */
   #entering: Set<number> | null = null
-  #refused: Refused[] = []
+  #refused: readonly Refused[] = noneRefused
   /** What ended since then, before the client knows of it. At most one for each subscription. */
-  #endedEarly: Extract<ServerFrame, { type: 'error' }>[] = []
+  #endedEarly: readonly Extract<ServerFrame, { type: 'error' }>[] = noneEnded
   #whenEntered: PromiseWithResolvers<readonly Refused[]> | null = null
-  /** At most one for each subscription. */
-  readonly #ids = new Map<Owner, number>()
-  /** Whoever was told something last, and by what its frames are made: mostly the only one. */
-  #lastOwner: Owner | null = null
-  #lastTarget: ChangeTarget | null = null
-  /** Messages that were told since another session was begun to take its place; null while there is none. */
-  #told: Set<Outgoing> | null = null
 
   constructor(line: Line, owner: SessionOwner, place: Place, principal: Principal, entries: Entries) {
     this.entries = entries
     this.#line = line
+    this.#queue = line.queue
     this.#owner = owner
     this.place = place
-    this.encoding = {
-      frame: frame => this.#frame(frame),
-      event: (outgoing, _query, id) => this.#owner.eventFrame(this, outgoing, id),
-      batch: () => silence,
-    }
     this.connection = new SessionConnection({
       services: line.services,
       carrier: this,
@@ -114,6 +120,18 @@ export class ChannelSession implements Carrier, FrameQueue {
     place.hold(this.connection)
   }
 
+  get encoding(): Encoding {
+    return this
+  }
+
+  event(outgoing: Outgoing, _query: number, id: number): Buffer {
+    return this.#owner.eventFrame(this, outgoing, id)
+  }
+
+  batch(): Buffer {
+    return silence
+  }
+
   /** Whether messages of the channel are kept. */
   get keepsHistory(): boolean {
     return this.connection.members.some(({ channel }) => channel?.hasHistory === true)
@@ -124,7 +142,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   async enter(frames: readonly EntryFrame[]): Promise<readonly Refused[]> {
     if (this.#refusal !== null) throw errorOf(this.#refusal)
     this.#entering = new Set(frames.map(({ id }) => id))
-    this.#refused = []
+    this.#refused = noneRefused
     this.#whenEntered = Promise.withResolvers()
     const { promise } = this.#whenEntered
     for (const frame of frames) this.connection.take(frame)
@@ -142,7 +160,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     let hasRoom = true
     for (const { frame, owner, content } of held) hasRoom = this.push(frame, owner, content)
     if (this.#wasFull && hasRoom) this.#onDrained()
-    for (const frame of this.#endedEarly.splice(0)) this.#owner.said(this, frame)
+    const endedEarly = this.#endedEarly
+    this.#endedEarly = noneEnded
+    for (const frame of endedEarly) this.#owner.said(this, frame)
     if (this.entries.isOfAll && !this.#isStopped)
       this.#stopListening = this.#line.services.subscriptions.onTables(() => this.#addTables())
   }
@@ -151,6 +171,7 @@ export class ChannelSession implements Carrier, FrameQueue {
    *  @returns whether its client asked for it as one of many */
   lose(id: number): 'one' | 'of many' {
     const lost = this.entries.lose(id)
+    this.#lastOwner = null
     // Its table may be there again already, and nothing would tell.
     if (lost?.isOfMany === true && lost.hasStood) this.#addTables()
     return lost?.isOfMany === true ? 'of many' : 'one'
@@ -159,6 +180,7 @@ export class ChannelSession implements Carrier, FrameQueue {
   #addTables(): void {
     void this.entries.addTables().then(
       added => {
+        this.#lastOwner = null
         for (const { frame } of added) this.connection.take(frame)
       },
       (error: unknown) =>
@@ -183,7 +205,7 @@ export class ChannelSession implements Carrier, FrameQueue {
     this.#held = (this.#held ?? []).filter(({ owner, content }) => {
       if (owner === null || content === null || typeof content === 'string' || 'events' in content) return true
       if (content.event === 'message') return before.#told?.has(content) !== true
-      const until = had.get(this.entries.byId.get(this.#ids.get(owner) ?? 0)?.name ?? '')
+      const until = had.get(this.entries.nameOf(this.#idOf(owner)) ?? '')
       return until === undefined || content.position === null || comparePositions(content.position, until) > 0
     })
     return true
@@ -193,8 +215,8 @@ export class ChannelSession implements Carrier, FrameQueue {
   places(): Map<string, QueryPosition> {
     const places = new Map<string, QueryPosition>()
     for (const { id, position } of this.connection.standings) {
-      const name = this.entries.byId.get(id)?.name
-      if (name !== undefined && position !== null) places.set(name, position)
+      const name = this.entries.nameOf(id)
+      if (name !== null && position !== null) places.set(name, position)
     }
     return places
   }
@@ -205,9 +227,9 @@ export class ChannelSession implements Carrier, FrameQueue {
     const positions: Record<string, string> = {}
     for (const member of this.connection.members) {
       const isOfChannel = member.id === channelId
-      const name = isOfChannel ? channelEntry : this.entries.byId.get(member.id)?.name
+      const name = isOfChannel ? channelEntry : this.entries.nameOf(member.id)
       const position = isOfChannel && !member.isWhole ? null : member.position()
-      if (name !== undefined && position !== null) positions[name] = formatQueryPositions([position])
+      if (name !== null && position !== null) positions[name] = formatQueryPositions([position])
     }
     return positions
   }
@@ -241,11 +263,10 @@ export class ChannelSession implements Carrier, FrameQueue {
     if (this.#told !== null && content !== null && typeof content !== 'string' && !('events' in content))
       this.#told.add(content)
     if (this.#held === null) {
-      if (owner !== null && isChange(content) && this.entries.byId.size > 1) this.#gather(frame, owner, content)
+      if (owner !== null && isChange(content) && this.entries.size > 1) this.#gather(frame, owner, content)
       else this.#hand(frame, owner, content)
       return !this.isFull
     }
-    if (owner !== null) this.#idOf(owner)
     this.#held.push({ frame, owner, content })
     this.#heldBytes += frame.length
     if (this.#heldBytes <= this.#line.services.limits.sendQueueBytes) return true
@@ -254,37 +275,38 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   pushBatch(batch: Batch, owner: Owner): boolean {
-    const frames =
-      owner === this.#lastOwner && this.#lastTarget !== null ? changeFramesOf(batch, this.#lastTarget) : null
-    if (frames === null || this.#held !== null || this.#told !== null || this.entries.byId.size > 1)
-      return this.#pushEach(batch, owner)
+    const target = owner === this.#lastOwner ? this.#lastTarget : null
+    if (target === null || this.#held !== null || this.#told !== null) return this.#pushEach(batch, owner)
+    const frames = changeFramesOf(batch, target)
+    if (frames === null) return this.#pushEach(batch, owner)
     if (frames.length === 0 || this.#isStopped) return !this.isFull
-    this.#line.sent()
-    return this.#line.queue.pushJoined(frames, batch, owner)
+    return this.#queue.pushJoined(frames, batch, owner)
   }
 
   #pushEach(batch: Batch, owner: Owner): boolean {
     const id = this.#idOf(owner)
     for (const event of batch.events) this.push(this.#owner.eventFrame(this, event, id), owner, event)
     this.#lastOwner = owner
-    this.#lastTarget = this.entries.byId.get(id)?.target ?? null
+    // Of several tables the changes of a commit are gathered first.
+    this.#lastTarget = this.entries.size > 1 ? null : (this.entries.of(id)?.target ?? null)
     return !this.isFull
   }
 
   /** By what frames of a table's changes are made; null where it is not known which table that is. */
   targetOf(id: number, words: Pick<TargetOptions, 'vsn' | 'topic' | 'isLegacy'>): ChangeTarget | null {
-    const entry = this.entries.byId.get(id)
-    if (entry === undefined || entry.target !== null) return entry?.target ?? null
+    const entry = this.entries.of(id)
+    if (entry === null || entry.target !== null) return entry?.target ?? null
     const columns = this.connection.members.find(member => member.id === id)?.subscription?.columns
     if (columns === undefined) return null
-    const { binding, bindingIds } = entry
+    const { binding, others } = entry
+    const bindingIds = [binding.id, ...others]
     entry.target = changeTarget({ ...words, event: binding.event, bindingIds, columns })
     return entry.target
   }
 
   takeBack(request: TakeBack): ReadonlyMap<Owner, Outgoing> {
     this.#handGathered()
-    if (this.#held === null) return this.#line.queue.takeBack(request)
+    if (this.#held === null) return this.#queue.takeBack(request)
     const taken = takeBack(this.#held, request)
     if (taken === null) return new Map()
     this.#held = this.#held.filter((_, place) => taken.kept[place])
@@ -294,16 +316,20 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   get isFull(): boolean {
-    return this.#held === null ? this.#line.queue.isFull : this.#heldBytes > this.#line.services.limits.sendQueueBytes
+    return this.#held === null ? this.#queue.isFull : this.#heldBytes > this.#line.services.limits.sendQueueBytes
+  }
+
+  get bytes(): number {
+    return this.#heldBytes
   }
 
   get stalledSince(): number | null {
-    return this.#held === null ? this.#line.queue.stalledSince : null
+    return this.#held === null ? this.#queue.stalledSince : null
   }
 
   clear(): void {
-    this.#gathered = []
-    if (this.#held === null) this.#line.queue.clear()
+    this.#gathered = noneGathered
+    if (this.#held === null) this.#queue.clear()
     else this.#held = []
   }
 
@@ -338,21 +364,21 @@ export class ChannelSession implements Carrier, FrameQueue {
   terminate(): void {}
 
   #hand(frame: Buffer, owner: Owner | null, content: Content): void {
-    this.#line.sent()
-    this.#line.queue.push(frame, owner, content)
+    this.#queue.push(frame, owner, content)
   }
 
   /** A commit is told to one subscription after the other; a client of several tables gets its changes in the order in which they
    *  were made. */
   #gather(frame: Buffer, owner: Owner, content: Outgoing): void {
     if (this.#gathered.length === 0) queueMicrotask(() => this.#handGathered())
+    if (this.#gathered === noneGathered) this.#gathered = []
     this.#gathered.push({ frame, owner, content })
   }
 
   #handGathered(): void {
+    if (this.#gathered.length === 0) return
     const gathered = this.#gathered
-    if (gathered.length === 0) return
-    this.#gathered = []
+    this.#gathered = noneGathered
     // Of several epochs nothing tells which is first but when they came.
     const isOfOne = gathered.every(({ content }) => content.position?.epoch === gathered[0]!.content.position?.epoch)
     if (isOfOne) gathered.sort((a, b) => comparePositions(a.content.position!, b.content.position!))
@@ -360,34 +386,29 @@ export class ChannelSession implements Carrier, FrameQueue {
   }
 
   #idOf(owner: Owner): number {
-    let id = this.#ids.get(owner)
-    if (id === undefined) {
-      id = this.connection.members.find(({ subscription }) => subscription === owner)?.id ?? 0
-      this.#ids.set(owner, id)
-    }
-    return id
+    for (const { subscription, id } of this.connection.members) if (subscription === owner) return id
+    return 0
   }
 
-  #frame(frame: ServerFrame): Buffer {
+  frame(frame: ServerFrame): Buffer {
     if (frame.type === 'subscribed' || frame.type === 'joined') {
       if (frame.type === 'joined') this.begun = `${frame.position}.${frame.tag}`
       // Entered anew, it is another subscription under the same id.
-      for (const [owner, id] of this.#ids) if (id === frame.id) this.#ids.delete(owner)
       this.#lastOwner = null
-      const entry = this.entries.byId.get(frame.id)
-      if (entry !== undefined) {
+      const entry = this.entries.of(frame.id)
+      if (entry !== null) {
         entry.target = null
         entry.hasStood = true
       }
       if (this.#entering?.delete(frame.id)) this.#settle()
       else this.#owner.said(this, frame)
     } else if (frame.type === 'error' && frame.id !== undefined && this.#entering?.delete(frame.id)) {
-      this.#refused.push({ id: frame.id, error: frame })
+      this.#refused = [...this.#refused, { id: frame.id, error: frame }]
       this.#settle()
     } else if (frame.type === 'error' && frame.id !== undefined && frame.ref === undefined && this.#held !== null) {
-      if (this.#entering === null) this.#endedEarly.push(frame)
-      else this.#refused.push({ id: frame.id, error: frame })
-    } else if (frame.type === 'resync' && (this.#held !== null || !this.entries.byId.has(frame.id)))
+      if (this.#entering === null) this.#endedEarly = [...this.#endedEarly, frame]
+      else this.#refused = [...this.#refused, { id: frame.id, error: frame }]
+    } else if (frame.type === 'resync' && (this.#held !== null || this.entries.of(frame.id) === null))
       return this.#owner.missed(frame)
     else this.#owner.said(this, frame)
     return silence

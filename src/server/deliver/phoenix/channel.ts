@@ -9,7 +9,7 @@ import { TidegateError } from '../../../protocol/tidegate-error.ts'
 import type { Outgoing, Principal } from '../../subscribe/subscription.ts'
 import { admitPrincipal } from '../admit.ts'
 import type { Place } from '../connections.ts'
-import { type Refusal, refusalOf } from '../refusal.ts'
+import { type Refusal, refused } from '../refusal.ts'
 import { canRenew } from '../renewal.ts'
 import { broadcastFrameOf, sendFrameOf } from './broadcast.ts'
 import { changeFrameOf } from './change-frames.ts'
@@ -20,6 +20,7 @@ import { principalOfToken } from './handshake.ts'
 import { asksTooMuch, joinConfigOf, maxBindings, tokenIn } from './join-config.ts'
 import { type HeldPresence, PresenceTold, trackedAnew, trackFrameOf } from './presence.ts'
 import { Progress } from './progress.ts'
+import { Pushes } from './pushes.ts'
 import { canComeLater, endingOf, reasonOf } from './reasons.ts'
 import { Renewals } from './renewals.ts'
 import { ownerOf, type Stand, type Stood } from './stands.ts'
@@ -62,8 +63,7 @@ export class PhoenixChannel implements SessionOwner {
   readonly #presence: PresenceTold
   /** What its client told of itself last; another session tells it again. */
   #tracked: ClientFrame | null = null
-  /** Pushes that are not answered yet, by our number: as many as a session takes at once. */
-  readonly #pushes = new Map<number, { readonly ref: string | null; readonly isAnswered: boolean }>()
+  readonly #pushes = new Pushes()
   #lastPush = 0
   readonly progress = new Progress()
   /** Where it stands when its session ends: afterwards nobody could tell. */
@@ -71,7 +71,7 @@ export class PhoenixChannel implements SessionOwner {
   /** The join and changes of its token, one after the other. */
   readonly #renewals = new Renewals()
   /** Called when a token that its session checks has been taken, or was not. */
-  #onRenewed = (): void => {}
+  #onRenewed = nothing
 
   constructor(line: ChannelLine, topic: string, joinRef: string, payload: Incoming['payload']) {
     this.#line = line
@@ -122,7 +122,7 @@ export class PhoenixChannel implements SessionOwner {
       this.#answerJoin(ref, entered)
       entered.session.release()
     } catch (error) {
-      this.#refuseJoin(ref, refusalOf(error, services.log, services.random))
+      this.#refuseJoin(ref, refused(services, error))
     }
   }
 
@@ -154,7 +154,7 @@ export class PhoenixChannel implements SessionOwner {
         ? sendFrameOf(payload, ids, this.#session.keepsHistory)
         : trackFrameOf(payload as never, ids, this.#presenceKey)
       this.#lastPush += 1
-      this.#pushes.set(ids.ref, { ref, isAnswered: !isBroadcast || this.#config.ack })
+      this.#pushes.add(ids.ref, { ref, isAnswered: !isBroadcast || this.#config.ack })
       if (!isBroadcast) this.#tracked = trackedAnew(frame)
       this.#session.connection.take(frame)
     } catch (error) {
@@ -250,8 +250,7 @@ export class PhoenixChannel implements SessionOwner {
     switch (frame.type) {
       case 'sent':
       case 'tracked': {
-        const push = this.#pushes.get(frame.ref)
-        this.#pushes.delete(frame.ref)
+        const push = this.#pushes.take(frame.ref)
         if (push?.isAnswered) this.#voice.reply(push.ref, 'ok', '{}')
         break
       }
@@ -274,8 +273,7 @@ export class PhoenixChannel implements SessionOwner {
     const reason = this.#reasonFor(frame)
     if (frame.ref === null) this.#voice.system('error', 'presence', reason)
     else if (frame.ref !== undefined) {
-      const push = this.#pushes.get(frame.ref)
-      this.#pushes.delete(frame.ref)
+      const push = this.#pushes.take(frame.ref)
       if (push !== undefined) this.#voice.refuse(push.ref, reason)
     } else if (frame.id === channelId) this.#comeBack(endingOf(frame as Refusal, this.name), 'system')
     else if (frame.id !== undefined) {
@@ -328,7 +326,7 @@ export class PhoenixChannel implements SessionOwner {
     // Clients take no presence before a state; with presence, the channel's own follows.
     if (!this.#showsPresence) this.#voice.nobodyHere()
     for (const { id, error } of refused) this.#lost(id, this.#reasonFor(error))
-    if (bindings.length > 0 && (session.entries.byId.size > 0 || refused.length === 0))
+    if (bindings.length > 0 && (session.entries.size > 0 || refused.length === 0))
       this.#voice.system('ok', 'postgres_changes', 'Subscribed to PostgreSQL')
     if (replicationReady) this.#voice.system('ok', 'system', 'Replication connection established')
   }
@@ -363,7 +361,7 @@ export class PhoenixChannel implements SessionOwner {
 
   /** What a stand calls it. */
   #namesOf(...ids: number[]): string[] {
-    return ids.flatMap(id => this.#session?.entries.byId.get(id)?.name ?? [])
+    return ids.flatMap(id => this.#session?.entries.nameOf(id) ?? [])
   }
 
   #orReread(frames: Buffer | null, id: number): Buffer {
@@ -424,7 +422,7 @@ export class PhoenixChannel implements SessionOwner {
       this.#comeBack(
         'RESYNC: the stream has begun anew',
         'postgres_changes',
-        this.#namesOf(...session.entries.byId.keys()),
+        this.#namesOf(...Array.from(session.entries, ({ id }) => id)),
       )
   }
 
@@ -433,12 +431,15 @@ export class PhoenixChannel implements SessionOwner {
     return presenceKey === '' ? (this.#session?.connection.name ?? null) : presenceKey
   }
 
-  #reasonFor = (error: ErrorEvent): string => reasonOf(error as Refusal, this.name)
+  #reasonFor(error: ErrorEvent): string {
+    return reasonOf(error as Refusal, this.name)
+  }
 
   #reasonOf(error: unknown): string {
-    const { log, random } = this.#line.services
-    return this.#reasonFor(refusalOf(error, log, random))
+    return this.#reasonFor(refused(this.#line.services, error))
   }
 }
+
+const nothing = (): void => {}
 
 export const topicPrefix = 'realtime:'

@@ -4,7 +4,7 @@ import type { Principal } from '../../subscribe/subscription.ts'
 import type { Place } from '../connections.ts'
 import type { Refusal } from '../refusal.ts'
 import { ChannelSession, type EntryFrame, errorOf, type Line, type SessionOwner } from './channel-session.ts'
-import { channelEntry, channelId, entriesOf, type Refused } from './entries.ts'
+import { channelEntry, channelId, entriesOf, nameOf, type Refused } from './entries.ts'
 import { canComeLater } from './reasons.ts'
 import { replayOf } from './replay.ts'
 import type { Stand } from './stands.ts'
@@ -32,17 +32,18 @@ export interface Entered {
   readonly showsPresence: boolean
 }
 
-/** @throws what refuses the join as a whole: the channel is refused, or what may stand later */
+/** @throws what refuses the join as a whole: its user has too many connections, the channel is refused, or what may stand later */
 export async function enter(asked: Asked): Promise<Entered> {
   const { line, owner, place, principal, config } = asked
   const { subscriptions, limits } = line.services
   // The channel itself is one of them, and all are asked for at once.
   const max = Math.min(limits.maxSubscriptions, limits.frameBurst) - 1
   const entries = await entriesOf(subscriptions, principal, config.bindings, { firstId: channelId + 1, max })
+  place.admit(principal)
   const session = new ChannelSession(line, owner, place, principal, entries)
   try {
     const join = await joinOf(asked, session)
-    const subscribes = Array.from(entries.byId.values(), ({ frame, name }) => ({ ...frame, ...sinceOf(asked, name) }))
+    const subscribes = Array.from(entries, entry => ({ ...entry.frame, ...sinceOf(asked, nameOf(entry)) }))
     let refused = await session.enter(join === null ? subscribes : [join, ...subscribes])
     let showsPresence = join?.presence === true
     // Whoever may hear broadcasts and not who is there, is in the channel all the same.

@@ -80,12 +80,27 @@ function legacyEntries(topic: string): Json {
   return [{ schema, ...(table ? { table } : {}), ...(filter.length === 0 ? {} : { filter: filter.join(':') }) }]
 }
 
+const noBindings: readonly Binding[] = []
+
 /** One for each entry but null, in their order: the client compares the reply with what it sent place by place. */
-function bindingsOf(entries: Json | undefined): Binding[] {
-  if (!Array.isArray(entries)) return []
+function bindingsOf(entries: Json | undefined): readonly Binding[] {
+  if (!Array.isArray(entries)) return noBindings
+  const asked = JSON.stringify(entries)
+  const known = bindingsKnown.get(asked)
+  if (known !== undefined) return known
   const nextId = bindingIds()
-  return entries.flatMap(entry => (entry === null ? [] : [bindingOf(mapOf(entry), nextId)]))
+  const bindings = entries.flatMap(entry => (entry === null ? [] : [bindingOf(mapOf(entry), nextId)]))
+  if (asked.length > maxKnownChars) return bindings
+  if (bindingsKnown.size >= maxKnown) bindingsKnown.clear()
+  bindingsKnown.set(asked, bindings)
+  return bindings
 }
+
+/** By the entries as JSON text: an application's pages ask for the same, and thousands of channels then share it. Past so many all are made
+ *  anew. */
+const bindingsKnown = new Map<string, readonly Binding[]>()
+const maxKnown = 1000
+const maxKnownChars = 2000
 
 function bindingOf(entry: JsonMap, nextId: (asked: string) => number): Binding {
   const asked = {

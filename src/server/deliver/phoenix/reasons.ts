@@ -24,6 +24,8 @@ export const canComeLater = (code: PeerCode): boolean => peerCodes[code].retry !
 
 type Words = { readonly [code in PeerCode]?: (message: string, topic: string) => string }
 
+const tooMany = (message: string): string => `ConnectionRateLimitReached: Too many connected users (${message})`
+
 const reasons: Words = {
   TOKEN_EXPIRED: () => 'InvalidJWTToken: Token has expired',
   TOKEN_INVALID: message =>
@@ -37,10 +39,13 @@ const reasons: Words = {
   PRIVATE_ONLY: () => 'PrivateOnly: This project only allows private channels',
   // Of its bindings: that a socket has too many channels, it says itself.
   TOO_MANY_SUBSCRIPTIONS: message => `ChannelRateLimitReached: ${message}`,
-  TOO_MANY_CONNECTIONS: message => `ConnectionRateLimitReached: Too many connected users (${message})`,
+  TOO_MANY_CONNECTIONS: message => tooMany(message),
+  ADDRESS_TOO_MANY: message => tooMany(message),
+  USER_TOO_MANY: message => tooMany(message),
   UNAVAILABLE: message =>
     `UnableToConnectToProject: Realtime was unable to connect to the project database (${message})`,
   POLICY_SLOW: message => `QueryCanceled: ${message}`,
+  SNAPSHOT_SLOW: message => `QueryCanceled: ${message}`,
   GOING_AWAY: () => 'RealtimeRestarting: Realtime is restarting, please standby',
   REBALANCED: () => 'RealtimeRestarting: Realtime is restarting, please standby',
 }

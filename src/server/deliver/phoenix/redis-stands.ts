@@ -3,6 +3,7 @@
 // Redis's clock counts for all. Where it does not answer, nothing is kept and nothing found: the client begins anew, as with
 // Supabase, and is not kept waiting for longer than one command may take.
 import type { Log } from '../../log.ts'
+import { repeated } from '../../log-repeated.ts'
 import type { RedisClient } from '../../redis.ts'
 import { defineScript, type Script } from '../../redis-script.ts'
 import { keepable, refOf, type Stand, type StandLimits, type Stands, standLimits } from './stands.ts'
@@ -221,7 +222,7 @@ export class RedisStands implements Stands {
     } catch (error) {
       const text = 'Redis does not keep where Supabase clients stood: those that come back now begin anew'
       if (this.#isAway) this.#log.debug({ err: error }, text)
-      else this.#log.warn({ err: error }, text)
+      else repeated(this.#log).warn({ err: error }, text)
       this.#isAway = true
       return null
     }

@@ -7,9 +7,11 @@ const maxOwners = 200
 
 type Positions = Stand['positions']
 
+const none: readonly string[] = []
+
 export class Rejoins {
   /** At most `maxOwners`; who comes after them is looked for as if it had just come back. */
-  readonly #joined: string[] = []
+  #joined: readonly string[] = none
   /** At most `maxOwners`; null: none. */
   #left: Map<string, { readonly positions: Positions; readonly known: Positions }> | null = null
 
@@ -19,7 +21,7 @@ export class Rejoins {
     this.#left?.delete(owner)
     if (left !== undefined) return left.positions
     if (this.#joined.includes(owner)) return null
-    if (this.#joined.length < maxOwners) this.#joined.push(owner)
+    if (this.#joined.length < maxOwners) this.#joined = this.#joined.concat(owner)
     return undefined
   }
 

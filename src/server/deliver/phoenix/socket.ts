@@ -3,9 +3,10 @@ import type { Socket } from 'node:net'
 import { type RawData, WebSocket } from 'ws'
 import type { Json } from '../../../protocol/messages.ts'
 import type { TidegateError } from '../../../protocol/tidegate-error.ts'
+import { repeated } from '../../log-repeated.ts'
 import type { Principal } from '../../subscribe/subscription.ts'
 import { newConnectionName } from '../connection-name.ts'
-import type { Connection, Connections, Place } from '../connections.ts'
+import type { Connection, Connections, Ending, Place } from '../connections.ts'
 import { closeReason, refusalOf } from '../refusal.ts'
 import { SendQueue } from '../send-queue.ts'
 import type { Services } from '../services.ts'
@@ -61,6 +62,10 @@ export class PhoenixSocket extends WebSocket {
 const channelTickMs = 1000
 
 const nobody: readonly object[] = []
+const noTopics: readonly string[] = []
+const noChannels: readonly PhoenixChannel[] = []
+/** Each channel makes its own. */
+const noBytes = (): Buffer => silence
 
 export interface PhoenixOptions {
   readonly services: Services
@@ -92,13 +97,15 @@ export class PhoenixConnection implements Connection, ChannelLine {
   readonly #ws: PhoenixSocket
   readonly #place: Place
   readonly #acks: Acks
+  /** Of the queue, when it was looked at last. */
+  #pushedBefore = 0
   readonly #bucket: TokenBucket
   /** Frames that were read past what the bucket had: a piece of a stream is read whole. */
   #debt = 0
-  /** By topic: at most `maxChannels`. */
-  readonly #channels = new Map<string, PhoenixChannel>()
+  /** No two of one topic: at most `maxChannels`, mostly one, which takes no map. */
+  #channels: readonly PhoenixChannel[] = noChannels
   /** Topics that were joined over this socket. Bounded by twice `maxChannels`. */
-  readonly #joined: string[] = []
+  #joined: readonly string[] = noTopics
   /** Those of them that its client left, and holds nothing of; null: none. */
   #left: Set<string> | null = null
   /** Who reads nothing more for now: channels, the queue while it is full, and this itself while its client sends too fast. */
@@ -112,6 +119,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
   /** Everything that was sent will have arrived when its client answers the close. */
   #isClosing = false
   #isOver = false
+  endedBy: Ending | null = null
 
   constructor({ services, connections, returns, ws, socket, place, principal, vsn }: PhoenixOptions) {
     const { turn, limits, now } = services
@@ -129,8 +137,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
       turn,
       socket,
       maxBytes: limits.sendQueueBytes,
-      // Each channel makes its own.
-      bytesOf: () => silence,
+      bytesOf: noBytes,
       now,
       onDrained: () => {
         this.resume(this.queue)
@@ -158,7 +165,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
       this.#lastRef = Math.max(this.#lastRef, refOf(message.ref) ?? 0)
     } catch (error) {
       // Ours, and no reason to end the node.
-      log.error({ err: error }, 'a frame of a Phoenix client could not be served')
+      repeated(log).error({ err: error }, 'a frame of a Phoenix client could not be served')
       this.terminate()
     }
     // Its answers would pile up.
@@ -167,7 +174,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
 
   #dispatch(message: Incoming): void {
     const { topic, event, ref } = message
-    const channel = this.#channels.get(topic)
+    const channel = this.#channelOf(topic)
     if (topic === 'phoenix' && event === 'heartbeat') this.#reply(message, 'ok', {})
     else if (topic.startsWith(topicPrefix) && event === 'phx_join') this.#join(message)
     else if (event === 'phx_leave') {
@@ -185,13 +192,13 @@ export class PhoenixConnection implements Connection, ChannelLine {
 
   #join(message: Incoming): void {
     const { topic, ref, joinRef, payload } = message
-    this.#channels.get(topic)?.giveWay()
-    if (this.#channels.size >= maxChannels) {
+    this.#channelOf(topic)?.giveWay()
+    if (this.#channels.length >= maxChannels) {
       this.#reply(message, 'error', { reason: 'ChannelRateLimitReached: Too many channels' })
       return
     }
     const channel = new PhoenixChannel(this, topic, joinRef ?? ref ?? '', payload as Json)
-    this.#channels.set(topic, channel)
+    this.#channels = this.#channels.concat(channel)
     channel.join(ref)
   }
 
@@ -202,7 +209,7 @@ export class PhoenixConnection implements Connection, ChannelLine {
 
   heldPresence(topic: string): HeldPresence {
     if (this.#joined.includes(topic)) return this.#left?.delete(topic) ? 'none' : 'older'
-    if (this.#joined.length < 2 * maxChannels) this.#joined.push(topic)
+    if (this.#joined.length < 2 * maxChannels) this.#joined = this.#joined.concat(topic)
     // A page that was there before this socket may have been in any channel.
     return (refOf(this.#firstRef) ?? 0) > 1 ? 'unknown' : 'none'
   }
@@ -216,9 +223,10 @@ export class PhoenixConnection implements Connection, ChannelLine {
   /** Where its channels of this owner stood, if it is not known to have got what it was sent last: its client may have come back
    *  over another socket. */
   *suspects(owner: string): Generator<Suspected> {
+    this.#noteSent()
     if (!this.#acks.isOwed) return
     const silentMs = Math.max(0, this.services.now() - this.#heardAt)
-    for (const { stood, progress } of this.#channels.values())
+    for (const { stood, progress } of this.#channels)
       if (stood?.owner === owner) yield { ...stood, lastRef: this.#lastRef, silentMs, progress }
   }
 
@@ -229,14 +237,18 @@ export class PhoenixConnection implements Connection, ChannelLine {
 
   over(channel: PhoenixChannel): void {
     if (channel.owner !== null) this.#returns.remove(channel.owner, this)
-    if (this.#channels.get(channel.topic) === channel) this.#channels.delete(channel.topic)
+    this.#channels = this.#channels.filter(other => other !== channel)
   }
 
   newPlace(): Place {
-    return this.#connections.inner()
+    return this.#connections.inner(this.#place)
   }
 
-  sent(): void {
+  /** A look at what has been pushed, instead of a word for each: that would be two more objects to fetch for a delivery. */
+  #noteSent(): void {
+    const { pushed } = this.queue
+    if (pushed === this.#pushedBefore) return
+    this.#pushedBefore = pushed
     this.#acks.sent()
   }
 
@@ -274,17 +286,23 @@ export class PhoenixConnection implements Connection, ChannelLine {
     if (this.#acks.answered(payload)) this.#each(channel => channel.ponged())
   }
 
+  get queuedBytes(): number {
+    return this.queue.bytes
+  }
+
   tick(now: number): void {
     if (this.#isOver) return
     const { limits, departures } = this.services
     const { stalledSince } = this.queue
     if (stalledSince !== null && now - stalledSince >= limits.slowConsumerMs) {
       departures.gaveUp('SLOW_CONSUMER', 'WebSocket')
+      this.endedBy = 'SLOW_CONSUMER'
       this.terminate()
       return
     }
     if (this.#pausing.length === 0 && now - this.#heardAt > 2 * limits.heartbeatMs) {
       departures.gaveUp('HEARTBEAT_MISSED', 'WebSocket')
+      this.endedBy = 'HEARTBEAT_MISSED'
       this.terminate()
       return
     }
@@ -293,9 +311,11 @@ export class PhoenixConnection implements Connection, ChannelLine {
       this.#nextTickAt = now + channelTickMs
       this.#each(channel => channel.tick(now))
     }
+    this.#noteSent()
     if (this.queue.isFull || this.#isClosing || !this.#acks.isDue(now, this.#connections.count)) return
     this.#each(channel => channel.pinged())
     this.queue.push(this.#acks.ask(now))
+    this.#pushedBefore = this.queue.pushed
   }
 
   tellPulse(): void {}
@@ -345,11 +365,17 @@ export class PhoenixConnection implements Connection, ChannelLine {
     this.#each(channel => channel.pinged())
     this.queue.finish()
     const refusal = refusalOf(error, this.services.log, this.services.random)
+    this.endedBy = refusal.code
     this.#ws.close(restarting, closeReason(refusal))
   }
 
+  #channelOf(topic: string): PhoenixChannel | undefined {
+    for (const channel of this.#channels) if (channel.topic === topic) return channel
+    return undefined
+  }
+
   #each(act: (channel: PhoenixChannel) => void): void {
-    for (const channel of this.#channels.values()) act(channel)
+    for (const channel of this.#channels) act(channel)
   }
 
   #reply({ topic, ref, joinRef }: Incoming, status: 'ok' | 'error', response: object): void {

@@ -20,7 +20,7 @@ const refuseRole = (role: string): void => {
 }
 const services = {
   authenticator: createAuthenticator({
-    ...{ secret, algorithms: ['HS256'], roleClaim: 'role', defaultRole: 'anon', now: () => nowMs },
+    ...{ secrets: [secret], algorithms: ['HS256'], roleClaim: 'role', defaultRole: 'anon', now: () => nowMs },
   }),
   subscriptions: { admit: async ({ role }: { role: string }) => refuseRole(role) },
   orders: noOrders,

@@ -68,6 +68,9 @@ const table: Record<PeerCode, readonly [reason: string, rejoin: boolean]> = {
   NOT_JOINED: ['NOT_JOINED: why', false],
   PARAMETER_INVALID: ['PARAMETER_INVALID: why', false],
   STREAM_UNKNOWN: ['STREAM_UNKNOWN: why', true],
+  ADDRESS_TOO_MANY: ['ConnectionRateLimitReached: Too many connected users (why)', true],
+  USER_TOO_MANY: ['ConnectionRateLimitReached: Too many connected users (why)', true],
+  SNAPSHOT_SLOW: ['QueryCanceled: why', true],
   PRIVATE_ONLY: ['PrivateOnly: This project only allows private channels', false],
 }
 
@@ -121,7 +124,7 @@ test.each([
   const token = await new SignJWT({ role: 'anon' }).setProtectedHeader(header).sign(new TextEncoder().encode(key))
   const secret = 'a secret of at least thirty-two bytes'
   const authenticator = createAuthenticator({
-    ...{ secret, algorithms: ['HS256'], roleClaim: 'role', defaultRole: 'anon', now: Date.now },
+    ...{ secrets: [secret], algorithms: ['HS256'], roleClaim: 'role', defaultRole: 'anon', now: Date.now },
   })
   const error = await authenticator.authenticate(token).catch((refused: unknown) => refused)
   expect(reasonOf(refusalOf(error, createLog('silent'), Math.random), 'room:1')).toMatch(expected)

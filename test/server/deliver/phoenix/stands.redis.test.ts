@@ -176,5 +176,6 @@ test('[P8] with Redis away or silent nobody waits, the log says so once, and it 
   expect(await stands.take('alice', '8')).toBeNull()
   expectWithin(performance.now() - began, 1000)
   await expect.poll(back, { timeout: 10_000 }).toEqual({ channel: at(0x50) })
-  expect(told.map(({ level }) => level)).toEqual([40, 40])
+  // Both times: what is the same within a minute is counted.
+  expect(told.map(({ level }) => level)).toEqual([40])
 })
