@@ -39,8 +39,30 @@ export function beginSql(lane: Pick<Lane, 'isPooled'>, modes = ''): string {
   return lane.isPooled === true ? `${forget}; ${begin}; ${pinnedLocally}` : begin
 }
 
-/** What another client left in the session: a pooler in transaction mode leaves it there. */
-const forget = 'SET SESSION AUTHORIZATION DEFAULT; RESET ALL'
+/** What another client left in the session: a pooler in transaction mode leaves it there. The timeout first, which may be too short for the rest. */
+const forget = 'SET statement_timeout = 0; SET SESSION AUTHORIZATION DEFAULT; RESET ALL'
+
+/** Sends what `beginSql` begins. Its first statement runs within whatever timeout another client left in the session, and is sent again when
+ *  that was too short for it.
+ *  @returns of each statement */
+export async function begin<R extends pg.QueryResultRow>(
+  client: Pick<pg.PoolClient, 'query'> & { getTransactionStatus(): string | null },
+  lane: Pick<Lane, 'isPooled'>,
+  query: pg.QueryConfig,
+): Promise<readonly pg.QueryResult<R>[]> {
+  for (let left = maxCut; ; left--) {
+    try {
+      return (await client.query(query)) as unknown as pg.QueryResult<R>[]
+    } catch (error) {
+      // Within a transaction it was a timeout of ours.
+      if (lane.isPooled !== true || left === 0 || client.getTransactionStatus() !== 'I' || !isCancelled(error))
+        throw error
+    }
+  }
+}
+
+const maxCut = 5
+const isCancelled = (error: unknown): boolean => error instanceof pg.DatabaseError && error.code === '57014'
 
 /** Longer than any limit of the client's own has to be: one that is closer is set after it. */
 const pooledTimeoutMs = 9_500

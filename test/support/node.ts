@@ -96,9 +96,14 @@ export interface SseEvent {
   readonly data: unknown
 }
 
+export interface SseEventRead extends SseEvent {
+  /** The text of `data`. */
+  readonly json: string
+}
+
 /** One event stream, read as a browser would. */
 export class SseStream {
-  readonly events: SseEvent[] = []
+  readonly events: SseEventRead[] = []
   lastEventId = ''
   ended = false
   status = 0
@@ -106,7 +111,7 @@ export class SseStream {
   readonly #abort = new AbortController()
   #wake: () => void = () => {}
   #closed = false
-  onEvent: (event: SseEvent) => void = () => {}
+  onEvent: (event: SseEventRead) => void = () => {}
   onEnd: () => void = () => {}
 
   /** @param token null where the path has a ticket */
@@ -135,7 +140,7 @@ export class SseStream {
   }
 
   /** Resolves with the first event, from `from` on, that satisfies the condition. */
-  async until(condition: (event: SseEvent) => boolean, timeoutMs = 20_000): Promise<SseEvent> {
+  async until(condition: (event: SseEvent) => boolean, timeoutMs = 20_000): Promise<SseEventRead> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
       const found = this.events.find(condition)
@@ -209,7 +214,7 @@ export class SseStream {
       else if (line.startsWith('data:')) data += line.slice(5).trim()
     }
     if (data === '') return
-    const taken = { event, id: this.lastEventId, data: JSON.parse(data) as unknown }
+    const taken = { event, id: this.lastEventId, data: JSON.parse(data) as unknown, json: data }
     this.events.push(taken)
     this.onEvent(taken)
     this.#wake()

@@ -1,7 +1,8 @@
 // The rows of a live query with a limit, in the order in which its events put them. Strict: whatever does not fit what is held is an
 // error.
 import type { DeltaEvent, JsonRow, OrderTerm, RowChange, SnapshotEvent } from '../../src/protocol/messages.ts'
-import { SseStream } from './node.ts'
+import { parseExactly } from './exact-json.ts'
+import { type SseEventRead, SseStream } from './node.ts'
 
 export class OrderedRows {
   rows: JsonRow[] = []
@@ -116,9 +117,10 @@ export class OrderedSse {
     if (stream.status !== 200) throw new Error(`${path}: ${JSON.stringify(stream.errorBody)}`)
     const live = new OrderedSse(stream, resume?.rows ?? new OrderedRows())
     live.rows.interrupt()
-    const take = (event: { event: string; data: unknown }): void => {
+    const take = ({ event, json }: SseEventRead): void => {
       try {
-        live.rows.take(event)
+        // Exactly: an update from 1 to 1.0 says something new.
+        live.rows.take({ event, data: parseExactly(json) })
       } catch (error) {
         live.rows.history.push(`FAILED ${String(error)}`)
         live.failure ??= error

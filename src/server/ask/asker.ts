@@ -1,7 +1,7 @@
 // Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { beginSql, type Lane, pinnedSettings, type TextRow } from '../database.ts'
+import { beginSql, begin as beginTransaction, type Lane, pinnedSettings, type TextRow } from '../database.ts'
 import type { Figures } from '../figures/figures.ts'
 import { isLocked, lockTimeoutMs } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
@@ -144,9 +144,7 @@ export class Asker {
         SET LOCAL lock_timeout = ${Math.min(lockTimeoutMs, Math.ceil(timeoutMs / 2))};
         SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS fence,
           (extract(epoch FROM now() - '2000-01-01 00:00:00+00') * 1000000)::int8::text AS at`
-      const begun = (await client.query(sql)) as unknown as pg.QueryResult<
-        Record<'snapshot' | 'fence' | 'at', string>
-      >[]
+      const begun = await beginTransaction<Record<'snapshot' | 'fence' | 'at', string>>(client, pool, { text: sql })
       const { snapshot, fence, at } = begun.at(-1)!.rows[0]!
       const fenceLsn = parseLsn(fence)
       await this.#passed(fenceLsn)

@@ -7,7 +7,7 @@ import { baseOf, castNameOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { readFunctionName } from '../catalog/read-function.ts'
 import type { Table } from '../catalog/table.ts'
-import { beginSql, type Lane, queryText, type TextRow } from '../database.ts'
+import { begin, beginSql, type Lane, queryText, type TextRow } from '../database.ts'
 import { isLocked, Locked, lockTimeoutMs, standAside } from '../locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { Beacon } from '../wal/heartbeat.ts'
@@ -73,12 +73,6 @@ export interface SnapshotReaderOptions {
 }
 
 type Read = (client: pg.PoolClient) => Promise<readonly TextRow[]>
-
-/** How a read's transaction begins, and what it takes upon itself before it reads. */
-interface Transaction {
-  readonly begin: string
-  readonly setup: string
-}
 
 const modes = 'ISOLATION LEVEL REPEATABLE READ READ ONLY'
 
@@ -166,7 +160,7 @@ export class SnapshotReader {
   async #fenced(key: string, lane: Lane, setup: string, read: Read): Promise<FencedRows> {
     const attempt = async (isKnown: () => boolean): Promise<FencedRows> => {
       const client = await connect(lane)
-      if (!isKnown()) return this.#read(client, { begin: beginSql(lane, modes), setup }, read)
+      if (!isKnown()) return this.#read(client, lane, setup, read)
       client.release()
       throw standAside
     }
@@ -177,19 +171,17 @@ export class SnapshotReader {
     }
   }
 
-  /** Gives the connection back. */
-  async #read(client: pg.PoolClient, sql: Transaction, read: Read): Promise<FencedRows> {
+  /** Gives the connection back.
+   *  @param setup what the transaction takes upon itself before it reads */
+  async #read(client: pg.PoolClient, lane: Lane, setup: string, read: Read): Promise<FencedRows> {
     let failed = true
     try {
-      const begin = `${sql.begin}; SET LOCAL application_name = 'tidegate snapshot';
+      const beginning = `${beginSql(lane, modes)}; SET LOCAL application_name = 'tidegate snapshot';
         SET LOCAL statement_timeout = ${this.#options.timeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs};
         SELECT pg_current_snapshot()::text AS snapshot, (extract(epoch FROM now()) * 1000000)::bigint::text AS micros`
-      const begun = (await client.query(atOnce(begin))) as unknown as pg.QueryResult<{
-        snapshot: string
-        micros: string
-      }>[]
+      const begun = await begin<Record<'snapshot' | 'micros', string>>(client, lane, atOnce(beginning))
       const { snapshot, micros } = begun.at(-1)!.rows[0]!
-      await client.query(atOnce(sql.setup))
+      await client.query(atOnce(setup))
       const rows = await read(client)
       // After the rows, never before: who waits for a TRUNCATE's lock finds the table empty whatever its snapshot sees
       // ("not MVCC-safe"), and the stream must then have told of the TRUNCATE too. After COMMIT, as the login again, and
