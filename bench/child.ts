@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { IdleMemory } from '../src/server/idle-memory.ts'
+import { IdleMemory } from '../src/server/process/idle-memory.ts'
 
 interface Answer {
   readonly id: number

@@ -13,7 +13,7 @@ import {
   warningRemedies,
 } from '../src/protocol/codes.ts'
 import { operatorCodes } from '../src/protocol/operator-codes.ts'
-import { flagOf, type Option, type OptionGroup, options } from '../src/server/config.ts'
+import { flagOf, type Option, type OptionGroup, options } from '../src/server/config/config.ts'
 import { withAlarms } from './alarms.ts'
 import { alertsFile, alertsPage } from './alerts-page.ts'
 import { apiPages } from './api.ts'
@@ -52,7 +52,7 @@ export function configurationPage(): string {
     'secrets are never printed. Give secrets in the environment: other users of a machine can read the flags of a process.',
     'Names tell their unit: `_MS` are milliseconds, `_BYTES` are bytes.',
     '',
-    'This page is written by `npm run docs` from the table in `src/server/config.ts`.',
+    'This page is written by `npm run docs` from the table in `src/server/config/config.ts`.',
     ...sections.flatMap(section => ['', ...section]),
   )
 }

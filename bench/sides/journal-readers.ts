@@ -1,9 +1,9 @@
 // Nodes that only read the journal, many in one process: what reading costs, without what a node does with it.
-import { createLog } from '../../src/server/log.ts'
-import { openRedis, type RedisClient } from '../../src/server/redis.ts'
+import { createLog } from '../../src/server/log/log.ts'
+import { Trouble } from '../../src/server/log/trouble.ts'
+import { openRedis, type RedisClient } from '../../src/server/redis/redis.ts'
 import type { Feed } from '../../src/server/relay/journal.ts'
 import { RedisJournal } from '../../src/server/relay/redis-journal.ts'
-import { Trouble } from '../../src/server/trouble.ts'
 import { answer, cpuMicros } from '../child.ts'
 
 export interface StartReaders {

@@ -1,10 +1,10 @@
 // A whole Tidegate node in a process of its own, from the replication session to the sockets.
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { loadConfig } from '../../src/server/config.ts'
-import { createLog } from '../../src/server/log.ts'
+import { loadConfig } from '../../src/server/config/config.ts'
+import { createLog } from '../../src/server/log/log.ts'
+import { keepYoungGenerationSmall } from '../../src/server/process/young-generation.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import { Replication } from '../../src/server/wal/replication.ts'
-import { keepYoungGenerationSmall } from '../../src/server/young-generation.ts'
 import { answer, cpuMicros, restedMemory } from '../child.ts'
 import { Credits, type Pace, type Spent } from '../credits.ts'
 import { HeldReplication, RepeatingReplication } from '../held-replication.ts'

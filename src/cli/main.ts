@@ -3,7 +3,7 @@
 // when it is asked for, so that `--help` needs no database driver.
 import { Command, Option as Flag } from 'commander'
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import { loadConfig, loadOptions, type OptionName, optionNames, sessionUrlOf } from '../server/config.ts'
+import { loadConfig, loadOptions, type OptionName, optionNames, sessionUrlOf } from '../server/config/config.ts'
 import type { OrderKind } from './commands/order.ts'
 import { describeFailure } from './failure.ts'
 import { addFlags } from './flags.ts'
@@ -35,8 +35,8 @@ command('start', 'Run a server.', optionNames).action(async flags => {
   const [{ start }, { startServer }, { IdleMemory }, { keepYoungGenerationSmall }] = await Promise.all([
     import('./commands/start.ts'),
     import('../server/server.ts'),
-    import('../server/idle-memory.ts'),
-    import('../server/young-generation.ts'),
+    import('../server/process/idle-memory.ts'),
+    import('../server/process/young-generation.ts'),
   ])
   // Here and not in the server: these are matters of the whole process.
   new IdleMemory()

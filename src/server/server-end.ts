@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channels } from './channels/channels.ts'
 import type { Gateway } from './deliver/gateway.ts'
-import type { Lanes } from './lanes.ts'
-import { closeShared, type SharedRedis } from './shared-redis.ts'
+import type { Lanes } from './setup/lanes.ts'
+import { closeShared, type SharedRedis } from './setup/shared-redis.ts'
 import type { SubscriptionDoor } from './subscribe/subscribe.ts'
 
 interface Parts {

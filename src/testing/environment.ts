@@ -1,6 +1,6 @@
 // The options of the server that a test sets, as the environment would have them.
 import { TidegateError } from '../protocol/tidegate-error.ts'
-import { type Environment, type OptionName, optionNames } from '../server/config.ts'
+import { type Environment, type OptionName, optionNames } from '../server/config/config.ts'
 
 /** Set by startTidegate itself. */
 const ownNames = [

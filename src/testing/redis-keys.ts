@@ -1,6 +1,6 @@
 // What a Tidegate leaves in a Redis that others use too.
 import { Cluster } from 'ioredis'
-import { closeRedis, openRedis, type RedisClient } from '../server/redis.ts'
+import { closeRedis, openRedis, type RedisClient } from '../server/redis/redis.ts'
 
 const scannedAtOnce = 1000
 

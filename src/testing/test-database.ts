@@ -4,7 +4,7 @@ import type pg from 'pg'
 import { TidegateError } from '../protocol/tidegate-error.ts'
 import { asAdministrator } from '../server/admin/administrator.ts'
 import { remove } from '../server/admin/remove.ts'
-import { createPool } from '../server/database.ts'
+import { createPool } from '../server/postgres/database.ts'
 
 export interface TestDatabase extends AsyncDisposable {
   /** Also TIDEGATE_NAME and the server's login: no two have the same. */

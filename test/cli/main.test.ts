@@ -1,7 +1,7 @@
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
 import { expect, test } from 'vitest'
 import { readManifest, requireNode } from '../../src/cli/manifest.ts'
-import { flagOf, optionNames } from '../../src/server/config.ts'
+import { flagOf, optionNames } from '../../src/server/config/config.ts'
 import { runCli } from '../support/run-cli.ts'
 
 const secret = 'a secret of more than thirty-two bytes'

@@ -3,7 +3,7 @@ import { RunningProcess } from '../support/run-cli.ts'
 
 const start = new URL('../../src/cli/commands/start.ts', import.meta.url).href
 const signals = new URL('../../src/cli/signals.ts', import.meta.url).href
-const config = new URL('../../src/server/config.ts', import.meta.url).href
+const config = new URL('../../src/server/config/config.ts', import.meta.url).href
 
 /** `start` in a process of its own, around a server that does what the test says. */
 function startAround(server: string): RunningProcess {

@@ -1,10 +1,10 @@
 // The node under test, as a process: what `tidegate start` runs, and answers about what it holds.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { loadConfig } from '../../src/server/config.ts'
-import { IdleMemory } from '../../src/server/idle-memory.ts'
-import { createLog } from '../../src/server/log.ts'
+import { loadConfig } from '../../src/server/config/config.ts'
+import { createLog } from '../../src/server/log/log.ts'
+import { IdleMemory } from '../../src/server/process/idle-memory.ts'
+import { keepYoungGenerationSmall } from '../../src/server/process/young-generation.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
-import { keepYoungGenerationSmall } from '../../src/server/young-generation.ts'
 import { answer } from './child.ts'
 
 let server: TidegateServer

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { loadConfig, optionNames } from '../../src/server/config.ts'
+import { loadConfig, optionNames } from '../../src/server/config/config.ts'
 
 interface Manifest {
   readonly bin: { readonly tidegate: string }

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { expect, test } from 'vitest'
-import { loadConfig, optionNames } from '../../src/server/config.ts'
+import { loadConfig, optionNames } from '../../src/server/config/config.ts'
 import { programFromPackage } from '../support/debian-package.ts'
 import { containerOf, manifest, manifestsOf, readDeploy } from './manifests.ts'
 

@@ -2,7 +2,7 @@
 import { request } from 'node:http'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
-import { parseRanges, TrustedProxies } from '../../src/server/trusted-proxies.ts'
+import { parseRanges, TrustedProxies } from '../../src/server/config/trusted-proxies.ts'
 import { alice, startGateway, type TestGateway, until } from '../server/deliver/support/gateway.ts'
 import { type Nginx, startNginx } from './nginx.ts'
 

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { clientCodes } from '../../src/protocol/client-codes.ts'
 import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
-import { options } from '../../src/server/config.ts'
+import { options } from '../../src/server/config/config.ts'
 import { namedFunctions, page } from './architecture.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))

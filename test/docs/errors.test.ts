@@ -12,7 +12,7 @@ import {
   warningCodes,
 } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
-import { options } from '../../src/server/config.ts'
+import { options } from '../../src/server/config/config.ts'
 
 const page = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
 const rowOf = (code: string): string => page.split('\n').find(line => line.startsWith(`| \`${code}\` |`)) ?? ''

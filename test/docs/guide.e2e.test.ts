@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, inject, test } from 'vitest'
-import { parseChannelEntries } from '../../src/server/channel-entries.ts'
+import { parseChannelEntries } from '../../src/server/config/channel-entries.ts'
 import { linkPackage, readBlocks, runPage } from './guide-page.ts'
 
 const policies = 'channel-policies'

@@ -51,17 +51,9 @@ const importsOf = (file: string): string[] =>
 function partOf(file: string): string {
   const [first = '', second = ''] = file.split('/')
   if (first !== 'server') return first
-  if (
-    /^(channel-entries(-file)?|errors|log|log-error|log-repeated|config|config-tokens|config-unsafe|connections|database|descriptors|locked|metrics|places|postgres-url|redis|redis-\w+|steady-clock|topic-pattern|trouble|trusted-proxies)\.ts$/.test(
-      second,
-    )
-  )
-    return 'server/basics'
-  return /^(beacon-way|catalog-watch|channel-setup|door-setup|drain|gateway-options|idle-memory|isolation|lanes|operator-setup|pipeline|readiness|server|server-end|shared-redis|stream-setup|upkeep|young-generation)\.ts$/.test(
-    second,
-  )
-    ? 'server/top'
-    : `server/${second}`
+  // Whatever anybody may use, and what puts the parts together.
+  if (/^(config|log|postgres|redis|steady-clock\.ts)$/.test(second)) return 'server/basics'
+  return /^(setup|upkeep|process|(pipeline|server|server-end)\.ts)$/.test(second) ? 'server/top' : `server/${second}`
 }
 
 const reach = (part: string): Set<string> => new Set([part, ...(below[part] ?? []).flatMap(next => [...reach(next)])])
@@ -92,7 +84,7 @@ test('no file imports itself through others', () => {
 })
 
 test('the reader of import lines sees them', () => {
-  expect(importsOf('server/config.ts')).toContain('protocol/tidegate-error.ts')
+  expect(importsOf('server/config/config.ts')).toContain('protocol/tidegate-error.ts')
   expect(importsOf('cli/main.ts')).toContain('cli/commands/token.ts')
   expect(reach('server/wal').has('predicate')).toBe(false)
 })

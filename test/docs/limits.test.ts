@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { type PeerCode, peerCodes, type Retry } from '../../src/protocol/codes.ts'
-import { type OptionName, options } from '../../src/server/config.ts'
+import { type OptionName, options } from '../../src/server/config/config.ts'
 
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { peerCodes } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
-import { options } from '../../src/server/config.ts'
+import { options } from '../../src/server/config/config.ts'
 import { metrics } from '../../src/server/metrics/table.ts'
 import { tracingPackages } from '../../src/server/tracing/packages.ts'
 
@@ -24,7 +24,7 @@ const example = JSON.parse(/```json\n(.*)\n```/.exec(page)![1]!) as Line
 
 test('its example has the fields of a real line, in their order', () => {
   const script = `
-    const { createLog } = await import('./src/server/log.ts')
+    const { createLog } = await import('./src/server/log/log.ts')
     const { TidegateError } = await import('./src/protocol/tidegate-error.ts')
     const cause = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' })
     const err = new TidegateError('RELAY_UNREACHABLE', 'redis does not answer', { cause })

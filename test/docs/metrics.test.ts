@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { metricsPage } from '../../scripts/metrics-page.ts'
 import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
-import { options } from '../../src/server/config.ts'
+import { options } from '../../src/server/config/config.ts'
 import { metrics } from '../../src/server/metrics/table.ts'
 
 const page = await readFile(new URL('../../docs/operations/metrics.md', import.meta.url), 'utf8')

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { withAlarms } from '../../scripts/alarms.ts'
 import { peerCodes, resyncCodes } from '../../src/protocol/codes.ts'
 import { operatorCodes } from '../../src/protocol/operator-codes.ts'
-import { options } from '../../src/server/config.ts'
+import { options } from '../../src/server/config/config.ts'
 
 const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { costs, deployments, sizeOf, tableOf, usual } from '../../scripts/sizing.ts'
-import { loadConfig } from '../../src/server/config.ts'
+import { loadConfig } from '../../src/server/config/config.ts'
 import { jwtSecret } from '../support/node.ts'
 
 const page = await readFile(new URL('../../docs/operations/sizing.md', import.meta.url), 'utf8')

@@ -1,7 +1,7 @@
 // Where histories are played: a database and a node for many of them, each history in a schema of its own.
 import pg from 'pg'
-import { loadConfig } from '../../src/server/config.ts'
-import { createLog } from '../../src/server/log.ts'
+import { loadConfig } from '../../src/server/config/config.ts'
+import { createLog } from '../../src/server/log/log.ts'
 import { startServer, type TidegateServer } from '../../src/server/server.ts'
 import type { Subscriptions } from '../../src/server/subscribe/subscription.ts'
 import type { Life } from '../../src/server/wal/replication.ts'

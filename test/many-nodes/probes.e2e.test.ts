@@ -1,6 +1,6 @@
 // What a balancer is told of two nodes while the network between one of them, or both, and Postgres or Redis swallows packets.
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import type { ReadinessBody } from '../../src/server/readiness.ts'
+import type { ReadinessBody } from '../../src/server/upkeep/readiness.ts'
 import { FaultyLink } from '../support/faulty-link.ts'
 import { LiveSse, person, prepareDatabase, roomsSchema, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'

@@ -4,7 +4,7 @@ import { DummyDriver, Kysely, PostgresAdapter, PostgresIntrospector, PostgresQue
 import type { CompareOp, Expr, Predicate, Row, SqlType } from '../../src/predicate/algebra.ts'
 import { renderPredicate } from '../../src/predicate/render.ts'
 import { sqlTypes } from '../../src/predicate/sql-types.ts'
-import { pinnedSettings, type TextRow } from '../../src/server/database.ts'
+import { pinnedSettings, type TextRow } from '../../src/server/postgres/database.ts'
 import { rowOf } from '../support/plain-memberships.ts'
 import type { TestDatabase } from '../support/postgres.ts'
 import { callPredicates } from './call-samples.ts'

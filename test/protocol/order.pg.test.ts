@@ -5,8 +5,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { SqlType, TypeFamily } from '../../src/predicate/algebra.ts'
 import type { JsonRow, OrderTerm } from '../../src/protocol/messages.ts'
 import { compareRows } from '../../src/protocol/order.ts'
-import { createPool, queryText } from '../../src/server/database.ts'
 import { jsonOf } from '../../src/server/decode/values.ts'
+import { createPool, queryText } from '../../src/server/postgres/database.ts'
 import { TestDatabase } from '../support/postgres.ts'
 
 let database: TestDatabase

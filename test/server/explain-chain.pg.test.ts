@@ -6,10 +6,10 @@ import { type AccessExplained, explainAccess } from '../../src/server/authorize/
 import { createCatalog } from '../../src/server/authorize/policy-catalog.ts'
 import { settingsList } from '../../src/server/authorize/settings.ts'
 import type { PostgresCatalog } from '../../src/server/catalog/catalog.ts'
-import { createPool } from '../../src/server/database.ts'
 import { explainPolicies } from '../../src/server/explain/reads.ts'
 import { explainRow } from '../../src/server/explain/row.ts'
-import { createLog } from '../../src/server/log.ts'
+import { createLog } from '../../src/server/log/log.ts'
+import { createPool } from '../../src/server/postgres/database.ts'
 import { prepareDatabase } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 

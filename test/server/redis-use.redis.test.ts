@@ -1,7 +1,7 @@
 // What is asked of Redis: scripts, and whether it is one that Tidegate can use.
 import { expect, test } from 'vitest'
-import { assertRedisReady } from '../../src/server/redis-ready.ts'
-import { defineScript } from '../../src/server/redis-script.ts'
+import { assertRedisReady } from '../../src/server/redis/redis-ready.ts'
+import { defineScript } from '../../src/server/redis/redis-script.ts'
 import { open } from '../support/redis-clients.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
 import { disguised } from '../support/redis-disguise.ts'

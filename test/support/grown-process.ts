@@ -1,6 +1,6 @@
 // A process that grows, becomes idle and prints its resident bytes before and after.
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { IdleMemory } from '../../src/server/idle-memory.ts'
+import { IdleMemory } from '../../src/server/process/idle-memory.ts'
 
 let kept: object[][] = []
 for (let round = 0; round < 40; round++) {

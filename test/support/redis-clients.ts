@@ -1,6 +1,6 @@
 // Clients of Redis as the server opens them, closed at the end of a test.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { closeRedis, isRedisAway, openRedis, type RedisClient } from '../../src/server/redis.ts'
+import { closeRedis, isRedisAway, openRedis, type RedisClient } from '../../src/server/redis/redis.ts'
 
 /** @example
  *  using opened = open(redis.url)

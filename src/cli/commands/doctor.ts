@@ -1,5 +1,5 @@
 // Says of every prerequisite whether it holds, and what to run if it does not.
-import type { Environment, Flags } from '../../server/config.ts'
+import type { Environment, Flags } from '../../server/config/config.ts'
 import { diagnose } from '../../server/doctor/diagnose.ts'
 import type { Finding } from '../../server/doctor/finding.ts'
 import { diagnosisLines } from '../diagnosis-lines.ts'

@@ -12,8 +12,8 @@ import {
   sharesOf,
 } from '../../server/nodes/rebalance.ts'
 import { livingNodes } from '../../server/nodes/registry.ts'
-import { closeRedis, openRedis, type RedisClient } from '../../server/redis.ts'
-import { assertRedisReady } from '../../server/redis-ready.ts'
+import { closeRedis, openRedis, type RedisClient } from '../../server/redis/redis.ts'
+import { assertRedisReady } from '../../server/redis/redis-ready.ts'
 
 export interface RebalanceOptions {
   readonly redisUrl: string

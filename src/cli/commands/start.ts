@@ -1,7 +1,7 @@
 // Runs a server until a signal ends it: one line when it listens, one when it is ready, a clean end, a second signal forces.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Config } from '../../server/config.ts'
-import { createLog, type Log } from '../../server/log.ts'
+import type { Config } from '../../server/config/config.ts'
+import { createLog, type Log } from '../../server/log/log.ts'
 
 export interface RunningServer {
   readonly port: number

@@ -1,8 +1,8 @@
 // Mints a development token with JWT_SECRET, as the identity provider would in production.
 import { SignJWT } from 'jose'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { OptionValues } from '../../server/config.ts'
-import { verificationOf } from '../../server/config-tokens.ts'
+import type { OptionValues } from '../../server/config/config.ts'
+import { verificationOf } from '../../server/config/config-tokens.ts'
 
 export type SigningOptions = OptionValues<
   'JWT_SECRET' | 'JWT_JWKS_URL' | 'JWT_ALGORITHMS' | 'JWT_ISSUER' | 'JWT_AUDIENCE' | 'JWT_ROLE_CLAIM'

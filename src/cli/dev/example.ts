@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import type pg from 'pg'
 import { z } from 'zod'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { createPool } from '../../server/database.ts'
+import { createPool } from '../../server/postgres/database.ts'
 
 export const people = [
   { id: '00000000-0000-4000-8000-000000000ada', name: 'Ada' },

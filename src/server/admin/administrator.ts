@@ -1,8 +1,8 @@
 // The connection that changes the database, and what its failures mean to the operator.
 import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { pinnedOptions } from '../database.ts'
-import { connectionOf, PreferringClient, reasonOf } from '../postgres-url.ts'
+import { pinnedOptions } from '../postgres/database.ts'
+import { connectionOf, PreferringClient, reasonOf } from '../postgres/postgres-url.ts'
 import { poolerRefusal } from '../wal/own-session.ts'
 
 export interface AdminOptions {

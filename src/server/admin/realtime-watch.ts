@@ -1,6 +1,6 @@
 // Looks once an hour at a schema `realtime` that somebody else made, and warns in the log of what is wrong with it: a partition may be missing
 // long after migrate said that all is well. The node that leads does it.
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import { type Asked, findingsOfRealtimeSchema, type RealtimeFindingKind } from './realtime-findings.ts'
 
 const lookEveryMs = 3_600_000

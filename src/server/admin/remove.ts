@@ -2,7 +2,7 @@
 // that `migrate` and `track` made, and nothing else.
 import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { connectionOf, PreferringClient } from '../postgres-url.ts'
+import { connectionOf, PreferringClient } from '../postgres/postgres-url.ts'
 import { dropSlot, readSlots } from '../wal/slot.ts'
 import { type Administrator, type AdminOptions, asAdministrator, type Output } from './administrator.ts'
 import { replacedFunctions } from './adopted-realtime.ts'

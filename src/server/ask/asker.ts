@@ -1,9 +1,9 @@
 // Asks Postgres under a reader's role and claims, by a snapshot of which it is known where in the stream it stands.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { beginSql, begin as beginTransaction, type Lane, pinnedSettings, type TextRow } from '../database.ts'
 import type { Figures } from '../figures/figures.ts'
-import { isLocked, lockTimeoutMs } from '../locked.ts'
+import { beginSql, begin as beginTransaction, type Lane, pinnedSettings, type TextRow } from '../postgres/database.ts'
+import { isLocked, lockTimeoutMs } from '../postgres/locked.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Query } from '../route/query.ts'

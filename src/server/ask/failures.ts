@@ -1,7 +1,7 @@
 // What it means that Postgres did not answer: for the audience that asked, and for nobody else.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { isAway } from '../database.ts'
-import { isLocked } from '../locked.ts'
+import { isAway } from '../postgres/database.ts'
+import { isLocked } from '../postgres/locked.ts'
 import type { Query } from '../route/query.ts'
 
 /** The stream and what SQL shows do not fit together yet: asked again in a moment. */

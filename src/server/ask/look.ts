@@ -1,8 +1,8 @@
 // One check of an asked audience, under one snapshot: as little as tells what differs from what its readers hold.
 import { baseOf } from '../../predicate/sql-types.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { TextRow } from '../database.ts'
 import { knownKey } from '../decode/fold.ts'
+import type { TextRow } from '../postgres/database.ts'
 import { keyValues } from '../route/key-row.ts'
 import type { Query } from '../route/query.ts'
 import { QueryRow } from '../snapshot/query-row.ts'

@@ -1,8 +1,8 @@
 // Which tables an asked policy reads, as far as the catalog tells: a commit to one of them is looked at at once instead of at
 // the next recheck. A guess: too many cost checks, too few cost `recheckMs`.
 import type pg from 'pg'
-import type { Lane } from '../database.ts'
-import { lockTimeoutMs, untilUnlocked } from '../locked.ts'
+import type { Lane } from '../postgres/database.ts'
+import { lockTimeoutMs, untilUnlocked } from '../postgres/locked.ts'
 
 /** @returns OIDs: tables that the policies name, and those whose name stands in the body of a function that they call, at
  *    any depth; the table itself only where the text of a policy or function selects from it */

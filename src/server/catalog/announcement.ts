@@ -2,8 +2,8 @@
 // changed that decide who may read what. Any role can write a message of that name, and each that counts holds up the
 // stream for a look at the catalog: so the trigger signs them, with a key that only it and the server can read.
 import { createHash, timingSafeEqual } from 'node:crypto'
-import type { Lane } from '../database.ts'
 import type { Commit } from '../decode/change.ts'
+import type { Lane } from '../postgres/database.ts'
 
 /** No deployment can have this name. */
 const prefix = 'tidegate catalog'

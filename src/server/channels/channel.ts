@@ -2,7 +2,7 @@
 // has passed what the publisher's had: so that a revocation before a message holds for it.
 import { createHash } from 'node:crypto'
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import { Batch, type Receivers } from '../route/batch.ts'
 import { Outgoing } from '../route/outgoing.ts'
 import { gapJson, messageJson } from './event-json.ts'

@@ -1,6 +1,6 @@
 // What holds for which channels, and which rule is a channel's.
-import type { ChannelEntry } from '../channel-entries.ts'
-import { matchesTopic } from '../topic-pattern.ts'
+import type { ChannelEntry } from '../config/channel-entries.ts'
+import { matchesTopic } from '../config/topic-pattern.ts'
 import type { ChannelName } from './message.ts'
 
 export interface HistoryRule {

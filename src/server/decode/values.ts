@@ -5,7 +5,7 @@
 // a cast to json of their own (hstore) are strings in their text form, because a column's type does not say their fields.
 import type { SqlType } from '../../predicate/algebra.ts'
 
-/** @param text Postgres's text form under the pinned session settings (src/server/database.ts)
+/** @param text Postgres's text form under the pinned session settings (src/server/postgres/database.ts)
  *  @returns JSON text without line breaks
  *  @example jsonOf(timestamptz, '2026-01-31 12:00:00.5+00') // '"2026-01-31T12:00:00.5+00:00"' */
 export function jsonOf(type: SqlType, text: string): string {

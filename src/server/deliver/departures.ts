@@ -1,7 +1,7 @@
 // Which connections this node gave up, for the log: the first of its kind at once, and those that follow within a minute as one
 // number. A network that drops ten thousand phones is one event, and must not be ten thousand lines.
 import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 
 export type Wire = 'WebSocket' | 'event stream' | 'long-poll'
 type Fault = Extract<PeerCode, 'HEARTBEAT_MISSED' | 'SLOW_CONSUMER'>

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { peerCodes } from '../../protocol/codes.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import { corsHeaders } from './origin.ts'
 import { type Refusal, refusalOf } from './refusal.ts'
 

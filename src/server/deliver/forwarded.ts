@@ -4,7 +4,7 @@
 // from there the addresses are walked to the left while they are trusted, and the first that is not is the client. What stands left
 // of it the client may have made up.
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
-import { canonicalAddress, type TrustedProxies } from '../trusted-proxies.ts'
+import { canonicalAddress, type TrustedProxies } from '../config/trusted-proxies.ts'
 
 export interface Client {
   /** Canonical. */

@@ -1,7 +1,7 @@
 // Questions to other nodes, and this one's answers to theirs.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Log } from '../log.ts'
-import { repeated } from '../log-repeated.ts'
+import type { Log } from '../log/log.ts'
+import { repeated } from '../log/log-repeated.ts'
 import type { NodeMail } from '../nodes/node-mail.ts'
 import type { Peers } from './peers.ts'
 

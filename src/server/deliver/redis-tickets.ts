@@ -4,8 +4,8 @@
 // Its clock decides when an unused ticket expires, the nodes' clocks may differ. When it does not answer, tickets are neither
 // issued nor taken: a ticket in the memory of one node would be refused by all others.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { RedisClient } from '../redis.ts'
-import { defineScript, type Script } from '../redis-script.ts'
+import type { RedisClient } from '../redis/redis.ts'
+import { defineScript, type Script } from '../redis/redis-script.ts'
 import type { Principal } from '../subscribe/subscription.ts'
 import {
   digestOf,

@@ -3,8 +3,8 @@ import { type PeerCode, peerCodes } from '../../protocol/codes.ts'
 import type { ErrorEvent, ServerFrame } from '../../protocol/messages.ts'
 import { errorBodyOf, isPeerCode, TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Figures } from '../figures/figures.ts'
-import type { Log } from '../log.ts'
-import { repeated } from '../log-repeated.ts'
+import type { Log } from '../log/log.ts'
+import { repeated } from '../log/log-repeated.ts'
 
 export interface Refusal extends ErrorEvent {
   code: PeerCode

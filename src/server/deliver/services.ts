@@ -1,7 +1,7 @@
 // What every transport needs of its surroundings.
 import type { ChannelDoor } from '../channels/door.ts'
 import type { Figures } from '../figures/figures.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { TokenOrders } from '../orders/targets.ts'
 import type { Principal, Subscriptions } from '../subscribe/subscription.ts'
 import type { Departures } from './departures.ts'

@@ -1,7 +1,7 @@
 // What a start warns of: what the doctor would say of the options, the machine and Redis. What it refuses has stopped it before.
-import type { Config } from '../config.ts'
-import type { Log } from '../log.ts'
-import { isRedisAway, type RedisClient } from '../redis.ts'
+import type { Config } from '../config/config.ts'
+import type { Log } from '../log/log.ts'
+import { isRedisAway, type RedisClient } from '../redis/redis.ts'
 import { configurationFindings } from './configuration-findings.ts'
 import type { Finding } from './finding.ts'
 import { machineFindings } from './machine.ts'

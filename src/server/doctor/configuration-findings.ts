@@ -1,7 +1,7 @@
 // What the doctor says of options that fit: what may be unsafe, and what does not go with the rest. Pure.
-import type { Config } from '../config.ts'
-import { type Mixture, mixturesOf } from '../config-unsafe.ts'
-import { connectionOf } from '../postgres-url.ts'
+import type { Config } from '../config/config.ts'
+import { type Mixture, mixturesOf } from '../config/config-unsafe.ts'
+import { connectionOf } from '../postgres/postgres-url.ts'
 import { failure, ok, setting, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import { isLocal } from './local-host.ts'

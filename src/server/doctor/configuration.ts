@@ -12,7 +12,7 @@ import {
   type OptionName,
   optionNames,
   options,
-} from '../config.ts'
+} from '../config/config.ts'
 import { failure, setting } from './checks.ts'
 import type { Finding, Remedy } from './finding.ts'
 

@@ -1,6 +1,6 @@
 // How far the clock of Postgres is from this machine's.
 import type pg from 'pg'
-import { queryText } from '../database.ts'
+import { queryText } from '../postgres/database.ts'
 import type { ClockReading } from './database-server.ts'
 
 const samples = 5

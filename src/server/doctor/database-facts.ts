@@ -1,6 +1,6 @@
 // What a server says of itself, read in two queries that any login may ask.
 import type pg from 'pg'
-import { queryText } from '../database.ts'
+import { queryText } from '../postgres/database.ts'
 
 export interface ServerFacts {
   readonly versionNumber: number

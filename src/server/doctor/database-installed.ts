@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { announcingTriggers, eventTrigger } from '../admin/installation.ts'
 import { readFunctions, readMigrations } from '../admin/migrations.ts'
 
-import { queryText } from '../database.ts'
+import { queryText } from '../postgres/database.ts'
 
 export interface Installed {
   readonly hasSchema: boolean

@@ -5,8 +5,8 @@
 // or not in force.
 import pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { queryText } from '../database.ts'
-import { connectionOf, reasonOf, settled } from '../postgres-url.ts'
+import { queryText } from '../postgres/database.ts'
+import { connectionOf, reasonOf, settled } from '../postgres/postgres-url.ts'
 import { assertSameDatabase, hasOwnSession } from '../wal/own-session.ts'
 import { failure, ok, setting, warning } from './checks.ts'
 import type { DatabaseCheck } from './database-checks.ts'

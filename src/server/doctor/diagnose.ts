@@ -1,6 +1,6 @@
 // Everything the doctor looks at, side by side: what is dead does not keep the rest from being told.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Environment, type Flags, type OptionName, options } from '../config.ts'
+import { type Environment, type Flags, type OptionName, options } from '../config/config.ts'
 import { release } from '../nodes/release.ts'
 import { type CheckName, failure, ok, unknown } from './checks.ts'
 import { readConfiguration } from './configuration.ts'

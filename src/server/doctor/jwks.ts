@@ -1,6 +1,6 @@
 // The doctor's look at JWT_JWKS_URL: whether it answers, and whether its keys are of the kinds that are accepted.
 import type { JWK } from 'jose'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { fetchPublicKeys } from '../subscribe/jwks.ts'
 import { failure, ok, setting, shell, warning } from './checks.ts'
 import type { Finding } from './finding.ts'

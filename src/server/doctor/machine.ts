@@ -1,6 +1,6 @@
 // What the doctor says of the machine: files it may open, memory, the temporary folder, Node.
-import type { Config } from '../config.ts'
-import { roomWithin } from '../descriptors.ts'
+import type { Config } from '../config/config.ts'
+import { roomWithin } from '../config/descriptors.ts'
 import { failure, ok, setting, shell, unknown, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import type { MachineLook } from './machine-look.ts'

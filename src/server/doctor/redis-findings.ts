@@ -1,8 +1,8 @@
 // What the doctor says of a Redis that answers. Pure.
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import type { LivingNode } from '../nodes/node-state.ts'
-import { versionRefusal } from '../redis-ready.ts'
-import type { RedisPlace } from '../redis-url.ts'
+import { versionRefusal } from '../redis/redis-ready.ts'
+import type { RedisPlace } from '../redis/redis-url.ts'
 import { failure, ok, redisCommands, setting, shell, unknown, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import type { RedisLook, RedisServerLook } from './redis-look.ts'

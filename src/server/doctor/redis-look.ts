@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { LivingNode } from '../nodes/node-state.ts'
 import { livingNodes } from '../nodes/registry.ts'
-import { connectionFor, type RedisClient } from '../redis.ts'
-import { infoOf, serversOf } from '../redis-ready.ts'
+import { connectionFor, type RedisClient } from '../redis/redis.ts'
+import { infoOf, serversOf } from '../redis/redis-ready.ts'
 
 export interface RedisLook {
   /** Of a Cluster, its masters. */

@@ -1,5 +1,5 @@
 // Whether Redis has room for the journal, and for what readers are sent. The formula is that of docs/operations.md, "Memory". Pure.
-import type { Config } from '../config.ts'
+import type { Config } from '../config/config.ts'
 import { failure, ok, redisCommands, setting, unknown, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import type { RedisServerLook } from './redis-look.ts'

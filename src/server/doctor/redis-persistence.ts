@@ -1,6 +1,6 @@
 // What Redis keeps: over a restart, on replicas, and what it can confirm of it. Pure.
-import type { Config } from '../config.ts'
-import type { RedisPlace } from '../redis-url.ts'
+import type { Config } from '../config/config.ts'
+import type { RedisPlace } from '../redis/redis-url.ts'
 import { failure, ok, redisCommands, setting, shell, unknown, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import type { RedisServerLook } from './redis-look.ts'

@@ -1,5 +1,5 @@
 // Whether the login of REDIS_URL may do what Tidegate does there, found out by doing it with keys of the doctor's own.
-import type { RedisClient } from '../redis.ts'
+import type { RedisClient } from '../redis/redis.ts'
 
 export interface RedisRights {
   /** As ACL knows it. */

@@ -1,6 +1,6 @@
 // Why a Redis cannot be reached, found out by asking each host of the URL by itself, and what to write instead.
 import { Redis } from 'ioredis'
-import type { Host } from '../redis-url.ts'
+import type { Host } from '../redis/redis-url.ts'
 import { failure, setting, shell } from './checks.ts'
 import type { Finding } from './finding.ts'
 import { hostsOf, type OtherPlace, placeOfHost, type RedisWay, redisCli, redisUrlTo, sayHost } from './redis-words.ts'

@@ -1,5 +1,5 @@
 // REDIS_URL as the doctor prints it: with the password left out.
-import { type Host, parseRedisUrl, type RedisPlace, type StandalonePlace } from '../redis-url.ts'
+import { type Host, parseRedisUrl, type RedisPlace, type StandalonePlace } from '../redis/redis-url.ts'
 
 export type OtherPlace = Pick<StandalonePlace, 'kind' | 'host' | 'port'> | SentinelsOf | ClusterOf
 

@@ -1,8 +1,8 @@
 // The doctor's look at Redis: whether it can be reached, and all that Tidegate needs of it.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Config } from '../config.ts'
-import { closeRedis, openRedis, type RedisClient } from '../redis.ts'
-import { assertRedisReady } from '../redis-ready.ts'
+import type { Config } from '../config/config.ts'
+import { closeRedis, openRedis, type RedisClient } from '../redis/redis.ts'
+import { assertRedisReady } from '../redis/redis-ready.ts'
 import { failure, ok, setting, warning } from './checks.ts'
 import type { Finding } from './finding.ts'
 import { judgeRedis, type RedisNeeds, rightsFinding } from './redis-findings.ts'

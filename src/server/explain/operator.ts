@@ -1,5 +1,5 @@
 // The explanations of a running server, for its operators: a few at a time, so that they hold up nobody's snapshot.
-import { Places } from '../places.ts'
+import { Places } from '../postgres/places.ts'
 import { type ExplainOptions, explain } from './explain.ts'
 import type { Explanation } from './explanation.ts'
 import { parseExplainParameters } from './request.ts'

@@ -1,6 +1,6 @@
 // One snapshot for everything that is compared: what Tidegate judges by, and what Postgres answers.
 import type pg from 'pg'
-import type { Lane } from '../database.ts'
+import type { Lane } from '../postgres/database.ts'
 
 /** Runs `use` with settings that are gone afterwards; what fails in it leaves the transaction usable.
  *  @param setup SQL; empty for none */

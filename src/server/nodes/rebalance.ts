@@ -3,8 +3,8 @@
 // Each is told how many to keep, not how many to send away: whoever is asked the same again does no more for it. One
 // rebalancing runs at a time; who asks for another meanwhile is given the one that runs.
 import { randomBytes } from 'node:crypto'
-import type { RedisClient } from '../redis.ts'
-import { defineScript } from '../redis-script.ts'
+import type { RedisClient } from '../redis/redis.ts'
+import { defineScript } from '../redis/redis-script.ts'
 import type { LivingNode } from './node-state.ts'
 import { rebalanceKey } from './registry.ts'
 

@@ -4,9 +4,9 @@
 // instance: a lease from its future is as dead as one from long ago, and whoever lives renews it within a second. All that
 // a node says, hears and is asked goes in one round trip.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Log } from '../log.ts'
-import type { RedisClient } from '../redis.ts'
-import { defineScript } from '../redis-script.ts'
+import type { Log } from '../log/log.ts'
+import type { RedisClient } from '../redis/redis.ts'
+import { defineScript } from '../redis/redis-script.ts'
 import type { LivingNode, MoveOrder, NodeState } from './node-state.ts'
 
 const renewMs = 1000

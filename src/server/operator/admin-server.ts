@@ -2,12 +2,12 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
+import { noProxies, type TrustedProxies } from '../config/trusted-proxies.ts'
 import { answerRefusal, exchangeOf } from '../deliver/exchange.ts'
 import { settleForwarded } from '../deliver/forwarded.ts'
 import { answerProbe, type Probes } from '../deliver/probes.ts'
-import type { Log } from '../log.ts'
-import { repeated } from '../log-repeated.ts'
-import { noProxies, type TrustedProxies } from '../trusted-proxies.ts'
+import type { Log } from '../log/log.ts'
+import { repeated } from '../log/log-repeated.ts'
 import type { OperatorDoor } from './door.ts'
 
 export interface AdminServerOptions {

@@ -5,7 +5,7 @@ import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { answerRefusal, type Exchange, whenOver } from '../deliver/exchange.ts'
 import { refuseForeignOrigin } from '../deliver/http.ts'
 import { bearerOf } from '../deliver/identify.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { OperatorRoute } from './route.ts'
 
 export interface OperatorDoorOptions {

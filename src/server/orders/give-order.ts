@@ -3,7 +3,7 @@ import pg from 'pg'
 import { z } from 'zod'
 import { formatPosition, type Position } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { isAway, type Lane } from '../database.ts'
+import { isAway, type Lane } from '../postgres/database.ts'
 
 const name = z.string().min(1).max(1000).optional()
 const reason = z.string().max(200).optional()

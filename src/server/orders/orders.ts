@@ -7,9 +7,9 @@
 // moment the connection can be found by its user, whoever holds connections looks again then (`verdictOn`).
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { isAway, type Lane } from '../database.ts'
 import type { Change, Commit, Relation } from '../decode/change.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
+import { isAway, type Lane } from '../postgres/database.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import { Slice } from '../route/slice.ts'

@@ -1,6 +1,6 @@
 // The orders that stand in the database, fenced: what the snapshot does not see comes through the stream.
 import type pg from 'pg'
-import { type Lane, queryText } from '../database.ts'
+import { type Lane, queryText } from '../postgres/database.ts'
 import { QueryRow } from '../snapshot/query-row.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../wal/visibility.ts'

@@ -2,7 +2,7 @@
 // window's once Redis has it. So nobody is ever told what another node could not tell.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Commit } from '../decode/change.ts'
-import { isRedisAway } from '../redis.ts'
+import { isRedisAway } from '../redis/redis.ts'
 import type { Snapshot } from '../wal/visibility.ts'
 import { blockBytesOf, encodeBlock, encodeParts } from './block.ts'
 import { BlockReader } from './block-reader.ts'

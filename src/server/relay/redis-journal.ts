@@ -10,10 +10,10 @@
 //   - another epoch: the same, for everybody.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Log } from '../log.ts'
-import { isRedisAway, type RedisClient } from '../redis.ts'
+import type { Log } from '../log/log.ts'
+import type { Trouble } from '../log/trouble.ts'
+import { isRedisAway, type RedisClient } from '../redis/redis.ts'
 import { steadyNow } from '../steady-clock.ts'
-import type { Trouble } from '../trouble.ts'
 import { formatLsn } from '../wal/lsn.ts'
 import type { Held, SlotState } from '../wal/wal-source.ts'
 import { BlockReader } from './block-reader.ts'

@@ -4,8 +4,8 @@
 // counter in Redis, which could roll back with a lagging replica and number other commits the same. Parts belong to a commit too
 // large for one block; the attempt tells the parts of two leaders apart that cut it differently.
 import type { Redis } from 'ioredis'
-import { connectionFor, type RedisClient } from '../redis.ts'
-import { defineScript, type Script } from '../redis-script.ts'
+import { connectionFor, type RedisClient } from '../redis/redis.ts'
+import { defineScript, type Script } from '../redis/redis-script.ts'
 
 export interface EntryId {
   readonly lsn: bigint

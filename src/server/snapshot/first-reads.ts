@@ -1,7 +1,7 @@
 // The reads that subscriptions begin with: users take turns, those of one audience who ask for the same at once share one read, and
 // what is too slow is told to its reader.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Lane } from '../database.ts'
+import type { Lane } from '../postgres/database.ts'
 import type { MemoryRelay, Pin } from '../relay/memory-relay.ts'
 import type { FencedRows, Reader, SnapshotReader } from './reader.ts'
 import { SlowHints } from './slow-hints.ts'

@@ -7,7 +7,7 @@ import { keyFunctionOf } from '../../predicate/compare.ts'
 import { joinText } from '../../predicate/join-key.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import type { Table } from '../catalog/table.ts'
-import type { TextRow } from '../database.ts'
+import type { TextRow } from '../postgres/database.ts'
 import type { FencedRows, RowMatch, SnapshotReader } from './reader.ts'
 
 interface Request {

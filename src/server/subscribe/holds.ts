@@ -2,7 +2,7 @@
 // since goes out as one delta. Retractions are part of the same delta and come first. Nobody else waits.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
 import { MembershipsBefore, type MembershipWriter } from '../authorize/membership-history.ts'
-import { repeated } from '../log-repeated.ts'
+import { repeated } from '../log/log-repeated.ts'
 import type { Audience, Hold } from '../route/audience.ts'
 import { Batch } from '../route/batch.ts'
 import { Found } from '../route/found.ts'

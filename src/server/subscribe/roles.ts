@@ -2,8 +2,8 @@
 // here never runs SET ROLE: so the door checks.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Config } from '../config.ts'
-import { isAway, type Lane } from '../database.ts'
+import type { Config } from '../config/config.ts'
+import { isAway, type Lane } from '../postgres/database.ts'
 
 export interface RoleGateOptions {
   /** Connected as the login that serves. */

@@ -1,7 +1,7 @@
 // The stream's state on this node and the means to read beside it.
 import type { IndexSize } from '../authorize/inner-set.ts'
 import type { Figures } from '../figures/figures.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { Head } from '../relay/head.ts'
 import type { MemoryRelay } from '../relay/memory-relay.ts'
 import type { Router } from '../route/router.ts'

@@ -2,7 +2,7 @@
 
 import { type Position, WHOLE_COMMIT } from '../../protocol/position.ts'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { Lane } from '../database.ts'
+import type { Lane } from '../postgres/database.ts'
 import { parseLsn } from '../wal/lsn.ts'
 import { low32 } from '../wal/visibility.ts'
 import type { Stream } from './stream.ts'

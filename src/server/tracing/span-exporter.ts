@@ -1,7 +1,7 @@
 // Sends spans to a collector, counts what became of them, and tells the log once when they do not arrive, and once when they do again.
 import type { SpanExporter } from '@opentelemetry/sdk-trace'
 import type { OperatorCode } from '../../protocol/operator-codes.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { TracingPackages } from './packages.ts'
 
 /** Also of what is sent again after an answer that asks for it. */

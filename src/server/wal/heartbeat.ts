@@ -2,7 +2,7 @@
 // when the stream has passed a point. Anyone who may connect can emit a message, so ours carry a keyed hash.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import pg from 'pg'
-import type { Lane } from '../database.ts'
+import type { Lane } from '../postgres/database.ts'
 import { steadyNow } from '../steady-clock.ts'
 import { low32 } from './visibility.ts'
 

@@ -5,9 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import type { OperatorCode } from '../../protocol/operator-codes.ts'
-import type { Lane } from '../database.ts'
-import type { Log } from '../log.ts'
-import type { Trouble } from '../trouble.ts'
+import type { Log } from '../log/log.ts'
+import type { Trouble } from '../log/trouble.ts'
+import type { Lane } from '../postgres/database.ts'
 import { reach } from './preflight.ts'
 import {
   createSlot,

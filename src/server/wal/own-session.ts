@@ -1,7 +1,7 @@
 // Whether a connection has a session of Postgres to itself. A pooler in transaction mode lends another process for each transaction: what
 // was set is gone, or another's; a lock is held by nobody in particular; and it streams no WAL.
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type Lane, ownSession, queryText } from '../database.ts'
+import { type Lane, ownSession, queryText } from '../postgres/database.ts'
 
 const remedy =
   'let DATABASE_REPLICATION_URL lead to Postgres itself (mostly port 5432), and DATABASE_URL to the pooler as before'

@@ -1,8 +1,8 @@
 // What must be true of the database before a slot can be read, each with the statement that makes it so.
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type Lane, queryText } from '../database.ts'
-import { reasonOf } from '../postgres-url.ts'
+import { type Lane, queryText } from '../postgres/database.ts'
+import { reasonOf } from '../postgres/postgres-url.ts'
 import { poolerRefusal } from './own-session.ts'
 
 export interface DatabaseFacts {

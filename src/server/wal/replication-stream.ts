@@ -3,7 +3,7 @@
 import type pg from 'pg'
 import { LogicalReplicationService } from 'pg-logical-replication'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import type { PostgresConnection } from '../postgres-url.ts'
+import type { PostgresConnection } from '../postgres/postgres-url.ts'
 import { GulpReader } from './gulp-reader.ts'
 import { formatLsn } from './lsn.ts'
 import { MessageCopier, MessageQueue } from './message-queue.ts'

@@ -3,7 +3,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { TidegateError } from '../../protocol/tidegate-error.ts'
-import { type Lane, queryText } from '../database.ts'
+import { type Lane, queryText } from '../postgres/database.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import type { SystemIdentity } from './wal-plugin.ts'
 

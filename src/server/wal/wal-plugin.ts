@@ -1,7 +1,7 @@
 // What runs on the replication connection before the copy begins, and hands every message on as the bytes it came in.
 import pg from 'pg'
 import type { LogicalReplicationService } from 'pg-logical-replication'
-import { pinnedSettings } from '../database.ts'
+import { pinnedSettings } from '../postgres/database.ts'
 
 export interface WalPluginOptions {
   readonly publication: string

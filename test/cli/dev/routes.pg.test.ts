@@ -72,9 +72,9 @@ test('the page and every module it needs are served, without types and without a
 })
 
 test.each([
-  '/modules/server/config.ts',
+  '/modules/server/config/config.ts',
   '/modules/cli/main.ts',
-  '/modules/client/../server/config.ts',
+  '/modules/client/../server/config/config.ts',
   '/modules/client/..%2fserver%2fconfig.ts',
   '/modules/../package.json',
   '/modules/client/nothing.ts',

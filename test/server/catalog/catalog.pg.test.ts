@@ -2,8 +2,8 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createCatalog } from '../../../src/server/authorize/policy-catalog.ts'
 import type { PostgresCatalog } from '../../../src/server/catalog/catalog.ts'
-import { createPool } from '../../../src/server/database.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 
 let database: TestDatabase

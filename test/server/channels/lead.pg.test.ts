@@ -6,7 +6,7 @@ import { MemoryPresence } from '../../../src/server/channels/presence/memory-pre
 import { MemoryChannelRelay } from '../../../src/server/channels/relay/memory-relay.ts'
 import { ChannelRules } from '../../../src/server/channels/rules.ts'
 import type { Commit } from '../../../src/server/decode/change.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { steadyNow } from '../../../src/server/steady-clock.ts'
 import { ChannelDatabase, payloadOf } from './sql/sql.ts'

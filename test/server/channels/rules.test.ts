@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { ChannelRules, defaultRule } from '../../../src/server/channels/rules.ts'
-import { matchesTopic } from '../../../src/server/topic-pattern.ts'
+import { matchesTopic } from '../../../src/server/config/topic-pattern.ts'
 
 const inPrivate = (topic: string) => ({ topic, isPrivate: true })
 const inPublic = (topic: string) => ({ topic, isPrivate: false })

@@ -2,9 +2,9 @@
 // Also a script: `DATABASE_URL=... node test/server/decode/capture.ts "CREATE TABLE t (id int)" "INSERT INTO t VALUES (1)"`
 // runs each argument as one transaction and prints the messages in hex.
 import pg from 'pg'
-import { pinnedOptions } from '../../../src/server/database.ts'
 import type { Change, Commit, Tuple } from '../../../src/server/decode/change.ts'
 import { TransactionAssembler, type TransactionOptions } from '../../../src/server/decode/transaction.ts'
+import { pinnedOptions } from '../../../src/server/postgres/database.ts'
 
 /** A slot and a publication of all tables in the database of the client. One session of the assembler. */
 export class Capture {

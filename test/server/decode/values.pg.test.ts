@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { SqlType, TypeFamily } from '../../../src/predicate/algebra.ts'
-import { createPool, queryText } from '../../../src/server/database.ts'
 import { jsonOf } from '../../../src/server/decode/values.ts'
+import { createPool, queryText } from '../../../src/server/postgres/database.ts'
 import { TestDatabase } from '../../support/postgres.ts'
 
 let database: TestDatabase

@@ -8,7 +8,7 @@ import { closeReason, refusalOf } from '../../../src/server/deliver/refusal.ts'
 import { formatStreamPosition, proofOf, readStreamPosition } from '../../../src/server/deliver/stream-position.ts'
 import { fullBucket, takeToken } from '../../../src/server/deliver/token-bucket.ts'
 import { parseStreamUrl, requestOfFrame } from '../../../src/server/deliver/url.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 
 const read = (url: string, kind: 'live' | 'changes' = 'live') => {
   const [table = '', query = ''] = url.split('?')

@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { noProxies, parseRanges, TrustedProxies } from '../../../src/server/config/trusted-proxies.ts'
 import { clientOf } from '../../../src/server/deliver/forwarded.ts'
-import { noProxies, parseRanges, TrustedProxies } from '../../../src/server/trusted-proxies.ts'
 
 const trusted = new TrustedProxies(['10.0.0.0/8', 'fd00::/8'].flatMap(text => parseRanges(text)!))
 const address = (peer: string, headers: IncomingHttpHeaders): string => clientOf(peer, headers, trusted).address

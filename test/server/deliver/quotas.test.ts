@@ -3,9 +3,9 @@ import { connect, type Socket } from 'node:net'
 import { expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { closeCodeOf, type PeerCode } from '../../../src/protocol/codes.ts'
+import { parseRanges, TrustedProxies } from '../../../src/server/config/trusted-proxies.ts'
 import type { GatewayLimits } from '../../../src/server/deliver/limits.ts'
 import { Figures } from '../../../src/server/figures/figures.ts'
-import { parseRanges, TrustedProxies } from '../../../src/server/trusted-proxies.ts'
 import { post, TestFrameStream } from './support/frame-stream.ts'
 import {
   alice,

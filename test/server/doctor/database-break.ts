@@ -2,7 +2,7 @@
 import pg from 'pg'
 import { expect } from 'vitest'
 import { migrate } from '../../../src/cli/commands/migrate.ts'
-import { loadConfig } from '../../../src/server/config.ts'
+import { loadConfig } from '../../../src/server/config/config.ts'
 import { type DatabaseFindingsOptions, databaseFindings } from '../../../src/server/doctor/database.ts'
 import type { Finding, Remedy, Verdict } from '../../../src/server/doctor/finding.ts'
 import { eventually } from '../../support/eventually.ts'

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { type Config, loadConfig } from '../../../src/server/config.ts'
-import { roomWithin } from '../../../src/server/descriptors.ts'
+import { type Config, loadConfig } from '../../../src/server/config/config.ts'
+import { roomWithin } from '../../../src/server/config/descriptors.ts'
 import { descriptorFindings, machineFindings } from '../../../src/server/doctor/machine.ts'
 import {
   lookAtMachine,

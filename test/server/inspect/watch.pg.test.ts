@@ -1,8 +1,8 @@
 // A table as its users see it, watched by an operator.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { loadConfig } from '../../../src/server/config.ts'
+import { loadConfig } from '../../../src/server/config/config.ts'
 import type { Explanation } from '../../../src/server/explain/explanation.ts'
-import type { Log } from '../../../src/server/log.ts'
+import type { Log } from '../../../src/server/log/log.ts'
 import { startServer } from '../../../src/server/server.ts'
 import {
   asSet,

@@ -10,7 +10,7 @@ import { Figures } from '../../../src/server/figures/figures.ts'
 import { Overviews } from '../../../src/server/inspect/overviews.ts'
 import { Watchers } from '../../../src/server/inspect/watchers.ts'
 import type { CommitsSeen } from '../../../src/server/inspect/wire.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 
 const tables = Array.from({ length: 20 }, (_, place) => `public.${'long'.repeat(30)}${place}`)
 

@@ -1,7 +1,7 @@
 // The same in a Cluster: every script's keys are in one slot, also those it finds by itself.
 import { expect, test, vi } from 'vitest'
 import { RedisTickets } from '../../../src/server/deliver/redis-tickets.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 import type { MoveOrder } from '../../../src/server/nodes/node-state.ts'
 import { askToRebalance, endRebalancing } from '../../../src/server/nodes/rebalance.ts'
 import { livingNodes, NodeRegistry } from '../../../src/server/nodes/registry.ts'

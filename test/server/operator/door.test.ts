@@ -1,11 +1,11 @@
 // The operators' door over real sockets: who passes, from where, how many at once, and what the answers carry.
 import { request as httpRequest } from 'node:http'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { noProxies, parseRanges, TrustedProxies } from '../../../src/server/config/trusted-proxies.ts'
 import { answerJson, type Exchange } from '../../../src/server/deliver/exchange.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 import { AdminServer } from '../../../src/server/operator/admin-server.ts'
 import { OperatorDoor } from '../../../src/server/operator/door.ts'
-import { noProxies, parseRanges, TrustedProxies } from '../../../src/server/trusted-proxies.ts'
 
 const newest = 'the-newest-token-of-the-operators'
 const older = 'an-older-token-of-the-operators'

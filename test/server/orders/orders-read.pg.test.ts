@@ -1,8 +1,8 @@
 // How a node comes to know what is in force: from the table, over a gap in its stream, and in a commit of any size.
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createPool } from '../../../src/server/database.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 import { Orders } from '../../../src/server/orders/orders.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { steadyNow } from '../../../src/server/steady-clock.ts'

@@ -1,6 +1,6 @@
 // Who shares a read of first rows with whom, and what becomes of those who share it when one of them goes.
 import { expect, test } from 'vitest'
-import type { Lane } from '../../../src/server/database.ts'
+import type { Lane } from '../../../src/server/postgres/database.ts'
 import type { Pin } from '../../../src/server/relay/memory-relay.ts'
 import { type FirstRead, FirstReads } from '../../../src/server/snapshot/first-reads.ts'
 import type { FencedRows } from '../../../src/server/snapshot/reader.ts'

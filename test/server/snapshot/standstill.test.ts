@@ -1,6 +1,6 @@
 // Whoever begins while the stream stands still is sent away soon, and whoever has something already waits longer.
 import { expect, test } from 'vitest'
-import type { Lane } from '../../../src/server/database.ts'
+import type { Lane } from '../../../src/server/postgres/database.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { SnapshotReader } from '../../../src/server/snapshot/reader.ts'
 import { expectWithin } from '../../support/within.ts'

@@ -11,7 +11,7 @@ import { MembershipWriter } from '../../../src/server/authorize/membership-histo
 import type { Table } from '../../../src/server/catalog/table.ts'
 import type { Change, Relation } from '../../../src/server/decode/change.ts'
 import { RowTuple } from '../../../src/server/decode/tuple.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
 import { Head } from '../../../src/server/relay/head.ts'
 import { MemoryRelay } from '../../../src/server/relay/memory-relay.ts'
 import { Router } from '../../../src/server/route/router.ts'

@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createPool } from '../../../src/server/database.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { createRoleGate, openRolesOf, refuseUnbound } from '../../../src/server/subscribe/roles.ts'
 import { FaultyLink } from '../../support/faulty-link.ts'
 import { TestDatabase } from '../../support/postgres.ts'

@@ -1,6 +1,7 @@
 // A process that holds the slot, for tests that freeze or kill it: node holder.ts <databaseUrl> <walSenderTimeoutMs>
-import { createPool } from '../../../src/server/database.ts'
-import { createLog } from '../../../src/server/log.ts'
+
+import { createLog } from '../../../src/server/log/log.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { Replication } from '../../../src/server/wal/replication.ts'
 
 const replication = new Replication({

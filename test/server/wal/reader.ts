@@ -1,10 +1,10 @@
 // Reads a replication session in a test: keeps the commits of every life, with the text of their first column.
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { createPool } from '../../../src/server/database.ts'
 import { Counts } from '../../../src/server/figures/figures.ts'
-import { createLog } from '../../../src/server/log.ts'
-import { Trouble } from '../../../src/server/trouble.ts'
+import { createLog } from '../../../src/server/log/log.ts'
+import { Trouble } from '../../../src/server/log/trouble.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { type Life, Replication, type ReplicationOptions } from '../../../src/server/wal/replication.ts'
 import type { WalMessage } from '../../../src/server/wal/wal-source.ts'
 

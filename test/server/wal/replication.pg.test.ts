@@ -1,8 +1,8 @@
 // One server that stays up: what a session gives, acknowledges and refuses.
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
-import { createPool } from '../../../src/server/database.ts'
-import { createLog } from '../../../src/server/log.ts'
+import { createLog } from '../../../src/server/log/log.ts'
+import { createPool } from '../../../src/server/postgres/database.ts'
 import { formatLsn } from '../../../src/server/wal/lsn.ts'
 import { Replication } from '../../../src/server/wal/replication.ts'
 import { TestDatabase } from '../../support/postgres.ts'

@@ -3,8 +3,8 @@
 //
 // Redis's own clock decides. A time from its future (it was set back, or another server is master) counts as now.
 import { randomBytes } from 'node:crypto'
-import type { RedisClient } from '../../redis.ts'
-import { defineScript, type Script } from '../../redis-script.ts'
+import type { RedisClient } from '../../redis/redis.ts'
+import { defineScript, type Script } from '../../redis/redis-script.ts'
 
 /** KEYS: the hash. ARGV: life, what this script last answered as its time or '', lease in ms, claim in ms.
  *  Answers 1 or 0: whether the life goes on; Redis's time; then each life that is over and nobody sweeps, and when it was heard. */

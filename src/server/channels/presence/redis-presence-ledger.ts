@@ -1,9 +1,9 @@
 // What all nodes of a deployment have in presence, in Redis.
 import { createHash, randomBytes } from 'node:crypto'
-import type { Log } from '../../log.ts'
-import { repeated } from '../../log-repeated.ts'
-import { isRedisAway, type RedisClient } from '../../redis.ts'
-import { defineScript, type Script } from '../../redis-script.ts'
+import type { Log } from '../../log/log.ts'
+import { repeated } from '../../log/log-repeated.ts'
+import { isRedisAway, type RedisClient } from '../../redis/redis.ts'
+import { defineScript, type Script } from '../../redis/redis-script.ts'
 import { ChannelNames } from '../relay/redis-keys.ts'
 import type { PresenceDraft, PresenceEntry, PresenceList } from './presence.ts'
 import {

@@ -1,6 +1,6 @@
 // What channels are named in Redis. Each has a hash tag of its own, so that a Cluster spreads them.
 import { Redis } from 'ioredis'
-import type { RedisClient } from '../../redis.ts'
+import type { RedisClient } from '../../redis/redis.ts'
 
 /** Parts of one channel that are kept:
  *  - `meta`: hash; epoch and number given last, and what else the script of publishing has to know

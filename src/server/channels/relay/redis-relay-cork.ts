@@ -1,6 +1,6 @@
 // Joins what is sent to Redis in one turn into one write: each write alone takes longer than the command.
 import { Redis } from 'ioredis'
-import type { RedisClient } from '../../redis.ts'
+import type { RedisClient } from '../../redis/redis.ts'
 
 /** Sends what `ask` asks for, of the same client, at its end. */
 export function corked<T>(client: RedisClient, ask: () => T): T {

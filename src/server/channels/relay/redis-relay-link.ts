@@ -5,7 +5,7 @@
 // second the node publishes a probe through the server and must hear it back. A connection that stands and delivers nothing is dropped
 // and made anew; if that does not help, the next time later, so that a broken server is not stormed.
 import type { Redis } from 'ioredis'
-import type { Log } from '../../log.ts'
+import type { Log } from '../../log/log.ts'
 import { encodeProbe } from './redis-envelope.ts'
 
 export interface LinkOptions {

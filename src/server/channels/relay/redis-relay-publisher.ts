@@ -2,8 +2,8 @@
 // answered: so a channel keeps its order whatever a script that Redis forgot makes be sent again, and the busier a channel is, the
 // more of its messages share a round trip. Channels do not wait for each other.
 import { TidegateError } from '../../../protocol/tidegate-error.ts'
-import { isRedisAway, type RedisClient } from '../../redis.ts'
-import { defineScript, type Script } from '../../redis-script.ts'
+import { isRedisAway, type RedisClient } from '../../redis/redis.ts'
+import { defineScript, type Script } from '../../redis/redis-script.ts'
 import { channelKey, type Draft, type Published } from '../message.ts'
 import type { PublishOptions } from './channel-relay.ts'
 import { hexOf } from './memory-relay.ts'

@@ -4,8 +4,8 @@
 // `interrupted` whenever its channel was subscribed to again, over a new connection or another server.
 import { Cluster, type Redis, type RedisOptions } from 'ioredis'
 import type { TidegateError } from '../../../protocol/tidegate-error.ts'
-import type { Log } from '../../log.ts'
-import { type RedisClient, slotOf } from '../../redis.ts'
+import type { Log } from '../../log/log.ts'
+import { type RedisClient, slotOf } from '../../redis/redis.ts'
 import type { ChannelName } from '../message.ts'
 import type { ChannelListener, Listening } from './channel-relay.ts'
 import { channelOf } from './memory-relay.ts'

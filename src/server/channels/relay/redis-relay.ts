@@ -1,9 +1,9 @@
 // The relay of many nodes over Redis: one script numbers a message, keeps it and publishes it; every node with listeners hears it.
 import type { TidegateError } from '../../../protocol/tidegate-error.ts'
-import type { Log } from '../../log.ts'
+import type { Log } from '../../log/log.ts'
 import type { NodeMail } from '../../nodes/node-mail.ts'
-import { isRedisAway, type RedisClient, slotOf } from '../../redis.ts'
-import { defineScript, type Script } from '../../redis-script.ts'
+import { isRedisAway, type RedisClient, slotOf } from '../../redis/redis.ts'
+import { defineScript, type Script } from '../../redis/redis-script.ts'
 import { type ChannelMessage, type Draft, noEpoch, type Published } from '../message.ts'
 import type {
   ChannelListener,

@@ -1,7 +1,7 @@
 // Deletes messages that came through the WAL long since: rows of realtime.messages are only a way into it. Keeps the daily partitions of a
 // table that was adopted from a Supabase. The node that leads does both.
-import type { Lane } from '../../database.ts'
-import { lockTimeoutMs } from '../../locked.ts'
+import type { Lane } from '../../postgres/database.ts'
+import { lockTimeoutMs } from '../../postgres/locked.ts'
 
 /** Between two sweeps. */
 const sweepEveryMs = 60_000

@@ -1,7 +1,7 @@
 // Brings what commits say in channels with history into their histories: in order, once, however often it must be tried. Done by
 // the node that leads; the history itself knows which of it came already.
-import type { Log } from '../../log.ts'
-import { repeated } from '../../log-repeated.ts'
+import type { Log } from '../../log/log.ts'
+import { repeated } from '../../log/log-repeated.ts'
 import type { Draft } from '../message.ts'
 import type { ChannelRelay } from '../relay/channel-relay.ts'
 import type { ChannelRules } from '../rules.ts'

@@ -1,6 +1,6 @@
 // Keys of Supabase's new kind: no JWTs, each stands for a database role.
 import { createHash, timingSafeEqual } from 'node:crypto'
-import type { ApiKey } from '../../config.ts'
+import type { ApiKey } from '../../config/config.ts'
 import type { Principal } from '../../subscribe/subscription.ts'
 
 /** What the configuration says of Supabase's wire. */

@@ -2,10 +2,10 @@
 //
 // Redis's clock counts for all. Where it does not answer, nothing is kept and nothing found: the client begins anew, as with
 // Supabase, and is not kept waiting for longer than one command may take.
-import type { Log } from '../../log.ts'
-import { repeated } from '../../log-repeated.ts'
-import type { RedisClient } from '../../redis.ts'
-import { defineScript, type Script } from '../../redis-script.ts'
+import type { Log } from '../../log/log.ts'
+import { repeated } from '../../log/log-repeated.ts'
+import type { RedisClient } from '../../redis/redis.ts'
+import { defineScript, type Script } from '../../redis/redis-script.ts'
 import { keepable, refOf, type Stand, type StandLimits, type Stands, standLimits } from './stands.ts'
 
 export interface RedisStandsOptions {

@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { RedisChannelRelay } from '../../../../src/server/channels/relay/redis-relay.ts'
-import { createLog } from '../../../../src/server/log.ts'
-import { closeRedis, openRedis } from '../../../../src/server/redis.ts'
+import { createLog } from '../../../../src/server/log/log.ts'
+import { closeRedis, openRedis } from '../../../../src/server/redis/redis.ts'
 import { type RedisCluster, startRedisCluster } from '../../../support/redis-cluster.ts'
 import { until } from '../../../support/redis-process.ts'
 import {

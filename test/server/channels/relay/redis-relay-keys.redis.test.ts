@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { channelKey } from '../../../../src/server/channels/message.ts'
 import { ChannelNames } from '../../../../src/server/channels/relay/redis-keys.ts'
-import { slotOf } from '../../../../src/server/redis.ts'
+import { slotOf } from '../../../../src/server/redis/redis.ts'
 import { type RedisProcess, startRedis, until } from '../../../support/redis-process.ts'
 import { bare, draftOf, Ear, kept, keyOf, listen, RelayNode, underKey } from './relay-world.ts'
 

@@ -9,8 +9,8 @@ import type {
   Standing,
 } from '../../../../src/server/channels/relay/channel-relay.ts'
 import { RedisChannelRelay, type RedisChannelRelayOptions } from '../../../../src/server/channels/relay/redis-relay.ts'
-import { createLog } from '../../../../src/server/log.ts'
-import { closeRedis, openRedis, type RedisClient } from '../../../../src/server/redis.ts'
+import { createLog } from '../../../../src/server/log/log.ts'
+import { closeRedis, openRedis, type RedisClient } from '../../../../src/server/redis/redis.ts'
 
 export const bare: PublishOptions = { history: null, idempotency: null }
 export const kept: PublishOptions = { history: { length: 1000, ageMs: 600_000 }, idempotency: null }

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import type { Draft } from '../../../../src/server/channels/message.ts'
 import { ChannelRules } from '../../../../src/server/channels/rules.ts'
 import { WalAppender } from '../../../../src/server/channels/sql/wal-appender.ts'
-import { createLog } from '../../../../src/server/log.ts'
+import { createLog } from '../../../../src/server/log/log.ts'
 
 const draftOf = (lsn: bigint, walIndex: number, payload: string): Draft => ({
   channel: { topic: 'room:1', isPrivate: true },

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { loadOptions } from '../../../../src/server/config.ts'
+import { loadOptions } from '../../../../src/server/config/config.ts'
 import { ApiKeys } from '../../../../src/server/deliver/phoenix/api-keys.ts'
 
 const publishable = 'sb_publishable_4f1c9'

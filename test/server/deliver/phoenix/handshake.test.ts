@@ -5,7 +5,7 @@ import { TidegateError } from '../../../../src/protocol/tidegate-error.ts'
 import { ApiKeys } from '../../../../src/server/deliver/phoenix/api-keys.ts'
 import { handshakeOf, handshakeRefusal, principalOfToken } from '../../../../src/server/deliver/phoenix/handshake.ts'
 import { type Refusal, refusalOf } from '../../../../src/server/deliver/refusal.ts'
-import { createLog } from '../../../../src/server/log.ts'
+import { createLog } from '../../../../src/server/log/log.ts'
 import { noOrders } from '../../../../src/server/orders/targets.ts'
 import { createAuthenticator } from '../../../../src/server/subscribe/authenticate.ts'
 

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { type PeerCode, peerCodes } from '../../../../src/protocol/codes.ts'
 import { canComeLater, endingOf, reasonOf } from '../../../../src/server/deliver/phoenix/reasons.ts'
 import { refusalOf } from '../../../../src/server/deliver/refusal.ts'
-import { createLog } from '../../../../src/server/log.ts'
+import { createLog } from '../../../../src/server/log/log.ts'
 import { createAuthenticator } from '../../../../src/server/subscribe/authenticate.ts'
 
 /** Of each code: what a join is refused with, for `room:1` and the message `why`, and whether a rejoin can help. */
