@@ -7,7 +7,6 @@ const waiting = [
   'test/client/moments/**/*.test.ts',
   'test/faults/network-to-postgres*.test.ts',
   'test/many-nodes/{away-,channels-faults,probes,relay-cluster,relay-sentinel,relay-standalone}*.test.ts',
-  'test/night/**/*.test.ts',
   'test/react/react.e2e*.test.ts',
   'test/resume*.test.ts',
   'test/server/asked-failures*.test.ts',

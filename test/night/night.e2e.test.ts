@@ -13,11 +13,11 @@ afterAll(() => redis?.[Symbol.asyncDispose]())
 const silent = { say: () => {} }
 
 test('[P7] nothing is left of commits, clients that came and went, and nodes that were replaced', async () => {
-  const load = { commits: 15_000, connects: 300, restarts: 4, seconds: 12 }
+  const load = { commits: 10_000, connects: 200, restarts: 4, seconds: 12 }
   const report = await night({ serverUrl: inject('databaseUrl'), redisUrl: redis.url, ...load, ...silent })
   expect(failuresOf(report, null)).toEqual([])
-  expect(report).toMatchObject({ commits: 15_000, connects: 300, restarts: 4 })
-}, 120_000)
+  expect(report).toMatchObject({ commits: 10_000, connects: 200, restarts: 4 })
+}, 300_000)
 
 test('what leaks memory and files is found', async () => {
   const load = { commits: 5000, connects: 50, restarts: 0, seconds: 6, settleMs: 8000 }
@@ -26,4 +26,4 @@ test('what leaks memory and files is found', async () => {
   const failures = failuresOf(report, 1).join('\n')
   expect(failures).toMatch(/^descriptors: \d+ before, \d+ after$/m)
   expect(failures).toMatch(/^memory grows by \d+\.\d\d %/m)
-}, 120_000)
+}, 300_000)
