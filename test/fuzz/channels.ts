@@ -8,7 +8,7 @@ import { comesTrue, connect, secret } from './world.ts'
 /** Of a node under this fuzzer. */
 export const channelRules = [
   { pattern: 'open:slow', public: true, rate: { perSecond: 50, burst: 2 } },
-  { pattern: 'open*', public: true, history: { length: 20, age: '1m' } },
+  { pattern: 'open*', public: true, history: { length: 20, age: '1m' }, maxPayloadBytes: 2000 },
   { pattern: 'room:2', history: { length: 5, age: '2s' }, backpressure: 'latest' },
   { pattern: 'room:1', presence: { grace: '300ms', diff: '20ms', boundToSubject: false }, maxPayloadBytes: 2000 },
   { pattern: '*', presence: { grace: '300ms', diff: '20ms' }, rate: { perSecond: 500, burst: 500 } },

@@ -64,15 +64,20 @@ const actors: Readonly<Record<string, Actor>> = {
   databaseSpeaks,
 }
 
+/** How much longer a run may take that has not met what it is to meet. */
+const longerMs = 30_000
+
 export async function fuzz(options: {
   readonly seed: number
   readonly runMs: number
   readonly database: TestDatabase
   /** Of a node that is not alone. */
   readonly redisUrl?: string
+  /** Refusals that a run is to meet: it goes on for up to half a minute where chance has not brought one of them. */
+  readonly codes?: readonly string[]
   readonly say: (line: string) => void
 }): Promise<Verdict> {
-  const { seed, runMs, database, redisUrl, say } = options
+  const { seed, runMs, database, redisUrl, codes = [], say } = options
   const people = { ada: person(), ben: person(), eve: person() }
   await prepareWorld(database, people)
   await using node = await LoggedNode.start(database.url, {
@@ -90,9 +95,10 @@ export async function fuzz(options: {
     token: await tokenFor(people.ada),
     foreignToken: await tokenFor(people.ben),
   }
-  const act = async (phase: string, forMs: number): Promise<void> => {
+  const act = async (phase: string, forMs: number, wanted: readonly string[]): Promise<void> => {
     const endAt = Date.now() + forMs
-    const run: Run = { ...parts, url: node.url, port: node.server.port, isOver: () => Date.now() > endAt }
+    const isEnough = (): boolean => wanted.every(code => oracle.codes.has(code)) || Date.now() > endAt + longerMs
+    const run: Run = { ...parts, url: node.url, port: node.server.port, isOver: () => Date.now() > endAt && isEnough() }
     const acting = Object.entries(actors).map(async ([name, actor]) => {
       try {
         await actor(run, Random.of(seed, phase, name))
@@ -112,11 +118,11 @@ export async function fuzz(options: {
   }
   // Everything is compiled and every pool filled before anything is weighed.
   const warmMs = Math.min(runMs / 2, 30_000)
-  await act('warm', warmMs)
+  await act('warm', warmMs, [])
   const heapBefore = await rest()
   await neighbours.come()
   delay.enable()
-  await act('run', runMs - warmMs)
+  await act('run', runMs - warmMs, codes)
   delay.disable()
   const heapAfter = await rest()
   // In half a minute not all is compiled: a short run can tell a large leak only.
