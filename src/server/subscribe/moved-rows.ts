@@ -1,5 +1,6 @@
 // Rows that a query should look at although no commit touched them: those under a key that was granted or revoked, and
 // those whose large values the WAL left out. Read by literal keys as Tidegate's own login, then carried to the head.
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Expr, Row, SemiJoin } from '../../predicate/algebra.ts'
 import { keyOf } from '../../predicate/compare.ts'
 import { keyComparisonsOf } from '../../predicate/join-key.ts'
@@ -27,8 +28,9 @@ export interface Wanted {
   readonly isForeign?: boolean
 }
 
-/** What Postgres has committed it shows within milliseconds. */
+/** What Postgres has committed it shows within milliseconds, or when its busy machine, or a standby, lets it: three seconds of reads. */
 const maxRowReads = 20
+const longestPauseMs = 250
 
 const aheadMicros = 10_000_000n
 
@@ -121,6 +123,8 @@ export class MovedRows {
   async read(wanted: readonly Wanted[]): Promise<void> {
     const { relay, reader, sharedReads, limits } = this.#stream
     const { table } = this.#audience.query
+    // What the read before did not see yet, the next one may: a little later each time.
+    if (this.#rowReads > 1) await sleep(Math.min(2 ** (this.#rowReads - 2), longestPauseMs))
     for (const { columns, keys, range, isForeign } of wanted) {
       this.#pins.push(relay.pin())
       const { rows, snapshot, fence } = await (range === undefined
