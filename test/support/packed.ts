@@ -1,9 +1,10 @@
 // The package as npm would publish it, installed into a folder of its own: outside of the repository nothing is found by chance.
 import { spawn } from 'node:child_process'
-import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { hashOf, makeOnce } from './make-once.ts'
 import { RunningProcess } from './run-cli.ts'
 
 export const repository = fileURLToPath(new URL('../../', import.meta.url))
@@ -55,7 +56,7 @@ export class PackedPackage implements AsyncDisposable {
     if (source !== undefined) await cp(source, folder, { recursive: true })
     else await writeFile(join(folder, 'package.json'), '{ "type": "module", "private": true }')
     const empty = new PackedPackage(folder)
-    const tarball = await empty.pack()
+    const tarball = await empty.take()
     // What only its development needs is linked where a test wants it.
     await empty.succeed('npm', ['pkg', 'delete', 'devDependencies'])
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund']
@@ -66,6 +67,20 @@ export class PackedPackage implements AsyncDisposable {
   /** Only the package itself, in a folder that holds nothing else. @returns the tarball's name in it */
   static async packInto(folder: string): Promise<string> {
     return (await new PackedPackage(folder).pack()).filename
+  }
+
+  /** The tarball of the sources as they are, which is made once for all test files: that takes a quarter of a minute. */
+  private async take(): Promise<Tarball> {
+    const hash = await hashOf(repository, [...sources, 'node_modules/typescript/package.json'])
+    const kept = join(repository, 'node_modules/.cache/tidegate-packed', hash)
+    await makeOnce(kept, async folder => {
+      const tarball = await this.pack()
+      await copyFile(join(this.folder, tarball.filename), join(folder, tarball.filename))
+      await writeFile(join(folder, 'tarball.json'), JSON.stringify(tarball))
+    })
+    const tarball = JSON.parse(await readFile(join(kept, 'tarball.json'), 'utf8')) as Tarball
+    await copyFile(join(kept, tarball.filename), join(this.folder, tarball.filename))
+    return tarball
   }
 
   /** Of a copy: another test may build the repository's own at the same time. */
