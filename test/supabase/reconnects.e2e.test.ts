@@ -24,22 +24,30 @@ async function roomOfAda(): Promise<TestDatabase> {
   return database
 }
 
-/** Each id is a row, and a message in the channel, of one transaction. */
-async function writes(database: TestDatabase, use: () => Promise<void>): Promise<number> {
+/** Each id is a row, and a message in the channel, of one transaction.
+ *  @param use is given a function that resolves when so many more are committed */
+async function writes(
+  database: TestDatabase,
+  use: (more: (count: number) => Promise<void>) => Promise<void>,
+): Promise<number> {
   let isOver = false
   let id = 0
   const writer = (async () => {
     while (!isOver) {
-      id += 1
       await database.query(
-        `WITH said AS (SELECT realtime.send('{"n": ${id}}'::jsonb, 'said', 'room:1', true))
-         INSERT INTO messages SELECT ${id}, 1, 'a', 'b' FROM said`,
+        `WITH said AS (SELECT realtime.send('{"n": ${id + 1}}'::jsonb, 'said', 'room:1', true))
+         INSERT INTO messages SELECT ${id + 1}, 1, 'a', 'b' FROM said`,
       )
-      await sleep(20)
+      id += 1
+      await sleep(50)
     }
   })()
+  const more = async (count: number): Promise<void> => {
+    const upTo = id + count
+    await Promise.race([writer, vi.waitFor(() => expect(id).toBeGreaterThanOrEqual(upTo), 40_000)])
+  }
   try {
-    await use()
+    await use(more)
   } finally {
     isOver = true
     await writer
@@ -55,6 +63,7 @@ async function expectAll(client: ComingBack, lastId: number, cuts: readonly numb
 }
 
 // Each has a database and nodes of its own, and waits most of the time.
+vi.setConfig({ maxConcurrency: 8 })
 describe.concurrent.each(versions)('supabase-js %s', version => {
   test('[P4] what is committed while a client is cut off comes when it is back', async () => {
     await using database = await roomOfAda()
@@ -62,13 +71,13 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     await using proxy = await FaultProxy.before(node.url)
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
     const cuts: number[] = []
-    const lastId = await writes(database, async () => {
-      for (let round = 1; round <= 3; round += 1) {
-        await sleep(700 * round)
+    const lastId = await writes(database, async more => {
+      for (let round = 1; round <= 2; round += 1) {
+        await sleep(800 * round)
         cuts.push(performance.now())
         proxy.link.isRefusing = true
         proxy.link.cut()
-        await sleep(500)
+        await more(5)
         proxy.link.isRefusing = false
         await client.joined(round + 1)
       }
@@ -83,8 +92,8 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     await using node = await TestNode.start(database.url, settings)
     await using proxy = await FaultProxy.before(node.url)
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
-    const lastId = await writes(database, async () => {
-      await sleep(300)
+    const lastId = await writes(database, async more => {
+      await more(5)
       proxy.link.cut()
       for (let round = 2; round <= 4; round += 1) {
         // What it missed comes one byte at a time, behind the answer that it has joined.
@@ -107,14 +116,14 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     await using proxy = await FaultProxy.before(node.url)
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
     const cuts: number[] = []
-    const lastId = await writes(database, async () => {
+    const lastId = await writes(database, async more => {
       for (let round = 1; round <= 2; round += 1) {
         await sleep(1500)
         cuts.push(performance.now())
         proxy.link.leaveHalfOpen('near')
         await client.joined(round + 1)
       }
-      await sleep(300)
+      await more(5)
     })
     await expectAll(client, lastId, cuts)
   })
@@ -125,12 +134,12 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     await using proxy = await FaultProxy.before(node.url)
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada, heartbeatMs: 60_000 })
     let cut = 0
-    const lastId = await writes(database, async () => {
+    const lastId = await writes(database, async more => {
       await sleep(1500)
       cut = performance.now()
       proxy.link.freeze()
       await vi.waitFor(() => expect(node.server.connections()).toBe(0), 30_000)
-      await sleep(1000)
+      await more(10)
       proxy.link.cut()
       await client.joined(2)
     })
@@ -148,7 +157,7 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     const tabs = [first, second, third]
     const cuts: number[] = []
     const lastId = await writes(database, async () => {
-      for (let round = 1; round <= 3; round += 1) {
+      for (let round = 1; round <= 2; round += 1) {
         await sleep(1300)
         cuts.push(performance.now())
         proxy.link.cut()
@@ -173,7 +182,7 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     const cuts: number[] = []
     const met: number[][] = []
     const lastId = await writes(database, async () => {
-      for (let round = 1; round <= 3; round += 1) {
+      for (let round = 1; round <= 2; round += 1) {
         await sleep(1300)
         met.push([a.server.connections(), b.server.connections()])
         cuts.push(performance.now())
@@ -215,17 +224,17 @@ describe.concurrent.each(versions)('supabase-js %s', version => {
     await using client = await ComingBack.join({ version, url: proxy.url, sub: ada })
     let cut = 0
     let missed = 0
-    const lastId = await writes(database, async () => {
+    const lastId = await writes(database, async more => {
       await sleep(1000)
       cut = performance.now()
       proxy.link.isRefusing = true
       proxy.link.cut()
-      await sleep(4000)
+      await more(30)
       proxy.link.isRefusing = false
       await client.joined(2)
       missed = client.changes.length
       await client.joined(3)
-      await sleep(500)
+      await more(5)
     })
     await client.heard(lastId)
     expect(client.statuses).toEqual(['SUBSCRIBED', 'CHANNEL_ERROR', 'SUBSCRIBED', 'CHANNEL_ERROR', 'SUBSCRIBED'])
