@@ -29,15 +29,17 @@ test('[P7] while a channel takes no sends, 64 of them wait and the socket is not
   for (let ref = 0; ref < count; ref++) ada.send({ type: 'send', id: 1, ref, event: 'e', payload: padding })
   // The socket is full to the client's own buffer: nothing of it is read any more.
   await until(() => ada.ws.bufferedAmount > 1_000_000)
-  await aMoment()
-  const waiting = ada.ws.bufferedAmount
-  await aMoment()
-  expect(ada.ws.bufferedAmount).toBe(waiting)
+  let waiting = Number.NaN
+  while (ada.ws.bufferedAmount !== waiting) {
+    waiting = ada.ws.bufferedAmount
+    await aMoment()
+    await aMoment()
+  }
   expect(waiting).toBeGreaterThan((count * 900) / 2)
   open()
   await ada.frame('sent', frame => frame.ref === count - 1)
   expect(ada.of('sent').map(({ ref }) => ref)).toEqual(Array.from({ length: count }, (_, ref) => ref))
-}, 30_000)
+})
 
 test('a member is gone where its client says so by a close frame of 1000, and broken where the socket goes away', async () => {
   await using node = await startGateway()
@@ -90,4 +92,4 @@ test('[P3] of a channel that closes, what waits behind a slow socket is never se
   const told = raw.text.match(/"type":"message"/g)?.length ?? 0
   expect(told).toBeGreaterThan(0)
   expect(told).toBeLessThan(400)
-}, 30_000)
+})

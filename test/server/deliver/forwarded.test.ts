@@ -102,9 +102,9 @@ test('a header as long as may be costs no more than a moment', () => {
     ','.repeat(long),
     ' '.repeat(long),
   ]) {
-    const began = performance.now()
+    const began = process.cpuUsage().user
     address('10.0.0.1', { forwarded: header })
     address('10.0.0.1', { 'x-forwarded-for': header })
-    expect(performance.now() - began).toBeLessThan(200)
+    expect(process.cpuUsage().user - began).toBeLessThan(200_000)
   }
 })

@@ -107,8 +107,8 @@ test('[P7] no filter is read slowly', () => {
     `id=in.(${' '.repeat(200_000)}{)`,
     `id=in.(${'\\'.repeat(200_000)} )`,
   ]) {
-    const began = performance.now()
+    const began = process.cpuUsage().user
     codeOf(filter)
-    expect([filter.slice(0, 12), performance.now() - began < 1000]).toEqual([filter.slice(0, 12), true])
+    expect([filter.slice(0, 12), process.cpuUsage().user - began < 1_000_000]).toEqual([filter.slice(0, 12), true])
   }
 })
