@@ -317,7 +317,8 @@ function subscriberFor({ where, select }: AskedBinding, table: string, user: num
   return { user, kind: 'changes', table, filter: '', where, select, joins: 0, away: [], slow: [] }
 }
 
-const rounds = Number(process.env.HISTORY_ROUNDS ?? 25)
+/** More of them meet what is rarer: HISTORY_ROUNDS=500 takes a few minutes. */
+const rounds = Number(process.env.HISTORY_ROUNDS ?? 12)
 
 test('[P1] [P2] [P4] [P5] generated histories: each peer is told what its SELECT says at every commit, once and in order', {
   timeout: 60_000 + rounds * 5000,

@@ -1,7 +1,6 @@
 // A Phoenix socket without a client library: says what no client would, and sees every frame.
 import { WebSocket } from 'ws'
 import type { Vsn } from '../../../../../src/server/deliver/phoenix/wire.ts'
-import { eventually } from '../../../../support/eventually.ts'
 
 export interface Said {
   readonly joinRef: string | null
@@ -12,11 +11,15 @@ export interface Said {
   readonly payload: any
 }
 
+/** Of what hangs. */
+const untilMs = 20_000
+
 export class Peer implements AsyncDisposable {
   readonly said: Said[] = []
   readonly ws: WebSocket
   readonly closed: Promise<number>
   onSaid: (said: Said) => void = () => {}
+  readonly #hearing = new Set<(said: Said) => void>()
   readonly #vsn: Vsn
   #ref = 0
 
@@ -31,6 +34,7 @@ export class Peer implements AsyncDisposable {
       const said = { joinRef, ref, topic, event, payload }
       this.said.push(said)
       this.onSaid(said)
+      for (const hear of this.#hearing) hear(said)
     })
     this.closed = new Promise(resolve => ws.on('close', resolve))
   }
@@ -77,12 +81,23 @@ export class Peer implements AsyncDisposable {
     return this.ask(topic, 'phx_join', { config, ...(token === null ? {} : { access_token: token }) })
   }
 
-  until(matches: (said: Said) => boolean): Promise<Said> {
-    return eventually(() => {
-      const found = this.said.find(matches)
-      if (found === undefined) throw new Error(`not among ${JSON.stringify(this.said.map(({ event }) => event))}`)
-      return found
-    })
+  async until(matches: (said: Said) => boolean): Promise<Said> {
+    const found = this.said.find(matches)
+    if (found !== undefined) return found
+    const { promise, resolve, reject } = Promise.withResolvers<Said>()
+    const hear = (said: Said): void => {
+      if (matches(said)) resolve(said)
+    }
+    const timer = setTimeout(() => {
+      reject(new Error(`not among ${JSON.stringify(this.said.map(({ event }) => event))}`))
+    }, untilMs)
+    this.#hearing.add(hear)
+    try {
+      return await promise
+    } finally {
+      clearTimeout(timer)
+      this.#hearing.delete(hear)
+    }
   }
 
   of(event: string, topic?: string): Said[] {
