@@ -202,10 +202,8 @@ const defects: readonly Scenario[] = [
       await scene.seat(mute, topic, 'hear')
       const room = await (await scene.client({ sub: member })).enter(topic, closed)
       const denied = await (await scene.client({ sub: mute })).enter(topic, closed)
-      const begun = Date.now()
-      expect(await denied.send('denied', {})).toBe('error')
-      // Not by the client's own ten seconds.
-      expect(Date.now() - begun).toBeLessThan(8000)
+      // Not by the client's own ten seconds, which would be 'timed out'.
+      expect(await denied.send('denied', {}, { timeout: 60_000 })).toBe('error')
       expect(await denied.httpSend('denied', {})).toEqual({ rejected: expect.stringMatching(/\w{4}/) })
       const batch = await fetch(`${scene.world.node.url}/realtime/v1/api/broadcast`, {
         method: 'POST',
