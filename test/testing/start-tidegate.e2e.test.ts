@@ -81,7 +81,7 @@ test.each(['websocket', 'sse', 'long-poll'] as const)('waitForIdle over %s', asy
   await tide.sql`INSERT INTO members VALUES (1, ${ada})`
   for (let n = 1; n <= 10; n++) {
     await tide.sql`INSERT INTO messages VALUES (${n}, 1, ${ada}, ${`text ${n}`})`
-    await tide.waitForIdle({ timeoutMs: 5000 })
+    await tide.waitForIdle({ timeoutMs: 20_000 })
     expect(bodies).toContain(`text ${n}`)
   }
 })
@@ -92,7 +92,7 @@ test('waitForIdle ends as soon as a query that was held for a grant has nothing 
   await tide.waitForIdle()
   for (let room = 1; room <= 20; room++) {
     await tide.sql`INSERT INTO members VALUES (${room}, ${ada})`
-    await tide.waitForIdle({ timeoutMs: 5000 })
+    await tide.waitForIdle({ timeoutMs: 20_000 })
   }
 })
 
