@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/cli/local-postgres.ts'
+import { compiled } from '../support/run-cli.ts'
 
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
@@ -50,7 +51,7 @@ export class DevProcess {
     const { DATABASE_URL, ADMIN_DATABASE_URL, JWT_SECRET, ...inherited } = process.env
     const child = spawn(process.execPath, [main, 'dev', ...(request.arguments ?? [])], {
       cwd: folder,
-      env: { ...inherited, PORT: String(port), ...request.env },
+      env: { ...inherited, ...compiled, PORT: String(port), ...request.env },
       // A process group of its own, as a shell gives each command.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -72,7 +72,7 @@ test('events come as they are made, and a page of the same host and port may con
 
 test('[P4] readers on all three wires go on over kills and drains of the nodes, one after the other', async () => {
   const readers = transports.map(transport => new ComingBack(transport, nginx.url, 'messages', token))
-  const written = await writing(database, { afterId: 1, everyMs: 20 }, async () => {
+  const written = await writing(database, { afterId: 1, everyMs: 50 }, async () => {
     for (const each of readers) await each.until(({ rows }) => rows.exact)
     for (const place of [0, 1] as const) {
       // Without a word, and back.

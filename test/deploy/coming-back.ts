@@ -46,7 +46,7 @@ export class ComingBack implements AsyncDisposable {
         throw new Error(
           `${this.transport}: timed out with ${this.rows.rows.size} rows after ${this.connections} connections`,
         )
-      await sleep(5)
+      await sleep(20)
     }
   }
 
@@ -119,7 +119,7 @@ export class ComingBack implements AsyncDisposable {
     this.#gone.signal.addEventListener('abort', leave)
     for (const event of stream.events) this.#take(event)
     stream.onEvent = event => this.#take(event)
-    while (!stream.ended) await sleep(5)
+    while (!stream.ended) await sleep(20)
     this.#gone.signal.removeEventListener('abort', leave)
   }
 

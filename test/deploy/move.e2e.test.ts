@@ -15,7 +15,7 @@ import { TestDatabase } from '../support/postgres.ts'
 import { binariesOf, hasMajor } from '../support/postgres-major.ts'
 import { transports } from '../support/readers.ts'
 import { type RedisProcess, startRedis } from '../support/redis-process.ts'
-import { type RunningProcess, startCli } from '../support/run-cli.ts'
+import { compiled, type RunningProcess, startCli } from '../support/run-cli.ts'
 import { until } from '../support/stalled.ts'
 import { ComingBack } from './coming-back.ts'
 
@@ -116,7 +116,7 @@ class Deployment implements AsyncDisposable {
 async function follow(words: string): Promise<string> {
   const [, block] = /^```sh\n(.*?)^```$/ms.exec(page.slice(page.indexOf(words)))!
   const script = block!.replace(/^export .*postgres:\/\/.*$/gm, '').replace(/^export OLD_REDIS.*$/m, '')
-  const env = { ...settings, PATH: `${folder}:${bin}:${process.env.PATH}`, NODE_NO_WARNINGS: '1' }
+  const env = { ...settings, ...compiled, PATH: `${folder}:${bin}:${process.env.PATH}`, NODE_NO_WARNINGS: '1' }
   const shell = new Shell(script, { cwd: folder, env })
   await shell.end()
   return shell.stdout + shell.stderr

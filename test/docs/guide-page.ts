@@ -17,6 +17,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
+import { compiled } from '../support/run-cli.ts'
 import { openReactPage, type ReactPage } from './react-page.ts'
 
 export interface Block {
@@ -43,6 +44,9 @@ export async function readBlocks(page: string): Promise<Block[]> {
   }))
 }
 
+/** For what is printed or shown: of what hangs, not of what is slow. */
+const waitMs = 40_000
+
 /** What is printed, a line at a time, and waited for. */
 export class Printed {
   #lines: string[] = []
@@ -65,7 +69,7 @@ export class Printed {
 
   /** Takes the next lines. @throws when they are others, or do not come */
   async take(expected: readonly string[], isOrdered: boolean): Promise<void> {
-    const deadline = Date.now() + 20_000
+    const deadline = Date.now() + waitMs
     while (this.#lines.length < expected.length && Date.now() < deadline)
       await Promise.race([
         new Promise<void>(resolve => (this.#wake = resolve)),
@@ -194,7 +198,7 @@ const appOf = (blocks: readonly Block[], { ANA_TOKEN, BEN_TOKEN }: Readonly<Reco
 /** @throws when the page does not come to show these lines */
 async function show(page: ReactPage, expected: readonly string[]): Promise<void> {
   const wanted = expected.join('\n')
-  const deadline = Date.now() + 20_000
+  const deadline = Date.now() + waitMs
   for (;;) {
     const shown = (await page.lines()).join('\n')
     if (shown === wanted) return
@@ -234,6 +238,7 @@ export async function runPage(page: string, base: string | null): Promise<void> 
   const env = {
     PATH: `${folder}:${process.env.PATH ?? ''}`,
     NODE_NO_WARNINGS: '1',
+    ...compiled,
     DATABASE_URL: database.url,
     JWT_SECRET: jwtSecret,
     ANA_TOKEN: await tokenFor(users.ana),

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, inject, test } from 'vitest'
+import { expect, inject, test, vi } from 'vitest'
 import { parseChannelEntries } from '../../src/server/config/channel-entries.ts'
 import { linkPackage, readBlocks, runPage } from './guide-page.ts'
 
@@ -24,7 +24,10 @@ const pages: Readonly<Record<string, string | null>> = {
 /** Has no program, or is run by a test of its own. */
 const others = ['channel-rules', 'testing', 'supabase']
 
-test.each(Object.entries(pages))(
+// Each has a database and a node of its own, and one of them waits for someone's lease to end.
+vi.setConfig({ maxConcurrency: 3 })
+
+test.concurrent.each(Object.entries(pages))(
   'docs/guide/%s.md does what it says, block by block',
   { timeout: 120_000 },
   async (page, base) => {
@@ -40,7 +43,7 @@ const ways = {
   centrifugo: policies,
 }
 
-test.each(Object.entries(ways))(
+test.concurrent.each(Object.entries(ways))(
   'docs/migrate/%s.md: ours does what it says',
   { timeout: 120_000 },
   async (page, base) => {
@@ -48,7 +51,7 @@ test.each(Object.entries(ways))(
   },
 )
 
-test('docs/guide/testing.md is a test that passes', { timeout: 120_000 }, async () => {
+test.concurrent('docs/guide/testing.md is a test that passes', { timeout: 120_000 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), 'guide-testing-'))
   try {
     await linkPackage(folder)

@@ -5,6 +5,11 @@ import { fileURLToPath } from 'node:url'
 
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
+/** Where processes that run our sources keep them compiled: read anew, they cost each nearly half a second of a core. */
+export const compiled = {
+  NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/tidegate-compiled', import.meta.url)),
+}
+
 export interface CliResult {
   readonly code: number | null
   readonly out: string
@@ -60,7 +65,7 @@ export class RunningProcess {
 
 /** @example await using running = startCli(['start'], { PORT: '0' }) */
 export const startCli = (args: readonly string[], env?: Readonly<Record<string, string>>): RunningProcess =>
-  new RunningProcess([main, ...args], env)
+  new RunningProcess([main, ...args], { ...compiled, ...env })
 
 /** @example const { code, out } = await runCli(['token', '--sub', id], { JWT_SECRET }) */
 export const runCli = (args: readonly string[], env?: Readonly<Record<string, string>>): Promise<CliResult> =>
