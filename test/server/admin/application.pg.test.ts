@@ -1,5 +1,5 @@
 // The application is older than Tidegate and goes on as before: its writes, its migrations, its mistakes.
-import { describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Site } from './site.ts'
 
 /** Every table the application may still write to takes an INSERT, an UPDATE and a DELETE from its owner. */
@@ -10,12 +10,22 @@ async function write(site: Site, table: string, insert: string, where: string): 
   expect([updated.rowCount, deleted.rowCount]).toEqual([1, 1])
 }
 
-const plain = (site: Site) => write(site, 'plain', "(id, room_id, note) VALUES ('5', 1, 'new')", "id = '5'")
+const plain = (site: Site, table = 'plain') =>
+  write(site, table, "(id, room_id, note) VALUES ('5', 1, 'new')", "id = '5'")
 
 describe.each([
   ['with the event trigger', true],
   ['without an event trigger', false],
 ])('%s', (_name, hasEventTrigger) => {
+  // One database: each migration is of a table of its own.
+  let site: Site
+  let made = 0
+  beforeAll(async () => {
+    site = await Site.create()
+    if (!hasEventTrigger) await site.withoutEventTrigger()
+  })
+  afterAll(() => site?.[Symbol.asyncDispose]())
+
   test.each([
     ['nothing', ''],
     ['an index dropped', 'DROP INDEX plain_room'],
@@ -57,14 +67,17 @@ describe.each([
       'ALTER TABLE plain ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON plain USING (true)',
     ],
   ])('[P6] the application writes to its tracked table as before after: %s', async (_, migration) => {
-    await using site = await Site.create()
-    if (!hasEventTrigger) await site.withoutEventTrigger()
-    await site.app.query(`CREATE TABLE plain (id integer PRIMARY KEY, room_id integer NOT NULL, note text);
-    CREATE INDEX plain_room ON plain (room_id); CREATE UNIQUE INDEX plain_unique ON plain (id, room_id)`)
-    await site.track(['app.plain'])
-    await plain(site)
-    await site.app.query(migration)
-    await plain(site)
+    made += 1
+    const table = `plain${made}`
+    const ofTable = (sql: string): string => sql.replaceAll('plain', table)
+    await site.app.query(
+      ofTable(`CREATE TABLE plain (id integer PRIMARY KEY, room_id integer NOT NULL, note text);
+        CREATE INDEX plain_room ON plain (room_id); CREATE UNIQUE INDEX plain_unique ON plain (id, room_id)`),
+    )
+    await site.track([`app.${table}`])
+    await plain(site, table)
+    await site.app.query(ofTable(migration))
+    await plain(site, table)
   })
 })
 

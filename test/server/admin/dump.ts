@@ -2,18 +2,54 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
+import pg from 'pg'
+import { afterAll } from 'vitest'
 import { LocalPostgres } from '../../../src/cli/local-postgres.ts'
 import type { Site } from './site.ts'
 
 const debian = '/usr/lib/postgresql/15/bin'
 const pgDump = `${debian}/pg_dump`
 
-/** A server that this machine's pg_dump can read, if there is one. */
-export async function startServer(): Promise<LocalPostgres> {
+let running: Promise<LocalPostgres> | null = null
+afterAll(async () => {
+  await (await running)?.stop()
+})
+
+/** A server that this machine's pg_dump can read, if there is one, and that nobody else uses meanwhile: one for all tests of a
+ *  file, as it was made for each. To make one takes seconds, to put it back a few statements. */
+export async function startServer(): Promise<AsyncDisposable & { readonly url: string }> {
+  running ??= makeServer()
+  const { url } = await running
+  return { url, [Symbol.asyncDispose]: () => putBack(url) }
+}
+
+async function makeServer(): Promise<LocalPostgres> {
   const settings = { fsync: 'off' }
   const server = await LocalPostgres.create(existsSync(pgDump) ? { settings, binDir: debian } : { settings })
   await server.start()
   return server
+}
+
+/** Without the databases, slots and roles that a test has made, also one that failed in the middle. */
+async function putBack(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    const all = async (sql: string): Promise<string[]> =>
+      (await client.query<{ name: string }>(sql)).rows.map(({ name }) => name)
+    await client.query(
+      'SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active_pid IS NOT NULL',
+    )
+    await client.query('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots')
+    for (const name of await all(
+      "SELECT datname AS name FROM pg_database WHERE datname <> 'postgres' AND NOT datistemplate",
+    ))
+      await client.query(`DROP DATABASE ${pg.escapeIdentifier(name)} WITH (FORCE)`)
+    const roles = await all("SELECT rolname AS name FROM pg_roles WHERE oid >= 16384 AND rolname !~ '^pg_'")
+    if (roles.length > 0) await client.query(`DROP ROLE ${roles.map(name => pg.escapeIdentifier(name)).join(', ')}`)
+  } finally {
+    await client.end()
+  }
 }
 
 /** The schema as pg_dump prints it; without pg_dump what the catalog says of everything that Tidegate might touch. And
