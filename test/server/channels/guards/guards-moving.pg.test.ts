@@ -10,6 +10,8 @@ import { membershipTables, people, schema } from './policy-sets.ts'
 import { install, truthOf } from './policy-truth.ts'
 
 const { ada, bob, cid } = people
+/** Of each kind of policies: GUARD_HISTORIES=100 for as many as one likes. */
+const numRuns = Number(process.env.GUARD_HISTORIES ?? 6)
 const all = 'rR sS'
 const none = '-- --'
 
@@ -138,9 +140,10 @@ test.each(Object.entries(histories))(
           }
         },
       ),
-      { numRuns: 12 },
+      { numRuns },
     )
-    expect(judged).toBeGreaterThan(100)
+    // Some are drawn empty; on the average one has three or four commits, each judged for nine readers.
+    expect(judged).toBeGreaterThan(4 * numRuns)
   },
   120_000,
 )
