@@ -157,7 +157,7 @@ test('[P8] with Redis away or silent nobody waits, the log says so once, and it 
   const told: { level: number }[] = []
   const listening = pino({ level: 'warn' }, { write: line => void told.push(JSON.parse(line)) })
   await using link = await FaultyLink.to(server.url)
-  const away = await connect(link.url, 200)
+  const away = await connect(link.url, 500)
   const stands = new RedisStands({ redis: away, name: newName(), log: listening })
   stands.keep(stand(7, 0x30))
   await stands.close()
