@@ -10,7 +10,7 @@ import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { type ConfigByName, startTidegate, type TestTidegate } from '../../src/testing/start-tidegate.ts'
 import { whyNoDocker } from '../support/docker.ts'
-import { roomsSchema } from '../support/node.ts'
+import { person, roomsSchema } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { findRedis, type TestRedis } from '../support/redis.ts'
 
@@ -24,12 +24,16 @@ interface Database {
 
 let server: TestDatabase
 let redis: TestRedis
+/** Of several tests, each with a user and a room of its own. */
+let shared: TestTidegate
 
 beforeAll(async () => {
   server = await TestDatabase.create()
   redis = await findRedis()
+  shared = await startTidegate({ databaseUrl, setup: roomsSchema })
 })
 afterAll(async () => {
+  await shared?.[Symbol.asyncDispose]()
   await redis?.[Symbol.asyncDispose]()
   await server?.[Symbol.asyncDispose]()
 })
@@ -55,7 +59,7 @@ const traces = async (): Promise<unknown[]> =>
 const nameOf = ({ databaseUrl: url }: TestTidegate): string => new URL(url).pathname.slice(1)
 
 test('[P1] each user sees what a SELECT gives, at once after waitForIdle', async () => {
-  await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
+  const tide = shared
   const [adas, bens] = [bodiesOf(tide, ada), bodiesOf(tide, ben)]
   for (let n = 0; n < 50; n++) await tide.sql`INSERT INTO messages VALUES (${n}, ${n % 2}, ${ada}, ${`text ${n}`})`
   await tide.waitForIdle()
@@ -68,19 +72,23 @@ test('[P1] each user sees what a SELECT gives, at once after waitForIdle', async
   expect([new Set(adas()), bens()]).toEqual([new Set(['changed']), []])
 })
 
-test.each(['websocket', 'sse', 'long-poll'] as const)('waitForIdle over %s', async transport => {
-  await using tide = await startTidegate({ databaseUrl, setup: roomsSchema })
+const transports = ['websocket', 'sse', 'long-poll'] as const
+
+test.each(transports)('waitForIdle over %s', async transport => {
+  const tide = shared
+  const sub = person()
+  const room = 10 + transports.indexOf(transport)
   let bodies: (string | null)[] = []
-  const client = tide.client<Database>(ada, { transports: [transport] })
+  const client = tide.client<Database>(sub, { transports: [transport] })
   client
     .from('messages')
     .live()
     .subscribe(({ rows }) => {
       bodies = rows.map(({ body }) => body)
     })
-  await tide.sql`INSERT INTO members VALUES (1, ${ada})`
+  await tide.sql`INSERT INTO members VALUES (${room}, ${sub})`
   for (let n = 1; n <= 10; n++) {
-    await tide.sql`INSERT INTO messages VALUES (${n}, 1, ${ada}, ${`text ${n}`})`
+    await tide.sql`INSERT INTO messages VALUES (${room * 100 + n}, ${room}, ${sub}, ${`text ${n}`})`
     await tide.waitForIdle({ timeoutMs: 20_000 })
     expect(bodies).toContain(`text ${n}`)
   }
