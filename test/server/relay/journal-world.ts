@@ -138,7 +138,7 @@ export class JournalNode implements AsyncDisposable {
     return this.journal.lead(state, this.window)
   }
 
-  async until(condition: () => boolean, timeoutMs = 10_000): Promise<void> {
+  async until(condition: () => boolean, timeoutMs = 20_000): Promise<void> {
     const deadline = performance.now() + timeoutMs
     while (!condition()) {
       if (performance.now() > deadline) throw new Error(`it does not come: told ${this.window.told.slice(-20).join()}`)

@@ -42,7 +42,7 @@ const log = `{${name}}:log:0a1b2c3d`
 
 test('[P4] a follower has what the leader appends, in order, each once, and large commits whole', async () => {
   const inlet = await ada.lead(50n)
-  for (let i = 0; i < 200; i++) wal.write(i % 50 === 49 ? 20_000 : 1 + (i % 3))
+  for (let i = 0; i < 200; i++) wal.write(i % 50 === 49 ? 10_000 : 1 + (i % 3))
   await feedAll(inlet, wal.since(50n))
   await ben.has(200)
   expect(ben.window.told).toEqual(['begins after 49', ...upTo(200)])
@@ -53,7 +53,7 @@ test('[P4] a follower has what the leader appends, in order, each once, and larg
 
 test('[P4] a node that comes later fills its window from the Stream', async () => {
   const inlet = await ada.lead(50n)
-  for (let i = 0; i < 30; i++) wal.write(i === 20 ? 30_000 : 1)
+  for (let i = 0; i < 30; i++) wal.write(i === 20 ? 10_000 : 1)
   await feedAll(inlet, wal.since(50n))
   await ada.has(30)
   await using late = new JournalNode('late', redis.url)
@@ -95,7 +95,7 @@ test('[P4] a leader that slept while another took over can store nothing more', 
   expect(await direct.xlen(log)).toBe(length)
   await asleep.close()
   wal.write()
-  await feedAll(awake, wal.since(50n).slice(7))
+  await feedAll(awake, wal.since(lsnOf(7) + 50n))
   await ada.has(8)
   expect(ada.window.commits).toEqual(upTo(8))
   await awake.close()
@@ -133,7 +133,7 @@ test('[P4] Redis comes back empty: it is refilled from the slot, and who had rea
   await ben.has(20)
   await direct.flushall()
   wal.write()
-  await feedAll(before, wal.since(50n).slice(20)).catch(() => {})
+  await feedAll(before, wal.since(lsnOf(20) + 50n)).catch(() => {})
   await before.failed
   await expect(before.room()).rejects.toMatchObject({ code: 'RELAY_MOVED' })
   await before.close()
@@ -155,12 +155,12 @@ test('[P4] Redis comes back as it was a while ago: the lost end is appended agai
   await ben.has(10)
   const older = await redis.save()
   for (let i = 0; i < 10; i++) wal.write()
-  await feedAll(before, wal.since(50n).slice(10))
+  await feedAll(before, wal.since(lsnOf(10) + 50n))
   await ben.has(20)
   await redis.kill()
   await redis.start(older)
   wal.write()
-  await feedAll(before, wal.since(50n).slice(20)).catch(() => {})
+  await feedAll(before, wal.since(lsnOf(20) + 50n)).catch(() => {})
   await before.failed
   await before.close()
   const after = await ben.lead(lsnOf(8) + 50n)
@@ -184,7 +184,7 @@ test('[P4] a leader that had stored some parts of a large commit, and lost them 
   wal.write(60_000)
   const used = /used_memory:(\d+)/.exec(await direct.info('memory'))![1]!
   await direct.config('SET', 'maxmemory', String(Number(used) + 1_500_000))
-  await feedAll(before, wal.since(50n).slice(3))
+  await feedAll(before, wal.since(lsnOf(3) + 50n))
   await until(async () => (await direct.xlen(log)) > length, 'some parts to be stored')
   await redis.kill()
   await redis.start(older)
@@ -207,7 +207,7 @@ test('[P4] more was lost than the slot still has: only a node that was behind be
   const older = await redis.save()
   await ben[Symbol.asyncDispose]()
   for (let i = 0; i < 10; i++) wal.write()
-  await feedAll(before, wal.since(50n).slice(10))
+  await feedAll(before, wal.since(lsnOf(10) + 50n))
   await ada.has(20)
   await redis.kill()
   await redis.start(older)
@@ -225,61 +225,28 @@ test('[P4] more was lost than the slot still has: only a node that was behind be
 
 test('[P4] the connection breaks while appends are on their way: nothing is missing, nothing twice', async () => {
   const inlet = await ada.lead(50n)
+  let isCutting = true
   const cutting = (async () => {
     for (let i = 0; i < 10; i++) {
       await sleep(30)
+      const head = ada.window.headLsn
       await direct.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+      // On a busy machine ten cuts in a row could take so long that the slot is let go.
+      await ada.until(() => ada.window.headLsn > head, 20_000)
     }
-  })()
-  for (let round = 0; round < 40; round++) {
+  })().finally(() => (isCutting = false))
+  while (isCutting) {
     const from = wal.rows.length
     for (let i = 0; i < 20; i++) wal.write(i === 7 ? 3000 : 1)
-    await feedAll(inlet, wal.since(50n).slice(from))
+    await feedAll(inlet, wal.since(lsnOf(from) + 50n))
     await sleep(10)
   }
   await cutting
-  await ben.has(800)
-  await ada.has(800)
-  expect(ben.window.told).toEqual(['begins after 49', ...upTo(800)])
+  const count = wal.rows.length
+  await ben.has(count)
+  await ada.has(count)
+  expect(ben.window.told).toEqual(['begins after 49', ...upTo(count)])
   expect(ada.window.told).toEqual(ben.window.told)
-  await inlet.close()
-})
-
-test('[P6] Redis is away for longer than five seconds: the slot is let go', { timeout: 20_000 }, async () => {
-  const inlet = await ada.lead(50n)
-  wal.write()
-  await feedAll(inlet, wal.since(50n))
-  await ben.has(1)
-  await redis.kill()
-  wal.write()
-  await feedAll(inlet, wal.since(50n).slice(1)).catch(() => {})
-  const beganAt = performance.now()
-  await inlet.failed
-  expect(performance.now() - beganAt).toBeGreaterThan(4000)
-  await expect(inlet.room()).rejects.toMatchObject({ code: 'RELAY_UNREACHABLE' })
-  expect(await ada.journal.mayLead()).toBe(false)
-  await inlet.close()
-})
-
-test('[P8] Redis is full: said so, and nothing stands behind the hole', { timeout: 20_000 }, async () => {
-  const inlet = await ada.lead(50n)
-  wal.write()
-  await feedAll(inlet, wal.since(50n))
-  await ben.has(1)
-  await direct.config('SET', 'maxmemory', '1')
-  wal.write()
-  await feedAll(inlet, wal.since(50n).slice(1)).catch(() => {})
-  wal.write()
-  await sleep(200)
-  await direct.config('SET', 'maxmemory', '0')
-  await feedAll(inlet, wal.since(50n).slice(2))
-  await ben.has(3)
-  await direct.config('SET', 'maxmemory', '1')
-  wal.write()
-  await feedAll(inlet, wal.since(50n).slice(3)).catch(() => {})
-  await inlet.failed
-  await expect(inlet.room()).rejects.toMatchObject({ code: 'RELAY_FULL' })
-  expect(ben.window.commits).toEqual([1, 2, 3])
   await inlet.close()
 })
 
@@ -294,7 +261,7 @@ test('[P8] what is stored and then cannot be taken into the window fails the inl
     commit.release()
     throw full
   }
-  await feedAll(inlet, wal.since(50n).slice(1)).catch(() => {})
+  await feedAll(inlet, wal.since(lsnOf(1) + 50n)).catch(() => {})
   await inlet.failed
   await expect(inlet.room()).rejects.toBe(full)
   await inlet.close()
@@ -334,7 +301,7 @@ test('[P4] while Redis is away, and when it comes back without what it had store
   await inlet.acknowledgeable()
   const older = await redis.save()
   for (let i = 0; i < 5; i++) wal.write()
-  await feedAll(inlet, wal.since(50n).slice(5))
+  await feedAll(inlet, wal.since(lsnOf(5) + 50n))
   await ada.has(10)
   // Held back for no time at all here: they could be acknowledged.
   const acknowledgeable = async (): Promise<bigint | null> => {
