@@ -1,7 +1,7 @@
 // Plays one history: transactions one after the other, subscribers that come, go, come back and stand still meanwhile.
 
 import { Follower } from './follower.ts'
-import type { History, Statement } from './history.ts'
+import type { History, Statement, Subscriber } from './history.ts'
 import { judge } from './judge.ts'
 import { type Site, StallError } from './site.ts'
 import { Tally } from './tally.ts'
@@ -19,6 +19,9 @@ export interface Played {
 export const enoughCommits = 32
 /** How long the node may take to bring everybody to where they should be. */
 const defaultPatienceMs = 15_000
+/** Whoever waits longer than that is stuck, however busy the machine: what does not come at all comes to no newcomer either. */
+const longestMs = 30_000
+const pollMs = 3
 
 /** @param schema holds the history's tables and rows, as `Site.build` makes them */
 export function play(
@@ -54,6 +57,7 @@ class Play {
   readonly #site: Site
   readonly #history: History
   readonly #truth: Truth
+  readonly #follower: (subscriber: Subscriber) => Follower
   readonly #followers: readonly Follower[]
   readonly #patienceMs: number
   readonly #tally = new Tally()
@@ -65,10 +69,11 @@ class Play {
     this.#site = site
     this.#history = history
     this.#truth = truth
-    this.#followers = history.subscribers.map(subscriber => {
+    this.#follower = subscriber => {
       const table = history.tables.find(({ name }) => name === subscriber.table)!
       return new Follower(site.door, schema, table, history.users[subscriber.user]!, subscriber)
-    })
+    }
+    this.#followers = history.subscribers.map(this.#follower)
   }
 
   async run(): Promise<Played> {
@@ -84,7 +89,7 @@ class Play {
       commits += 1
       this.#count(committed.moment, transaction, committed.done)
       if (pace === 'burst') continue
-      committed.moment.lsn = await this.#site.served(committed.moment.xid, this.#patienceMs)
+      committed.moment.lsn = await this.#site.served(committed.moment.xid, longestMs)
       // Who is told what Postgres was asked comes later, and is waited for at the end.
       await this.#allStand(committed.moment.lsn, ({ asked }) => asked === null)
       for (const follower of this.#followers) follower.look()
@@ -115,7 +120,7 @@ class Play {
       await follower.settled()
     }
     for (const moment of this.#truth.moments)
-      if (moment.lsn === 0n && moment.xid !== '') moment.lsn = await this.#site.served(moment.xid, this.#patienceMs)
+      if (moment.lsn === 0n && moment.xid !== '') moment.lsn = await this.#site.served(moment.xid, longestMs)
     const late = await this.#allStand(this.#truth.moments.at(-1)!.lsn)
     for (const follower of this.#followers) follower.end()
     const failures = this.#followers.map((follower, i) => {
@@ -137,19 +142,40 @@ class Play {
     }
   }
 
-  /** Waits until all subscribers have been told everything up to the position. @returns those who were not */
+  /** Waits until all subscribers have been told everything up to the position. One is stuck if it is late, and a newcomer to the
+   *  same query was there first, and as much time has passed again: a busy machine is slow to both. @returns those who were not */
   async #allStand(lsn: bigint, counts: (follower: Follower) => boolean = () => true): Promise<Map<Follower, string>> {
-    const deadline = performance.now() + this.#patienceMs
-    for (;;) {
-      const { rows } = this.#truth.moments.at(-1)!
-      const late = this.#followers.filter(
-        follower => counts(follower) && !follower.hasReached(lsn, rows[this.#truth.queryOf(follower.subscriber)]!),
-      )
-      if (late.length === 0) return new Map()
-      this.#isStuck ||= performance.now() > deadline
-      if (this.#isStuck) return new Map(late.map(follower => [follower, follower.stand]))
-      await new Promise(resolve => setTimeout(resolve, 1))
+    const begunAt = performance.now()
+    let beside = null as { readonly to: Follower; readonly newcomer: Follower; cameMs: number | null } | null
+    try {
+      for (;;) {
+        const { rows } = this.#truth.moments.at(-1)!
+        const hasReached = (follower: Follower, { subscriber }: Follower = follower): boolean =>
+          follower.hasReached(lsn, rows[this.#truth.queryOf(subscriber)]!)
+        const late = this.#followers.filter(follower => counts(follower) && !hasReached(follower))
+        if (late.length === 0) return new Map()
+        const passedMs = performance.now() - begunAt
+        if (!this.#isStuck && passedMs > this.#patienceMs) {
+          const [to] = late as [Follower]
+          if (beside?.to !== to) {
+            letGo(beside?.newcomer)
+            beside = { to, newcomer: this.#newcomerTo(to), cameMs: null }
+          }
+          if (beside.cameMs === null && hasReached(beside.newcomer, to)) beside.cameMs = passedMs
+          this.#isStuck = passedMs > (beside.cameMs === null ? longestMs : 2 * beside.cameMs)
+        }
+        if (this.#isStuck) return new Map(late.map(follower => [follower, follower.stand]))
+        await new Promise(resolve => setTimeout(resolve, pollMs))
+      }
+    } finally {
+      letGo(beside?.newcomer)
     }
+  }
+
+  #newcomerTo({ subscriber }: Follower): Follower {
+    const newcomer = this.#follower({ ...subscriber, joins: 0, away: [], slow: [] })
+    newcomer.come()
+    return newcomer
   }
 
   #story(place: number): string {
@@ -208,3 +234,5 @@ class Play {
         for (const shape of shapes) this.#tally.count('policies', shape)
   }
 }
+
+const letGo = (newcomer: Follower | undefined): void => void newcomer?.settled().then(() => newcomer.end())
