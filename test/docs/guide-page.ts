@@ -15,6 +15,7 @@ import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { inject } from 'vitest'
 import { jwtSecret, prepareDatabase, TestNode, tokenFor } from '../support/node.ts'
 import { TestDatabase } from '../support/postgres.ts'
 import { compiled } from '../support/run-cli.ts'
@@ -142,6 +143,8 @@ export const isRun = ({ language, says }: Block): boolean => (language === 'js' 
 export const programOf = (blocks: readonly Block[], port: number): string =>
   [
     'const { ANA_TOKEN: anaToken, BEN_TOKEN: benToken } = process.env',
+    // It is killed in the end: what it was compiled to would not be kept.
+    "process.getBuiltinModule('node:module').flushCompileCache()",
     "const nextBlock = () => new Promise(go => process.once('message', go))",
     ...blocks.map(({ text }) => `await nextBlock()\n${atPort(text, port)}\nprocess.send('done')`),
     'await nextBlock()',
@@ -207,17 +210,75 @@ async function show(page: ReactPage, expected: readonly string[]): Promise<void>
   }
 }
 
+/** What `tidegate` and `node` are in the shell of a page's reader, and where the database is. */
+async function shellOf(database: TestDatabase, folder: string): Promise<Record<string, string>> {
+  await writeFile(
+    join(folder, 'tidegate'),
+    `#!/bin/sh\nexec '${process.execPath}' '${root}src/cli/main.ts' "$@" >/dev/null\n`,
+    {
+      mode: 0o755,
+    },
+  )
+  await symlink(process.execPath, join(folder, 'node'))
+  return {
+    PATH: `${folder}:${process.env.PATH ?? ''}`,
+    NODE_NO_WARNINGS: '1',
+    ...compiled,
+    DATABASE_URL: database.url,
+    JWT_SECRET: jwtSecret,
+    ANA_TOKEN: await tokenFor(users.ana),
+    BEN_TOKEN: await tokenFor(users.ben),
+  }
+}
+
+const worlds = new Map<string, Promise<TestDatabase>>()
+
+/** A database that is as the first blocks of a page leave it, up to its first program, and that nobody is connected to: those of other pages
+ *  are copies of it. */
+function worldOf(page: string): Promise<TestDatabase> {
+  const known = worlds.get(page)
+  if (known !== undefined) return known
+  const made = (async () => {
+    const database = await emptyDatabase()
+    const folder = await mkdtemp(join(tmpdir(), 'guide-'))
+    const env = await shellOf(database, folder)
+    const blocks = await readBlocks(page)
+    for (const { language, text } of blocks.slice(0, blocks.findIndex(isRun)))
+      if (language === 'sql') await database.query(text)
+      else if (language === 'sh') await inBash(text, env, new Printed())
+    await rm(folder, { recursive: true })
+    await database.client.end()
+    return database
+  })()
+  worlds.set(page, made)
+  return made
+}
+
+/** To be called when all pages have run. */
+export async function dropWorlds(): Promise<void> {
+  for (const world of worlds.values()) await (await TestDatabase.connect(await world))[Symbol.asyncDispose]()
+  worlds.clear()
+}
+
+async function copyOf(page: string): Promise<TestDatabase> {
+  const { name } = await worldOf(page)
+  return TestDatabase.create(inject('databaseUrl'), `TEMPLATE ${name}`)
+}
+
+async function emptyDatabase(): Promise<TestDatabase> {
+  const database = await TestDatabase.create()
+  await prepareDatabase(database, '', [])
+  return database
+}
+
 /** @param base a page whose first blocks, up to its first program, are the world of this one
  *  @throws with the line of the block that does not do what the page says */
 export async function runPage(page: string, base: string | null): Promise<void> {
   const blocks = await readBlocks(page)
-  const baseBlocks = base === null ? [] : await readBlocks(base)
-  const world = baseBlocks.slice(0, baseBlocks.findIndex(isRun))
   const channels = blocks.find(({ language, says }) => language === 'json' && says === 'channels')
 
   await using stack = new AsyncDisposableStack()
-  const database = stack.use(await TestDatabase.create())
-  await prepareDatabase(database, '', [])
+  const database = stack.use(await (base === null ? emptyDatabase() : copyOf(base)))
   const node = stack.use(
     await TestNode.start(database.url, {
       ALLOWED_ORIGINS: '*',
@@ -227,23 +288,7 @@ export async function runPage(page: string, base: string | null): Promise<void> 
   const { port } = node.server
   const folder = await mkdtemp(join(tmpdir(), 'guide-'))
   stack.defer(() => rm(folder, { recursive: true }))
-  await writeFile(
-    join(folder, 'tidegate'),
-    `#!/bin/sh\nexec '${process.execPath}' '${root}src/cli/main.ts' "$@" >/dev/null\n`,
-    {
-      mode: 0o755,
-    },
-  )
-  await symlink(process.execPath, join(folder, 'node'))
-  const env = {
-    PATH: `${folder}:${process.env.PATH ?? ''}`,
-    NODE_NO_WARNINGS: '1',
-    ...compiled,
-    DATABASE_URL: database.url,
-    JWT_SECRET: jwtSecret,
-    ANA_TOKEN: await tokenFor(users.ana),
-    BEN_TOKEN: await tokenFor(users.ben),
-  }
+  const env = await shellOf(database, folder)
   const printed = new Printed()
   await linkPackage(folder, ['pg', 'react', 'react-dom'])
   const script = join(folder, 'page.mts')
@@ -266,7 +311,6 @@ export async function runPage(page: string, base: string | null): Promise<void> 
     } else if (language === 'text' && shown !== null) await show(shown, text.trimEnd().split('\n'))
     else if (language === 'text') await printed.take(text.trimEnd().split('\n'), says !== 'unordered')
   }
-  for (const block of world) await run(block)
   for (const block of blocks)
     await run(block).catch((error: unknown) => {
       throw new Error(`docs/${page}.md, line ${block.line}: ${error instanceof Error ? error.message : error}`)

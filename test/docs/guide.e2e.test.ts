@@ -4,9 +4,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, inject, test, vi } from 'vitest'
+import { afterAll, expect, inject, test, vi } from 'vitest'
 import { parseChannelEntries } from '../../src/server/config/channel-entries.ts'
-import { linkPackage, readBlocks, runPage } from './guide-page.ts'
+import { dropWorlds, linkPackage, readBlocks, runPage } from './guide-page.ts'
 
 const policies = 'channel-policies'
 
@@ -26,6 +26,7 @@ const others = ['channel-rules', 'testing', 'supabase']
 
 // Each has a database and a node of its own, and one of them waits for someone's lease to end.
 vi.setConfig({ maxConcurrency: 3 })
+afterAll(dropWorlds)
 
 test.concurrent.each(Object.entries(pages))(
   'docs/guide/%s.md does what it says, block by block',
