@@ -184,7 +184,7 @@ test('[P1] [P2] [P4] to another Postgres of another release: one resync with its
 })
 
 test('[P4] to another Redis that has copied the first: everybody goes on where they stood', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async () => {
   const other = stack.use(await startRedis())
   settings = { ...settings, OLD_REDIS_HOST: '127.0.0.1', OLD_REDIS_PORT: String(redis.port), NEW_REDIS_URL: other.url }

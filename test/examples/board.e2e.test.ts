@@ -70,7 +70,7 @@ afterAll(() => stack.disposeAsync(), 60_000)
 
 async function open(name: string): Promise<Page> {
   const page = await (await browser.newContext({ viewport: { width: 1100, height: 720 } })).newPage()
-  page.setDefaultTimeout(10_000)
+  page.setDefaultTimeout(30_000)
   page.on('pageerror', error => problems.push(error.message))
   await page.goto(`${origin}/?as=${name}`)
   return page

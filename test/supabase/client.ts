@@ -78,7 +78,7 @@ export class Room {
         throw new Error(
           `${this.client.name} in ${this.topic} waits for ${what}; it was told\n${this.told.map(each => JSON.stringify(each).slice(0, 400)).join('\n')}`,
         )
-      await sleep(5)
+      await sleep(20)
     }
   }
 
