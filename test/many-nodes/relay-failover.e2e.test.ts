@@ -36,8 +36,8 @@ describe.each(kinds)('%s', { timeout: 120_000 }, (_, startRedis) => {
     await database.query(`INSERT INTO members VALUES (1, '${ada}')`)
     token = await tokenFor(ada)
     redis = await startRedis()
-    for (let i = 0; i < 2; i++)
-      nodes.push(await NodeProcess.start(database.url, { REDIS_URL: redis.url, WINDOW_MAX_AGE_MS: '300000' }))
+    const settings = { REDIS_URL: redis.url, WINDOW_MAX_AGE_MS: '300000' }
+    await Promise.all([1, 2].map(async () => nodes.push(await NodeProcess.start(database.url, settings))))
     for (const { url } of nodes) {
       pulses.push(await Pulse.of(url, token))
       for (const transport of transports)
@@ -177,7 +177,7 @@ class Writer {
       )
       this.written = n
       this.#isBusy = false
-      await sleep(5)
+      await sleep(25)
     }
   }
 }

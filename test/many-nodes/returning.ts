@@ -133,7 +133,7 @@ export class Returning implements AsyncDisposable {
     this.#over.signal.addEventListener('abort', leave)
     for (const event of stream.events) this.#take(event)
     stream.onEvent = event => this.#take(event)
-    while (!stream.ended) await sleep(2)
+    while (!stream.ended) await sleep(20)
     this.#over.signal.removeEventListener('abort', leave)
   }
 
