@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/cli/local-postgres.ts'
 import { jwtSecret } from '../support/node.ts'
-import { RunningProcess } from '../support/run-cli.ts'
+import { compiled, RunningProcess } from '../support/run-cli.ts'
 import { until } from '../support/stalled.ts'
 
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
@@ -33,7 +33,8 @@ export class NodeProcess {
 
   static async start(databaseUrl: string, more: Readonly<Record<string, string>> = {}): Promise<NodeProcess> {
     const port = await freePort()
-    const env = { ...settings, DATABASE_URL: databaseUrl, JWT_SECRET: jwtSecret, PORT: String(port), ...more }
+    const own = { DATABASE_URL: databaseUrl, JWT_SECRET: jwtSecret, PORT: String(port) }
+    const env = { ...settings, ...compiled, ...own, ...more }
     const node = new NodeProcess(`http://127.0.0.1:${port}`, env)
     await node.start()
     return node
