@@ -1,6 +1,6 @@
 // Supabase's clients as they are published come back after every kind of break, and miss nothing.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { Balancer } from '../support/balancer.ts'
 import { channelPolicies } from '../support/channel-client.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
@@ -16,13 +16,21 @@ const settings = {
   CHANNELS: '[{"pattern": "room:*", "history": {"length": 10000, "age": "1h"}}]',
 }
 
-/** Where ada is in room 1. */
-async function roomOfAda(): Promise<TestDatabase> {
-  const database = await TestDatabase.create()
-  await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
-  await database.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
-  return database
-}
+/** Where ada is in room 1. Nobody is connected to it: those of the tests are copies. */
+let prepared: TestDatabase
+
+beforeAll(async () => {
+  prepared = await TestDatabase.create()
+  await prepareDatabase(prepared, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
+  await prepared.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
+  await prepared.client.end()
+})
+
+afterAll(async () => {
+  await (await TestDatabase.connect(prepared))[Symbol.asyncDispose]()
+})
+
+const roomOfAda = (): Promise<TestDatabase> => TestDatabase.create(inject('databaseUrl'), `TEMPLATE ${prepared.name}`)
 
 /** Each id is a row, and a message in the channel, of one transaction.
  *  @param use is given a function that resolves when so many more are committed */
