@@ -24,6 +24,8 @@ const databases: TestDatabase[] = []
 let redis: TestRedis
 const nodes: Record<string, NodeProcess> = {}
 const clients: ChannelClient[] = []
+/** Of each node: what bob hears that ann says, by which the time is told. */
+const tellers: { readonly says: JoinedChannel; readonly hears: JoinedChannel }[] = []
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'clock-'))
@@ -33,7 +35,7 @@ beforeAll(async () => {
     databases.push(database)
     await prepareDatabase(database, roomsSchema + channelPolicies, ['rooms', 'members', 'messages'])
     await database.query(
-      `INSERT INTO members SELECT g, u FROM unnest('{${ann},${bob}}'::uuid[]) u, generate_series(1, 3) g`,
+      `INSERT INTO members SELECT g, u FROM unnest('{${ann},${bob}}'::uuid[]) u, generate_series(1, 4) g`,
     )
     nodes[way] = await NodeProcess.start(database.url, {
       CHANNELS: JSON.stringify(rules),
@@ -41,6 +43,10 @@ beforeAll(async () => {
       TORTURE_CLOCK_FILE: join(folder, 'clock'),
       ...more,
     })
+    const [says, hears] = await Promise.all(
+      [ann, bob].map(async sub => (await ChannelClient.open(nodes[way]!, await tokenFor(sub))).join('room:4')),
+    )
+    tellers.push({ says: says!, hears: hears! })
   }
 }, 60_000)
 
@@ -56,11 +62,17 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-/** Tokens live for an hour. */
+/** Resolves when both nodes have it. Tokens live for an hour. */
 async function set(offsetMs: number): Promise<void> {
   await writeFile(join(folder, 'clock'), String(offsetMs))
-  // It is looked at every 50 ms.
-  await sleep(150)
+  for (const { says, hears } of tellers) {
+    const isSet = async (): Promise<boolean> => {
+      await says.send('time', null)
+      const at = hears.messages.at(-1)?.sentAt
+      return at !== undefined && Math.abs(Date.parse(at) - Date.now() - offsetMs) < minutes
+    }
+    await expect.poll(isSet).toBe(true)
+  }
 }
 
 async function open(way: string, sub: string): Promise<ChannelClient> {

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { matchesTopic } from '../../../src/server/config/topic-pattern.ts'
+import { expectWithin } from '../../support/within.ts'
 
 test.each([
   ['room:1', 'room:1', true],
@@ -66,5 +67,5 @@ test('a pattern matches whatever its stars are replaced by', () => {
 test('[P7] the worst pattern takes no time to speak of', () => {
   const startedAt = performance.now()
   for (let i = 0; i < 1000; i++) matchesTopic(`${'*a'.repeat(8)}*b`, `${'a'.repeat(254)}c`)
-  expect(performance.now() - startedAt).toBeLessThan(500)
+  expectWithin(performance.now() - startedAt, 500)
 })

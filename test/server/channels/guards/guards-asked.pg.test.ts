@@ -1,6 +1,6 @@
 // Policies on realtime.messages that do not compile: Postgres is asked.
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { eventually } from '../../../support/eventually.ts'
 import { prepareDatabase, TestNode } from '../../../support/node.ts'
 import { TestDatabase } from '../../../support/postgres.ts'
 import { principalOf, Watched } from '../watched.ts'
@@ -130,6 +130,5 @@ test('[P7] asked: readers are asked for up to a bound, equal ones once, and forg
   first.permission.release()
   same.permission.release()
   third.permission.release()
-  for (let i = 0; i < 100 && node.server.guards.holdings.asked > 0; i++) await sleep(20)
-  expect(node.server.guards.holdings).toEqual({ permissions: 0, guards: 0, asked: 0 })
+  await eventually(() => expect(node.server.guards.holdings).toEqual({ permissions: 0, guards: 0, asked: 0 }))
 })

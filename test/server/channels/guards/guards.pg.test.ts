@@ -1,6 +1,6 @@
 // What is told of a permission while it stands: memberships that come and go, time, policies, grants, columns.
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { eventually } from '../../../support/eventually.ts'
 import { prepareDatabase, TestNode, trackTables } from '../../../support/node.ts'
 import { TestDatabase } from '../../../support/postgres.ts'
 import { principalOf, Watched } from '../watched.ts'
@@ -243,8 +243,7 @@ test('[P7] messages of SQL look no guard up, and nothing is left of those who we
   for (const each of watched) each.permission.release()
   expect(node.server.guards.holdings).toEqual(before)
   expect(watched.map(({ answers }) => answers)).toEqual([none, none, none])
-  for (let i = 0; i < 100 && node.server.holdings().audiences > 0; i++) await sleep(50)
-  expect(node.server.holdings()).toMatchObject({ audiences: 0, memberships: 0, routes: 0 })
+  await eventually(() => expect(node.server.holdings()).toMatchObject({ audiences: 0, memberships: 0, routes: 0 }))
 })
 
 test('a public channel asks nobody', async () => {

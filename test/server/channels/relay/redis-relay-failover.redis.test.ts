@@ -26,12 +26,12 @@ const publish = ({ relay }: RelayNode, topic: string, payload: string): Promise<
 
 const start = (url: string): RelayNode[] => ['n1', 'n2'].map(id => new RelayNode(url, id, { readyMs: 10_000 }))
 
-const hear = ({ relay }: RelayNode): Promise<void> => expect.poll(() => relay.isHearing, { timeout: 15_000 }).toBe(true)
+const hear = ({ relay }: RelayNode): Promise<void> => expect.poll(() => relay.isHearing, { timeout: 30_000 }).toBe(true)
 
 /** The replicas have all that was published so far. */
 const isKept = async (redis: ReplicatedRedis, replicas: number): Promise<void> => {
   const master = await redis.master()
-  await expect.poll(() => master.isConfirmedBy(replicas), { timeout: 10_000 }).toBe(true)
+  await expect.poll(() => master.isConfirmedBy(replicas), { timeout: 20_000 }).toBe(true)
 }
 
 /** All is heard again: whoever was cut off was told. */
@@ -40,17 +40,19 @@ async function isHeard(
   ears: readonly (readonly [topic: string, ear: Ear])[],
 ): Promise<void> {
   await Promise.all(nodes.map(hear))
-  for (const [topic, ear] of ears) {
-    const payloads: string[] = []
-    // One that was sent before the loss was noticed is one that `interrupted` tells of.
-    const sendsAndHears = async (): Promise<boolean> => {
-      const payload = `${topic} ${ear.messages.length} ${Math.random()}`
-      payloads.push(payload)
-      await publish(nodes[0]!, topic, payload)
-      return ear.payloads.some(heard => payloads.includes(String(heard)))
-    }
-    await expect.poll(sendsAndHears, { timeout: 20_000, interval: 200 }).toBe(true)
-  }
+  await Promise.all(
+    ears.map(async ([topic, ear]) => {
+      const payloads: string[] = []
+      // One that was sent before the loss was noticed is one that `interrupted` tells of.
+      const sendsAndHears = async (): Promise<boolean> => {
+        const payload = `${topic} ${ear.messages.length} ${Math.random()}`
+        payloads.push(payload)
+        await publish(nodes[0]!, topic, payload)
+        return ear.payloads.some(heard => payloads.includes(String(heard)))
+      }
+      await expect.poll(sendsAndHears, { timeout: 20_000, interval: 200 }).toBe(true)
+    }),
+  )
 }
 
 test('over a Cluster: channels are spread over its servers, and heard from each', async () => {
@@ -125,7 +127,7 @@ test('[P4] over a Cluster: a slot that moves to another server takes its channel
   await from.ask('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys)
   for (const server of [to, from, ...masters.filter(each => each !== to && each !== from)])
     await server.ask('CLUSTER', 'SETSLOT', slot, 'NODE', await idOf(to))
-  await expect.poll(() => ear.interruptions, { timeout: 15_000 }).toBe(1)
+  await expect.poll(() => ear.interruptions, { timeout: 30_000 }).toBe(1)
   await isHeard(nodes, [['room:0', ear]])
   const now = await answered(() => nodes[0]!.relay.standing(keyOf('room:0')))
   expect(goesOn(first, now)).toBe(true)
