@@ -7,7 +7,7 @@ import { person, TestNode } from '../support/node.ts'
 import { ChannelNodes } from './channel-nodes.ts'
 
 /** Longer than it takes to come back on a busy machine. */
-const graceMs = 5000
+const graceMs = 3000
 
 const rules = [
   { pattern: 'news', public: true },
@@ -22,7 +22,7 @@ const start = (databaseUrl: string, redisUrl: string): Promise<TestNode> =>
 
 beforeAll(async () => {
   nodes = await ChannelNodes.start(start, node => node[Symbol.asyncDispose]())
-}, 60_000)
+})
 afterEach(() => nodes.settle())
 afterAll(() => nodes?.[Symbol.asyncDispose]())
 
@@ -102,7 +102,7 @@ test('[P7] a node hears only channels in which somebody is, and lets them go a w
   } finally {
     client.disconnect()
   }
-}, 60_000)
+})
 
 test('[P4] a node that leaves: its members are told to come back, resume at another, and nobody seems to have gone', async () => {
   const [ann, bob] = [person(), person()]

@@ -4,12 +4,18 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { NodeProcess } from '../faults/node-process.ts'
 import type { JoinedChannel } from '../support/channel-client.ts'
 import { person, SseStream, tokenFor } from '../support/node.ts'
+import { expectWithin } from '../support/within.ts'
 import { ChannelNodes } from './channel-nodes.ts'
+
+/** Longer than it takes to come back on a busy machine. */
+const graceMs = 3000
+/** A node that is gone is missed after five seconds. */
+const leaseMs = 5000
 
 const rules = [
   { pattern: 'news', public: true },
   { pattern: 'room:9*', history: { length: 1000, age: '10m' }, presence: { grace: '1500ms', diff: '50ms' } },
-  { pattern: '*', presence: { grace: '1500ms', diff: '50ms' }, rate: { perSecond: 1000, burst: 1000 } },
+  { pattern: '*', presence: { grace: `${graceMs}ms`, diff: '50ms' }, rate: { perSecond: 1000, burst: 1000 } },
 ]
 
 let nodes: ChannelNodes<NodeProcess>
@@ -19,7 +25,7 @@ const start = (databaseUrl: string, redisUrl: string): Promise<NodeProcess> =>
 
 beforeAll(async () => {
   nodes = await ChannelNodes.start(start, node => node.kill())
-}, 60_000)
+})
 afterEach(() => nodes.settle())
 afterAll(() => nodes?.[Symbol.asyncDispose]())
 
@@ -237,7 +243,7 @@ test('who is there: on both nodes, with two connections of one user, and a quick
   await sleep(300)
   const back = await nodes.open(nodes.a, bob)
   await back.join(topic, { track: { meta: 2 } })
-  await sleep(2500)
+  await sleep(graceMs + 1000)
   expect([leavesOf(watcher, bob), joinsOf(watcher, bob), presentAs(watcher).length]).toEqual([0, 2, 3])
   // One that says that it goes, goes at once; the other stays.
   back.close()
@@ -255,8 +261,9 @@ test('[P8] kill -9 of a node: its members leave once, within its lease and the g
   await watcher.waitFor(() => presentAs(watcher).includes(bob))
   const began = performance.now()
   await victim.kill()
-  await watcher.waitFor(() => leavesOf(watcher, bob) > 0, 20_000)
-  expect(performance.now() - began).toBeLessThan(12_000)
+  await watcher.waitFor(() => leavesOf(watcher, bob) > 0, 30_000)
+  // And until whoever looks for nodes that are gone has looked.
+  expectWithin(performance.now() - began, leaseMs + graceMs + 5000)
   await sleep(2000)
   expect([leavesOf(watcher, bob), presentAs(watcher)]).toEqual([1, []])
 }, 60_000)

@@ -55,7 +55,7 @@ afterEach(async () => {
     toRedis.thaw()
   }
   await until(allIsWell, 60_000)
-}, 70_000)
+})
 
 async function start(): Promise<Linked> {
   const toPostgres = await FaultyLink.to(database.url)

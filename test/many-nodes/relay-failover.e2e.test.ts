@@ -46,7 +46,7 @@ describe.each(kinds)('%s', { timeout: 120_000 }, (_, startRedis) => {
     }
     await until(() => readers.every(({ isThere }) => isThere), patienceMs)
     writer = new Writer(database)
-  }, 60_000)
+  })
 
   afterAll(async () => {
     await writer?.stop()

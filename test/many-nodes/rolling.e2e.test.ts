@@ -23,7 +23,7 @@ beforeAll(async () => {
   await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
   await database.query(`INSERT INTO members VALUES (1, '${ada}')`)
   token = await tokenFor(ada)
-}, 60_000)
+})
 
 afterAll(async () => {
   await redis?.[Symbol.asyncDispose]()

@@ -21,7 +21,7 @@ beforeAll(async () => {
   token = await tokenFor(ada)
   await database.query(`INSERT INTO members VALUES (1, '${ada}')`)
   await database.query(`INSERT INTO messages SELECT i, 1 + i % 2, 'w', 'row ' || i FROM generate_series(1, 60) i`)
-}, 60_000)
+})
 
 afterAll(async () => {
   for (const node of nodes) await node[Symbol.asyncDispose]()
