@@ -8,7 +8,7 @@ import { expectWithin } from '../support/within.ts'
 import { ChannelNodes } from './channel-nodes.ts'
 
 /** Longer than it takes to come back on a busy machine. */
-const graceMs = 3000
+const graceMs = 5000
 /** A node that is gone is missed after five seconds. */
 const leaseMs = 5000
 

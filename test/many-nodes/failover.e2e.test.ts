@@ -34,12 +34,14 @@ describe.each(['memory', 'redis'] as const)('%s', { timeout: 180_000 }, relay =>
     await prepareDatabase(database, roomsSchema, ['rooms', 'members', 'messages'])
     await database.query(`INSERT INTO members (room_id, user_id) VALUES (1, '${ada}')`)
     shipping = await FaultyLink.to(primary.url)
-    standby = await Standby.of(primary, { slotName: 'standby', primaryUrl: shipping.url })
     link = await FaultyLink.to(database.url)
     if (relay === 'redis') redis = await findRedis()
     // A short window, so that the slot is acknowledged, and the standby can keep it, soon.
     const settings = redis === null ? { WINDOW_MAX_AGE_MS: '1000' } : { RELAY_HOLD_MS: '500', REDIS_URL: redis.url }
-    for (let i = 0; i < (relay === 'redis' ? 2 : 1); i++) nodes.push(await NodeProcess.start(link.url, settings))
+    const start = async (): Promise<void> => void nodes.push(await NodeProcess.start(link.url, settings))
+    const starting = relay === 'redis' ? [start(), start()] : [start()]
+    standby = await Standby.of(primary, { slotName: 'standby', primaryUrl: shipping.url })
+    await Promise.all(starting)
     const token = await tokenFor(ada)
     for (const node of nodes)
       for (const kind of ['live', 'changes'] as const)
@@ -93,7 +95,7 @@ describe.each(['memory', 'redis'] as const)('%s', { timeout: 180_000 }, relay =>
       await database.query('SELECT pg_log_standby_snapshot()')
       // While any slot moves, the standby asks five times a second; else ever more seldom, up to every 30 s.
       await database.query(`SELECT pg_replication_slot_advance('pace', pg_current_wal_lsn())`)
-      await sleep(100)
+      await sleep(200)
     }
   }
 
