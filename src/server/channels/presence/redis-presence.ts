@@ -103,7 +103,8 @@ export class RedisPresence implements PresenceStore {
   async #live(): Promise<void> {
     const { signal } = this.#closing
     const look = (): void => {
-      this.#isDoubtful = this.#lease.hasEntered
+      // Never taken back here: a life that began, and could not be said, has entered nothing, and all of the last is still to be.
+      this.#isDoubtful ||= this.#lease.hasEntered
       this.#wake()
     }
     this.#client.on('ready', look)

@@ -276,3 +276,27 @@ test.concurrent('[P7] nothing is left in Redis of channels that everybody left, 
   await b.store.close()
   expect(await own.ask('EXISTS', `{${name}}:presence`)).toBe(0)
 })
+
+test.concurrent('connections that are made anew before Redis takes writes again take nobody out for good', async () => {
+  await using own = await startRedis({ settings: { 'maxmemory-policy': 'noeviction' } })
+  await using node = await startPresenceNode(own.url, randomUUID())
+  const channel = newChannel()
+  await node.store.track(channel, draft('stays'), rule)
+  const connection = async (): Promise<string | undefined> =>
+    /id=(\d+) .*name=presence/.exec(String(await own.ask('CLIENT', 'LIST')))?.[1]
+  const refused = async (): Promise<number> =>
+    Number(/errorstat_OOM:count=(\d+)/.exec(String(await own.ask('INFO', 'errorstats')))?.[1] ?? 0)
+  await own.ask('CONFIG', 'SET', 'maxmemory', '1')
+  // Each time Redis may be another one, and the node cannot begin anew in it yet.
+  for (let round = 0; round < 3; round += 1) {
+    const before = await connection()
+    await own.ask('CLIENT', 'KILL', 'TYPE', 'normal')
+    await until(async () => ![undefined, before].includes(await connection()), 'another connection')
+    const count = await refused()
+    await until(async () => (await refused()) > count + 1, 'its renewal to be refused')
+  }
+  await own.ask('CONFIG', 'SET', 'maxmemory', '0')
+  // What it wrote in its former life is swept when the lease of that is over.
+  await sleep(4 * leaseMs)
+  expect(connectionsOf((await node.store.list(channel)).entries)).toEqual(['stays'])
+})
