@@ -152,7 +152,7 @@ test('[P6] a fast shutdown ends, too, while the consumer takes nothing', async (
     await reader.until(() => reader.lives.length === 1)
     const open = Promise.withResolvers<void>()
     reader.gate = open.promise
-    await query(server.url, "INSERT INTO notes SELECT repeat('x', 1000) FROM generate_series(1, 50000)")
+    await query(server.url, "INSERT INTO notes SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
     await reader.until(() => (reader.life.stream as unknown as { isStalled: boolean }).isStalled)
     await server.halt('fast')
     await server.start()
@@ -289,11 +289,11 @@ test('over TLS it streams, waits for a slow consumer and comes back', async () =
     expect(tls).toEqual({ ssl: true })
     const open = Promise.withResolvers<void>()
     reader.gate = open.promise
-    await query(server.url, "INSERT INTO notes SELECT n || repeat('x', 1000) FROM generate_series(1, 20000) AS n")
+    await query(server.url, "INSERT INTO notes SELECT n || repeat('x', 1000) FROM generate_series(1, 15000) AS n")
     await reader.until(() => (reader.life.stream as unknown as { isStalled: boolean }).isStalled)
     reader.gate = null
     open.resolve()
-    await reader.until(() => reader.rows.length === 20_000)
+    await reader.until(() => reader.rows.length === 15_000)
     expect(reader.rows.every((row, index) => row.startsWith(`${index + 1}x`))).toBe(true)
     expect(reader.lives.length).toBe(1)
     await server.halt('fast')
