@@ -10,6 +10,7 @@ import { startNginxGateway } from '../deploy/supabase-gateways.ts'
 import { jwtSecret, tokenFor } from '../support/node.ts'
 import { repository } from '../support/packed.ts'
 import { TestDatabase } from '../support/postgres.ts'
+import { compiled } from '../support/run-cli.ts'
 import { makeSupabase } from '../support/supabase-schema.ts'
 import { isRun, linkPackage, Printed, Program, programOf, readBlocks, users } from './guide-page.ts'
 import { Shell } from './shell.ts'
@@ -33,7 +34,7 @@ test('whoever follows the page has their application on Tidegate', { timeout: 30
   await writeFile(join(folder, 'npx'), npx, { mode: 0o755 })
   await linkPackage(folder, ['@supabase/supabase-js'])
   const port = await freePort()
-  const env = { PATH: `${folder}:${process.env.PATH ?? ''}`, NODE_NO_WARNINGS: '1', PORT: String(port) }
+  const env = { PATH: `${folder}:${process.env.PATH ?? ''}`, NODE_NO_WARNINGS: '1', ...compiled, PORT: String(port) }
   const settings = (text: string): string =>
     text
       .replace(/^export ADMIN_DATABASE_URL=\S+/m, `export ADMIN_DATABASE_URL=${adminUrl}`)
