@@ -16,6 +16,8 @@ export interface RunOptions {
   readonly batch?: number
   /** How long the node may take to bring everybody to where they should be. */
   readonly patienceMs?: number
+  /** Makes of a history as it is drawn another. */
+  readonly alter?: (history: History) => History
   /** Told after each batch. */
   readonly onProgress?: (played: number) => void
 }
@@ -34,12 +36,13 @@ export interface Ran {
 /** Stops at the first failure. */
 export async function runHistories(site: Site, options: RunOptions): Promise<Ran> {
   const { seed, count, first = 0, maxDepth = 3, atOnce = 8, batch = 16, onProgress = () => {} } = options
+  const { alter = history => history } = options
   const tally = new Tally()
   let passed = 0
   let failed: Failed | null = null
   for (let from = first; from < first + count && failed === null; from += batch) {
     const size = Math.min(batch, first + count - from)
-    const histories = Array.from({ length: size }, (_, i) => generate(seed, from + i, maxDepth))
+    const histories = Array.from({ length: size }, (_, i) => alter(generate(seed, from + i, maxDepth)))
     const schemas = await site.build(histories)
     const waiting = [...histories.keys()]
     const work = async (): Promise<void> => {
