@@ -237,7 +237,7 @@ async function follow(
   isDone: (live: LiveSse) => boolean,
 ): Promise<{ live: LiveSse; refusals: string[] }> {
   const refusals: string[] = []
-  const deadline = Date.now() + 15_000
+  const deadline = Date.now() + 40_000
   for (;;) {
     const live = await (await LiveSse.open(node, `/v1/live/${table}`, token)).exact()
     if (live.stream.status !== 200) {

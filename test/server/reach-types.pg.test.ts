@@ -67,7 +67,7 @@ test.each(cases.map((each, i) => [each.slice(0, 3).join(' = '), i] as const))(
     const equal = async (query: LiveSse, where: string): Promise<void> => {
       const expected = asSet(await selectAs(database, ada, `SELECT * FROM notes_${i} WHERE ${where}`)).join('\n')
       await query.stream
-        .waitFor(() => asSet(query.rows.list()).join('\n') === expected || query.failure !== null, 3000)
+        .waitFor(() => asSet(query.rows.list()).join('\n') === expected || query.failure !== null)
         .catch(() => {})
       expect([query.failure, asSet(query.rows.list()).join('\n')]).toEqual([null, expected])
     }
