@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { type Browser, chromium } from 'playwright-core'
+import { type Browser, chromium, type Page } from 'playwright-core'
 import { rolldown } from 'rolldown'
 import { findChromium } from '../../support/chromium.ts'
 import type { Driven, Driver } from './driver.ts'
@@ -11,14 +11,17 @@ import type { Glance, Seen, WatchOptions } from './watched.ts'
 
 /** What `page.ts` puts there. */
 interface InPage {
-  tidegateOpen(options: WatchOptions): void
-  readonly tidegate: { readonly glance: Glance; readonly seen: Seen; close(): void }
+  /** @returns its number */
+  tidegateOpen(options: WatchOptions): number
+  readonly clients: readonly { readonly glance: Glance; readonly seen: Seen; close(): void }[]
 }
 
 export class ChromiumDriver implements Driver {
   readonly #browser: Browser
   /** Of the page: another origin than that of the service. */
   readonly #server: Server
+  /** Those with a name, which several clients share. */
+  readonly #places = new Map<string, Promise<Page>>()
 
   private constructor(browser: Browser, server: Server) {
     this.#browser = browser
@@ -42,20 +45,31 @@ export class ChromiumDriver implements Driver {
     return new ChromiumDriver(browser, server)
   }
 
+  async open(options: WatchOptions, place?: string): Promise<Driven> {
+    const page = await (place === undefined ? this.#openPage() : this.#pageAt(place))
+    const n = await page.evaluate(each => (globalThis as unknown as InPage).tidegateOpen(each), options)
+    return {
+      glance: () => page.evaluate(each => (globalThis as unknown as InPage).clients[each]!.glance, n),
+      seen: () => page.evaluate(each => (globalThis as unknown as InPage).clients[each]!.seen, n),
+      [Symbol.asyncDispose]: async () => {
+        await page.evaluate(each => (globalThis as unknown as InPage).clients[each]!.close(), n)
+        if (place === undefined) await page.context().close()
+      },
+    }
+  }
+
   /** In a context of its own, which remembers nothing of others. */
-  async open(options: WatchOptions): Promise<Driven> {
+  async #openPage(): Promise<Page> {
     const context = await this.#browser.newContext()
     const page = await context.newPage()
     await page.goto(`http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`)
-    await page.evaluate(each => (globalThis as unknown as InPage).tidegateOpen(each), options)
-    return {
-      glance: () => page.evaluate(() => (globalThis as unknown as InPage).tidegate.glance),
-      seen: () => page.evaluate(() => (globalThis as unknown as InPage).tidegate.seen),
-      [Symbol.asyncDispose]: async () => {
-        await page.evaluate(() => (globalThis as unknown as InPage).tidegate.close())
-        await context.close()
-      },
-    }
+    return page
+  }
+
+  #pageAt(place: string): Promise<Page> {
+    const page = this.#places.get(place) ?? this.#openPage()
+    this.#places.set(place, page)
+    return page
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -7,7 +7,8 @@ export interface Driven extends AsyncDisposable {
 }
 
 export interface Driver extends AsyncDisposable {
-  open(options: WatchOptions): Promise<Driven>
+  /** @param place whoever names the same shares a page, where there are pages; left out: one of its own */
+  open(options: WatchOptions, place?: string): Promise<Driven>
 }
 
 /** In this process. */

@@ -32,42 +32,46 @@ const ways: readonly { readonly name: string; inflict(proxy: FaultProxy): void; 
   },
 ]
 
-/** @param beginScene one for each, which is then over */
-export function fallbacks(beginScene: () => Promise<Scene>): void {
+/** Side by side: they mostly wait until what was left is tried again. */
+export function fallbacks(sceneOf: () => Scene): void {
   vi.setConfig({ testTimeout: scenarioMs })
-  test.each(ways)('[P1] [P4] [P8] $name: it goes on over $transport, says why, and comes back', async way => {
-    await using scene = await beginScene()
-    const player = await scene.enter('chooses')
-    await scene.until('live over a WebSocket', isOver('live', 'websocket'))
-    way.inflict(player.proxy)
-    player.proxy.link.cut()
-    await scene.until(`degraded to ${way.transport}`, isOver('degraded', way.transport))
-    const { status } = player.glance
-    expect(status.name === 'degraded' && status.reason).toMatchObject({ code: expect.any(String) })
-    await scene.progress(20)
-    await scene.expectWhole()
-    player.proxy.mend()
-    await scene.until('live over a WebSocket again', isOver('live', 'websocket'))
-    await scene.progress(20)
-    await scene.expectWhole()
-  })
+  test.concurrent.each(ways)(
+    '[P1] [P4] [P8] $name: it goes on over $transport, says why, and comes back',
+    async way => {
+      const scene = sceneOf()
+      await using player = await scene.enter('chooses')
+      const players = [player]
+      await scene.until('live over a WebSocket', isOver('live', 'websocket'), players)
+      way.inflict(player.proxy)
+      player.proxy.link.cut()
+      await scene.until(`degraded to ${way.transport}`, isOver('degraded', way.transport), players)
+      const { status } = player.glance
+      expect(status.name === 'degraded' && status.reason).toMatchObject({ code: expect.any(String) })
+      await scene.progress(10, players)
+      await scene.expectWhole(players)
+      player.proxy.mend()
+      await scene.until('live over a WebSocket again', isOver('live', 'websocket'), players)
+      await scene.progress(10, players)
+      await scene.expectWhole(players)
+    },
+  )
 
-  test("[P1] [P4] [P8] Debian's nginx with its defaults: streams and polls pass, and who chooses finds a stream", async () => {
-    await using scene = await beginScene()
+  test.concurrent("[P1] [P4] [P8] Debian's nginx with its defaults: streams and polls pass, and who chooses finds a stream", async () => {
+    const scene = sceneOf()
     await using nginx = await startDebianNginx(scene.node.url)
-    const players = [
-      await scene.enter('sse', ['sse'], nginx.url),
-      await scene.enter('long-poll', ['long-poll'], nginx.url),
-      await scene.enter('chooses', undefined, nginx.url),
-    ]
-    await scene.until('degraded to sse', isOver('degraded', 'sse'), [players[2]!])
-    await scene.areLive()
-    await scene.progress(50)
-    await scene.expectWhole()
+    const targetUrl = nginx.url
+    await using sse = await scene.enter('sse', { transports: ['sse'], targetUrl })
+    await using longPoll = await scene.enter('long-poll', { transports: ['long-poll'], targetUrl })
+    await using chooses = await scene.enter('chooses', { targetUrl })
+    const players = [sse, longPoll, chooses]
+    await scene.until('degraded to sse', isOver('degraded', 'sse'), [chooses])
+    await scene.areLive(players)
+    await scene.progress(20, players)
+    await scene.expectWhole(players)
     for (const { proxy } of players) proxy.link.cut()
-    await scene.until('lost', ({ name, glance }) => glance.losses > 0 || name === 'long-poll')
-    await scene.areLive()
-    await scene.progress(20)
-    await scene.expectWhole()
+    await scene.until('lost', ({ name, glance }) => glance.losses > 0 || name === 'long-poll', players)
+    await scene.areLive(players)
+    await scene.progress(10, players)
+    await scene.expectWhole(players)
   })
 }

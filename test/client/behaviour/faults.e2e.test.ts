@@ -8,7 +8,6 @@ let scene: Scene
 
 beforeAll(async () => {
   scene = await Scene.begin(nodeDriver)
-  await scene.enterAll()
 })
 
 afterAll(async () => {

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { test, vi } from 'vitest'
 import type { FaultProxy } from '../../support/fault-proxy.ts'
 import { until } from '../../support/stalled.ts'
-import { type Player, type Scene, scenarioMs } from './scene.ts'
+import { heartbeatMs, type Player, type Scene, scenarioMs } from './scene.ts'
 
 interface Fault {
   readonly name: string
@@ -82,55 +82,75 @@ const table: readonly Fault[] = [
   },
 ]
 
-/** @param sceneOf where there is a player for each transport, of that name */
+/** Side by side: each has players of its own, and what one waits for, others wait for too. */
 export function faults(sceneOf: () => Scene): void {
   vi.setConfig({ testTimeout: scenarioMs })
+  /** One for each transport, of that name. Who was through a scenario is there for the next. */
+  const free: (readonly Player[])[] = []
+  /** One for each transport whom nothing befalls: what they lose, the machine was too busy for. */
+  let witnesses: Promise<readonly Player[]> | null = null
+
+  const play = async (
+    scenario: (scene: Scene, players: readonly Player[], witnessed: Losses) => Promise<void>,
+  ): Promise<void> => {
+    const scene = sceneOf()
+    witnesses ??= scene.enterAll()
+    const players = free.pop() ?? (await scene.enterAll())
+    await scenario(scene, players, lossesOf(await witnesses))
+    free.push(players)
+  }
+
   for (const { name, inflict, loses, keeps = [], live } of table)
-    test(`[P1] [P4] [P8] ${name}`, async () => {
-      const scene = sceneOf()
-      const players = (names: readonly string[]): Player[] =>
-        scene.players.filter(player => names.includes(player.name))
-      const before = lossesOf(scene)
-      const hasLost = (player: Player): boolean => player.glance.losses > before.get(player)!
-      for (const { proxy } of scene.players) inflict(proxy)
-      await scene.until('lost', hasLost, players(loses))
-      await scene.areLive(players(live))
-      await scene.progress(30, players(live))
-      for (const { proxy } of scene.players) proxy.mend()
-      await scene.areLive()
-      await scene.progress(10)
-      await scene.expectWhole()
-      await scene.until('not lost', player => !hasLost(player), players(keeps))
-    })
+    test.concurrent(`[P1] [P4] [P8] ${name}`, () =>
+      play(async (scene, all, witnessed) => {
+        const players = (names: readonly string[]): Player[] => all.filter(player => names.includes(player.name))
+        const before = lossesOf(all)
+        const hasLost = (player: Player): boolean => player.glance.losses > before.get(player)!
+        for (const { proxy } of all) inflict(proxy)
+        await scene.until('lost', hasLost, players(loses))
+        await scene.areLive(players(live))
+        await scene.progress(10, players(live))
+        for (const { proxy } of all) proxy.mend()
+        await scene.areLive(all)
+        await scene.progress(5, all)
+        await scene.expectWhole(all)
+        await scene.until('not lost', player => !hasLost(player) || wasBusy(player, witnessed), players(keeps))
+      }))
 
-  test('[P1] [P4] [P8] idle connections cut, sooner than a heartbeat comes', async () => {
-    const scene = sceneOf()
-    const before = lossesOf(scene)
-    await scene.quiet(async () => {
-      for (const { proxy } of scene.players) proxy.link.idleMs = 400
-      await scene.until('lost', player => player.glance.losses > before.get(player)!)
-    })
-    for (const { proxy } of scene.players) proxy.mend()
-    await scene.areLive()
-    await scene.expectWhole()
-  })
+  test.concurrent('[P1] [P4] [P8] idle connections cut, sooner than a heartbeat comes', () =>
+    play(async (scene, players) => {
+      const before = lossesOf(players)
+      await scene.quiet(async () => {
+        for (const { proxy } of players) proxy.link.idleMs = 400
+        await scene.until('lost', player => player.glance.losses > before.get(player)!, players)
+      })
+      for (const { proxy } of players) proxy.mend()
+      await scene.areLive(players)
+      await scene.expectWhole(players)
+    }))
 
-  test('[P1] [P4] [P8] idle connections cut, later than a heartbeat comes: nobody is cut, however quiet it is', async () => {
-    const scene = sceneOf()
-    const before = lossesOf(scene)
-    await scene.quiet(async () => {
-      for (const { proxy } of scene.players) proxy.link.idleMs = 1600
-      // As long as it takes that others are cut three times.
-      for (let time = 0; time < 3; time++) await untilCut(scene.players[0]!.proxy.url)
-    })
-    await scene.until('never lost', player => player.glance.losses === before.get(player))
-    for (const { proxy } of scene.players) proxy.mend()
-    await scene.expectWhole()
-  })
+  test.concurrent('[P1] [P4] [P8] idle connections cut, later than a heartbeat comes: nobody is cut, however quiet it is', () =>
+    play(async (scene, players, witnessed) => {
+      const before = lossesOf(players)
+      await scene.quiet(async () => {
+        for (const { proxy } of players) proxy.link.idleMs = 2 * heartbeatMs
+        // As long as it takes that others are cut twice.
+        for (let time = 0; time < 2; time++) await untilCut(players[0]!.proxy.url)
+      })
+      const hasKept = (player: Player): boolean => player.glance.losses === before.get(player)
+      await scene.until('never lost', player => hasKept(player) || wasBusy(player, witnessed), players)
+      for (const { proxy } of players) proxy.mend()
+      await scene.expectWhole(players)
+    }))
 }
 
-const lossesOf = (scene: Scene): Map<Player, number> =>
-  new Map(scene.players.map(player => [player, player.glance.losses]))
+type Losses = ReadonlyMap<Player, number>
+
+const lossesOf = (players: readonly Player[]): Losses => new Map(players.map(player => [player, player.glance.losses]))
+
+/** Whom nothing befell lost a connection of the same transport since. */
+const wasBusy = ({ name }: Player, witnessed: Losses): boolean =>
+  [...witnessed].some(([witness, losses]) => witness.name === name && witness.glance.losses > losses)
 
 /** Opens a connection and says nothing. */
 async function untilCut(url: string): Promise<void> {

@@ -1,8 +1,9 @@
-// The script of a page with one client in it.
+// The script of a page with clients in it, each by its number.
 import { Watched, type WatchOptions } from './watched.ts'
 
+const clients: Watched[] = []
+
 Object.assign(globalThis, {
-  tidegateOpen(options: WatchOptions): void {
-    Object.assign(globalThis, { tidegate: new Watched(options) })
-  },
+  clients,
+  tidegateOpen: (options: WatchOptions): number => clients.push(new Watched(options)) - 1,
 })
