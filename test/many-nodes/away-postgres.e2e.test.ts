@@ -8,7 +8,7 @@ let world: AwayWorld
 
 beforeAll(async () => {
   world = await AwayWorld.begin()
-}, 60_000)
+})
 
 afterAll(async () => {
   for (const pid of stopped.splice(0)) process.kill(pid, 'SIGCONT')

@@ -7,7 +7,7 @@ let world: AwayWorld
 
 beforeAll(async () => {
   world = await AwayWorld.begin()
-}, 60_000)
+})
 
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]()

@@ -1,4 +1,4 @@
-// Three nodes as processes, and thirty clients that are held over three wires, while what all of them need is away.
+// Three nodes as processes, and clients at each that are held over three wires, while what all of them need is away.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { LocalPostgres } from '../../src/cli/local-postgres.ts'
@@ -13,8 +13,9 @@ import { until } from '../support/stalled.ts'
 import { expectWithin } from '../support/within.ts'
 
 /** How long it is away: `npm run test:away` waits two minutes. */
-export const awayMs = 1000 * Number(process.env.AWAY_SECONDS ?? 15)
-const readersOfEach = 5
+export const awayMs = 1000 * Number(process.env.AWAY_SECONDS ?? 12)
+/** One at each node. */
+const readersOfEach = 3
 const heartbeatMs = 2000
 /** Whoever comes meanwhile is told what to do within three seconds; twice, where a role is asked for and rows are. */
 const answerMs = 10_000

@@ -24,12 +24,12 @@ const start = (databaseUrl: string, redisUrl: string): Promise<NodeProcess> =>
 beforeAll(async () => {
   nodes = await ChannelNodes.start(start, node => node.kill())
   stack = new AsyncDisposableStack()
-}, 60_000)
+})
 afterEach(async () => {
   await stack.disposeAsync()
   stack = new AsyncDisposableStack()
 })
-afterAll(() => nodes?.[Symbol.asyncDispose](), 60_000)
+afterAll(() => nodes?.[Symbol.asyncDispose]())
 
 /** A member of a private channel, by supabase-js. */
 class Member {
