@@ -20,6 +20,8 @@ if (TIMER_GRAIN_MS !== undefined) {
 const say = (what: object): void => console.log(JSON.stringify(what))
 
 const tide = createClient<{ messages: { id: number; body: string } }>(TIDEGATE_URL!, {
+  // Alone: a machine that is slow to answer a handshake is no reason to go on over another.
+  transports: ['websocket'],
   token: () => {
     say({ token: 'asked' })
     return new SignJWT({ role: 'authenticated', sub: USER_ID! })
