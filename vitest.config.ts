@@ -18,7 +18,7 @@ const waiting = [
   'test/server/redis-failover*.test.ts',
   'test/server/relay/redis-journal*.test.ts',
   'test/server/wal/leadership*.test.ts',
-  'test/supabase/**/*.test.ts',
+  'test/supabase/node*.test.ts',
 ]
 
 /** A minute and more each. Begun last, one of them would keep a worker long after the others have nothing to do. */
@@ -71,7 +71,7 @@ export default defineConfig({
           ...common,
           name: 'waiting',
           include: waiting,
-          maxWorkers: 5,
+          maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },
       },
