@@ -6,6 +6,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { stages } from '../../../src/server/figures/stage.ts'
@@ -128,11 +129,15 @@ const count = (fate: string): number => node.server.figures.traces.of(fate)
 
 test('a commit that reaches a reader is a trace: one span for it, and one within it for each stage', async () => {
   using live = await (await LiveSse.open(node, '/v1/live/messages', await tokenFor(ada))).exact()
-  await database.query(
-    `INSERT INTO messages VALUES (1, 1, 'w', 'a value nobody else may know'), (2, 1, 'w', 'another')`,
-  )
-  await live.stream.waitFor(() => live.rows.rows.size === 2)
-  await expect.poll(() => collector.roots('public.messages').length).toBe(1)
+  const isTraced = (): boolean => collector.roots('public.messages').length > 0
+  // What a node commits as it starts may have used up the traces of its second.
+  for (let id = 1; !isTraced(); id += 2) {
+    await database.query(
+      `INSERT INTO messages VALUES (${id}, 1, 'w', 'a value nobody else may know'), (${id + 1}, 1, 'w', 'another')`,
+    )
+    await live.stream.waitFor(() => live.rows.rows.size === id + 1)
+    for (let times = 0; times < 30 && !isTraced(); times++) await sleep(100)
+  }
   const [root] = collector.roots('public.messages')
   const spans = collector.spans.filter(({ traceId }) => traceId === root!.traceId)
   const within = spans.filter(({ parentSpanId }) => parentSpanId === root!.spanId)
@@ -148,8 +153,8 @@ test('a commit that reaches a reader is a trace: one span for it, and one within
   })
   const { 'tidegate.lsn': lsn, 'tidegate.xid': xid, 'tidegate.bytes': bytes } = attributesOf(root!)
   expect(lsn).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/)
-  const [written] = await database.query<{ xid: string }>('SELECT DISTINCT xmin::text AS xid FROM messages')
-  expect(String(xid)).toBe(written!.xid)
+  const written = await database.query<{ xid: string }>('SELECT DISTINCT xmin::text AS xid FROM messages')
+  expect(written).toContainEqual({ xid: String(xid) })
   expect(bytes).toBeGreaterThan(20)
   for (const { startTimeUnixNano, endTimeUnixNano } of within) {
     expect(BigInt(endTimeUnixNano)).toBeGreaterThanOrEqual(BigInt(startTimeUnixNano))
