@@ -29,7 +29,7 @@ test.each(rows)('%s: the option, its default and what the code tells a client ar
 /** Where a client really reaches each of them. */
 const reached: Readonly<Record<string, string>> = {
   'connections of a node': 'deliver/limits.test.ts',
-  'files of the process': 'descriptors.e2e.test.ts',
+  'files of the process': 'config/descriptors.e2e.test.ts',
   'connections of an address, or a /64 of IPv6': 'deliver/quotas.test.ts',
   'connections of a user (subject and role)': 'deliver/quotas.test.ts',
   'time to send a token': 'deliver/limits.test.ts',

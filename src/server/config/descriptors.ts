@@ -30,7 +30,8 @@ export function roomWithin({ maxConnections, databasePool }: Sizes, openFiles: n
   if (openFiles >= neededFiles)
     return { maxConnections, maxUnheard: Math.min(mostUnheard, left - maxConnections), neededFiles }
   const maxUnheard = clampUnheard(Math.floor(left / 5))
-  return { maxConnections: Math.max(0, Math.min(maxConnections, left - maxUnheard)), maxUnheard, neededFiles }
+  // Short by one file, all would fit beside a fifth that is rounded down.
+  return { maxConnections: Math.max(0, Math.min(maxConnections - 1, left - maxUnheard)), maxUnheard, neededFiles }
 }
 
 const clampUnheard = (count: number): number => Math.min(mostUnheard, Math.max(fewestUnheard, count))
