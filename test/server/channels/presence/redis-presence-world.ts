@@ -9,12 +9,19 @@ import { assertRedisReady } from '../../../../src/server/redis/redis-ready.ts'
 import { until } from '../../../support/redis-process.ts'
 import { Heard, type PresenceWorld } from './presence-suite.ts'
 
+const patienceMs = 10_000
+
 export interface PresenceNode extends AsyncDisposable {
   readonly store: RedisPresence
 }
 
-export async function startPresenceNode(url: string, name: string, leaseMs = 1000): Promise<PresenceNode> {
-  const client = openRedis(url, { connectionName: 'presence', commandTimeoutMs: 500 })
+export async function startPresenceNode(
+  url: string,
+  name: string,
+  leaseMs = 1000,
+  commandTimeoutMs = 500,
+): Promise<PresenceNode> {
+  const client = openRedis(url, { connectionName: 'presence', commandTimeoutMs })
   await until(async () => client.status === 'ready', 'Redis')
   // So that there is a connection to each server of a Cluster.
   await assertRedisReady(client)
@@ -52,8 +59,10 @@ export function openEar(url: string, name: string): Ear {
   }
 }
 
+/** For what no lease and no fault decides: with the patience for a busy machine. */
 export async function startRedisWorld(url: string, name: string): Promise<PresenceWorld> {
-  const [a, b] = [await startPresenceNode(url, name), await startPresenceNode(url, name)]
+  const start = () => startPresenceNode(url, name, patienceMs, patienceMs)
+  const [a, b] = [await start(), await start()]
   const ear = openEar(url, name)
   return {
     a: a.store,
