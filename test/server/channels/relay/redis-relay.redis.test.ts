@@ -10,6 +10,9 @@ import { expectWithin } from '../../../support/within.ts'
 import { relaySuite } from './relay-suite.ts'
 import { bare, draftOf, Ear, kept, keyOf, listen, RelayNode, readAll, underKey } from './relay-world.ts'
 
+/** Where no fault is to be noticed, a busy machine is not one. */
+const commandTimeoutMs = 10_000
+
 let shared: RedisProcess
 let worlds = 0
 beforeAll(async () => {
@@ -20,7 +23,7 @@ afterAll(() => shared[Symbol.asyncDispose]())
 relaySuite('over Redis', async () => {
   worlds += 1
   const name = `tide${worlds}`
-  const nodes = ['n1', 'n2'].map(id => new RelayNode(shared.url, id, { name }))
+  const nodes = ['n1', 'n2'].map(id => new RelayNode(shared.url, id, { name, commandTimeoutMs }))
   await Promise.all(nodes.map(hears))
   return {
     a: nodes[0]!.relay,
@@ -39,7 +42,7 @@ const subscriptions = async (redis: RedisProcess): Promise<string[]> =>
 test('[P7] 10,000 channels listened to at once are subscribed to in a few commands, and heard again after a cut', async () => {
   await using redis = await startRedis()
   await using link = await FaultyLink.to(redis.url)
-  await using node = new RelayNode(redis.url, 'n1', { subscriberUrl: link.url })
+  await using node = new RelayNode(redis.url, 'n1', { subscriberUrl: link.url, commandTimeoutMs })
   await hears(node)
   const topics = Array.from({ length: 10_000 }, (_, n) => `room:${n}`)
   await redis.ask('CONFIG', 'RESETSTAT')

@@ -91,11 +91,11 @@ export class RelayNode implements AsyncDisposable {
   constructor(
     url: string,
     nodeId: string,
-    options: Partial<RedisChannelRelayOptions> & { subscriberUrl?: string } = {},
+    options: Partial<RedisChannelRelayOptions> & { subscriberUrl?: string; commandTimeoutMs?: number } = {},
   ) {
-    const { subscriberUrl = url, ...more } = options
-    this.client = openRedis(url, { connectionName: `${nodeId} commands`, commandTimeoutMs: 500 })
-    this.subscriber = openRedis(subscriberUrl, { connectionName: `${nodeId} subscriber`, commandTimeoutMs: 500 })
+    const { subscriberUrl = url, commandTimeoutMs = 500, ...more } = options
+    this.client = openRedis(url, { connectionName: `${nodeId} commands`, commandTimeoutMs })
+    this.subscriber = openRedis(subscriberUrl, { connectionName: `${nodeId} subscriber`, commandTimeoutMs })
     this.relay = new RedisChannelRelay({
       client: this.client,
       subscriber: this.subscriber,
