@@ -76,7 +76,7 @@ test('[P8] a Redis that does not answer is named with the reason, whatever it is
   await using redis = await startRedis({ password: 'right' })
   const reason = async (url: string): Promise<unknown> => {
     using opened = open(url)
-    return await assertRedisReady(opened.client, { timeoutMs: 300 }).then(
+    return await assertRedisReady(opened.client, { timeoutMs: 1000 }).then(
       () => null,
       (error: unknown) => error,
     )

@@ -5,7 +5,7 @@ import { closeRedis, isRedisAway, openRedis, type RedisClient } from '../../src/
 /** @example
  *  using opened = open(redis.url)
  *  await opened.works() */
-export function open(url: string, commandTimeoutMs = 500): OpenedRedis {
+export function open(url: string, commandTimeoutMs = 3000): OpenedRedis {
   return new OpenedRedis(openRedis(url, { connectionName: 'test', commandTimeoutMs }))
 }
 

@@ -17,8 +17,10 @@ const plain: Config = {
   relayDurability: 'none',
   tidegateName: 'tidegate',
 }
-const look = (redisUrl: string, more: Partial<Config> = {}): Promise<Finding[]> =>
-  redisFindings({ config: { ...plain, redisUrl, ...more }, timeoutMs: 500 })
+const look = (redisUrl: string, more: Partial<Config> = {}, timeoutMs = 5000): Promise<Finding[]> =>
+  redisFindings({ config: { ...plain, redisUrl, ...more }, timeoutMs })
+/** At what does not answer. */
+const glance = (redisUrl: string): Promise<Finding[]> => look(redisUrl, {}, 1000)
 
 let redis: RedisProcess
 
@@ -180,7 +182,7 @@ test('redis-role: a replica is named with its master, to which the remedy leads'
 
 test('redis-reachable: nobody there, a wrong password, a server that stands still', async () => {
   const port = await lastingPort()
-  const gone = findingOf(await look(`redis://:sekret@127.0.0.1:${port}`), 'redis-reachable')
+  const gone = findingOf(await glance(`redis://:sekret@127.0.0.1:${port}`), 'redis-reachable')
   expect(gone).toMatchObject({
     verdict: 'failure',
     code: 'RELAY_UNREACHABLE',
@@ -189,7 +191,7 @@ test('redis-reachable: nobody there, a wrong password, a server that stands stil
   expect(gone.remedy).toMatchObject({ kind: 'shell', text: `redis-cli -h 127.0.0.1 -p ${port} PING` })
 
   await redis.ask('ACL', 'SETUSER', 'app', 'reset', 'on', '>sekret', '~*', '&*', '+@all')
-  const wrong = findingOf(await look(redis.url.replace('://', '://app:wrong@')), 'redis-reachable')
+  const wrong = findingOf(await glance(redis.url.replace('://', '://app:wrong@')), 'redis-reachable')
   expect(wrong).toMatchObject({ verdict: 'failure', reason: expect.stringContaining('WRONGPASS') })
   const { REDIS_URL } = await settingsOfRemedy(wrong, { REDIS_PASSWORD: 'sekret' })
   expect(findingOf(await look(REDIS_URL!), 'redis-reachable').verdict).toBe('ok')
@@ -197,7 +199,7 @@ test('redis-reachable: nobody there, a wrong password, a server that stands stil
 
   redis.pause()
   try {
-    expect(findingOf(await look(redis.url), 'redis-reachable').verdict).toBe('failure')
+    expect(findingOf(await glance(redis.url), 'redis-reachable').verdict).toBe('failure')
   } finally {
     redis.resume()
   }
